@@ -1,0 +1,40 @@
+"""How a DAG starts our jobs: one SparkSubmitOperator per group of steps.
+
+Environment, read when Airflow parses the DAG:
+
+    LIME_HOME     folder of the jobs and the settings (default: the parent of this folder)
+    LIME_CONFIG   settings file (default: $LIME_HOME/conf/local.yaml)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+
+HOME = Path(os.environ.get("LIME_HOME", Path(__file__).resolve().parent.parent))
+CONFIG = os.environ.get("LIME_CONFIG", str(HOME / "conf" / "local.yaml"))
+
+# The night a run is for: given as a parameter, never taken from the wall clock. A run without one is for
+# its logical date; asset-triggered runs have no logical date and must give it.
+NIGHT = "{{ params.night or ds }}"
+RUN_KEY = "{{ params.run_key or run_id }}"
+
+
+def submit(task_id: str, steps: Sequence[str], doc: str) -> SparkSubmitOperator:
+    """A task that runs `steps` of the night in one Spark application."""
+    return SparkSubmitOperator(
+        task_id=task_id,
+        conn_id="spark_default",
+        name=f"lime-{task_id}-{NIGHT}",
+        application=str(HOME / "jobs" / "run_steps.py"),
+        application_args=["--config", CONFIG, "--ds", NIGHT, "--run-key", RUN_KEY, "--steps", *steps],
+        retries=2,
+        retry_delay=timedelta(seconds=30),
+        retry_exponential_backoff=True,
+        execution_timeout=timedelta(hours=6),
+        doc_md=doc,
+    )

@@ -1,0 +1,1 @@
+"""Command lines: argument parsing and one pipeline call each. Floor 3: knows no Airflow."""

@@ -1,0 +1,13 @@
+"""Build the night's candidate bank and item bias.
+
+python jobs/build_candidate_bank.py --config conf/local.yaml --ds 2017-12-04
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import run_steps
+
+if __name__ == "__main__":
+    sys.exit(run_steps(["build_candidate_bank"], __doc__ or ""))

@@ -1,0 +1,95 @@
+"""What every job shares: the command line, the session, the lease, and how it ends.
+
+    python jobs/<name>.py --config conf/local.yaml --ds YYYY-MM-DD [--run-key KEY]
+
+Exit 0 only when the job's rows are committed; 1 with one `error:` line for what an operator
+can mend; a traceback for a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from lime_model.bundle import BundleError
+from pipelines.drops import DropError
+from pipelines.leases import StaleRun, acquire_lease
+from pipelines.night import STEPS
+from pipelines.publish import AuditFailed
+from pipelines.runs import Manifest
+from pipelines.session import open_session
+from pipelines.settings import SettingsError, load_settings
+from pipelines.tables import MissingTable, Warehouse
+from pipelines.verify import CertificateFailed
+
+MENDABLE = (AuditFailed, BundleError, CertificateFailed, DropError, MissingTable, SettingsError, StaleRun)
+
+
+def night_date(text: str) -> str:
+    """An ISO date, or argparse's error."""
+    try:
+        return str(dt.date.fromisoformat(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2017-12-04") from error
+
+
+def parser(job: str, about: str) -> argparse.ArgumentParser:
+    """The options every job has."""
+    options = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=about)
+    options.add_argument("--config", required=True, help="settings file, such as conf/local.yaml")
+    return options
+
+
+def night_options(options: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of the jobs of a night."""
+    options.add_argument(
+        "--ds", required=True, type=night_date, help="the night: events before this UTC day count"
+    )
+    options.add_argument(
+        "--run-key",
+        default="manual",
+        help="names the run; the same key resumes it, a new key takes the night over (default: %(default)s)",
+    )
+    return options
+
+
+def run_steps(steps: Sequence[str], about: str, argv: Sequence[str] | None = None) -> int:
+    """Run steps of a night in one Spark session."""
+    job = steps[0] if len(steps) == 1 else "run_steps"
+    args = night_options(parser(job, about)).parse_args(argv)
+
+    def work(warehouse: Warehouse) -> None:
+        run = acquire_lease(warehouse, args.ds, args.run_key)
+        for step in steps:
+            report(step, STEPS[step](warehouse, run))
+
+    return with_warehouse(args.config, f"{job} {args.ds}", work)
+
+
+def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None]) -> int:
+    """Open the warehouse, do the work, and turn mendable errors into one line and exit 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    started = time.monotonic()
+    try:
+        settings = load_settings(config)
+        spark = open_session(settings, app)
+        try:
+            work(Warehouse(spark, settings))
+        finally:
+            spark.stop()
+    except MENDABLE as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)
+    return 0
+
+
+def report(step: str, manifest: Manifest) -> None:
+    """One JSON line per finished step, for people and log scrapers."""
+    print(f"{step} {json.dumps(manifest, default=str)}", flush=True)

@@ -1,0 +1,44 @@
+"""Offline metrics of models as of a night, beside popularity and personal frequency.
+
+    python jobs/evaluate_model.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY]
+
+Scores every model under every evaluation policy of the settings into staging; nothing is
+published. The events of the weeks after the night must have been ingested.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import night_options, parser, report, with_warehouse
+from pipelines.evaluate import evaluate_models
+from pipelines.tables import Warehouse
+
+
+def main() -> int:
+    """Parse and evaluate."""
+    options = night_options(parser("evaluate_model", __doc__ or ""))
+    options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
+    options.add_argument(
+        "--horizon-days", type=int, default=28, help="days after the night that are the truth"
+    )
+    options.add_argument("--min-events", type=int, default=20, help="history a user needs to be counted")
+    args = options.parse_args()
+
+    def work(warehouse: Warehouse) -> None:
+        names = args.model or [model.name for model in warehouse.settings.models]
+        manifest = evaluate_models(
+            warehouse,
+            args.ds,
+            args.run_key,
+            names,
+            horizon_days=args.horizon_days,
+            min_events=args.min_events,
+        )
+        report("evaluate_model", manifest)
+
+    return with_warehouse(args.config, f"evaluate_model {args.ds}", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Load drops into events, items and users; bad rows go to events_quarantine.
+
+    python jobs/ingest_events.py --config conf/local.yaml --ds 2017-12-04
+    python jobs/ingest_events.py --config conf/local.yaml --from 2017-01-01 --to 2017-12-02
+
+`--ds` is a night, as for every job: it loads the drop of the day before, the last one the
+night sees. `--from` and `--to` are the days of the drops themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import night_date, parser, report, with_warehouse
+from pipelines.night import day_before, ingest_days
+
+
+def main() -> int:
+    """Parse and load."""
+    options = parser("ingest_events", __doc__ or "")
+    options.add_argument("--ds", type=night_date, help="the night; loads the drop of the day before")
+    options.add_argument("--from", dest="first", type=night_date, help="first drop day of a range")
+    options.add_argument("--to", dest="last", type=night_date, help="last drop day of a range")
+    options.add_argument(
+        "--run-key", help="accepted for symmetry with the other jobs; loading needs no lease"
+    )
+    args = options.parse_args()
+    if bool(args.ds) == bool(args.first and args.last):
+        options.error("give either --ds NIGHT or both --from DAY and --to DAY")
+    first, last = (args.first, args.last) if args.first else (day_before(args.ds), day_before(args.ds))
+    return with_warehouse(
+        args.config,
+        f"ingest_events {first}..{last}",
+        lambda w: report("ingest_events", ingest_days(w, first, last)),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Score every user against every eligible candidate, into staging.
+
+python jobs/score_candidates.py --config conf/local.yaml --ds 2017-12-04
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import run_steps
+
+if __name__ == "__main__":
+    sys.exit(run_steps(["score_candidates"], __doc__ or ""))

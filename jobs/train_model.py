@@ -1,0 +1,33 @@
+"""Train models on all events before a cut-off and write their bundles.
+
+    python jobs/train_model.py --config conf/local.yaml --ds 2017-12-04 [--model NAME …]
+
+`--ds` is the cut-off: nothing from that day on is read. Without `--model`, every model of the
+settings is trained. A bundle trained from the same settings and rows is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import night_date, parser, report, with_warehouse
+from pipelines.tables import Warehouse
+from pipelines.train import train_models
+
+
+def main() -> int:
+    """Parse and train."""
+    options = parser("train_model", __doc__ or "")
+    options.add_argument("--ds", required=True, type=night_date, help="the cut-off day")
+    options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
+    args = options.parse_args()
+
+    def work(warehouse: Warehouse) -> None:
+        names = args.model or [model.name for model in warehouse.settings.models]
+        report("train_model", train_models(warehouse, args.ds, names))
+
+    return with_warehouse(args.config, f"train_model {args.ds}", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

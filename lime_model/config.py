@@ -1,0 +1,89 @@
+"""What a LIME model is made of: sizes, variant and the columns it reads.
+
+One frozen object, written as JSON into the bundle and read back by every job, so
+that training, encoding and scoring cannot disagree about a shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Variant = Literal["lime-mha", "lime-xor"]
+
+MEMORY_FEATURES = 6  # see lime_model/memory.py for the six
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of one LIME model (letters as in docs/model.md).
+
+    Raises:
+        ValueError: a size is not positive, or `width` is not a multiple of `heads`.
+    """
+
+    variant: Variant = "lime-mha"
+    links: int = 32  # L
+    width: int = 64  # D
+    hidden: int = 64  # F, hidden units of the scoring head
+    dot: int = 64  # E, width of the two-tower dot
+    heads: int = 2  # of the MHA link attention; the link weights have one
+    xor_blocks: int = 3
+    max_events: int = 256  # N_max: the last events that LIME-XOR reads
+    user_width: int = 16  # X, width of x_u
+    memory_hidden: int = 16
+    pool_days: tuple[float, ...] = (90.0, 21.0)  # decayed pools; a flat one is always there
+    memory_days: tuple[float, float] = (90.0, 21.0)  # decays of the repeat memory
+    bias_days: int = 28  # window of the recent count in the nightly item bias
+    event_types: tuple[str, ...] = ("purchase",)
+    item_columns: tuple[str, ...] = ()  # categorical
+    user_columns: tuple[str, ...] = ()  # categorical
+    cutoff_ds: str = "1970-01-01"  # the bundle has seen no event from this day on
+
+    def __post_init__(self) -> None:
+        sizes = ("links", "width", "hidden", "dot", "heads", "xor_blocks", "max_events", "user_width")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(
+                f"model.width {self.width} is not a multiple of model.heads {self.heads}; "
+                "choose heads that divide the width"
+            )
+        if self.variant not in ("lime-mha", "lime-xor"):
+            raise ValueError(f"model.variant is {self.variant!r}; use 'lime-mha' or 'lime-xor'")
+
+    @property
+    def pools(self) -> int:
+        """Number of pooled histories J: the decayed ones and the flat mean."""
+        return len(self.pool_days) + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_json`; lists become tuples."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Category values in code order for one column: code 0 is null or unknown.
+
+    `codes["a"]` is 1 for the first value; an unseen value maps to 0.
+    """
+
+    values: tuple[str, ...]
+    codes: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codes", {v: i + 1 for i, v in enumerate(self.values)})
+
+    def __len__(self) -> int:
+        return len(self.values) + 1
+
+    def code(self, value: str | None) -> int:
+        """Code of `value`, 0 when null or never seen in training."""
+        return 0 if value is None else self.codes.get(value, 0)

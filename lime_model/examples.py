@@ -1,0 +1,154 @@
+"""From an event log to training examples: a user at a cut, and what was taken after it.
+
+An example is (user, cut day): the history is everything strictly before the cut, the
+targets are the items of the `horizon` days after it. A session (basket) that began
+before the cut is never a target, so no basket predicts itself.
+
+Letters: U users, n events, B examples of a batch, N events of the longest history
+kept, M (example, item) pairs of memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lime_model.memory import compute_memory_features
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class EventLog(NamedTuple):
+    """Events grouped by user, in time order within one.
+
+    `offsets [U + 1]`; `item`, `event_type`, `session_start`, `days` are `[n]`. `item` is the
+    catalogue row (0: not in the catalogue), times are days from the bundle's cut-off.
+    """
+
+    offsets: Ints
+    item: Ints
+    event_type: Ints
+    days: Floats
+    session_start: Floats
+
+
+class Pairs(NamedTuple):
+    """Distinct items of one history: `item`, and per item the memory features `[m, Q]`."""
+
+    item: Ints
+    features: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Numpy arrays of one step; `*_row` index the batch, `*_item` the catalogue."""
+
+    item: Ints  # [B, N] catalogue rows, padding first
+    event_type: Ints  # [B, N]
+    days: Floats  # [B, N], before the example's last event
+    keep: NDArray[np.bool_]  # [B, N]
+    users: Ints  # [B]
+    cuts: Ints  # [B] index of the cut
+    memory_row: Ints  # [M], of the whole history, hidden items included
+    memory_item: Ints  # [M]
+    memory_shown: NDArray[np.bool_]  # [M], False where the item is hidden
+    memory_features: NDArray[np.float32]  # [M, Q]
+    target_row: Ints
+    target_item: Ints
+    fresh_row: Ints  # targets that are new to the shown history
+    fresh_item: Ints
+
+
+def history_pairs(item: Ints, days: Floats, now: float, decay_days: tuple[float, float]) -> Pairs:
+    """Memory features of every distinct item in one time-ordered history that ends at `now`."""
+    unique, inverse, count = np.unique(item, return_inverse=True, return_counts=True)
+    first, last = np.empty(len(unique)), np.empty(len(unique))
+    last[inverse] = days  # time order: the last write wins
+    first[inverse[::-1]] = days[::-1]
+    decays = [
+        np.bincount(inverse, weights=np.exp((days - now) / window), minlength=len(unique))
+        for window in decay_days
+    ]
+    features = compute_memory_features(
+        count.astype(np.float64), now - last, last - first, np.stack(decays, 1)
+    )
+    return Pairs(unique, features)
+
+
+@dataclass(frozen=True)
+class ExampleBuilder:
+    """Builds batches from a log; `cuts` are in days, ascending."""
+
+    log: EventLog
+    cuts: Floats
+    horizon_days: float
+    max_events: int
+    hide_share: float
+    decay_days: tuple[float, float]
+
+    def valid(self, min_events: int) -> tuple[Ints, Ints]:
+        """All (user, cut index) with at least `min_events` before and one target after the cut."""
+        users, cuts = [], []
+        for user in range(len(self.log.offsets) - 1):
+            start, stop = self.log.offsets[user : user + 2]
+            days = self.log.days[start:stop]
+            before = np.searchsorted(days, self.cuts)
+            after = np.searchsorted(days, self.cuts + self.horizon_days)
+            chosen = np.flatnonzero((before >= min_events) & (after > before))
+            users.append(np.full(len(chosen), user))
+            cuts.append(chosen)
+        return np.concatenate(users).astype(np.int64), np.concatenate(cuts).astype(np.int64)
+
+    def build(self, users: Ints, cuts: Ints, rng: np.random.Generator) -> Batch:
+        """One batch of examples `[B]`; all items are catalogue rows."""
+        rows = [self._example(u, c, rng) for u, c in zip(users, cuts, strict=True)]
+        width = max(len(r["item"]) for r in rows)
+        padded: dict[str, Any] = {
+            name: np.stack([_pad(r[name], width) for r in rows])
+            for name in ("item", "event_type", "days", "keep")
+        }
+        flat: dict[str, Any] = {
+            name: np.concatenate([r[name] for r in rows])
+            for name in ("memory_item", "memory_shown", "memory_features", "target_item", "fresh_item")
+        }
+        for name in ("memory", "target", "fresh"):
+            lengths = [len(r[name + "_item"]) for r in rows]
+            flat[name + "_row"] = np.repeat(np.arange(len(rows)), lengths)
+        return Batch(users=users, cuts=cuts, **padded, **flat)
+
+    def _example(self, user: int, cut: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        start, stop = self.log.offsets[user : user + 2]
+        days, day = self.log.days[start:stop], self.cuts[cut]
+        middle, end = start + np.searchsorted(days, [day, day + self.horizon_days])
+        item, days = self.log.item[start:middle], days[: middle - start]
+        # The memory keeps the hidden items, as it does at night; only state and masks forget them.
+        pairs = history_pairs(item, days, days[-1], self.decay_days)
+        shown = self._shown(pairs.item, rng)
+        target = np.unique(self.log.item[middle:end][self.log.session_start[middle:end] >= day])
+        new = np.setdiff1d(target, pairs.item, assume_unique=True)
+        tail = slice(-self.max_events, None)
+        return {
+            "item": item[tail],
+            "event_type": self.log.event_type[start:middle][tail],
+            "days": days[tail] - days[-1],
+            "keep": shown[np.searchsorted(pairs.item, item[tail])],
+            "memory_item": pairs.item,
+            "memory_shown": shown,
+            "memory_features": pairs.features,
+            "target_item": target,
+            "fresh_item": np.concatenate([new, pairs.item[~shown]]),
+        }
+
+    def _shown(self, unique: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Which distinct items stay in the history; the hidden share becomes targets."""
+        shown: NDArray[np.bool_] = rng.random(len(unique)) >= self.hide_share
+        return shown
+
+
+def _pad(x: NDArray[Any], width: int) -> NDArray[Any]:
+    """Zeros first, so that the newest events are a suffix."""
+    return np.concatenate([np.zeros(width - len(x), x.dtype), x])

@@ -1,0 +1,117 @@
+"""Repeat memory: what a user has taken before, and the learned boost s_u(c) of taking it again.
+
+Six features per (user, item) of the history, all relative to the user's *own last
+event*, so they do not age between nights; the seventh input is the pair's base score.
+
+| # | feature |
+|---|---|
+| 0 | log1p(count) |
+| 1 | log1p(gap): days from the item's last event to the user's last |
+| 2 | log1p(interval): mean days between the item's events, 0 for a single one |
+| 3 | log1p(gap / (interval + 1)): overdue or not |
+| 4, 5 | log1p(Σ exp(-age / days)) for the two `memory_days` |
+
+Letters: M pairs of history, Q = 6 features, Z hidden units.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lime_model.config import MEMORY_FEATURES, ModelConfig
+
+Floats = NDArray[np.float64]
+
+
+def compute_memory_features(
+    count: Floats, gap_days: Floats, span_days: Floats, decays: Floats
+) -> NDArray[np.float32]:
+    """The six features `[M, Q]`.
+
+    Args:
+        count: events of the pair `[M]`, at least 1.
+        gap_days: item's last event to user's last event, days `[M]`.
+        span_days: item's first event to its last, days `[M]`.
+        decays: Σ exp(-age / days) for the two windows `[M, 2]`.
+    """
+    interval = span_days / np.maximum(count - 1.0, 1.0)
+    columns = [
+        np.log1p(count),
+        np.log1p(gap_days),
+        np.log1p(interval),
+        np.log1p(gap_days / (interval + 1.0)),
+        np.log1p(decays[:, 0]),
+        np.log1p(decays[:, 1]),
+    ]
+    return np.stack(columns, 1).astype(np.float32)
+
+
+class PairCounts(NamedTuple):
+    """Mergeable counts of the distinct items of one history, in id order.
+
+    `items [m]` ids, `count [m]`, `first`, `last [m]` days, `decays [m, 2]`: Σ exp(-(last - t) / days)
+    relative to the item's own last event.
+    """
+
+    items: NDArray[np.generic]
+    count: Floats
+    first: Floats
+    last: Floats
+    decays: Floats
+
+
+def count_pairs(items: NDArray[np.generic], days: Floats, windows: tuple[float, float]) -> PairCounts:
+    """Counts of a time-ordered piece of a history: item ids `[N]`, event times in days `[N]`."""
+    unique, inverse, count = np.unique(items, return_inverse=True, return_counts=True)
+    first, last = np.empty(len(unique)), np.empty(len(unique))
+    last[inverse] = days  # time order: the last write wins
+    first[inverse[::-1]] = days[::-1]
+    age = last[inverse] - days
+    decays = [np.bincount(inverse, np.exp(-age / window), len(unique)) for window in windows]
+    return PairCounts(unique, count.astype(np.float64), first, last, np.stack(decays, 1))
+
+
+def merge_pairs(old: PairCounts, new: PairCounts, windows: tuple[float, float]) -> PairCounts:
+    """Counts of two consecutive pieces of one history, `old` before `new`."""
+    items = np.union1d(old.items, new.items)
+    size, at_old, at_new = len(items), np.searchsorted(items, old.items), np.searchsorted(items, new.items)
+    count, first, last, decays = np.zeros(size), np.full(size, np.inf), np.empty(size), np.zeros((size, 2))
+    last[at_old] = old.last
+    last[at_new] = new.last
+    for at, part in ((at_old, old), (at_new, new)):
+        count[at] += part.count
+        first[at] = np.minimum(first[at], part.first)
+        decays[at] += part.decays * np.exp(-(last[at] - part.last)[:, None] / np.asarray(windows))
+    return PairCounts(items, count, first, last, decays)
+
+
+def pair_features(pairs: PairCounts, now: float, windows: tuple[float, float]) -> NDArray[np.float32]:
+    """The six features `[m, Q]` when the user's last event was at `now` days."""
+    gap = now - pairs.last
+    decays = pairs.decays * np.exp(-gap[:, None] / np.asarray(windows))
+    return compute_memory_features(pairs.count, gap, pairs.last - pairs.first, decays)
+
+
+class RepeatMemory(nn.Module):
+    """s_u(c) from the six features and the base score: `v·relu(U f + b) + skip·f + c`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.inner = nn.Linear(MEMORY_FEATURES + 1, config.memory_hidden)
+        self.outer = nn.Linear(config.memory_hidden, 1)
+        self.skip = nn.Linear(MEMORY_FEATURES + 1, 1, bias=False)
+        nn.init.zeros_(self.skip.weight)
+        with torch.no_grad():
+            self.skip.weight[0, 0] = 1.0  # starts as "what was bought often is bought again"
+            self.outer.bias.fill_(1.0)
+
+    def forward(self, features: Tensor, base: Tensor) -> Tensor:
+        """s `[M]` from features `[M, Q]` and base scores `[M]` (links and dot, no bias)."""
+        inputs = torch.cat([features, base.unsqueeze(-1)], -1)
+        boost: Tensor = self.outer(torch.relu(self.inner(inputs))) + self.skip(inputs)
+        return boost.squeeze(-1)

@@ -1,0 +1,148 @@
+"""LIME, whole and unfolded: the form to read, to train and to certify against.
+
+    score(u, c) = w·relu([o ; T_c ; x_u] W + b) + d_c·e_u + s_u(c) + β_c,   o = A_c P_u
+
+`lime_model/scoring/fold.py` folds it into per-user and per-item factors. Source:
+arXiv:2510.18239 for links, link weights and the XOR mask; the dot, the bias and the
+memory are this project's.
+
+Letters: B users, N events, C candidates, L links, D width, X user width, F hidden
+units, E width of the dot, J pools.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lime_model.config import ModelConfig
+from lime_model.links import LinkAttention, Links, finish_softmax, reduce_pools
+from lime_model.memory import RepeatMemory
+from lime_model.xor import XorStack
+
+
+class History(NamedTuple):
+    """A padded block of histories.
+
+    `events [B, N, D]`, `days [B, N]` (time in days, origin fixed per user), `keep [B, N]`.
+    Events are in time order, padding first, so the last N_max are a suffix.
+    """
+
+    events: Tensor
+    days: Tensor
+    keep: Tensor
+
+
+class UserState(NamedTuple):
+    """What scoring knows of a user: P_u `[B, L, D]`, pools `[B, J, D]`, x_u `[B, X]`."""
+
+    links: Tensor
+    pools: Tensor
+    user: Tensor
+
+
+class FeatureSum(nn.Module):
+    """Sum of one embedding per categorical column; code 0 (null or unknown) is a learned row too."""
+
+    def __init__(self, sizes: list[int], width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """`codes [n, columns]` int64 to `[n, width]`."""
+        total = torch.zeros(codes.shape[0], self.width, device=codes.device, dtype=self.dtype)
+        for column, table in enumerate(self.tables):
+            total = total + table(codes[:, column])
+        return total
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tables; the default dtype when there are none."""
+        return next(self.parameters()).dtype if len(self.tables) else torch.get_default_dtype()
+
+
+class ItemTower(nn.Module):
+    """T_c from the item's id and features; row 0 of the ids is every item without an id of its own."""
+
+    def __init__(self, rows: int, sizes: list[int], width: int) -> None:
+        super().__init__()
+        self.ids = nn.Embedding(rows, width)
+        self.features = FeatureSum(sizes, width)
+        self.deep = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        nn.init.normal_(self.ids.weight, std=0.02)
+        nn.init.zeros_(self.deep[2].weight)
+
+    def forward(self, rows: Tensor, codes: Tensor) -> Tensor:
+        """T `[n, D]` from id rows `[n]` and feature codes `[n, columns]`."""
+        flat = self.ids(rows) + self.features(codes)
+        deep: Tensor = self.deep(flat)
+        return flat + deep
+
+
+class LimeModel(nn.Module):
+    """The whole model; `item_rows` counts the id embeddings, row 0 included."""
+
+    def __init__(
+        self, config: ModelConfig, *, item_rows: int, item_sizes: list[int], user_sizes: list[int]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        state_width = config.links * config.width + config.pools * config.width + config.user_width
+        self.items = ItemTower(item_rows, item_sizes, config.width)
+        self.users = FeatureSum(user_sizes, config.user_width)
+        self.event_type = nn.Embedding(len(config.event_types) + 1, config.width)
+        self.links = Links(config)
+        self.reader = LinkAttention(config) if config.variant == "lime-mha" else XorStack(config)
+        self.head = nn.Linear(2 * config.width + config.user_width, config.hidden)
+        self.head_out = nn.Linear(config.hidden, 1, bias=False)
+        self.dot_item = nn.Linear(config.width, config.dot, bias=False)
+        self.dot_pools = nn.Linear(config.pools * config.width, config.dot)
+        self.dot_user = nn.Sequential(nn.Linear(state_width, 128), nn.ReLU(), nn.Linear(128, config.dot))
+        self.memory = RepeatMemory(config)
+        self.bias_weight = nn.Parameter(torch.tensor(0.4))
+        nn.init.normal_(self.event_type.weight, std=0.02)
+        nn.init.normal_(self.dot_user[2].weight, std=1e-3)
+        nn.init.normal_(self.head_out.weight, std=0.02)  # the dot starts good: learn beside it, not over it
+
+    def read(self, history: History, codes: Tensor) -> UserState:
+        """Histories and user feature codes `[B, columns]` to what scoring needs."""
+        user = self.users(codes)
+        queries = self.links.contextual(user)
+        pools = reduce_pools(history.events, history.days, history.keep, self.config.pool_days)
+        if isinstance(self.reader, LinkAttention):
+            links = self.reader.finish(self.reader.reduce(queries, *history))
+        else:
+            links = self.reader(queries, *(x[:, -self.config.max_events :] for x in history))
+        return UserState(links, finish_softmax(pools), user)
+
+    def dot_vector(self, state: UserState) -> Tensor:
+        """e_u `[B, E]`."""
+        pools = state.pools.flatten(1)
+        wide = torch.cat([state.links.flatten(1), pools, state.user], -1)
+        dot: Tensor = self.dot_pools(pools) + self.dot_user(wide)
+        return dot
+
+    def base_scores(self, state: UserState, items: Tensor) -> Tensor:
+        """Links and dot `[B, C]` for T `[C, D]`: the score without memory and bias."""
+        batch, count = state.user.shape[0], items.shape[0]
+        attended = self.links.weights(items) @ state.links  # o [B, C, D]
+        wide = torch.cat(
+            [
+                attended,
+                items.expand(batch, -1, -1),
+                state.user.unsqueeze(1).expand(-1, count, -1),
+            ],
+            -1,
+        )  # [B, C, 2D + X]
+        shallow: Tensor = self.head_out(F.relu(self.head(wide))).squeeze(-1)
+        return shallow + self.dot_vector(state) @ self.dot_item(items).T
+
+    def item_bias(self, recent_count: Tensor) -> Tensor:
+        """β `[C]` from the number of events in the last `bias_days` before the night."""
+        return self.bias_weight * torch.log1p(recent_count)

@@ -1,0 +1,1 @@
+"""Scoring: fold a model into factors, filter candidates fast, publish canonical scores."""

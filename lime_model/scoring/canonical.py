@@ -1,0 +1,175 @@
+"""The canonical score: float64, one fixed order of additions, rounded once to fp32.
+
+Everything here is elementwise multiply, add and max in a stated order, with no fused
+multiply-add and no library reduction, so a value does not depend on its neighbours, on
+the batch, on threads or on the machine. Every backend publishes these numbers; the
+fast ones only decide which candidates need them.
+
+    z = Σ_f w_f · relu(B_cf + Σ_l A_cl G_lf) + Σ_k d_ck e_k      score = fp32((z + s) + β)
+
+Letters: C candidates, L links, D width, F hidden, E dot width, X user width, M pairs of
+the history, Q memory features, Z hidden units of the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lime_model.model import LimeModel
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+
+class UserRow(NamedTuple):
+    """Folded factors of one user: `g [L, F]`, `e [E]`, fp32."""
+
+    g: F32
+    e: F32
+
+
+class Rows(NamedTuple):
+    """Folded factors of some candidates: `a [C, L]`, `b [C, F]`, `d [C, E]`, `beta [C]`, fp32."""
+
+    a: F32
+    b: F32
+    d: F32
+    beta: F32
+
+    def take(self, rows: NDArray[np.int64]) -> Rows:
+        """The candidates at `rows`, copied."""
+        return Rows(self.a[rows], self.b[rows], self.d[rows], self.beta[rows])
+
+
+def ordered_matmul(x: F64, w: F64) -> F64:
+    """`x [n, K] @ w [K, M]`, each output summed over K in order.
+
+    Reducing the leading axis of a C-ordered block adds whole rows one after another:
+    the order is fixed whatever n is.
+    """
+    return np.stack([np.add.reduce(row[:, None] * w, axis=0) for row in x])
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The parameters that scoring needs, float64, taken from a model once per worker."""
+
+    attended: F64  # W_o [D, F]
+    item: F64  # W_t [D, F]
+    user: F64  # W_u [X, F]
+    head_bias: F64  # [F]
+    out: F64  # w [F]
+    deep_in: F64  # item tower [D, D]
+    deep_in_bias: F64
+    deep_out: F64
+    deep_out_bias: F64
+    raw_links: F64  # R [L, D]
+    dot_item: F64  # [D, E]
+    dot_pools: F64  # [J·D, E]
+    dot_pools_bias: F64  # [E]
+    dot_in: F64  # [L·D + J·D + X, 128]
+    dot_in_bias: F64
+    dot_out: F64  # [128, E]
+    dot_out_bias: F64
+    memory_in: F64  # [Q + 1, Z]
+    memory_in_bias: F64
+    memory_out: F64  # [Z]
+    memory_skip: F64  # [Q + 1]
+    memory_bias: float
+
+    @classmethod
+    def of(cls, model: LimeModel) -> Weights:
+        """Copy out of a model in eval mode."""
+        blocks = model.head.weight.split([model.config.width, model.config.width, model.config.user_width], 1)
+        inner, outer, skip = model.memory.inner, model.memory.outer, model.memory.skip
+        return cls(
+            *(_array(block.T) for block in blocks),
+            head_bias=_array(model.head.bias),
+            out=_array(model.head_out.weight[0]),
+            **_linear("deep_in", model.items.deep[0]),
+            **_linear("deep_out", model.items.deep[2]),
+            raw_links=_array(model.links.raw),
+            dot_item=_array(model.dot_item.weight.T),
+            **_linear("dot_pools", model.dot_pools),
+            **_linear("dot_in", model.dot_user[0]),
+            **_linear("dot_out", model.dot_user[2]),
+            **_linear("memory_in", inner),
+            memory_out=_array(outer.weight[0]),
+            memory_skip=_array(skip.weight[0]),
+            memory_bias=float(outer.bias.item()),
+        )
+
+    def fold_user(self, links: F64, pools: F64, user: F64) -> UserRow:
+        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]`, x_u `[X]`; rounded once."""
+        shift = np.add.reduce(user[:, None] * self.user, axis=0)  # [F]
+        g = ordered_matmul(links, self.attended) + shift
+        flat = pools.reshape(1, -1)
+        wide = np.concatenate([links.reshape(1, -1), flat, user[None]], 1)
+        hidden = np.maximum(ordered_matmul(wide, self.dot_in) + self.dot_in_bias, 0.0)
+        e = (ordered_matmul(flat, self.dot_pools) + self.dot_pools_bias) + (
+            ordered_matmul(hidden, self.dot_out) + self.dot_out_bias
+        )
+        return UserRow(g.astype(np.float32), e[0].astype(np.float32))
+
+    def item_tower(self, flat: F64) -> F64:
+        """T `[C, D]` from the summed id and feature embeddings `[C, D]`."""
+        hidden = np.maximum(ordered_matmul(flat, self.deep_in) + self.deep_in_bias, 0.0)
+        return flat + (ordered_matmul(hidden, self.deep_out) + self.deep_out_bias)
+
+    def fold_items(self, items: F64) -> tuple[F32, F32, F32]:
+        """A_c `[C, L]`, B_c `[C, F]` and d_c `[C, E]` from T `[C, D]`; rounded once."""
+        logits = ordered_matmul(items, np.ascontiguousarray(self.raw_links.T)) / items.shape[1] ** 0.5
+        scaled = np.exp(logits - logits.max(1, keepdims=True))
+        a = scaled / np.add.reduce(scaled.T, axis=0)[:, None]
+        b = ordered_matmul(items, self.item) + self.head_bias
+        d = ordered_matmul(items, self.dot_item)
+        return a.astype(np.float32), b.astype(np.float32), d.astype(np.float32)
+
+    def base(self, user: UserRow, rows: Rows) -> F64:
+        """z without memory `[C]`, in the order of the formula above."""
+        hidden = rows.b.astype(np.float64)  # [C, F]
+        g, e = user.g.astype(np.float64), user.e.astype(np.float64)
+        for link in range(g.shape[0]):
+            hidden += rows.a[:, link, None].astype(np.float64) * g[link]
+        np.maximum(hidden, 0.0, out=hidden)
+        z = np.zeros(len(hidden))
+        for unit in range(len(self.out)):
+            z += self.out[unit] * hidden[:, unit]
+        for k in range(len(e)):
+            z += rows.d[:, k].astype(np.float64) * e[k]
+        return z
+
+    def memory(self, features: F32, base: F64) -> F64:
+        """s `[M]` from the six features `[M, Q]` and the base scores `[M]`."""
+        inputs = [*features.astype(np.float64).T, base]  # Q + 1 columns of [M]
+        boost = np.full(len(base), self.memory_bias)
+        for unit in range(len(self.memory_out)):
+            hidden = np.full(len(base), self.memory_in_bias[unit])
+            for column, weight in zip(inputs, self.memory_in[:, unit], strict=True):
+                hidden += column * weight
+            boost += self.memory_out[unit] * np.maximum(hidden, 0.0)
+        for column, weight in zip(inputs, self.memory_skip, strict=True):
+            boost += column * weight
+        return boost
+
+    def score(self, user: UserRow, rows: Rows, features: F32 | None = None) -> F32:
+        """Published scores `[C]`; `features [C, Q]` when the rows are items of the user's history."""
+        z = self.base(user, rows)
+        if features is not None:
+            z = z + self.memory(features, z)
+        return (z + rows.beta.astype(np.float64)).astype(np.float32)
+
+
+def _linear(name: str, layer: torch.nn.Module) -> dict[str, F64]:
+    """Weight, transposed for `x @ w`, and bias of a linear layer as two fields of `Weights`."""
+    assert isinstance(layer, torch.nn.Linear)
+    return {name: _array(layer.weight.T), name + "_bias": _array(layer.bias)}
+
+
+def _array(tensor: torch.Tensor) -> F64:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy().astype(np.float64))

@@ -1,0 +1,154 @@
+"""The tiled backend: an fp32 filter in plain torch, on CPU or CUDA, with a proven error bound.
+
+A block of users meets the candidates tile by tile; no buffer outgrows a tile. A pair
+goes on only when `approx >= (K-th best approx so far) - 2 ε_u`.
+
+Why that is exact. Let |approx - published| <= ε_u for every pair of the user. The K-th
+best approx seen is at most the final K-th published score + ε_u; a dropped pair has
+published <= approx + ε_u < K-th approx - ε_u <= K-th published: strictly below, so not
+even a tie is lost.
+
+The bound. Any order of summing n fp32 products errs by at most γ_n Σ|x||y| with
+γ_n = n u / (1 - n u), u = 2⁻²⁴ (Higham, Accuracy and Stability, 2nd ed., §3.1). Along
+the score's longest path n = L + F + E + 8, and A_c >= 0 sums to 1 up to rounding, so
+
+    ε_u = γ_n · 1.01 · (Σ_f |w_f| (max_l |G_lf| + max_c |B_cf|) + ‖e_u‖ max_c ‖d_c‖ + max_c |β_c|)
+
+which covers the rounding of the published score as well.
+
+Letters: U users of a block, T candidates of a tile, C all candidates, L, F, E as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lime_model.scoring.canonical import F32, F64, Rows, Weights
+from lime_model.scoring.topk import Ints, Query
+
+LOWEST = float(torch.finfo(torch.float32).min)
+
+
+def error_bound(weights: Weights, users: Sequence[Query], candidates: Rows) -> F64:
+    """ε_u `[U]`: the most that the fp32 filter and the published score can differ."""
+    if len(candidates.beta) == 0:
+        return np.zeros(len(users))
+    links, hidden = users[0].factors.g.shape
+    n = links + hidden + len(users[0].factors.e) + 8
+    gamma = 1.01 * n * 2.0**-24 / (1 - n * 2.0**-24)
+    out = np.abs(weights.out)
+    item = out @ np.abs(candidates.b).max(0) + np.abs(candidates.beta).max()
+    longest = np.sqrt((candidates.d.astype(np.float64) ** 2).sum(1).max(initial=0.0))
+    per_user = [
+        out @ np.abs(u.factors.g).max(0) + np.linalg.norm(u.factors.e.astype(np.float64)) * longest
+        for u in users
+    ]
+    return gamma * (np.asarray(per_user) + item)
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """Filter by fp32 tiles.
+
+    Args:
+        device: torch device that holds the tiles.
+        user_block: users that share a pass over the candidates.
+        tile: candidates of one product; `user_block · tile · F` floats should fit a core's L2.
+        stripe: candidates between two looks at the thresholds.
+    """
+
+    device: str = "cpu"
+    user_block: int = 8
+    tile: int = 512
+    stripe: int = 8192
+
+    def __call__(
+        self, weights: Weights, users: Sequence[Query], candidates: Rows, seeds: Sequence[F32], k: int
+    ) -> list[Ints]:
+        """Rows that may reach the K best of each user: a superset of them."""
+        slack = 2.0 * error_bound(weights, users, candidates)
+        bank = tuple(torch.from_numpy(x).to(self.device) for x in candidates)
+        out = torch.tensor(weights.out, dtype=torch.float32, device=self.device)
+        kept: list[Ints] = []
+        with torch.inference_mode():
+            for start in range(0, len(users), self.user_block):
+                part = slice(start, start + self.user_block)
+                kept += self._block(out, users[part], bank, seeds[part], k, slack[part])
+        return kept
+
+    def _block(
+        self,
+        out: Tensor,
+        users: Sequence[Query],
+        bank: tuple[Tensor, ...],
+        seeds: Sequence[F32],
+        k: int,
+        slack: F64,
+    ) -> list[Ints]:
+        g = torch.from_numpy(np.stack([u.factors.g for u in users])).to(self.device)  # [U, L, F]
+        e = torch.from_numpy(np.stack([u.factors.e for u in users])).to(self.device)  # [U, E]
+        leaders = Leaders(seeds, k, torch.tensor(slack, dtype=torch.float32, device=self.device))
+        for start in range(0, len(bank[3]), self.stripe):
+            stop = min(start + self.stripe, len(bank[3]))
+            scores = self._stripe(out, g, e, tuple(x[start:stop] for x in bank))  # [U, stripe]
+            for row, user in enumerate(users):
+                low, high = np.searchsorted(user.memory.rows, [start, stop])
+                scores[row, torch.from_numpy(user.memory.rows[low:high] - start).to(self.device)] = -torch.inf
+            leaders.offer(scores, start)
+        return leaders.rows()
+
+    def _stripe(self, out: Tensor, g: Tensor, e: Tensor, bank: tuple[Tensor, ...]) -> Tensor:
+        a, b, d, beta = bank
+        scores = torch.addmm(beta, e, d.T)  # [U, stripe]
+        for start in range(0, len(beta), self.tile):
+            part = slice(start, start + self.tile)
+            hidden = torch.matmul(a[part], g).add_(b[part]).relu_()  # [U, T, F]
+            scores[:, part] += hidden @ out
+        return scores
+
+
+class Leaders:
+    """Running K best approximations per user, and every pair that may still belong to the K best."""
+
+    def __init__(self, seeds: Sequence[F32], k: int, slack: Tensor) -> None:
+        self.k, self.slack = k, slack
+        best = np.full((len(seeds), k), LOWEST, np.float32)
+        for row, scores in enumerate(seeds):
+            top = -np.sort(-scores)[:k]
+            best[row, : len(top)] = top
+        self.best = torch.from_numpy(best).to(slack.device)  # [U, K], descending
+        self.hits: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def offer(self, scores: Tensor, start: int) -> None:
+        """Take the scores `[U, stripe]` of candidates from `start` on; `-inf` never counts."""
+        limit = torch.clamp_min(self.best[:, -1] - self.slack, LOWEST)
+        user, column = (scores >= limit.unsqueeze(1)).nonzero(as_tuple=True)
+        if len(user) == 0:
+            return
+        value = scores[user, column]
+        self.hits.append((user, column + start, value))
+        self.best = torch.cat([self.best, self._padded(user, value)], 1).topk(self.k).values
+
+    def rows(self) -> list[Ints]:
+        """Survivors per user against the final thresholds."""
+        if not self.hits:
+            return [np.zeros(0, np.int64) for _ in self.best]
+        user, row, value = (torch.cat(parts) for parts in zip(*self.hits, strict=True))
+        limit = torch.clamp_min(self.best[:, -1] - self.slack, LOWEST)
+        alive = value >= limit[user]
+        owner, rows = user[alive].cpu().numpy(), row[alive].cpu().numpy()
+        return [np.sort(rows[owner == u]) for u in range(len(self.best))]
+
+    def _padded(self, user: Tensor, value: Tensor) -> Tensor:
+        """Hits grouped by user into `[U, most]`; `nonzero` returns them in user order."""
+        counts = torch.bincount(user, minlength=len(self.best))
+        first = torch.cumsum(counts, 0) - counts
+        place = torch.arange(len(user), device=user.device) - first[user]
+        padded = value.new_full((len(self.best), int(counts.max())), LOWEST)
+        padded[user, place] = value
+        return padded

@@ -1,0 +1,123 @@
+"""The one scoring operation: users × candidates to each user's exact top K.
+
+    TopK(rows, scores) per user, ordered by (score descending, row ascending)
+
+Candidate rows are in item-id order, so a tie goes to the smaller item id. Items of a
+user's history are left out of the dense pass and scored apart, first, with the repeat
+memory; excluded ones never come back. Backends are filters: what survives is rescored
+canonically, so all of them return the same lists to the bit.
+
+Letters: U users, C candidates, M items of one history, K wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
+
+Ints = NDArray[np.int64]
+
+
+class Memory(NamedTuple):
+    """A user's history inside the candidates.
+
+    `rows [M]` ascending candidate rows, `features [M, Q]`, `excluded [M]`: never recommended.
+    """
+
+    rows: Ints
+    features: F32
+    excluded: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, features: int) -> Memory:
+        """Of a user without history."""
+        return cls(np.zeros(0, np.int64), np.zeros((0, features), np.float32), np.zeros(0, np.bool_))
+
+
+class TopK(NamedTuple):
+    """`rows [k]` and `scores [k]`, k <= K only when fewer candidates are left to the user."""
+
+    rows: Ints
+    scores: F32
+
+
+class Query(NamedTuple):
+    """One user to score."""
+
+    factors: UserRow
+    memory: Memory
+
+
+# A filter returns, per user, candidate rows outside the memory that may reach the K best:
+# a superset of them. `seeds` are the exact scores of the memory items, per user.
+Filter = Callable[[Weights, Sequence[Query], Rows, Sequence[F32], int], list[Ints]]
+
+
+def score_top_k(
+    weights: Weights, users: Sequence[Query], candidates: Rows, k: int, keep: Filter
+) -> list[TopK]:
+    """Exact top K of every user.
+
+    Args:
+        weights: shared parameters.
+        users: the users to score.
+        candidates: factors of all candidates, in item-id order.
+        k: list length, at least 1.
+        keep: the backend's filter (`reference.keep_all`, `tiled.Tiled`).
+
+    Raises:
+        ValueError: k < 1, or widths of users and candidates differ.
+    """
+    check_shapes(weights, users, candidates, k)
+    if not users:
+        return []
+    remembered = [score_memory(weights, user, candidates) for user in users]
+    kept = keep(weights, users, candidates, [scores for _, scores in remembered], k)
+    return [
+        _select(weights, user, candidates, rows, memory, k)
+        for user, rows, memory in zip(users, kept, remembered, strict=True)
+    ]
+
+
+def score_memory(weights: Weights, user: Query, candidates: Rows) -> TopK:
+    """Canonical scores of the user's own items that are not excluded, in row order."""
+    allowed = ~user.memory.excluded
+    rows = user.memory.rows[allowed]
+    scores = weights.score(user.factors, candidates.take(rows), user.memory.features[allowed])
+    return TopK(rows, scores)
+
+
+def order(rows: Ints, scores: F32, k: int) -> TopK:
+    """The first k by (score descending, row ascending)."""
+    best = np.lexsort((rows, -scores))[:k]
+    return TopK(rows[best], scores[best])
+
+
+def check_shapes(weights: Weights, users: Sequence[Query], candidates: Rows, k: int) -> None:
+    """Refuse what cannot be scored, naming both sides."""
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    links, hidden = weights.raw_links.shape[0], weights.out.shape[0]
+    bank = (candidates.a.shape[1], candidates.b.shape[1], candidates.d.shape[1])
+    model = (links, hidden, weights.dot_out_bias.shape[0])
+    if bank != model:
+        raise ValueError(
+            f"the candidate bank has (L, F, E) = {bank} and the model {model}; "
+            "rebuild the bank with this bundle (jobs/build_candidate_bank.py)"
+        )
+    for user in users[:1]:
+        if user.factors.g.shape != (links, hidden):
+            raise ValueError(
+                f"the user factors are {user.factors.g.shape} and the model wants {(links, hidden)}; "
+                "rebuild the link states with this bundle (jobs/build_link_states.py)"
+            )
+
+
+def _select(weights: Weights, user: Query, candidates: Rows, rows: Ints, memory: TopK, k: int) -> TopK:
+    scores = weights.score(user.factors, candidates.take(rows))
+    return order(np.concatenate([memory.rows, rows]), np.concatenate([memory.scores, scores]), k)

@@ -1,0 +1,82 @@
+"""LIME-XOR: links and events through three HSTU blocks with an exclusive-or mask.
+
+Attention is kept only where exactly one side is a link: links read events, events
+read links. Two rectangular attentions cost O(L·N); the (L+N)² matrix is never built.
+Block: HSTU, arXiv:2402.17152 — pointwise SiLU attention divided by the number of
+unmasked keys of the row, gated by a SiLU branch. `tests/lime_model/test_xor.py`
+holds the masked dense form and compares.
+
+Letters: B users, N events, L links, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lime_model.config import ModelConfig
+
+AGE_BUCKETS = 12  # log2 of days before the user's own last event: a year and beyond
+
+
+class XorBlock(nn.Module):
+    """One HSTU block over `[links; events]` under the XOR mask."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 4 * width)
+        self.attended_norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, links: Tensor, events: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """`links [B, L, D]`, `events [B, N, D]`, `keep [B, N]` to the same shapes."""
+        link_u, link_q, link_k, link_v = self._branches(links)
+        event_u, event_q, event_k, event_v = self._branches(events)
+        live = keep.unsqueeze(1).to(links.dtype)  # [B, 1, N]
+        count = live.sum(-1, keepdim=True).clamp_min(1.0)  # keys of a link row
+        from_events = (F.silu(link_q @ event_k.transpose(1, 2)) * live / count) @ event_v  # [B, L, D]
+        from_links = (F.silu(event_q @ link_k.transpose(1, 2)) / links.shape[1]) @ link_v  # [B, N, D]
+        return (
+            links + self.out(self.attended_norm(from_events) * link_u),
+            events + self.out(self.attended_norm(from_links) * event_u),
+        )
+
+    def _branches(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Gate, query, key, value, each `[B, *, D]`."""
+        return F.silu(self.project(self.norm(x))).chunk(4, -1)
+
+
+class XorStack(nn.Module):
+    """The link rows after the stack are the link state P_u."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.age = nn.Embedding(AGE_BUCKETS, config.width)
+        self.blocks = nn.ModuleList(XorBlock(config.width) for _ in range(config.xor_blocks))
+        nn.init.normal_(self.age.weight, std=0.02)
+
+    def forward(self, queries: Tensor, events: Tensor, days: Tensor, keep: Tensor) -> Tensor:
+        """P_u `[B, L, D]`; zero for an empty history.
+
+        Args:
+            queries: Q_u `[B, L, D]`.
+            events: embeddings of the last N_max events `[B, N, D]`.
+            days: event time in days `[B, N]`; only gaps to the user's last event are used.
+            keep: which events count `[B, N]`.
+        """
+        if events.shape[1] == 0:
+            return torch.zeros_like(queries)
+        events = events + self.age(age_bucket(days, keep))
+        links = queries
+        for block in self.blocks:
+            links, events = block(links, events, keep)
+        return links * keep.any(1).to(links.dtype)[:, None, None]
+
+
+def age_bucket(days: Tensor, keep: Tensor) -> Tensor:
+    """`floor(log2(1 + days before the last kept event))` in `[0, AGE_BUCKETS)`, `[B, N]` int64."""
+    last = days.masked_fill(~keep, -torch.inf).amax(1, keepdim=True)
+    gap = torch.nan_to_num(last - days, neginf=0.0, posinf=0.0).clamp_min(0.0)
+    return torch.log2(1.0 + gap).floor().long().clamp_max(AGE_BUCKETS - 1)

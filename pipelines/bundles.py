@@ -1,0 +1,78 @@
+"""Bundles on any Hadoop storage: where they are, how they reach driver and workers.
+
+`SparkContext.addFile` brings a folder from any Hadoop URI to the driver and to every
+executor, once per host; workers find it by its model version.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+from pyspark import SparkFiles
+from pyspark.sql import SparkSession
+
+from lime_model.bundle import Bundle, BundleError, bundle_version, load_bundle
+from pipelines.drops import hadoop_path, path_exists
+from pipelines.tables import Warehouse
+
+_SCRATCH: list[tempfile.TemporaryDirectory[str]] = []  # kept alive for the life of the process
+
+
+def bundle_uri(warehouse: Warehouse, model: str) -> str:
+    """Where the bundle of `model` lives."""
+    return f"{warehouse.settings.bundles.rstrip('/')}/{model}"
+
+
+def ship_bundle(warehouse: Warehouse, model: str) -> Bundle:
+    """Fetch the bundle of `model`, check it, send it to the executors and load it here.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    uri = bundle_uri(warehouse, model)
+    if not path_exists(warehouse.spark, f"{uri}/SHA256.json"):
+        raise BundleError(f"no bundle at {uri}; run jobs/train_model.py for model {model!r} first")
+    local = fetch_folder(warehouse.spark, uri)
+    bundle = load_bundle(local)
+    named = local.rename(local.parent / f"bundle-{bundle.version}")
+    warehouse.spark.sparkContext.addFile(str(named), recursive=True)
+    return bundle
+
+
+def shipped_folder(version: str) -> Path:
+    """Where a worker (or the driver) finds the shipped bundle."""
+    return Path(SparkFiles.get(f"bundle-{version}"))
+
+
+@functools.cache
+def scratch_folder() -> str:
+    """A local folder of this process, removed when it ends."""
+    _SCRATCH.append(tempfile.TemporaryDirectory(prefix="lime-"))
+    return _SCRATCH[0].name
+
+
+def fetch_folder(spark: SparkSession, uri: str) -> Path:
+    """Copy a Hadoop folder to local disk."""
+    path, fs = hadoop_path(spark, uri)
+    local = Path(tempfile.mkdtemp(dir=scratch_folder())) / "bundle"
+    target, _ = hadoop_path(spark, f"file:{local}")
+    fs.copyToLocalFile(False, path, target, True)
+    return local
+
+
+def store_folder(spark: SparkSession, local: Path, uri: str) -> None:
+    """Replace the Hadoop folder `uri` by a local one; readers check checksums, so a torn copy is refused."""
+    path, fs = hadoop_path(spark, uri)
+    source, _ = hadoop_path(spark, f"file:{local}")
+    fs.delete(path, True)
+    fs.mkdirs(path.getParent())
+    fs.copyFromLocalFile(False, True, source, path)
+
+
+def stored_version(spark: SparkSession, uri: str) -> str | None:
+    """Model version of the bundle at `uri`, None when there is none."""
+    if not path_exists(spark, f"{uri}/SHA256.json"):
+        return None
+    return bundle_version(fetch_folder(spark, uri))

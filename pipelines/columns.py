@@ -1,0 +1,72 @@
+"""Column names and table schemas, once.
+
+`{user}` and `{item}` stand for the id types that the settings declare.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+USER_ID: Final = "user_id"
+ITEM_ID: Final = "item_id"
+EVENT_TS: Final = "event_ts"
+EVENT_TYPE: Final = "event_type"
+SESSION_ID: Final = "session_id"
+LABEL: Final = "label"
+DS: Final = "ds"  # UTC day of the event; of a night, the day before whose start events count
+DROP_DS: Final = "drop_ds"  # day of the drop folder that delivered the row
+VALID_FROM: Final = "valid_from"
+VALID_TO: Final = "valid_to"  # exclusive; null while current
+BUCKET: Final = "bucket"
+MODEL_VERSION: Final = "model_version"
+RUN_ID: Final = "run_id"
+POLICY: Final = "policy"
+
+EVENT_KEY: Final = (USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID)
+HISTORY_ORDER: Final = (EVENT_TS, SESSION_ID, ITEM_ID, EVENT_TYPE)
+
+CANDIDATES: Final = "array<struct<item_id: {item}, score: float>>"
+
+SCHEMAS: Final[dict[str, str]] = {
+    "events": (
+        "user_id {user}, item_id {item}, event_ts timestamp, event_type string, session_id string, "
+        "label double, drop_ds date, ds date"
+    ),
+    "events_quarantine": "drop_ds date, source string, reason string, row string, file string",
+    "candidate_bank": (
+        "item_id {item}, model_version string, link_weights binary, head_input binary, dot binary, "
+        "eligible long, fingerprint string"
+    ),
+    "item_bias": "ds date, item_id {item}, model_version string, recent_count long, bias float",
+    "user_link_states": (
+        "bucket int, user_id {user}, model_version string, as_of date, events_version long, "
+        "event_count long, last_event_ts timestamp, codes array<long>, state binary, fingerprint string"
+    ),
+    "user_memory": (
+        "bucket int, user_id {user}, model_version string, as_of date, items array<{item}>, counts array<long>, "
+        "first_ts array<timestamp>, last_ts array<timestamp>, features binary"
+    ),
+    "staging": (
+        "run_id string, bucket int, policy string, user_id {user}, candidates "
+        + CANDIDATES
+        + ", shortfall int, pairs long"
+    ),
+    "recommendations": (
+        "ds date, user_id {user}, candidates "
+        + CANDIDATES
+        + ", shortfall int, model_version string, run_id string"
+    ),
+    "leases": "ds date, epoch long, run_key string, holder string",
+    "runs": "run_id string, ds date, job string, seconds double, manifest string",
+}
+
+PARTITIONS: Final[dict[str, list[str]]] = {
+    "events": [DS],
+    "events_quarantine": [DROP_DS],
+    "candidate_bank": [MODEL_VERSION],
+    "item_bias": [DS],
+    "user_link_states": [MODEL_VERSION],
+    "user_memory": [MODEL_VERSION],
+    "staging": [RUN_ID],
+    "recommendations": [DS],
+}

@@ -1,0 +1,151 @@
+"""Offline metrics: lists staged as of a night against what users took in the weeks after it.
+
+Scores each model under each evaluation policy into `staging` under a run that owns no
+night, so nothing can be published, and puts popularity and personal frequency beside it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lime_model.metrics import mean_and_error, ndcg_at_k, recall_at_k
+from pipelines.candidates import build_candidate_bank
+from pipelines.columns import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
+from pipelines.events import read_events
+from pipelines.leases import Run
+from pipelines.link_states import build_link_states
+from pipelines.runs import Manifest, record
+from pipelines.scoring import score_candidates
+from pipelines.settings import SettingsError
+from pipelines.tables import Warehouse
+
+POPULARITY_DAYS = 28
+
+
+class Truth(NamedTuple):
+    """Per user: distinct items before the night (with counts) and after it."""
+
+    before: dict[Any, dict[Any, int]]
+    after: dict[Any, set[Any]]
+    popular: list[Any]  # items by events of the last `POPULARITY_DAYS`
+
+
+def evaluate_models(
+    warehouse: Warehouse, night: str, key: str, models: Sequence[str], *, horizon_days: int, min_events: int
+) -> Manifest:
+    """Metrics of every model, policy and baseline; the table is in `runs` under job `evaluate_model`.
+
+    Args:
+        night: lists are made as of this night.
+        key: names the run; a repeated key reuses its lists.
+        horizon_days: days after the night whose events are the truth.
+        min_events: users with fewer events before the night are left out.
+    """
+    truth = read_truth(warehouse, night, horizon_days, min_events)
+    k = warehouse.settings.night.k
+    rows = []
+    for model in models:
+        run = Run(night, f"evaluate-{key}-{model}")
+        build_candidate_bank(warehouse, run, model, warehouse.settings.evaluate_policies)
+        build_link_states(warehouse, run, model)
+        score_candidates(warehouse, run, warehouse.settings.evaluate_policies)
+        for policy in warehouse.settings.evaluate_policies:
+            lists = _staged(warehouse, run, policy.name)
+            rows.append(measure(model, policy.name, lists, truth, k, fresh=policy.exclude_seen == "all"))
+    for policy in warehouse.settings.evaluate_policies:
+        fresh = policy.exclude_seen == "all"
+        rows.append(
+            measure("popularity", policy.name, popularity_lists(truth, k, fresh=fresh), truth, k, fresh=fresh)
+        )
+        if not fresh:
+            lists = frequency_lists(truth, k)
+            rows.append(measure("personal frequency", policy.name, lists, truth, k, fresh=fresh))
+    manifest = {"night": night, "horizon_days": horizon_days, "min_events": min_events, "k": k, "rows": rows}
+    record(warehouse, f"{night}.evaluate-{key}", night, "evaluate_model", manifest)
+    return manifest
+
+
+def read_truth(warehouse: Warehouse, night: str, horizon_days: int, min_events: int) -> Truth:
+    """What users took before and after the night.
+
+    Raises:
+        SettingsError: no event lies after the night, or no user qualifies.
+    """
+    events = warehouse.read("events")
+    until = F.date_add(F.lit(night).cast("date"), horizon_days)
+    later = events.where((F.col(EVENT_TS) >= F.to_timestamp(F.lit(night))) & (F.col(DS) < until))
+    past = read_events(warehouse, night)
+    since = F.date_sub(F.lit(night).cast("date"), POPULARITY_DAYS)
+    recent = past.where(F.col(DS) >= since).groupBy(ITEM_ID).count().orderBy(F.desc("count"), ITEM_ID)
+    before: dict[Any, dict[Any, int]] = defaultdict(dict)
+    for user, item, count in _rows(past.groupBy(USER_ID, ITEM_ID).count()):
+        before[user][item] = count
+    after: dict[Any, set[Any]] = defaultdict(set)
+    for user, item in _rows(later.select(USER_ID, ITEM_ID).distinct()):
+        if sum(before.get(user, {}).values()) >= min_events:
+            after[user].add(item)
+    if not after:
+        raise SettingsError(
+            f"no user with {min_events} events before {night} has one in the {horizon_days} days after it; "
+            "ingest those days first"
+        )
+    return Truth(dict(before), dict(after), [item for item, _ in _rows(recent)])
+
+
+def measure(
+    name: str, policy: str, lists: dict[Any, list[Any]], truth: Truth, k: int, *, fresh: bool
+) -> dict[str, Any]:
+    """Macro recall@k and NDCG@k over users; with `fresh`, over items new to the user only."""
+    recalls, gains = [], []
+    for user, items in truth.after.items():
+        relevant = items - truth.before[user].keys() if fresh else items
+        if relevant:
+            recalls.append(recall_at_k(lists.get(user, [])[:k], relevant))
+            gains.append(ndcg_at_k(lists.get(user, []), relevant, k))
+    recall, error = mean_and_error(recalls)
+    return {
+        "model": name,
+        "policy": policy,
+        "users": len(recalls),
+        "recall": round(recall, 4),
+        "recall_error": round(error, 4),
+        "ndcg": round(mean_and_error(gains)[0], 4),
+    }
+
+
+def popularity_lists(truth: Truth, k: int, *, fresh: bool) -> dict[Any, list[Any]]:
+    """The most popular items, without the user's own when `fresh`."""
+    lists = {}
+    for user in truth.after:
+        seen = truth.before[user].keys() if fresh else ()
+        lists[user] = [item for item in truth.popular[: k + len(seen)] if item not in seen][:k]
+    return lists
+
+
+def frequency_lists(truth: Truth, k: int) -> dict[Any, list[Any]]:
+    """The user's own items by count, popular ones breaking ties and filling up."""
+    place = {item: i for i, item in enumerate(truth.popular)}
+    lists = {}
+    for user in truth.after:
+        mine = truth.before[user]
+        own = sorted(mine, key=lambda item: (-mine[item], place.get(item, len(place))))
+        rest = [item for item in truth.popular[: 2 * k] if item not in mine]
+        lists[user] = [*own, *rest][:k]
+    return lists
+
+
+def _staged(warehouse: Warehouse, run: Run, policy: str) -> dict[Any, list[Any]]:
+    mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy)
+    rows = warehouse.read("staging").where(mine).select(USER_ID, F.col("candidates.item_id").alias("items"))
+    return dict(_rows(rows))
+
+
+def _rows(frame: DataFrame) -> Any:
+    """Rows as tuples, by Arrow."""
+    table = frame.toArrow()
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)

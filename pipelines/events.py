@@ -1,0 +1,188 @@
+"""Ingest of the history log: drops to `events`, bad rows to `events_quarantine`.
+
+Loading a day again changes nothing; loading a corrected drop leaves the table as if only
+the corrected one had ever come. A late event goes to its own day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from pipelines.columns import (
+    DROP_DS,
+    DS,
+    EVENT_KEY,
+    EVENT_TS,
+    EVENT_TYPE,
+    ITEM_ID,
+    LABEL,
+    SESSION_ID,
+    USER_ID,
+)  # fmt: skip
+from pipelines.drops import FILE, RAW, REASON, DropError, Wanted, explain_read_errors, read_drop
+from pipelines.runs import Manifest
+from pipelines.settings import Settings
+from pipelines.tables import SQL_TYPES, Warehouse
+
+
+def wanted_events(settings: Settings) -> dict[str, Wanted]:
+    """Columns of an event and where the drop has them."""
+    ids, names = settings.ids, settings.ingest.events
+    types = {
+        USER_ID: (SQL_TYPES[ids.user_id], True),
+        ITEM_ID: (SQL_TYPES[ids.item_id], True),
+        EVENT_TS: ("timestamp", True),
+        EVENT_TYPE: ("string", False),
+        SESSION_ID: ("string", False),
+        LABEL: ("double", False),
+    }
+    return {name: Wanted(sql, names.get(name, name), need) for name, (sql, need) in types.items()}
+
+
+def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
+    """Load the drops of `days`; returns counts.
+
+    Raises:
+        DropError: see `read_drop`; or more than `ingest.max_rejected_share` of the rows are
+            bad (they are in quarantine then, and no event was committed).
+    """
+    settings = warehouse.settings
+    drop = read_drop(warehouse.spark, settings, "events", days, wanted_events(settings))
+    checked = check_events(drop.rows, settings).persist()
+    try:
+        counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
+        good = checked.where(F.col(REASON).isNull())
+        clashes = _clashes(warehouse, good, days) if counts.get(None) else None
+        if clashes is not None:
+            counts["duplicate_key"] = counts.get("duplicate_key", 0) + clashes.count()
+            good = good.join(F.broadcast(clashes.select(*EVENT_KEY)), list(EVENT_KEY), "left_anti")
+        quarantine(warehouse, "events", days, checked.where(F.col(REASON).isNotNull()), clashes)
+        refuse_bad_share("events", counts, settings.ingest.max_rejected_share)
+        changes = _commit(warehouse, good, days)
+    except Py4JJavaError as error:
+        raise explain_read_errors(error, "events") from error
+    finally:
+        checked.unpersist()
+    rejected = {reason: count for reason, count in counts.items() if reason}
+    return {"days": [days[0], days[-1]], "extra_columns": drop.extra, "rejected": rejected, **changes}
+
+
+def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
+    """Adds the event's day and the reasons that need more than one column."""
+    day = F.to_date(EVENT_TS)
+    key = Window.partitionBy(*EVENT_KEY).orderBy(DROP_DS, FILE, RAW)
+    reason = F.coalesce(
+        F.col(REASON),
+        F.when(day > F.col(DROP_DS), F.lit("future_timestamp")),
+        F.when(day < F.date_sub(DROP_DS, settings.ingest.late_days), F.lit("too_late")),
+    )
+    keyed = rows.withColumns(
+        {
+            EVENT_TYPE: F.coalesce(EVENT_TYPE, F.lit(settings.ingest.default_event_type)),
+            SESSION_ID: F.coalesce(SESSION_ID, F.lit("")),
+            REASON: reason,
+            DS: day,
+        }
+    )
+    # Only good rows compete for a key; a bad one must not push a good one out.
+    first = F.row_number().over(key) == 1
+    duplicate = F.when(F.col(REASON).isNull() & ~first, F.lit("duplicate_key"))
+    good_first = keyed.where(F.col(REASON).isNull()).withColumn(REASON, duplicate)
+    return good_first.unionByName(keyed.where(F.col(REASON).isNotNull())).select(
+        USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, LABEL, DROP_DS, DS, REASON, RAW, FILE
+    )
+
+
+def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], *bad: DataFrame | None) -> None:
+    """Replace the quarantined rows of these drops; nothing is lost, a reload does not pile up."""
+    parts = [
+        rows.select(DROP_DS, F.lit(source).alias("source"), REASON, RAW, FILE)
+        for rows in bad
+        if rows is not None
+    ]
+    rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
+    where = f"source = '{source}' AND {DROP_DS} BETWEEN '{days[0]}' AND '{days[-1]}'"
+    had = warehouse.read("events_quarantine").where(where).limit(1).count()
+    if had or rows.limit(1).count():
+        warehouse.replace("events_quarantine", rows, where)
+
+
+def refuse_bad_share(source: str, counts: dict[str | None, int], limit: float) -> None:
+    """Fail when too many rows of a drop are bad.
+
+    Raises:
+        DropError: naming the share, the limit and the reasons.
+    """
+    total = sum(counts.values())
+    bad = {reason: count for reason, count in counts.items() if reason}
+    share = sum(bad.values()) / total if total else 0.0
+    if share > limit:
+        raise DropError(
+            f"{source}: {share:.2%} of {total} rows are bad, ingest.max_rejected_share is {limit:.2%}: {bad}. "
+            "They are in events_quarantine; repair the drop or raise the limit. Nothing else was committed"
+        )
+
+
+def read_events(warehouse: Warehouse, night: str, version: int | None = None) -> DataFrame:
+    """The log as night `night` may see it: events before its start, nothing later."""
+    start = F.to_timestamp(F.lit(night))
+    return warehouse.read("events", version).where((F.col(DS) < F.lit(night)) & (F.col(EVENT_TS) < start))
+
+
+def _window(settings: Settings, days: Sequence[str]) -> Column:
+    """Partitions that drops of `days` can touch."""
+    first = F.date_sub(F.lit(days[0]).cast("date"), settings.ingest.late_days)
+    return F.col(DS).between(first, F.lit(days[-1]).cast("date"))
+
+
+def _clashes(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> DataFrame | None:
+    """Good rows whose key another drop has delivered already."""
+    if not warehouse.exists("events"):
+        return None
+    foreign = ~F.col(DROP_DS).between(*(F.lit(day).cast("date") for day in (days[0], days[-1])))
+    stored = warehouse.read("events").where(_window(warehouse.settings, days) & foreign)
+    return good.join(stored.select(*EVENT_KEY), list(EVENT_KEY), "left_semi").withColumn(
+        REASON, F.lit("duplicate_key")
+    )
+
+
+def _commit(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> Manifest:
+    """Make the table hold exactly `good` for these drops; a no-op writes no commit."""
+    names = warehouse.schema("events").names
+    rows = good.select(*names)
+    if not warehouse.exists("events"):
+        version = warehouse.replace("events", rows.repartition(DS), "true")
+        return {"version": version, "inserted": rows.count(), "updated": 0, "deleted": 0}
+    ours = F.col(DROP_DS).between(*(F.lit(day).cast("date") for day in (days[0], days[-1])))
+    stored = warehouse.read("events").where(_window(warehouse.settings, days) & ours).select(*names)
+    inserted = rows.join(stored, list(EVENT_KEY), "left_anti").count()
+    deleted = stored.join(rows, list(EVENT_KEY), "left_anti").count()
+    updated = rows.exceptAll(stored).count() - inserted
+    changes = {"inserted": inserted, "updated": updated, "deleted": deleted}
+    if not any(changes.values()):
+        return {"version": warehouse.version("events"), **changes}
+    if deleted == updated == 0 and inserted:
+        fresh = rows.join(stored, list(EVENT_KEY), "left_anti")
+        warehouse.append("events", fresh.repartition(DS))
+    else:
+        _merge(warehouse, rows, days)
+    return {"version": warehouse.version("events"), **changes}
+
+
+def _merge(warehouse: Warehouse, rows: DataFrame, days: Sequence[str]) -> None:
+    same = " AND ".join(f"t.{name} = s.{name}" for name in (DS, *EVENT_KEY))
+    ours = f"t.{DROP_DS} BETWEEN DATE'{days[0]}' AND DATE'{days[-1]}'"
+    early = f"t.{DS} >= date_sub(DATE'{days[0]}', {warehouse.settings.ingest.late_days})"
+    (
+        warehouse.delta("events")
+        .alias("t")
+        .merge(rows.alias("s"), f"{same} AND {ours}")
+        .whenMatchedUpdateAll()
+        .whenNotMatchedInsertAll()
+        .whenNotMatchedBySourceDelete(f"{ours} AND {early} AND t.{DS} <= DATE'{days[-1]}'")
+        .execute()
+    )

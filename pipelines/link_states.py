@@ -1,0 +1,102 @@
+"""Link states and repeat memory of every user, each history read once.
+
+Users are `users` as the night sees them and everybody seen in events before it. A user
+without events gets the empty state: a row like any other.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lime_model.bundle import Bundle
+from pipelines.bundles import ship_bundle, shipped_folder
+from pipelines.catalogue import read_entity
+from pipelines.columns import (
+    BUCKET,
+    EVENT_TS,
+    EVENT_TYPE,
+    HISTORY_ORDER,
+    ITEM_ID,
+    MODEL_VERSION,
+    SESSION_ID,
+    USER_ID,
+)  # fmt: skip
+from pipelines.events import read_events
+from pipelines.leases import Run
+from pipelines.runs import Manifest, once
+from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.udfs.reduce_states import SCHEMA, reduce_states
+
+
+def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
+    """Build `user_link_states` and `user_memory` as of the night; the manifest names their versions."""
+
+    def work() -> Manifest:
+        bundle = ship_bundle(warehouse, model)
+        events_version = warehouse.version("events")
+        rows = compute_states(warehouse, run.ds, events_version, bundle)
+        rows = rows.withColumns(
+            {
+                "as_of": F.lit(run.ds).cast("date"),
+                "events_version": F.lit(events_version),
+                MODEL_VERSION: F.lit(bundle.version),
+            }
+        ).persist()
+        where = f"{MODEL_VERSION} = '{bundle.version}'"
+        states = warehouse.replace("user_link_states", rows, where)
+        memory = warehouse.replace("user_memory", rows, where)
+        counts = rows.select(
+            F.count("*"), F.sum("event_count"), F.sum((F.col("event_count") == 0).cast("int"))
+        )
+        users, events, cold = counts.collect()[0]
+        rows.unpersist()
+        return {
+            "model": model,
+            "model_version": bundle.version,
+            "versions": {"events": events_version, "user_link_states": states, "user_memory": memory},
+            "users": users,
+            "events": events or 0,
+            "cold_users": cold or 0,
+        }
+
+    return once(warehouse, run, "build_link_states", work)
+
+
+def compute_states(warehouse: Warehouse, night: str, events_version: int, bundle: Bundle) -> DataFrame:
+    """One row per user by `mapInArrow` over headers and events in history order."""
+    buckets = warehouse.settings.night.buckets
+    columns = list(bundle.config.user_columns)
+    rows = stack_histories(warehouse, night, events_version, columns)
+    ordered = rows.withColumn(BUCKET, bucket_of(buckets)).repartition(buckets, BUCKET)
+    ordered = ordered.sortWithinPartitions(
+        BUCKET, USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
+    ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, *columns)
+
+    def reduce(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
+        yield from reduce_states(batches, shipped_folder(bundle.version))
+
+    ids = warehouse.settings.ids
+    return ordered.mapInArrow(reduce, SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id]))
+
+
+def stack_histories(warehouse: Warehouse, night: str, events_version: int, columns: list[str]) -> DataFrame:
+    """A header row per user (features, null event), and a row per event (null features)."""
+    events = read_events(warehouse, night, events_version)
+    users = read_entity(warehouse, "users", night)
+    known = users.select(
+        USER_ID,
+        *(
+            F.col(c).cast("string") if c in users.columns else F.lit(None).cast("string").alias(c)
+            for c in columns
+        ),
+    )
+    headers = known.join(events.select(USER_ID).distinct(), USER_ID, "full_outer")
+    return headers.unionByName(
+        events.select(USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID), allowMissingColumns=True
+    )
+
+
+def bucket_of(buckets: int):  # type: ignore[no-untyped-def]
+    """The work unit of a user: fixed by id and B alone."""
+    return F.pmod(F.xxhash64(F.col(USER_ID).cast("string")), F.lit(buckets)).cast("int")

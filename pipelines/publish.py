@@ -1,0 +1,90 @@
+"""Publishing: staged and certified lists become `recommendations` in one commit.
+
+The commit's metadata carries the manifest and is the truth; its transaction number is the
+lease's epoch, so Delta itself refuses an older run. A failed night leaves the last answer.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pyspark.sql import functions as F
+
+from pipelines.columns import DS, MODEL_VERSION, POLICY, RUN_ID
+from pipelines.leases import Run, StaleRun, check_lease
+from pipelines.runs import Manifest, need_manifest, once
+from pipelines.tables import Warehouse
+
+
+class AuditFailed(RuntimeError):
+    """The staged rows break an invariant of published lists."""
+
+
+def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
+    """Replace the night's lists by this run's.
+
+    Raises:
+        MissingTable: the run was not scored or not certified.
+        AuditFailed: users are missing or doubled.
+        StaleRun: a newer run owns the night.
+    """
+
+    if run.epoch is None:
+        raise StaleRun(f"run {run.key!r} holds no lease on night {run.ds}; it stages and never publishes")
+    epoch = run.epoch
+
+    def work() -> Manifest:
+        check_lease(warehouse, run)
+        certificate = need_manifest(warehouse, run, "verify_night")
+        scored = need_manifest(warehouse, run, "score_candidates")
+        states = need_manifest(warehouse, run, "build_link_states")
+        bank = need_manifest(warehouse, run, "build_candidate_bank")
+        policy = warehouse.settings.night.policy.name
+        mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy)
+        rows = warehouse.read("staging", scored["versions"]["staging"]).where(mine)
+        _audit(rows.count(), rows.select("user_id").distinct().count(), states["users"])
+        manifest = {
+            "run_id": run.run_id,
+            "run_key": run.key,
+            "policy": policy,
+            "model_version": scored["model_version"],
+            "versions": {**bank["versions"], **states["versions"], **scored["versions"]},
+            "scoring": scored["policies"][policy],
+            "backend": scored["backend"],
+            "certificate": certificate,
+        }
+        lists = rows.withColumns({DS: F.lit(run.ds), MODEL_VERSION: F.lit(scored["model_version"])})
+        warehouse.replace(
+            "recommendations",
+            lists.coalesce(4),
+            f"{DS} = '{run.ds}'",
+            metadata=json.dumps(manifest),
+            txn=(f"publish-{run.ds}", epoch),
+        )
+        _confirm(warehouse, run)
+        return {**manifest, "versions": {"recommendations": warehouse.version("recommendations")}}
+
+    return once(warehouse, run, "publish_recommendations", work)
+
+
+def _audit(rows: int, users: int, expected: int) -> None:
+    if not rows == users == expected:
+        raise AuditFailed(
+            f"staging holds {rows} rows of {users} users and the night has {expected} users; "
+            "nothing was published. Score the night again under a new --run-key"
+        )
+
+
+def _confirm(warehouse: Warehouse, run: Run) -> None:
+    """Delta skips a stale transaction number without a word, so read what is there now.
+
+    Raises:
+        StaleRun: the published lists are another run's.
+    """
+    night = warehouse.read("recommendations").where(F.col(DS) == F.lit(run.ds).cast("date"))
+    owners = [row[0] for row in night.select(RUN_ID).distinct().collect()]
+    if owners != [run.run_id] and owners:
+        raise StaleRun(
+            f"night {run.ds}: run {run.key!r} (epoch {run.epoch}) tried to publish, but {owners} "
+            "published with a newer epoch; its lists stand"
+        )

@@ -1,0 +1,200 @@
+"""Broadcast-score: the packed bank goes to every host once, states stream through one Arrow UDF.
+
+Results are staged under the run, a few work units per commit; a retry takes up the units
+that are missing. Nothing here is visible to readers of `recommendations`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyspark import SparkFiles
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lime_model.bundle import Bundle, BundleError
+from lime_model.scoring.backends import Choice, choose_backend
+from lime_model.scoring.bank import pack_bank
+from pipelines.bundles import scratch_folder, ship_bundle
+from pipelines.columns import BUCKET, DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
+from pipelines.leases import Run, check_lease
+from pipelines.plan import WorkUnit, missing, plan_full
+from pipelines.runs import Manifest, need_manifest, once
+from pipelines.settings import Policy
+from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NightInputs:
+    """Delta versions and model that a night's tables were built with."""
+
+    model: str
+    model_version: str
+    bank: int
+    bias: int
+    states: int
+    memory: int
+    events: int
+
+    @classmethod
+    def of(cls, warehouse: Warehouse, run: Run) -> NightInputs:
+        """From the manifests of the two building jobs.
+
+        Raises:
+            BundleError: they used different bundles.
+            MissingTable: one of them has not run.
+        """
+        bank = need_manifest(warehouse, run, "build_candidate_bank")
+        states = need_manifest(warehouse, run, "build_link_states")
+        if bank["model_version"] != states["model_version"]:
+            raise BundleError(
+                f"night {run.ds}: the candidate bank is of model {bank['model_version']} and the link states are of "
+                f"{states['model_version']}; build both with the same bundle under a new --run-key"
+            )
+        v, w = bank["versions"], states["versions"]
+        return cls(
+            bank["model"], bank["model_version"], v["candidate_bank"], v["item_bias"],
+            w["user_link_states"], w["user_memory"], w["events"],
+        )  # fmt: skip
+
+
+def score_candidates(
+    warehouse: Warehouse, run: Run, policies: Sequence[Policy], *, job: str = "score_candidates"
+) -> Manifest:
+    """Score every user against every eligible candidate under each policy, into `staging`."""
+
+    def work() -> Manifest:
+        inputs = NightInputs.of(warehouse, run)
+        bundle = ship_bundle(warehouse, inputs.model)
+        check_version(bundle, inputs)
+        night = warehouse.settings.night
+        choice = choose_backend(night.backend, night.device)
+        reports = {}
+        for bit, policy in enumerate(policies):
+            task = ship_bank(warehouse, run, bundle, inputs, bit, policy, choice)
+            reports[policy.name] = _stage_policy(warehouse, run, inputs, policy.name, task)
+        return {
+            "model": inputs.model,
+            "model_version": inputs.model_version,
+            "k": night.k,
+            "backend": choice._asdict(),
+            "policies": reports,
+            "versions": {"staging": warehouse.version("staging")},
+        }
+
+    return once(warehouse, run, job, work)
+
+
+def check_version(bundle: Bundle, inputs: NightInputs) -> None:
+    """The bundle in the store must be the one the night was built with.
+
+    Raises:
+        BundleError: it was replaced in between.
+    """
+    if bundle.version != inputs.model_version:
+        raise BundleError(
+            f"the bundle of {inputs.model!r} is now {bundle.version} but this night was built with "
+            f"{inputs.model_version}; restore it or build the night again under a new --run-key"
+        )
+
+
+def ship_bank(
+    warehouse: Warehouse,
+    run: Run,
+    bundle: Bundle,
+    inputs: NightInputs,
+    bit: int,
+    policy: Policy,
+    choice: Choice,
+) -> ScoreTask:
+    """Pack the policy's candidates and send the file to every host."""
+    name = f"bank-{run.run_id}-{policy.name}-{inputs.model_version}.arrow"
+    path = Path(scratch_folder()) / name
+    config = bundle.config
+    table = read_bank(warehouse, run.ds, inputs, bit).toArrow()
+    pack_bank(table, path, inputs.model_version, (config.links, config.hidden, config.dot))
+    warehouse.spark.sparkContext.addFile(str(path))
+    night = warehouse.settings.night
+    return ScoreTask(
+        bundle=f"bundle-{bundle.version}", bank=name, model_version=inputs.model_version, night=run.ds,
+        k=night.k, exclude_seen=policy.exclude_seen, backend=choice.backend, device=choice.device,
+    )  # fmt: skip
+
+
+def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -> DataFrame:
+    """Factors and bias of the candidates that a policy may recommend, in item-id order."""
+    mine = F.col(MODEL_VERSION) == inputs.model_version
+    bank = warehouse.read("candidate_bank", inputs.bank).where(mine)
+    bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(night).cast("date")))
+    eligible = F.shiftright(F.col("eligible"), bit).bitwiseAND(F.lit(1)) == 1
+    joined = bank.where(eligible).join(bias.select(ITEM_ID, "bias"), ITEM_ID, "inner")
+    return joined.select(ITEM_ID, "link_weights", "head_input", "dot", "bias").orderBy(ITEM_ID)
+
+
+def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
+    """States with memories, one row per user."""
+    mine = F.col(MODEL_VERSION) == inputs.model_version
+    states = warehouse.read("user_link_states", inputs.states).where(mine)
+    memory = warehouse.read("user_memory", inputs.memory).where(mine)
+    return states.select(USER_ID, BUCKET, "as_of", "event_count", "last_event_ts", "state", "codes").join(
+        memory.select(USER_ID, "items", "last_ts", "features"), USER_ID, "inner"
+    )
+
+
+def _stage_policy(
+    warehouse: Warehouse, run: Run, inputs: NightInputs, policy: str, task: ScoreTask
+) -> Manifest:
+    """Stage the units that are missing; returns counts over all of them."""
+    started = time.monotonic()
+    mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy)
+    staged = warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
+    plan = plan_full(warehouse.settings.night.buckets)
+    groups = plan.commits(warehouse.settings.night.units_per_commit)
+    users = read_users(warehouse, inputs)
+    left = missing(groups, (row[0] for row in staged))
+    for index in left:
+        check_lease(warehouse, run)
+        rows = score_units(warehouse, users, groups[index], task)
+        rows = rows.withColumns({RUN_ID: F.lit(run.run_id), POLICY: F.lit(policy)})
+        # The transaction number lets each group in once, whoever else is retrying it.
+        warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{policy}-{index}", 1))
+        log.info("night %s policy %s: staged commit %d of %d", run.run_id, policy, index + 1, len(groups))
+    totals = warehouse.read("staging").where(mine).agg(
+        F.count("*"), F.sum("pairs"), F.sum((F.col("shortfall") > 0).cast("int"))
+    )  # fmt: skip
+    count, pairs, short = totals.collect()[0]
+    seconds = time.monotonic() - started
+    return {
+        "plan": plan.why,
+        "units": len(plan.units),
+        "commits_reused": len(groups) - len(left),
+        "users": count,
+        "pairs": pairs or 0,
+        "users_with_shortfall": short or 0,
+        "seconds": round(seconds, 3),
+        "pairs_per_second": round((pairs or 0) / seconds),
+    }
+
+
+def score_units(
+    warehouse: Warehouse, users: DataFrame, units: Sequence[WorkUnit], task: ScoreTask
+) -> DataFrame:
+    """Lists of the users of these units by `mapInArrow`."""
+    buckets = [unit.bucket for unit in units]
+    ids = warehouse.settings.ids
+    schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
+
+    def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
+        yield from score_users(batches, task, Path(SparkFiles.getRootDirectory()))
+
+    mine = users.where(F.col(BUCKET).isin(buckets)).repartition(len(buckets), BUCKET)
+    return mine.select(USER_ID, BUCKET, "state", "codes", "items", "last_ts", "features").mapInArrow(
+        score, schema
+    )

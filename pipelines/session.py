@@ -1,0 +1,56 @@
+"""The Spark session of every job.
+
+The Delta jars come from the `.jars` folder that set-up filled (or from `LIME_JARS`), so
+that no session resolves them over the network.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from pipelines.settings import Settings, SettingsError
+
+JARS = Path(__file__).resolve().parent.parent / ".jars"
+
+DEFAULTS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",  # a night is a UTC day
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",  # users of one scoring batch
+    "spark.sql.sources.partitionOverwriteMode": "static",
+    # A worker reads one core: several torch threads in several workers collapse each other.
+    "spark.executorEnv.OMP_NUM_THREADS": "1",
+    "spark.executorEnv.MKL_NUM_THREADS": "1",
+}
+
+
+def open_session(settings: Settings, app: str) -> SparkSession:
+    """A session with Delta, UTC and the settings' own configuration on top.
+
+    Raises:
+        SettingsError: the Delta jars are not there.
+    """
+    if "spark.pyspark.python" not in settings.spark.conf:
+        os.environ.setdefault(
+            "PYSPARK_PYTHON", sys.executable
+        )  # workers need this environment, not `python3`
+    builder = SparkSession.builder.appName(app)
+    if settings.spark.master:
+        builder = builder.master(settings.spark.master)
+    for key, value in {**DEFAULTS, "spark.jars": _jars(), **settings.spark.conf}.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _jars() -> str:
+    folder = Path(os.environ.get("LIME_JARS", JARS))
+    jars = sorted(str(path) for path in folder.glob("delta-*.jar"))
+    if len(jars) < 2:
+        raise SettingsError(f"the Delta jars are not in {folder}; run `make setup`, or set LIME_JARS")
+    return ",".join(jars)

@@ -1,0 +1,165 @@
+"""Settings: one YAML file into one frozen, validated object.
+
+An unknown key is an error that names the nearest known one. Paths are any Hadoop URI
+(`file:`, `hdfs:`, `s3a:`, `abfs:`) or a local path.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from lime_model.config import ModelConfig
+from lime_model.training import TrainConfig
+
+IdType = Literal["long", "string"]
+
+
+class SettingsError(ValueError):
+    """The settings file is missing, unreadable or says something impossible."""
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IdTypes(Section):
+    """Declared, never inferred: "0012" stays a string."""
+
+    user_id: IdType = "long"
+    item_id: IdType = "long"
+
+
+class EntityDrop(Section):
+    """`raw/items` or `raw/users`: which source column is which, and their types."""
+
+    source: dict[str, str] = {}  # our column -> source column; unlisted ones keep their name
+    columns: dict[str, Literal["string", "long", "double", "boolean", "date"]] = {}
+    absent: Literal["keep", "remove"] = "keep"  # an id missing from a later drop
+
+
+class IngestSettings(Section):
+    """How drops are read and how much bad input is tolerated."""
+
+    format: Literal["parquet", "csv", "json"] = "parquet"
+    events: dict[str, str] = {}  # our column -> source column; unlisted ones keep their name
+    default_event_type: str = "event"
+    source_timezone: str = "UTC"
+    late_days: int = Field(3, ge=0)
+    max_rejected_share: float = Field(0.01, ge=0.0, le=1.0)
+    missing_drop: Literal["fail", "empty"] = "fail"
+    items: EntityDrop = EntityDrop()
+    users: EntityDrop = EntityDrop()
+
+
+def _seen(value: str | int) -> str | int:
+    if isinstance(value, int) and value < 1:
+        raise ValueError("exclude_seen in days must be at least 1")
+    return value
+
+
+class Policy(Section):
+    """Which candidates a user may get."""
+
+    name: str = "all"
+    exclude_seen: Annotated[Literal["none", "all"] | int, AfterValidator(_seen)] = "none"
+    eligible: str = "true"  # SQL over item columns; null counts as false
+
+
+class ModelSettings(Section):
+    """One model to train; its name is its folder under `bundles`."""
+
+    name: str
+    config: ModelConfig
+    train: TrainConfig = TrainConfig()
+    min_buyers: int = Field(8, ge=1)  # users an item needs for an id embedding of its own
+
+
+class NightSettings(Section):
+    """What a night produces."""
+
+    model: str
+    k: int = Field(100, ge=1)
+    policy: Policy = Policy()
+    buckets: int = Field(16, ge=1)  # work units; fixed when the warehouse is made
+    units_per_commit: int = Field(8, ge=1)
+    backend: Literal["auto", "tiled", "reference"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    certificate_users: int = Field(200, ge=1)
+
+
+class SparkSettings(Section):
+    """Session configuration; `master` is left to spark-submit when null."""
+
+    master: str | None = None
+    conf: dict[str, str] = {}
+
+
+class Settings(Section):
+    """Everything a job reads besides its command line."""
+
+    warehouse: str
+    drops: str
+    bundles: str
+    ids: IdTypes = IdTypes()
+    ingest: IngestSettings = IngestSettings()
+    models: list[ModelSettings] = []
+    night: NightSettings
+    evaluate_policies: list[Policy] = [Policy()]
+    spark: SparkSettings = SparkSettings()
+
+    def model(self, name: str) -> ModelSettings:
+        """The model settings called `name`.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise SettingsError(f"no model {name!r} in models: {[m.name for m in self.models]}")
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Read and validate a settings file.
+
+    Raises:
+        SettingsError: one line per problem, each naming the key and, for an unknown key,
+            the nearest known one.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise SettingsError(f"no settings file at {path}; see conf/local.yaml for one") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    try:
+        return TypeAdapter(Settings).validate_python(raw)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(raw, dict(problem))}" for problem in error.errors())
+        raise SettingsError(f"{path}:\n{problems}") from error
+
+
+def _explain(raw: Any, problem: dict[str, Any]) -> str:
+    """One readable line for one pydantic error."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{where}: {problem['msg']} (got {problem['input']!r})"
+    key = str(problem["loc"][-1])
+    near = difflib.get_close_matches(key, _known_keys(), n=1, cutoff=0.0)
+    return f"{where}: unknown key; nearest known key: {near[0]}"
+
+
+def _known_keys() -> list[str]:
+    """Every key that appears anywhere in the settings."""
+    sections: list[Any] = [
+        Settings, IdTypes, EntityDrop, IngestSettings, Policy, ModelSettings, NightSettings, SparkSettings,
+    ]  # fmt: skip
+    keys = {name for section in sections for name in section.model_fields}
+    return sorted(keys | set(ModelConfig.__dataclass_fields__) | set(TrainConfig.__dataclass_fields__))

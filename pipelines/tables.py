@@ -1,0 +1,115 @@
+"""Delta tables under one warehouse root: read at a version, replace a slice, append once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from pipelines.columns import PARTITIONS, SCHEMAS
+from pipelines.settings import Settings
+
+SQL_TYPES = {"long": "bigint", "string": "string"}
+LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
+
+
+class MissingTable(LookupError):
+    """A job reads a table that no job has written yet."""
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """All tables of one warehouse.
+
+    Every write returns the Delta version that holds it; manifests carry those versions and
+    later jobs read exactly them, never "latest".
+    """
+
+    spark: SparkSession
+    settings: Settings
+
+    def path(self, name: str) -> str:
+        """Where a table lives."""
+        return f"{self.settings.warehouse.rstrip('/')}/{name}"
+
+    def schema(self, name: str) -> StructType:
+        """The table's schema with the declared id types."""
+        ids = self.settings.ids
+        ddl = SCHEMAS[name].format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
+        return StructType.fromDDL(ddl)
+
+    def exists(self, name: str) -> bool:
+        """Whether the table has been written."""
+        return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
+
+    def version(self, name: str) -> int:
+        """Newest version now; only for pinning it in a manifest.
+
+        Raises:
+            MissingTable: nothing was written yet.
+        """
+        if not self.exists(name):
+            raise MissingTable(f"no table {name} at {self.path(name)}; run the job that builds it first")
+        return int(self.delta(name).history(1).select("version").collect()[0][0])
+
+    def delta(self, name: str) -> DeltaTable:
+        """The Delta handle."""
+        return DeltaTable.forPath(self.spark, self.path(name))
+
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """The rows at `version`; without one, the newest, or no rows when the table is not there yet."""
+        if version is None and not self.exists(name):
+            return self.spark.createDataFrame([], self.schema(name))
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.path(name))
+
+    def replace(
+        self,
+        name: str,
+        rows: DataFrame,
+        where: str,
+        *,
+        metadata: str = "",
+        txn: tuple[str, int] | None = None,
+    ) -> int:
+        """Replace the slice `where` by `rows` in one commit; returns its version.
+
+        A row outside the slice fails the write: Delta checks `replaceWhere`. With `txn` =
+        (application, number) a repeated or older number is skipped silently: read again to know.
+        """
+        writer = self._shaped(name, rows).write.format("delta").mode("overwrite")
+        if self.exists(name):
+            writer = writer.option("replaceWhere", where)
+        if metadata:
+            writer = writer.option("userMetadata", metadata)
+        if txn:
+            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
+        writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
+        return self._committed()
+
+    def append(self, name: str, rows: DataFrame, *, txn: tuple[str, int] | None = None) -> None:
+        """Append in one commit. With `txn` = (application, number) Delta lets each number in once,
+        silently skipping a repeated or older one: read again to know."""
+        writer = self._shaped(name, rows).write.format("delta").mode("append")
+        if txn:
+            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
+        writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
+
+    def overwrite(self, name: str, rows: DataFrame, partitions: Sequence[str] = ()) -> int:
+        """Replace the whole table, schema included (tables whose columns the settings declare)."""
+        writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        writer.partitionBy(list(partitions)).save(self.path(name))
+        return self._committed()
+
+    def _shaped(self, name: str, rows: DataFrame) -> DataFrame:
+        """Columns in schema order with schema types: the contract of every table."""
+        return rows.select(*(F.col(f.name).cast(f.dataType).alias(f.name) for f in self.schema(name)))
+
+    def _committed(self) -> int:
+        return int(self.spark.conf.get(LAST_COMMIT) or -1)

@@ -1,0 +1,1 @@
+"""UDF bodies: plain functions over iterators of Arrow batches, each runs without Spark."""

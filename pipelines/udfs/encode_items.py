@@ -1,0 +1,52 @@
+"""UDF body: items with features to rows of the candidate bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from lime_model.bundle import load_bundle
+from lime_model.encoding import ItemEncoder
+from lime_model.scoring.canonical import F32
+
+
+def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa.RecordBatch]:
+    """Yield `item_id, eligible, link_weights, head_input, dot, fingerprint` for each batch.
+
+    Args:
+        batches: `item_id`, `eligible`, and the item columns of the bundle.
+        folder: the bundle.
+
+    Raises:
+        FloatingPointError: a factor is not finite, naming the item.
+    """
+    encoder = ItemEncoder(load_bundle(folder))
+    for batch in batches:
+        ids = batch.column("item_id").to_pylist()
+        columns = {c: batch.column(c).to_pylist() for c in encoder.bundle.item_vocabularies}
+        codes = encoder.codes(ids, columns)
+        factors = encoder.encode(codes)
+        for array in factors:
+            _check_finite(ids, array)
+        prints = pa.array([encoder.fingerprint(row) for row in codes], pa.string())
+        yield pa.record_batch(
+            [batch.column("item_id"), batch.column("eligible"), *map(_binary, factors), prints],
+            names=["item_id", "eligible", "link_weights", "head_input", "dot", "fingerprint"],
+        )
+
+
+def _binary(rows: F32) -> pa.Array:
+    """One little-endian fp32 blob per row."""
+    return pa.array([row.astype("<f4").tobytes() for row in rows], pa.binary())
+
+
+def _check_finite(ids: list[object], rows: F32) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(1))
+    if len(bad):
+        raise FloatingPointError(
+            f"{len(bad)} items have NaN or infinite factors, the first is {ids[bad[0]]!r}: "
+            "the bundle is broken; train again"
+        )

@@ -1,0 +1,185 @@
+"""UDF body: users and their events, in order, to link states and repeat memory.
+
+The rows of a user come together: first a header with the user's features (no event),
+then the events in history order. A history is buffered to `PIECE` events and reduced
+piece by piece, so a user with millions of events needs no more memory than one with
+thousands, and a state does not depend on how Arrow cut the stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from lime_model.bundle import load_bundle
+from lime_model.features import encode_columns
+from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
+from lime_model.states import PIECE, HistoryReader, StateBuilder, encode_state
+
+SCHEMA = (
+    "bucket int, user_id {user}, event_count long, last_event_ts timestamp, codes array<long>, state binary, "
+    "fingerprint string, items array<{item}>, counts array<long>, first_ts array<timestamp>, "
+    "last_ts array<timestamp>, features binary"
+)
+FLUSH = 128  # users of one output batch
+DAY_US = 86_400_000_000
+
+
+def reduce_states(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa.RecordBatch]:
+    """Yield one row per user.
+
+    Args:
+        batches: `bucket, user_id, item_id, event_ts, event_type` and the user columns of the
+            bundle, sorted by user, header first (its `event_ts` is null), then in history order.
+        folder: the bundle.
+    """
+    torch.set_num_threads(1)
+    worker = _Worker(folder)
+    rows: list[dict[str, Any]] = []
+    schema: pa.Schema | None = None
+    for batch in batches:
+        schema = schema or _schema(batch.schema)
+        rows += worker.take(batch)
+        if len(rows) >= FLUSH:
+            yield pa.RecordBatch.from_pylist(rows, schema)
+            rows = []
+    rows += worker.finish()
+    if rows:
+        yield pa.RecordBatch.from_pylist(rows, schema)
+
+
+@dataclass
+class _User:
+    """A user in progress."""
+
+    bucket: int
+    user_id: Any
+    codes: np.ndarray[Any, np.dtype[np.int64]]
+    reader: HistoryReader
+    pairs: PairCounts | None = None
+    events: int = 0
+    last_us: int | None = None
+    pending: list[pa.RecordBatch] = field(default_factory=list)
+
+
+class _Worker:
+    """Holds the bundle and the user whose rows are still coming."""
+
+    def __init__(self, folder: Path) -> None:
+        bundle = load_bundle(folder)
+        self.version, self.windows = bundle.version, bundle.config.memory_days
+        self.vocabularies = bundle.user_vocabularies
+        self.catalogue = pa.array(bundle.catalogue.item_ids, pa.string())
+        self.types = pa.array(bundle.config.event_types, pa.string())
+        self.cutoff_us = int(np.datetime64(bundle.config.cutoff_ds, "us").astype(np.int64))
+        self.builder = StateBuilder(bundle)
+        self.user: _User | None = None
+
+    def take(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+        """Feed rows; returns the users that ended."""
+        ended = []
+        headers = np.flatnonzero(batch.column("event_ts").is_null().to_numpy(zero_copy_only=False))
+        opens = set(headers.tolist())
+        for start, stop in pairwise(sorted({0, *opens, batch.num_rows})):
+            part = batch.slice(start, stop - start)
+            if start in opens:
+                ended += self.finish()
+                self.user = self._open(part.slice(0, 1))
+                part = part.slice(1)
+            if part.num_rows:
+                self._feed(part)
+        return ended
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Close the user in progress; returns its row, or nothing."""
+        user, self.user = self.user, None
+        if user is None:
+            return []
+        if user.pending:
+            self._reduce(user, pa.Table.from_batches(user.pending))
+        return [self._row(user)]
+
+    def _open(self, header: pa.RecordBatch) -> _User:
+        columns = {name: header.column(name).to_pylist() for name in self.vocabularies}
+        codes = encode_columns(columns, self.vocabularies, 1)[0]
+        bucket, user_id = header.column("bucket")[0].as_py(), header.column("user_id")[0].as_py()
+        return _User(bucket, user_id, codes, self.builder.open(codes))
+
+    def _feed(self, part: pa.RecordBatch) -> None:
+        user = self.user
+        assert user is not None, "the rows of a user start with its header"
+        user.pending.append(part)
+        while sum(p.num_rows for p in user.pending) >= PIECE:
+            table = pa.Table.from_batches(user.pending)
+            self._reduce(user, table.slice(0, PIECE))
+            user.pending = table.slice(PIECE).to_batches()
+
+    def _reduce(self, user: _User, events: pa.Table) -> None:
+        us = events.column("event_ts").cast(pa.int64()).to_numpy()
+        days = (us - self.cutoff_us) / DAY_US
+        items = events.column("item_id")
+        rows = pc.index_in(items.cast(pa.string()), value_set=self.catalogue)
+        types = pc.index_in(events.column("event_type"), value_set=self.types)
+        user.reader.read(_rows(rows), _rows(types), days)
+        piece = count_pairs(items.to_numpy(), days, self.windows)
+        user.pairs = piece if user.pairs is None else merge_pairs(user.pairs, piece, self.windows)
+        user.events += len(us)
+        user.last_us = int(us[-1])
+
+    def _row(self, user: _User) -> dict[str, Any]:
+        pairs = user.pairs or count_pairs(np.zeros(0, np.int64), np.zeros(0), self.windows)
+        now = 0.0 if user.last_us is None else (user.last_us - self.cutoff_us) / DAY_US
+        state = encode_state(user.reader.finish())
+        return {
+            "bucket": user.bucket,
+            "user_id": user.user_id,
+            "event_count": user.events,
+            "last_event_ts": user.last_us,
+            "codes": user.codes.tolist(),
+            "state": state,
+            "fingerprint": hashlib.blake2b(state + user.codes.tobytes(), digest_size=8).hexdigest(),
+            "items": pairs.items.tolist(),
+            "counts": pairs.count.astype(np.int64).tolist(),
+            "first_ts": self._us(pairs.first),
+            "last_ts": self._us(pairs.last),
+            "features": pair_features(pairs, now, self.windows).astype("<f4").tobytes(),
+        }
+
+    def _us(self, days: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
+        return (np.rint(days * DAY_US).astype(np.int64) + self.cutoff_us).tolist()
+
+
+def _rows(index: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """`index_in` positions to table rows: null (unknown) is row 0."""
+    filled = pc.add(pc.fill_null(index.cast(pa.int64()), -1), 1)
+    return np.asarray(filled.to_numpy(), np.int64)
+
+
+def _schema(incoming: pa.Schema) -> pa.Schema:
+    ts = pa.timestamp("us", tz="UTC")
+    item = incoming.field("item_id").type
+    return pa.schema(
+        {
+            "bucket": pa.int32(),
+            "user_id": incoming.field("user_id").type,
+            "event_count": pa.int64(),
+            "last_event_ts": ts,
+            "codes": pa.list_(pa.int64()),
+            "state": pa.binary(),
+            "fingerprint": pa.string(),
+            "items": pa.list_(item),
+            "counts": pa.list_(pa.int64()),
+            "first_ts": pa.list_(ts),
+            "last_ts": pa.list_(ts),
+            "features": pa.binary(),
+        }
+    )

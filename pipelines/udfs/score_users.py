@@ -1,0 +1,113 @@
+"""UDF body: states and memories of users to their exact top K over the packed bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lime_model.bundle import load_bundle
+from lime_model.config import MEMORY_FEATURES
+from lime_model.scoring.backends import make_filter
+from lime_model.scoring.bank import open_bank
+from lime_model.scoring.canonical import Weights
+from lime_model.scoring.topk import Memory, Query, TopK, score_top_k
+from lime_model.states import decode_state
+
+DAY_US = 86_400_000_000
+SCHEMA = "user_id {user}, bucket int, candidates array<struct<item_id: {item}, score: float>>, shortfall int, pairs long"
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Everything a worker needs besides the rows; small and picklable."""
+
+    bundle: str  # file names as Spark ships them
+    bank: str
+    model_version: str
+    night: str
+    k: int
+    exclude_seen: Literal["none", "all"] | int
+    backend: str
+    device: str
+
+
+def score_users(batches: Iterator[pa.RecordBatch], task: ScoreTask, folder: Path) -> Iterator[pa.RecordBatch]:
+    """Yield `user_id, bucket, candidates, shortfall, pairs` for each batch.
+
+    Args:
+        batches: `user_id, bucket, state, codes, items, last_ts, features`.
+        task: what to score and how.
+        folder: where the bundle and the bank were shipped to.
+    """
+    torch.set_num_threads(1)  # one core per task
+    scorer = _Scorer(task, folder)
+    for batch in batches:
+        if batch.num_rows:
+            yield scorer.score(batch)
+
+
+class _Scorer:
+    def __init__(self, task: ScoreTask, folder: Path) -> None:
+        bundle = load_bundle(folder / task.bundle)
+        self.task, self.config = task, bundle.config
+        self.weights = Weights.of(bundle.model)
+        self.users = bundle.model.users.double()
+        self.bank = open_bank(folder / task.bank, task.model_version)
+        self.keep = make_filter(task.backend, task.device)
+        self.night_us = int(np.datetime64(task.night, "us").astype(np.int64))
+
+    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        queries = [self._query(batch, i) for i in range(batch.num_rows)]
+        lists = score_top_k(self.weights, queries, self.bank.rows, self.task.k, self.keep)
+        short = [self.task.k - len(top.rows) for top in lists]
+        pairs = [len(self.bank.rows.beta) - int(q.memory.excluded.sum()) for q in queries]
+        return pa.record_batch(
+            [
+                batch.column("user_id"),
+                batch.column("bucket"),
+                self._candidates(lists),
+                pa.array(short, pa.int32()),
+                pa.array(pairs, pa.int64()),
+            ],
+            names=["user_id", "bucket", "candidates", "shortfall", "pairs"],
+        )
+
+    def _query(self, batch: pa.RecordBatch, i: int) -> Query:
+        links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
+        codes = torch.tensor([batch.column("codes")[i].as_py()], dtype=torch.int64)
+        with torch.inference_mode():
+            user = self.users(codes)[0].numpy()
+        return Query(self.weights.fold_user(links, pools, user), self._memory(batch, i))
+
+    def _memory(self, batch: pa.RecordBatch, i: int) -> Memory:
+        items = batch.column("items")[i].values
+        if items is None or len(items) == 0:
+            return Memory.empty(MEMORY_FEATURES)
+        rows = self.bank.find(items.to_numpy(zero_copy_only=False))
+        features = np.frombuffer(batch.column("features")[i].as_py(), "<f4").reshape(-1, MEMORY_FEATURES)
+        last = batch.column("last_ts")[i].values.cast(pa.int64()).to_numpy()
+        here = np.flatnonzero(rows >= 0)
+        here = here[np.argsort(rows[here])]
+        return Memory(rows[here], features[here], self._excluded(last)[here])
+
+    def _excluded(self, last_us: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which items of a history the policy keeps out."""
+        seen = self.task.exclude_seen
+        if seen == "none":
+            return np.zeros(len(last_us), np.bool_)
+        if seen == "all":
+            return np.ones(len(last_us), np.bool_)
+        return last_us >= self.night_us - int(seen) * DAY_US
+
+    def _candidates(self, lists: list[TopK]) -> pa.Array:
+        offsets = np.cumsum([0, *(len(top.rows) for top in lists)])
+        items = self.bank.item_ids.take(pa.array(np.concatenate([top.rows for top in lists])))
+        scores = pa.array(np.concatenate([top.scores for top in lists]), pa.float32())
+        struct = pa.StructArray.from_arrays([items, scores], ["item_id", "score"])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)

@@ -1,0 +1,214 @@
+"""The night's exactness certificate: staged lists of sampled users against the unfolded model.
+
+At least `night.certificate_users` users, a quarter each without history, with the longest
+histories, active in the last week and idle (all users when there are fewer).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from lime_model.bundle import Bundle
+from lime_model.certificate import Certifier, RawHistory
+from lime_model.encoding import ItemEncoder
+from lime_model.features import encode_columns
+from pipelines.bundles import ship_bundle
+from pipelines.candidates import read_corpus
+from pipelines.catalogue import read_entity
+from pipelines.columns import DS, EVENT_TS, EVENT_TYPE, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
+from pipelines.events import read_events
+from pipelines.leases import Run
+from pipelines.runs import Manifest, need_manifest, once
+from pipelines.scoring import NightInputs, check_version, read_users
+from pipelines.settings import Policy
+from pipelines.tables import Warehouse
+
+TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors against float64 throughout
+DAY_US = 86_400_000_000
+
+
+class CertificateFailed(RuntimeError):
+    """A staged list is not what the model says."""
+
+
+def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
+    """Certify the staged lists of the published policy.
+
+    Raises:
+        CertificateFailed: naming users and faults; the night must not be published.
+    """
+
+    def work() -> Manifest:
+        inputs = NightInputs.of(warehouse, run)
+        staged = need_manifest(warehouse, run, "score_candidates")
+        bundle = ship_bundle(warehouse, inputs.model)
+        check_version(bundle, inputs)
+        policy, wanted = warehouse.settings.night.policy, warehouse.settings.night.certificate_users
+        sample = sample_users(read_users(warehouse, inputs), run.ds, wanted)
+        corpus = _Corpus.read(warehouse, run.ds, inputs, bundle, policy)
+        lists = _staged_lists(warehouse, run, staged["versions"]["staging"], policy, list(sample))
+        faults, worst = certify(warehouse, run, inputs, bundle, corpus, sample, lists)
+        report = {
+            "users": len(sample),
+            "strata": _count(sample.values()),
+            "candidates": len(corpus.ids),
+            "worst_relative_error": worst,
+            "tolerance": TOLERANCE,
+        }
+        if faults:
+            raise CertificateFailed(
+                f"night {run.ds}, run {run.key!r}: {len(faults)} of {len(sample)} certified users fail, the first: "
+                f"{faults[:3]}; nothing was published, the staged rows are kept under run_id {run.run_id}"
+            )
+        return {**report, "passed": True}
+
+    return once(warehouse, run, "verify_night", work)
+
+
+def sample_users(states: DataFrame, night: str, wanted: int) -> dict[Any, str]:
+    """Stratified user ids -> stratum, the same for the same states."""
+    week = F.date_sub(F.lit(night).cast("date"), 7)
+    rows = states.select(USER_ID, "event_count", "last_event_ts").withColumn(
+        "stratum",
+        F.when(F.col("event_count") == 0, "cold")
+        .when(F.col("last_event_ts") >= week, "active")
+        .otherwise("idle"),
+    )
+    shuffled = rows.withColumn("draw", F.xxhash64(USER_ID, F.lit(night))).collect()
+    by_draw = sorted(shuffled, key=lambda r: (r["draw"], str(r[USER_ID])))
+    longest = sorted(shuffled, key=lambda r: (-r["event_count"], str(r[USER_ID])))
+    quota = -(-wanted // 4)
+    picked: dict[Any, str] = {}
+    _pick(picked, [r for r in by_draw if r["stratum"] == "cold"], "cold", quota)
+    _pick(picked, longest, "longest", quota)
+    for stratum in ("active", "idle"):
+        _pick(picked, [r for r in by_draw if r["stratum"] == stratum], stratum, quota)
+    _pick(picked, by_draw, "any", max(0, wanted - len(picked)))
+    return picked
+
+
+def _pick(picked: dict[Any, str], rows: list[Row], stratum: str, quota: int) -> None:
+    fresh = [row[USER_ID] for row in rows if row[USER_ID] not in picked]
+    picked.update(dict.fromkeys(fresh[:quota], stratum))
+
+
+def certify(
+    warehouse: Warehouse,
+    run: Run,
+    inputs: NightInputs,
+    bundle: Bundle,
+    corpus: _Corpus,
+    sample: dict[Any, str],
+    lists: dict[Any, list[Row]],
+) -> tuple[list[str], float]:
+    """Check every sampled user; returns the faults and the worst relative error."""
+    certifier = Certifier(bundle, corpus.codes, corpus.recent, corpus.eligible)
+    reader = _HistoryReader(warehouse, run.ds, inputs, bundle, corpus, list(sample))
+    night = warehouse.settings.night
+    faults, worst = [], 0.0
+    for user, stratum in sample.items():
+        if user not in lists:
+            faults.append(f"user {user!r} ({stratum}) has no staged row")
+            continue
+        history, excluded = reader.read(user, night.policy)
+        rows = corpus.rows([c["item_id"] for c in lists[user]])
+        scores = np.asarray([c["score"] for c in lists[user]], np.float32)
+        finding = certifier.check(history, excluded, rows, scores, night.k, TOLERANCE)
+        worst = max(worst, finding.worst)
+        if finding.fault:
+            faults.append(f"user {user!r} ({stratum}): {finding.fault}")
+    return faults, worst
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """All items of the night in id order, read from their sources, not from the bank."""
+
+    ids: pa.Array
+    codes: np.ndarray[Any, np.dtype[np.int64]]
+    recent: np.ndarray[Any, np.dtype[np.float64]]
+    eligible: np.ndarray[Any, np.dtype[np.bool_]]
+
+    @classmethod
+    def read(
+        cls, warehouse: Warehouse, night: str, inputs: NightInputs, bundle: Bundle, policy: Policy
+    ) -> _Corpus:
+        since = F.date_sub(F.lit(night).cast("date"), bundle.config.bias_days)
+        recent = read_events(warehouse, night, inputs.events).where(F.col(DS) >= since)
+        counts = recent.groupBy(ITEM_ID).agg(F.count("*").alias("recent"))
+        corpus = read_corpus(warehouse, night, inputs.events, [policy])
+        table = corpus.join(counts, ITEM_ID, "left").fillna(0, ["recent"]).orderBy(ITEM_ID).toArrow()
+        ids = table[ITEM_ID].combine_chunks()
+        columns = {c: table[c].to_pylist() for c in bundle.item_vocabularies if c in table.column_names}
+        codes = ItemEncoder(bundle).codes(ids.to_pylist(), columns)
+        eligible = table["eligible"].to_numpy() == 1
+        return cls(ids, codes, table["recent"].to_numpy().astype(np.float64), eligible)
+
+    def rows(self, items: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Corpus rows of item ids, all of which must be there."""
+        array = items if isinstance(items, pa.ChunkedArray) else pa.array(items, self.ids.type)
+        return np.asarray(pc.index_in(array, value_set=self.ids).to_numpy(zero_copy_only=False), np.int64)
+
+
+class _HistoryReader:
+    """Raw histories of the sampled users."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        night: str,
+        inputs: NightInputs,
+        bundle: Bundle,
+        corpus: _Corpus,
+        users: list[Any],
+    ) -> None:
+        self.bundle, self.corpus = bundle, corpus
+        events = read_events(warehouse, night, inputs.events).where(F.col(USER_ID).isin(users))
+        self.events = events.orderBy(USER_ID, *HISTORY_ORDER).toArrow()
+        features = read_entity(warehouse, "users", night).where(F.col(USER_ID).isin(users)).collect()
+        self.features = {row[USER_ID]: row.asDict() for row in features}
+        self.owner = self.events[USER_ID].to_numpy()
+        self.cutoff = np.datetime64(bundle.config.cutoff_ds, "us")
+        self.night_us = int(np.datetime64(night, "us").astype(np.int64))
+
+    def read(self, user: Any, policy: Policy) -> tuple[RawHistory, np.ndarray[Any, np.dtype[np.int64]]]:
+        """History, and corpus rows that the policy excludes."""
+        mine = self.events.filter(pa.array(self.owner == user))
+        us = mine[EVENT_TS].cast(pa.int64()).to_numpy()
+        items = self.corpus.rows(mine[ITEM_ID])
+        config, known = self.bundle.config, self.bundle.catalogue
+        kinds = {name: i + 1 for i, name in enumerate(config.event_types)}
+        values = {k: [v] for k, v in self.features.get(user, {}).items()}
+        history = RawHistory(
+            items,
+            known.rows(mine[ITEM_ID].to_pylist()),
+            np.asarray([kinds.get(t, 0) for t in mine[EVENT_TYPE].to_pylist()], np.int64),
+            (us - int(self.cutoff.astype(np.int64))) / DAY_US,
+            encode_columns(values, self.bundle.user_vocabularies, 1)[0],
+        )
+        if policy.exclude_seen == "none":
+            return history, np.zeros(0, np.int64)
+        since = -np.inf if policy.exclude_seen == "all" else self.night_us - int(policy.exclude_seen) * DAY_US
+        return history, np.unique(items[us >= since])
+
+
+def _staged_lists(
+    warehouse: Warehouse, run: Run, version: int, policy: Policy, users: list[Any]
+) -> dict[Any, list[Row]]:
+    mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
+    rows = warehouse.read("staging", version).where(mine & F.col(USER_ID).isin(users)).collect()
+    return {row[USER_ID]: row["candidates"] for row in rows}
+
+
+def _count(strata: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for stratum in strata:
+        counts[stratum] = counts.get(stratum, 0) + 1
+    return counts
