@@ -3,7 +3,7 @@
     airflow dags test nightly_scoring 2017-12-04
     airflow dags trigger nightly_scoring --conf '{"night": "2017-12-04"}'
 
-Four Spark applications a night. A retry resumes its run and changes nothing that is done; a
+Three Spark applications a night. A retry resumes its run and changes nothing that is done; a
 new run of the same night takes it over and publishes the same lists.
 """
 
@@ -30,11 +30,10 @@ with DAG(
     doc_md=__doc__,
     tags=["lime"],
 ) as dag:
-    ingest = submit("ingest", ["ingest_events"], "Loads the drop of the day before the night.")
-    build = submit(
-        "build",
-        ["build_candidate_bank", "build_link_states"],
-        "Items to factors and tonight's bias; histories to link states and memory.",
+    prepare = submit(
+        "prepare",
+        ["ingest_events", "build_candidate_bank", "build_link_states"],
+        "Loads the drop of the day before; items to factors and tonight's bias; histories to states.",
     )
     score = submit("score", ["score_candidates"], "Every user against every candidate, into staging.")
     publish = submit(
@@ -42,4 +41,4 @@ with DAG(
         ["verify_night", "publish_recommendations"],
         "Certifies sampled users against the unfolded model, then publishes in one commit.",
     )
-    ingest >> build >> score >> publish
+    prepare >> score >> publish

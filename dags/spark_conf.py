@@ -4,6 +4,7 @@ Environment, read when Airflow parses the DAG:
 
     LIME_HOME     folder of the jobs and the settings (default: the parent of this folder)
     LIME_CONFIG   settings file (default: $LIME_HOME/conf/local.yaml)
+    LIME_JARS     folder of the Delta jars (default: $LIME_HOME/.jars); empty: the cluster has them
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 
 HOME = Path(os.environ.get("LIME_HOME", Path(__file__).resolve().parent.parent))
 CONFIG = os.environ.get("LIME_CONFIG", str(HOME / "conf" / "local.yaml"))
+JARS = os.environ.get("LIME_JARS", str(HOME / ".jars"))
 
 # The night a run is for: given as a parameter, never taken from the wall clock. A run without one is for
 # its logical date; asset-triggered runs have no logical date and must give it.
@@ -30,6 +32,8 @@ def submit(task_id: str, steps: Sequence[str], doc: str) -> SparkSubmitOperator:
         task_id=task_id,
         conn_id="spark_default",
         name=f"lime-{task_id}-{NIGHT}",
+        # Named at submit: a driver that spark-submit has started can't add them to its class path.
+        jars=",".join(sorted(str(jar) for jar in Path(JARS).glob("delta-*.jar"))) or None,
         application=str(HOME / "jobs" / "run_steps.py"),
         application_args=["--config", CONFIG, "--ds", NIGHT, "--run-key", RUN_KEY, "--steps", *steps],
         retries=2,

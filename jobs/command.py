@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import importlib
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
-from lime_model.bundle import BundleError
-from pipelines.drops import DropError
-from pipelines.leases import StaleRun, acquire_lease
-from pipelines.night import STEPS
-from pipelines.publish import AuditFailed
+from lime_model.errors import LimeError
+from pipelines.leases import acquire_lease
 from pipelines.runs import Manifest
 from pipelines.session import open_session
-from pipelines.settings import SettingsError, load_settings
-from pipelines.tables import MissingTable, Warehouse
-from pipelines.verify import CertificateFailed
-
-MENDABLE = (AuditFailed, BundleError, CertificateFailed, DropError, MissingTable, SettingsError, StaleRun)
+from pipelines.settings import load_settings
+from pipelines.tables import Warehouse
 
 
 def night_date(text: str) -> str:
@@ -64,6 +60,8 @@ def run_steps(steps: Sequence[str], about: str, argv: Sequence[str] | None = Non
     args = night_options(parser(job, about)).parse_args(argv)
 
     def work(warehouse: Warehouse) -> None:
+        from pipelines.night import STEPS  # by now loaded, see with_warehouse
+
         run = acquire_lease(warehouse, args.ds, args.run_key)
         for step in steps:
             report(step, STEPS[step](warehouse, run))
@@ -78,12 +76,14 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None]) -> 
     started = time.monotonic()
     try:
         settings = load_settings(config)
+        # Importing torch takes seconds, and so does a JVM: let them overlap.
+        threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
         spark = open_session(settings, app)
         try:
             work(Warehouse(spark, settings))
         finally:
             spark.stop()
-    except MENDABLE as error:
+    except LimeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)

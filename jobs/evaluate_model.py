@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 
 from jobs.command import night_options, parser, report, with_warehouse
-from pipelines.evaluate import evaluate_models
 from pipelines.tables import Warehouse
 
 
@@ -19,13 +18,13 @@ def main() -> int:
     """Parse and evaluate."""
     options = night_options(parser("evaluate_model", __doc__ or ""))
     options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
-    options.add_argument(
-        "--horizon-days", type=int, default=28, help="days after the night that are the truth"
-    )
+    options.add_argument("--horizon-days", type=int, default=28, help="days whose events are the truth")
     options.add_argument("--min-events", type=int, default=20, help="history a user needs to be counted")
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
+        from pipelines.evaluate import evaluate_models
+
         names = args.model or [model.name for model in warehouse.settings.models]
         manifest = evaluate_models(
             warehouse,

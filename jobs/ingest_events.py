@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from jobs.command import night_date, parser, report, with_warehouse
-from pipelines.night import day_before, ingest_days
+from pipelines.tables import Warehouse
 
 
 def main() -> int:
@@ -21,18 +21,18 @@ def main() -> int:
     options.add_argument("--ds", type=night_date, help="the night; loads the drop of the day before")
     options.add_argument("--from", dest="first", type=night_date, help="first drop day of a range")
     options.add_argument("--to", dest="last", type=night_date, help="last drop day of a range")
-    options.add_argument(
-        "--run-key", help="accepted for symmetry with the other jobs; loading needs no lease"
-    )
+    options.add_argument("--run-key", help="ignored: loading needs no lease")
     args = options.parse_args()
     if bool(args.ds) == bool(args.first and args.last):
         options.error("give either --ds NIGHT or both --from DAY and --to DAY")
-    first, last = (args.first, args.last) if args.first else (day_before(args.ds), day_before(args.ds))
-    return with_warehouse(
-        args.config,
-        f"ingest_events {first}..{last}",
-        lambda w: report("ingest_events", ingest_days(w, first, last)),
-    )
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.night import day_before, ingest_days
+
+        first, last = (args.first, args.last) if args.first else (day_before(args.ds), day_before(args.ds))
+        report("ingest_events", ingest_days(warehouse, first, last))
+
+    return with_warehouse(args.config, f"ingest_events {args.ds or args.first}", work)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import sys
 
 from jobs.command import night_date, parser, report, with_warehouse
 from pipelines.tables import Warehouse
-from pipelines.train import train_models
 
 
 def main() -> int:
@@ -23,6 +22,8 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
+        from pipelines.train import train_models
+
         names = args.model or [model.name for model in warehouse.settings.models]
         report("train_model", train_models(warehouse, args.ds, names))
 

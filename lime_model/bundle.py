@@ -12,6 +12,7 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,13 +27,14 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from lime_model.config import ModelConfig, Vocabulary
+from lime_model.errors import LimeError
 from lime_model.features import Catalogue
 from lime_model.model import LimeModel
 
 CHECKSUMS = "SHA256.json"
 
 
-class BundleError(ValueError):
+class BundleError(LimeError):
     """A bundle that is missing, damaged or does not fit what it is used with."""
 
 
@@ -111,6 +113,12 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(model.eval(), catalogue, items, users, raw["metrics"], _version(text))
 
 
+@functools.cache
+def worker_bundle(folder: Path) -> Bundle:
+    """`load_bundle`, once per worker process: tasks that share a worker share the bundle."""
+    return load_bundle(folder)
+
+
 def bundle_version(folder: Path) -> str:
     """Model version of the bundle in `folder`, without loading it."""
     return _version(_checked(folder))
@@ -118,9 +126,9 @@ def bundle_version(folder: Path) -> str:
 
 def known_item_vectors(model: LimeModel, catalogue: Catalogue) -> np.ndarray[Any, np.dtype[np.float64]]:
     """T of every catalogue row `[I + 1, D]` in float64; row 0 is the unknown item."""
-    double = model.items.double()
+    items = model.items.double()
     with torch.inference_mode():
-        vectors = double(torch.from_numpy(catalogue.id_rows), torch.from_numpy(catalogue.codes))
+        vectors = items(torch.from_numpy(catalogue.id_rows), torch.from_numpy(catalogue.codes))
     array: np.ndarray[Any, np.dtype[np.float64]] = vectors.numpy()
     return array
 

@@ -8,6 +8,7 @@ Letters: C candidates, N events, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from lime_model.model import History, UserState
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-CHUNK = 16384  # candidates at once; bounds the [C, 2D + X] buffer
+CHUNK = 2048  # candidates at once; bounds the [B, C, 2D + X] buffer
 
 
 class Finding(NamedTuple):
@@ -68,28 +69,28 @@ class Certifier:
             )
             self.bias = self.model.item_bias(torch.from_numpy(recent)).numpy()
 
-    def scores(self, history: RawHistory) -> Floats:
-        """Scores `[C]` of every candidate, exclusions and eligibility not applied."""
+    def scores(self, histories: Sequence[RawHistory]) -> Floats:
+        """Scores `[B, C]` of every candidate, exclusions and eligibility not applied."""
         with torch.inference_mode():
-            state = self._read(history)
-            parts = [self.model.base_scores(state, part)[0] for part in self.items.split(CHUNK)]
-            base = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
-            items, features = self._memory(history)
-            rows = torch.from_numpy(items)
-            base[rows] = base[rows] + self.model.memory(torch.from_numpy(features), base[rows])
+            states = [self._read(history) for history in histories]
+            state = UserState(*(torch.cat(parts) for parts in zip(*states, strict=True)))
+            base = torch.cat([self.model.base_scores(state, part) for part in self.items.split(CHUNK)], 1)
+            for row, history in zip(base, histories, strict=True):
+                items, features = self._memory(history)
+                at = torch.from_numpy(items)
+                row[at] = row[at] + self.model.memory(torch.from_numpy(features), row[at])
         return np.asarray(base.numpy() + self.bias)
 
     def check(
         self,
-        history: RawHistory,
+        scores: Floats,
         excluded: Ints,
         rows: Ints,
         published: NDArray[np.float32],
         k: int,
         tolerance: float,
     ) -> Finding:
-        """Compare a published list (`rows [k]` of the corpus, scores `[k]`) with the recomputed one."""
-        scores = self.scores(history)
+        """Compare a published list (`rows [k]` of the corpus, scores `[k]`) with `scores [C]`."""
         allowed = self.eligible.copy()
         allowed[excluded] = False
         if len(rows) != min(k, int(allowed.sum())):

@@ -69,6 +69,27 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class TrainConfig:
+    """How to train; days are days of event time."""
+
+    steps: int = 300
+    batch: int = 32
+    candidates: int = 2048  # with the positives; at least a quarter is drawn
+    learning_rate: float = 5e-4
+    memory_rate: float = 10.0  # times learning_rate: few weights, far from their start
+    weight_decay: float = 0.01
+    dropout: float = 0.3  # of link state and pools
+    horizon_days: float = 28.0
+    cut_every_days: float = 7.0
+    cut_half_life_days: float = 60.0
+    first_cut_days: float = 270.0  # before the cut-off
+    min_events: int = 20
+    max_events: int = 512
+    hide_share: float = 0.1
+    seed: int = 7
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """Category values in code order for one column: code 0 is null or unknown.
 

@@ -18,6 +18,8 @@ Letters: N events of a piece, L links, H heads, D width, J pools, X user width.
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lime_model.bundle import Bundle, BundleError, known_item_vectors
+from lime_model.bundle import Bundle, BundleError, known_item_vectors, worker_bundle
 from lime_model.config import ModelConfig
 from lime_model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
 from lime_model.model import History
@@ -96,6 +98,12 @@ class StateBuilder:
         events = self.vectors[torch.from_numpy(items)] + self.model.event_type(torch.from_numpy(types))
         keep = torch.ones(1, len(items), dtype=torch.bool)
         return History(events[None], torch.from_numpy(days)[None], keep)
+
+
+@functools.cache
+def worker_states(folder: Path) -> StateBuilder:
+    """One builder per worker process and bundle; embedding the catalogue takes a second."""
+    return StateBuilder(worker_bundle(folder))
 
 
 class HistoryReader:

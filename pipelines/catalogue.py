@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -34,13 +35,14 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
     """
     drop, key = _drop(warehouse, name), KEYS[name]
     wanted = _wanted(warehouse, name)
-    read = read_drop(warehouse.spark, warehouse.settings, name, days, wanted)
+    read = read_drop(warehouse.spark, warehouse.settings, name, days, wanted)  # raises what it explains
     once = Window.partitionBy(DROP_DS, key).orderBy(F.col(REASON).isNotNull(), FILE, RAW)
     duplicate = F.when(F.row_number().over(once) > 1, F.lit("duplicate_key"))
     checked = read.rows.withColumn(REASON, F.coalesce(REASON, duplicate)).persist()
     try:
         counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
-        quarantine(warehouse, name, days, checked.where(F.col(REASON).isNotNull()))
+        bad = checked.where(F.col(REASON).isNotNull()) if set(counts) - {None} else None
+        quarantine(warehouse, name, days, bad)
         refuse_bad_share(name, counts, warehouse.settings.ingest.max_rejected_share)
         versions = _history_before(warehouse, name, days)
         good = checked.where(F.col(REASON).isNull())
@@ -48,7 +50,7 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
             today = good.where(F.col(DROP_DS) == F.lit(day).cast("date")).select(*wanted)
             versions = fold_versions(versions, today, day, key, drop.absent)
         changed = _commit(warehouse, name, versions)
-    except Py4JJavaError as error:
+    except (Py4JJavaError, PySparkException) as error:
         raise explain_read_errors(error, name) from error
     finally:
         checked.unpersist()

@@ -19,6 +19,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
+from lime_model.errors import LimeError
 from pipelines.columns import DROP_DS
 from pipelines.settings import Settings
 
@@ -36,7 +37,7 @@ LOSSLESS = {
 }
 
 
-class DropError(ValueError):
+class DropError(LimeError):
     """A drop that cannot be loaded as it is; nothing of it was committed."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -51,30 +52,26 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
             bad (they are in quarantine then, and no event was committed).
     """
     settings = warehouse.settings
-    drop = read_drop(warehouse.spark, settings, "events", days, wanted_events(settings))
-    checked = check_events(drop.rows, settings).persist()
     try:
+        drop = read_drop(warehouse.spark, settings, "events", days, wanted_events(settings))
+        checked = check_events(drop.rows, settings)
+        checked = mark_clashes(warehouse, checked, days)
         counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
-        good = checked.where(F.col(REASON).isNull())
-        clashes = _clashes(warehouse, good, days) if counts.get(None) else None
-        if clashes is not None:
-            counts["duplicate_key"] = counts.get("duplicate_key", 0) + clashes.count()
-            good = good.join(F.broadcast(clashes.select(*EVENT_KEY)), list(EVENT_KEY), "left_anti")
-        quarantine(warehouse, "events", days, checked.where(F.col(REASON).isNotNull()), clashes)
+        rejected = {reason: count for reason, count in counts.items() if reason}
+        bad = checked.where(F.col(REASON).isNotNull()) if rejected else None
+        quarantine(warehouse, "events", days, bad)
         refuse_bad_share("events", counts, settings.ingest.max_rejected_share)
-        changes = _commit(warehouse, good, days)
-    except Py4JJavaError as error:
+        good = checked.where(F.col(REASON).isNull())
+        changes = _commit(warehouse, good, counts.get(None, 0), days)
+    except (Py4JJavaError, PySparkException) as error:
         raise explain_read_errors(error, "events") from error
-    finally:
-        checked.unpersist()
-    rejected = {reason: count for reason, count in counts.items() if reason}
     return {"days": [days[0], days[-1]], "extra_columns": drop.extra, "rejected": rejected, **changes}
 
 
 def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
     """Adds the event's day and the reasons that need more than one column."""
     day = F.to_date(EVENT_TS)
-    key = Window.partitionBy(*EVENT_KEY).orderBy(DROP_DS, FILE, RAW)
+    key = Window.partitionBy(*EVENT_KEY).orderBy(DROP_DS, FILE, LABEL)
     reason = F.coalesce(
         F.col(REASON),
         F.when(day > F.col(DROP_DS), F.lit("future_timestamp")),
@@ -97,18 +94,14 @@ def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
     )
 
 
-def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], *bad: DataFrame | None) -> None:
+def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], bad: DataFrame | None) -> None:
     """Replace the quarantined rows of these drops; nothing is lost, a reload does not pile up."""
-    parts = [
-        rows.select(DROP_DS, F.lit(source).alias("source"), REASON, RAW, FILE)
-        for rows in bad
-        if rows is not None
-    ]
-    rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
     where = f"source = '{source}' AND {DROP_DS} BETWEEN '{days[0]}' AND '{days[-1]}'"
-    had = warehouse.read("events_quarantine").where(where).limit(1).count()
-    if had or rows.limit(1).count():
-        warehouse.replace("events_quarantine", rows, where)
+    stored = warehouse.read("events_quarantine")
+    if bad is None and not stored.where(where).limit(1).count():
+        return
+    rows = stored.limit(0) if bad is None else bad.withColumn("source", F.lit(source))
+    warehouse.replace("events_quarantine", rows, where)
 
 
 def refuse_bad_share(source: str, counts: dict[str | None, int], limit: float) -> None:
@@ -139,38 +132,52 @@ def _window(settings: Settings, days: Sequence[str]) -> Column:
     return F.col(DS).between(first, F.lit(days[-1]).cast("date"))
 
 
-def _clashes(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> DataFrame | None:
-    """Good rows whose key another drop has delivered already."""
+def mark_clashes(warehouse: Warehouse, checked: DataFrame, days: Sequence[str]) -> DataFrame:
+    """A good row whose key another drop has delivered already is a duplicate."""
     if not warehouse.exists("events"):
-        return None
+        return checked
     foreign = ~F.col(DROP_DS).between(*(F.lit(day).cast("date") for day in (days[0], days[-1])))
     stored = warehouse.read("events").where(_window(warehouse.settings, days) & foreign)
-    return good.join(stored.select(*EVENT_KEY), list(EVENT_KEY), "left_semi").withColumn(
-        REASON, F.lit("duplicate_key")
-    )
+    keys = stored.select(*EVENT_KEY).withColumn("_there", F.lit(True))
+    marked = checked.join(keys, list(EVENT_KEY), "left")
+    duplicate = F.when(F.col("_there"), F.lit("duplicate_key"))
+    return marked.withColumn(REASON, F.coalesce(REASON, duplicate)).drop("_there")
 
 
-def _commit(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> Manifest:
-    """Make the table hold exactly `good` for these drops; a no-op writes no commit."""
+def _commit(warehouse: Warehouse, good: DataFrame, count: int, days: Sequence[str]) -> Manifest:
+    """Make the table hold exactly the `count` rows of `good` for these drops; a no-op writes no commit."""
     names = warehouse.schema("events").names
     rows = good.select(*names)
     if not warehouse.exists("events"):
         version = warehouse.replace("events", rows.repartition(DS), "true")
-        return {"version": version, "inserted": rows.count(), "updated": 0, "deleted": 0}
+        return {"version": version, "inserted": count, "updated": 0, "deleted": 0}
     ours = F.col(DROP_DS).between(*(F.lit(day).cast("date") for day in (days[0], days[-1])))
     stored = warehouse.read("events").where(_window(warehouse.settings, days) & ours).select(*names)
-    inserted = rows.join(stored, list(EVENT_KEY), "left_anti").count()
-    deleted = stored.join(rows, list(EVENT_KEY), "left_anti").count()
-    updated = rows.exceptAll(stored).count() - inserted
-    changes = {"inserted": inserted, "updated": updated, "deleted": deleted}
+    changes = _compare(rows, stored)
     if not any(changes.values()):
         return {"version": warehouse.version("events"), **changes}
-    if deleted == updated == 0 and inserted:
+    if changes["deleted"] == changes["updated"] == 0:
         fresh = rows.join(stored, list(EVENT_KEY), "left_anti")
         warehouse.append("events", fresh.repartition(DS))
     else:
         _merge(warehouse, rows, days)
     return {"version": warehouse.version("events"), **changes}
+
+
+def _compare(rows: DataFrame, stored: DataFrame) -> dict[str, int]:
+    """How many keys come, go and change their label, day or drop, in one pass."""
+    new, old = rows.withColumn("_new", F.lit(1)), stored.withColumn("_old", F.lit(1))
+    payload = [name for name in rows.columns if name not in EVENT_KEY]
+    for name in payload:
+        old = old.withColumnRenamed(name, f"_old_{name}")
+    both = new.join(old, list(EVENT_KEY), "full_outer")
+    differs = F.lit(False)
+    for name in payload:
+        differs = differs | ~F.col(name).eqNullSafe(F.col(f"_old_{name}"))
+    here, there = F.col("_new").isNotNull(), F.col("_old").isNotNull()
+    cases = {"inserted": here & ~there, "updated": here & there & differs, "deleted": ~here & there}
+    totals = both.agg(*(F.sum(case.cast("long")).alias(name) for name, case in cases.items())).collect()[0]
+    return {name: totals[name] or 0 for name in cases}
 
 
 def _merge(warehouse: Warehouse, rows: DataFrame, days: Sequence[str]) -> None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from delta.exceptions import DeltaConcurrentModificationException
 from pyspark.sql import functions as F
 
+from lime_model.errors import LimeError
 from pipelines.columns import DS
 from pipelines.tables import Warehouse
 
 
-class StaleRun(RuntimeError):
+class StaleRun(LimeError):
     """Another run owns the night."""
 
 

@@ -8,6 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+STEP_NAMES = (
+    "ingest_events",
+    "build_candidate_bank",
+    "build_link_states",
+    "score_candidates",
+    "verify_night",
+    "publish_recommendations",
+)
+
 
 @dataclass(frozen=True)
 class WorkUnit:

@@ -10,13 +10,14 @@ import json
 
 from pyspark.sql import functions as F
 
+from lime_model.errors import LimeError
 from pipelines.columns import DS, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.leases import Run, StaleRun, check_lease
 from pipelines.runs import Manifest, need_manifest, once
 from pipelines.tables import Warehouse
 
 
-class AuditFailed(RuntimeError):
+class AuditFailed(LimeError):
     """The staged rows break an invariant of published lists."""
 
 

@@ -38,6 +38,7 @@ def open_session(settings: Settings, app: str) -> SparkSession:
         os.environ.setdefault(
             "PYSPARK_PYTHON", sys.executable
         )  # workers need this environment, not `python3`
+    # Under spark-submit the driver's jars were fixed when it started (dags/spark_conf.py names them).
     builder = SparkSession.builder.appName(app)
     if settings.spark.master:
         builder = builder.master(settings.spark.master)

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lime_model.config import ModelConfig
-from lime_model.training import TrainConfig
+from lime_model.config import ModelConfig, TrainConfig
+from lime_model.errors import LimeError
 
 IdType = Literal["long", "string"]
 
 
-class SettingsError(ValueError):
+class SettingsError(LimeError):
     """The settings file is missing, unreadable or says something impossible."""
 
 
@@ -140,10 +140,19 @@ def load_settings(path: str | Path) -> Settings:
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     try:
-        return TypeAdapter(Settings).validate_python(raw)
+        return TypeAdapter(Settings).validate_python(_absolute(raw, Path(path).resolve().parent))
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(raw, dict(problem))}" for problem in error.errors())
         raise SettingsError(f"{path}:\n{problems}") from error
+
+
+def _absolute(raw: Any, folder: Path) -> Any:
+    """Plain relative paths count from the settings file: a scheduler's working folder is anybody's guess."""
+    if not isinstance(raw, dict):
+        return raw
+    paths = {key: raw[key] for key in ("warehouse", "drops", "bundles") if isinstance(raw.get(key), str)}
+    local = {key: str((folder / value).resolve()) for key, value in paths.items() if ":" not in value}
+    return {**raw, **local}
 
 
 def _explain(raw: Any, problem: dict[str, Any]) -> str:

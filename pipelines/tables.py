@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from lime_model.errors import LimeError
 from pipelines.columns import PARTITIONS, SCHEMAS
 from pipelines.settings import Settings
 
@@ -17,7 +18,7 @@ SQL_TYPES = {"long": "bigint", "string": "string"}
 LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
 
 
-class MissingTable(LookupError):
+class MissingTable(LimeError):
     """A job reads a table that no job has written yet."""
 
 

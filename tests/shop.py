@@ -126,6 +126,7 @@ def settings(root: Path, **night: Any) -> dict[str, Any]:
         "spark": {
             "master": "local[2]",
             "conf": {
+                "spark.python.daemon.module": "pipelines.worker_daemon",
                 "spark.ui.enabled": "false",
                 "spark.ui.showConsoleProgress": "false",
                 "spark.driver.host": "127.0.0.1",

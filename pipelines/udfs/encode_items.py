@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lime_model.bundle import load_bundle
+from lime_model.bundle import worker_bundle
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring.canonical import F32
 
@@ -23,7 +23,7 @@ def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa
     Raises:
         FloatingPointError: a factor is not finite, naming the item.
     """
-    encoder = ItemEncoder(load_bundle(folder))
+    encoder = ItemEncoder(worker_bundle(folder))
     for batch in batches:
         ids = batch.column("item_id").to_pylist()
         columns = {c: batch.column(c).to_pylist() for c in encoder.bundle.item_vocabularies}

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from lime_model.bundle import load_bundle
+from lime_model.bundle import worker_bundle
 from lime_model.features import encode_columns
 from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
-from lime_model.states import PIECE, HistoryReader, StateBuilder, encode_state
+from lime_model.states import PIECE, HistoryReader, encode_state, worker_states
 
 SCHEMA = (
     "bucket int, user_id {user}, event_count long, last_event_ts timestamp, codes array<long>, state binary, "
@@ -75,13 +75,13 @@ class _Worker:
     """Holds the bundle and the user whose rows are still coming."""
 
     def __init__(self, folder: Path) -> None:
-        bundle = load_bundle(folder)
+        bundle = worker_bundle(folder)
         self.version, self.windows = bundle.version, bundle.config.memory_days
         self.vocabularies = bundle.user_vocabularies
         self.catalogue = pa.array(bundle.catalogue.item_ids, pa.string())
         self.types = pa.array(bundle.config.event_types, pa.string())
         self.cutoff_us = int(np.datetime64(bundle.config.cutoff_ds, "us").astype(np.int64))
-        self.builder = StateBuilder(bundle)
+        self.builder = worker_states(folder)
         self.user: _User | None = None
 
     def take(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ class _Worker:
 def _rows(index: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
     """`index_in` positions to table rows: null (unknown) is row 0."""
     filled = pc.add(pc.fill_null(index.cast(pa.int64()), -1), 1)
-    return np.asarray(filled.to_numpy(), np.int64)
+    return np.array(filled.to_numpy(), np.int64)  # a copy: torch wants writable memory
 
 
 def _schema(incoming: pa.Schema) -> pa.Schema:

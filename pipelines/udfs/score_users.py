@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lime_model.bundle import load_bundle
+from lime_model.bundle import worker_bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.scoring.backends import make_filter
 from lime_model.scoring.bank import open_bank
@@ -54,7 +54,7 @@ def score_users(batches: Iterator[pa.RecordBatch], task: ScoreTask, folder: Path
 
 class _Scorer:
     def __init__(self, task: ScoreTask, folder: Path) -> None:
-        bundle = load_bundle(folder / task.bundle)
+        bundle = worker_bundle(folder / task.bundle)
         self.task, self.config = task, bundle.config
         self.weights = Weights.of(bundle.model)
         self.users = bundle.model.users.double()

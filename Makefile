@@ -1,0 +1,33 @@
+# `make help` explains itself.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Short Spark sessions on few cores: the second compiler never pays off.
+export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lock clean
+
+help: ## Show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(VENV)/.ready ## Create .venv from the lock and fetch the Delta jars (quick the second time)
+
+$(VENV)/.ready: requirements.lock pyproject.toml tools/setup.sh
+	@PYTHON=$(PYTHON) bash tools/setup.sh
+
+demo: setup ## The whole product on The Complete Journey, through the real Airflow DAG
+	@$(BIN)/python -m demo.run
+
+test: setup ## All tests that need no cluster: real Spark, Delta and Airflow, 12 minutes at most
+	@$(BIN)/python -m pytest
+
+check: setup ## Lint, formatting, types and the import contract
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+lock: ## Resolve requirements.txt into requirements.lock (needs uv)
+	@uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock
+
+clean: ## Remove what the demo made (.demo); keeps .venv and the jars
+	@rm -rf .demo

@@ -1,0 +1,7 @@
+"""One base for everything an operator can mend: bad input, bad settings, a missing step, a stale run."""
+
+from __future__ import annotations
+
+
+class LimeError(Exception):
+    """Names the value, the limit and the remedy; jobs print it as one line and exit 1."""
