@@ -73,7 +73,7 @@ def same_lists(warehouse: Path, ds: str, before: Path) -> None:
     print(f"  night {ds} again: the same lists, to the bit", flush=True)
 
 
-def _demand(holds: bool, what: str, count: int) -> None:
+def _demand(holds: bool | np.bool_, what: str, count: int) -> None:
     if not holds:
         raise DemoFailed(f"{what}{f': {count}' if count else ''}")
 

@@ -90,7 +90,7 @@ def name_items(items: pd.DataFrame) -> dict[int, str]:
     size = items["package_size"].fillna("").str.lower()
     kind = items["product_type"].fillna(items["department"]).str.capitalize()
     own = np.where(items["brand"].eq("Private"), " (own brand)", "")
-    names = (kind + " " + size).str.strip() + own
+    names: pd.Series[str] = (kind + " " + size).str.strip() + own
     return dict(zip(items["item_id"], names, strict=True))
 
 
@@ -137,7 +137,7 @@ def job_table(runs: dict[tuple[str, str], dict[str, Any]], nights: Sequence[str]
         for (run, job), manifest in runs.items():
             if run != f"{night}.{max(epochs)}":
                 continue
-            scored = next(iter(manifest.get("policies", {}).values()), {})
+            scored: dict[str, Any] = next(iter(manifest.get("policies", {}).values()), {})
             rows.append(
                 (
                     night,

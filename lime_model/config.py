@@ -65,7 +65,8 @@ class ModelConfig:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> ModelConfig:
         """The inverse of `to_json`; lists become tuples."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class ItemEncoder:
         self.weights = Weights.of(bundle.model)
         tower = bundle.model.items
         self.ids: F64 = tower.ids.weight.detach().double().numpy()
-        self.tables: list[F64] = [t.weight.detach().double().numpy() for t in tower.features.tables]
+        self.tables: list[F64] = [p.detach().double().numpy() for p in tower.features.tables.parameters()]
 
     def codes(self, item_ids: Sequence[object], columns: Mapping[str, Sequence[object]]) -> NDArray[np.int64]:
         """`[n, 1 + columns]`: id row, then feature codes of tonight's values."""

@@ -54,12 +54,12 @@ def compute_memory_features(
 class PairCounts(NamedTuple):
     """Mergeable counts of the distinct items of one history, in id order.
 
-    `items [m]` ids, `count [m]`, `first`, `last [m]` days, `decays [m, 2]`: Σ exp(-(last - t) / days)
+    `items [m]` ids, `times [m]` events, `first`, `last [m]` days, `decays [m, 2]`: Σ exp(-(last - t) / days)
     relative to the item's own last event.
     """
 
     items: NDArray[np.generic]
-    count: Floats
+    times: Floats
     first: Floats
     last: Floats
     decays: Floats
@@ -84,7 +84,7 @@ def merge_pairs(old: PairCounts, new: PairCounts, windows: tuple[float, float]) 
     last[at_old] = old.last
     last[at_new] = new.last
     for at, part in ((at_old, old), (at_new, new)):
-        count[at] += part.count
+        count[at] += part.times
         first[at] = np.minimum(first[at], part.first)
         decays[at] += part.decays * np.exp(-(last[at] - part.last)[:, None] / np.asarray(windows))
     return PairCounts(items, count, first, last, decays)
@@ -94,7 +94,7 @@ def pair_features(pairs: PairCounts, now: float, windows: tuple[float, float]) -
     """The six features `[m, Q]` when the user's last event was at `now` days."""
     gap = now - pairs.last
     decays = pairs.decays * np.exp(-gap[:, None] / np.asarray(windows))
-    return compute_memory_features(pairs.count, gap, pairs.last - pairs.first, decays)
+    return compute_memory_features(pairs.times, gap, pairs.last - pairs.first, decays)
 
 
 class RepeatMemory(nn.Module):

@@ -51,8 +51,8 @@ class FeatureSum(nn.Module):
         super().__init__()
         self.width = width
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
-        for table in self.tables:
-            nn.init.normal_(table.weight, std=0.02)
+        for weight in self.tables.parameters():
+            nn.init.normal_(weight, std=0.02)
 
     def forward(self, codes: Tensor) -> Tensor:
         """`codes [n, columns]` int64 to `[n, width]`."""
@@ -74,9 +74,10 @@ class ItemTower(nn.Module):
         super().__init__()
         self.ids = nn.Embedding(rows, width)
         self.features = FeatureSum(sizes, width)
-        self.deep = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        last = nn.Linear(width, width)
+        self.deep = nn.Sequential(nn.Linear(width, width), nn.ReLU(), last)
         nn.init.normal_(self.ids.weight, std=0.02)
-        nn.init.zeros_(self.deep[2].weight)
+        nn.init.zeros_(last.weight)
 
     def forward(self, rows: Tensor, codes: Tensor) -> Tensor:
         """T `[n, D]` from id rows `[n]` and feature codes `[n, columns]`."""
@@ -103,11 +104,12 @@ class LimeModel(nn.Module):
         self.head_out = nn.Linear(config.hidden, 1, bias=False)
         self.dot_item = nn.Linear(config.width, config.dot, bias=False)
         self.dot_pools = nn.Linear(config.pools * config.width, config.dot)
-        self.dot_user = nn.Sequential(nn.Linear(state_width, 128), nn.ReLU(), nn.Linear(128, config.dot))
+        last = nn.Linear(128, config.dot)
+        self.dot_user = nn.Sequential(nn.Linear(state_width, 128), nn.ReLU(), last)
         self.memory = RepeatMemory(config)
         self.bias_weight = nn.Parameter(torch.tensor(0.4))
         nn.init.normal_(self.event_type.weight, std=0.02)
-        nn.init.normal_(self.dot_user[2].weight, std=1e-3)
+        nn.init.normal_(last.weight, std=1e-3)
         nn.init.normal_(self.head_out.weight, std=0.02)  # the dot starts good: learn beside it, not over it
 
     def read(self, history: History, codes: Tensor) -> UserState:

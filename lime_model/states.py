@@ -155,7 +155,9 @@ def _first(x: SoftmaxSum) -> SoftmaxSum:
 
 
 def _merge(a: LinkState, b: LinkState) -> LinkState:
-    links = merge_softmax(a.links, b.links) if isinstance(a.links, SoftmaxSum) else a.links
+    links: SoftmaxSum | Tensor = a.links
+    if isinstance(a.links, SoftmaxSum) and isinstance(b.links, SoftmaxSum):
+        links = merge_softmax(a.links, b.links)
     return LinkState(links, merge_softmax(a.pools, b.pools))
 
 

@@ -21,7 +21,7 @@ from pipelines.drops import FILE, RAW, REASON, DropError, Wanted, explain_read_e
 from pipelines.events import quarantine, refuse_bad_share
 from pipelines.runs import Manifest
 from pipelines.settings import EntityDrop
-from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.tables import SQL_TYPES, Warehouse, parse_schema
 
 Entity = Literal["items", "users"]
 KEYS: dict[str, str] = {"items": ITEM_ID, "users": USER_ID}
@@ -161,4 +161,4 @@ def _wanted(warehouse: Warehouse, name: Entity) -> dict[str, Wanted]:
 def _none(warehouse: Warehouse, name: Entity) -> DataFrame:
     fields = [f"{column} {wanted.type}" for column, wanted in _wanted(warehouse, name).items()]
     ddl = ", ".join([*fields, f"{VALID_FROM} date", f"{VALID_TO} date"])
-    return warehouse.spark.createDataFrame([], StructType.fromDDL(ddl))
+    return warehouse.spark.createDataFrame([], parse_schema(ddl))

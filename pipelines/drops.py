@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException as SparkException
@@ -22,6 +22,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from lime_model.errors import LimeError
 from pipelines.columns import DROP_DS
 from pipelines.settings import Settings
+from pipelines.tables import parse_schema
 
 CORRUPT = "_corrupt_record"
 REASON, RAW, FILE = "reason", "row", "file"
@@ -230,7 +231,7 @@ def _quote(name: str) -> str:
 def _empty(spark: SparkSession, wanted: Mapping[str, Wanted]) -> DataFrame:
     fields = [f"{name} {column.type}" for name, column in wanted.items()]
     extra = [f"{REASON} string", f"{RAW} string", f"{FILE} string", f"{DROP_DS} date"]
-    return spark.createDataFrame([], StructType.fromDDL(", ".join(fields + extra)))
+    return spark.createDataFrame([], parse_schema(", ".join(fields + extra)))
 
 
 def _has_files(spark: SparkSession, uri: str) -> bool:
@@ -239,7 +240,7 @@ def _has_files(spark: SparkSession, uri: str) -> bool:
     return any(not name.startswith(("_", ".")) for name in names)
 
 
-def hadoop_path(spark: SparkSession, uri: str):  # type: ignore[no-untyped-def]  # py4j has no types
+def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:  # py4j has no types
     """A Hadoop path and its file system, as JVM objects."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)  # type: ignore[union-attr]
     return path, path.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]

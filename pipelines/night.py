@@ -37,7 +37,7 @@ def ingest_days(warehouse: Warehouse, first: str, last: str) -> Manifest:
             day for day in drop_days(warehouse.spark, warehouse.settings, entity) if first <= day <= last
         ]
         if present:
-            manifest[entity] = ingest_entity(warehouse, entity, present)  # type: ignore[arg-type]
+            manifest[entity] = ingest_entity(warehouse, entity, present)
     manifest["events"] = ingest_events(warehouse, days)
     record(warehouse, f"ingest-{first}-{last}", last, "ingest_events", manifest)
     return manifest

@@ -51,8 +51,8 @@ class IngestSettings(Section):
     events: dict[str, str] = {}  # our column -> source column; unlisted ones keep their name
     default_event_type: str = "event"
     source_timezone: str = "UTC"
-    late_days: int = Field(3, ge=0)
-    max_rejected_share: float = Field(0.01, ge=0.0, le=1.0)
+    late_days: int = Field(default=3, ge=0)
+    max_rejected_share: float = Field(default=0.01, ge=0.0, le=1.0)
     missing_drop: Literal["fail", "empty"] = "fail"
     items: EntityDrop = EntityDrop()
     users: EntityDrop = EntityDrop()
@@ -78,20 +78,20 @@ class ModelSettings(Section):
     name: str
     config: ModelConfig
     train: TrainConfig = TrainConfig()
-    min_buyers: int = Field(8, ge=1)  # users an item needs for an id embedding of its own
+    min_buyers: int = Field(default=8, ge=1)  # users an item needs for an id embedding of its own
 
 
 class NightSettings(Section):
     """What a night produces."""
 
     model: str
-    k: int = Field(100, ge=1)
+    k: int = Field(default=100, ge=1)
     policy: Policy = Policy()
-    buckets: int = Field(16, ge=1)  # work units; fixed when the warehouse is made
-    units_per_commit: int = Field(8, ge=1)
+    buckets: int = Field(default=16, ge=1)  # work units; fixed when the warehouse is made
+    units_per_commit: int = Field(default=8, ge=1)
     backend: Literal["auto", "tiled", "reference"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    certificate_users: int = Field(200, ge=1)
+    certificate_users: int = Field(default=200, ge=1)
 
 
 class SparkSettings(Section):

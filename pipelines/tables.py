@@ -22,6 +22,13 @@ class MissingTable(LimeError):
     """A job reads a table that no job has written yet."""
 
 
+def parse_schema(ddl: str) -> StructType:
+    """A schema from `name type, …`."""
+    schema = StructType.fromDDL(ddl)
+    assert isinstance(schema, StructType)
+    return schema
+
+
 @dataclass(frozen=True)
 class Warehouse:
     """All tables of one warehouse.
@@ -41,7 +48,7 @@ class Warehouse:
         """The table's schema with the declared id types."""
         ids = self.settings.ids
         ddl = SCHEMAS[name].format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
-        return StructType.fromDDL(ddl)
+        return parse_schema(ddl)
 
     def exists(self, name: str) -> bool:
         """Whether the table has been written."""

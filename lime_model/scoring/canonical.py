@@ -85,20 +85,29 @@ class Weights:
     @classmethod
     def of(cls, model: LimeModel) -> Weights:
         """Copy out of a model in eval mode."""
-        blocks = model.head.weight.split([model.config.width, model.config.width, model.config.user_width], 1)
+        config = model.config
+        attended, item, user = model.head.weight.split([config.width, config.width, config.user_width], 1)
         inner, outer, skip = model.memory.inner, model.memory.outer, model.memory.skip
         return cls(
-            *(_array(block.T) for block in blocks),
+            attended=_array(attended.T),
+            item=_array(item.T),
+            user=_array(user.T),
             head_bias=_array(model.head.bias),
             out=_array(model.head_out.weight[0]),
-            **_linear("deep_in", model.items.deep[0]),
-            **_linear("deep_out", model.items.deep[2]),
+            deep_in=_weight(model.items.deep[0]),
+            deep_in_bias=_bias(model.items.deep[0]),
+            deep_out=_weight(model.items.deep[2]),
+            deep_out_bias=_bias(model.items.deep[2]),
             raw_links=_array(model.links.raw),
             dot_item=_array(model.dot_item.weight.T),
-            **_linear("dot_pools", model.dot_pools),
-            **_linear("dot_in", model.dot_user[0]),
-            **_linear("dot_out", model.dot_user[2]),
-            **_linear("memory_in", inner),
+            dot_pools=_weight(model.dot_pools),
+            dot_pools_bias=_bias(model.dot_pools),
+            dot_in=_weight(model.dot_user[0]),
+            dot_in_bias=_bias(model.dot_user[0]),
+            dot_out=_weight(model.dot_user[2]),
+            dot_out_bias=_bias(model.dot_user[2]),
+            memory_in=_weight(inner),
+            memory_in_bias=_bias(inner),
             memory_out=_array(outer.weight[0]),
             memory_skip=_array(skip.weight[0]),
             memory_bias=float(outer.bias.item()),
@@ -165,10 +174,15 @@ class Weights:
         return (z + rows.beta.astype(np.float64)).astype(np.float32)
 
 
-def _linear(name: str, layer: torch.nn.Module) -> dict[str, F64]:
-    """Weight, transposed for `x @ w`, and bias of a linear layer as two fields of `Weights`."""
+def _weight(layer: torch.nn.Module) -> F64:
+    """Weight of a linear layer, transposed for `x @ w`."""
     assert isinstance(layer, torch.nn.Linear)
-    return {name: _array(layer.weight.T), name + "_bias": _array(layer.bias)}
+    return _array(layer.weight.T)
+
+
+def _bias(layer: torch.nn.Module) -> F64:
+    assert isinstance(layer, torch.nn.Linear)
+    return _array(layer.bias)
 
 
 def _array(tensor: torch.Tensor) -> F64:

@@ -148,7 +148,7 @@ class _Worker:
             "state": state,
             "fingerprint": hashlib.blake2b(state + user.codes.tobytes(), digest_size=8).hexdigest(),
             "items": pairs.items.tolist(),
-            "counts": pairs.count.astype(np.int64).tolist(),
+            "counts": pairs.times.astype(np.int64).tolist(),
             "first_ts": self._us(pairs.first),
             "last_ts": self._us(pairs.last),
             "features": pair_features(pairs, now, self.windows).astype("<f4").tobytes(),

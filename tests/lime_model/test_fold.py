@@ -1,0 +1,82 @@
+"""The folded score against the unfolded one: values, gradients, and the canonical float64 form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lime_model.model import History, UserState
+from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
+from lime_model.scoring.fold import fold_items, fold_users, folded_scores
+from tests.lime_model.toys import toy_config, toy_model
+
+
+def random_state(model_width: int, pools: int, links: int, batch: int) -> UserState:
+    return UserState(
+        torch.randn(batch, links, model_width).double(),
+        torch.randn(batch, pools, model_width).double(),
+        torch.randn(batch, 4).double(),
+    )
+
+
+def test_folded_equals_unfolded_with_gradients() -> None:
+    model = toy_model(toy_config()).double()
+    state, items = random_state(8, 3, 5, 2), torch.randn(11, 8).double()
+    plain = model.base_scores(state, items)
+    folded = folded_scores(model, fold_users(model, state), fold_items(model, items))
+    torch.testing.assert_close(plain, folded, rtol=1e-10, atol=1e-10)
+    weights, parameters = torch.randn_like(plain), list(model.parameters())
+    for mine, theirs in zip(
+        torch.autograd.grad((plain * weights).sum(), parameters, allow_unused=True),
+        torch.autograd.grad((folded * weights).sum(), parameters, allow_unused=True),
+        strict=True,
+    ):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_canonical_equals_unfolded() -> None:
+    model = toy_model(toy_config()).double()
+    weights, state = Weights.of(model), random_state(8, 3, 5, 1)
+    flat = torch.randn(13, 8).double()
+    items = flat + model.items.deep(flat)
+    np.testing.assert_allclose(weights.item_tower(flat.numpy()), items.detach().numpy(), rtol=1e-12)
+    factors = weights.fold_items(items.detach().numpy())
+    user = weights.fold_user(*(part[0].numpy() for part in state))
+    rows = Rows(*factors, np.zeros(13, np.float32))
+    expected = model.base_scores(state, items)[0].detach()
+    np.testing.assert_allclose(weights.base(user, rows), expected.numpy(), rtol=1e-5, atol=1e-5)
+    features = torch.rand(13, 6)
+    boost = model.memory(features.double(), expected).detach().numpy()
+    np.testing.assert_allclose(weights.memory(features.numpy(), expected.numpy()), boost, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_canonical_bits_do_not_depend_on_the_batch(rows: int) -> None:
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((64, 33)), rng.standard_normal((33, 17))
+    whole = ordered_matmul(x, w)
+    parts = np.concatenate([ordered_matmul(x[i : i + rows], w) for i in range(0, 64, rows)])
+    assert whole.tobytes() == parts.tobytes()
+    weights = Weights.of(toy_model(toy_config()))
+    user = weights.fold_user(rng.standard_normal((5, 8)), rng.standard_normal((3, 8)), rng.standard_normal(4))
+    bank = Rows(*weights.fold_items(rng.standard_normal((64, 8))), rng.standard_normal(64).astype(np.float32))
+    scores = weights.score(user, bank)
+    again = [weights.score(user, bank.take(np.arange(i, min(i + rows, 64)))) for i in range(0, 64, rows)]
+    assert scores.tobytes() == np.concatenate(again).tobytes()
+
+
+@pytest.mark.parametrize("variant", ["lime-mha", "lime-xor"])
+def test_a_batch_of_users_equals_each_alone(variant: str) -> None:
+    model = toy_model(toy_config(variant)).double()
+    events, days = torch.randn(3, 9, 8).double(), torch.rand(3, 9).double() * -50
+    keep = torch.arange(9)[None, :] >= torch.tensor([0, 4, 9])[:, None]  # the third has no history
+    codes, items = torch.tensor([[0], [1], [2]]), torch.randn(6, 8).double()
+    together = model.base_scores(model.read(History(events, days, keep), codes), items)
+    for row in range(3):
+        alone = History(*(x[row : row + 1][:, keep[row]] for x in (events, days, keep)))
+        single = model.base_scores(model.read(alone, codes[row : row + 1]), items)
+        torch.testing.assert_close(together[row : row + 1], single, rtol=1e-9, atol=1e-9)
+    assert bool(torch.isfinite(together).all())

@@ -1,0 +1,151 @@
+"""One behavioural suite for every backend: exact lists, whatever the sizes, ties and tilings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lime_model.scoring.backends import choose_backend, make_filter
+from lime_model.scoring.canonical import Rows, UserRow, Weights
+from lime_model.scoring.reference import keep_all
+from lime_model.scoring.tiled import Tiled, error_bound
+from lime_model.scoring.topk import Filter, Memory, Query, TopK, score_top_k
+from tests.lime_model.toys import toy_config, toy_model
+
+BACKENDS: dict[str, Filter] = {
+    "reference": keep_all,
+    "tiled": Tiled(),
+    "tiled-tiny": Tiled(user_block=2, tile=3, stripe=5),
+    "tiled-odd": Tiled(user_block=3, tile=7, stripe=7),
+}
+
+
+def make_case(
+    seed: int, users: int, candidates: int, links: int, hidden: int, dot: int, levels: int, scale: float
+) -> tuple[Weights, list[Query], Rows]:
+    """A random problem; few `levels` make many exact ties, a large `scale` makes rounding matter."""
+    rng = np.random.default_rng(seed)
+    weights = Weights.of(toy_model(toy_config(links=links, hidden=hidden, dot=dot), seed))
+
+    def draw(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        return (np.round(rng.standard_normal(shape) * levels) / levels * scale).astype(np.float32)
+
+    a = rng.integers(1, 5, (candidates, links)).astype(np.float64)
+    bank = Rows(
+        (a / a.sum(1, keepdims=True)).astype(np.float32) if candidates else a.astype(np.float32),
+        draw(candidates, hidden), draw(candidates, dot), draw(candidates),
+    )  # fmt: skip
+    queries = []
+    for _ in range(users):
+        size = int(rng.integers(0, candidates // 2 + 1))
+        rows = np.sort(rng.choice(candidates, size, replace=False)).astype(np.int64)
+        memory = Memory(rows, draw(size, 6), rng.random(size) < 0.4)
+        queries.append(Query(UserRow(draw(links, hidden), draw(dot)), memory))
+    return weights, queries, bank
+
+
+def brute_force(weights: Weights, user: Query, bank: Rows, k: int) -> TopK:
+    """Score every candidate in turn, sort Python tuples."""
+    features = dict(zip(user.memory.rows.tolist(), user.memory.features, strict=True))
+    excluded = set(user.memory.rows[user.memory.excluded].tolist())
+    scored = []
+    for row in range(len(bank.beta)):
+        if row not in excluded:
+            mine = features[row][None] if row in features else None
+            scored.append((-float(weights.score(user.factors, bank.take(np.asarray([row])), mine)[0]), row))
+    best = sorted(scored)[:k]
+    return TopK(np.asarray([r for _, r in best], np.int64), np.asarray([-s for s, _ in best], np.float32))
+
+
+def same(a: TopK, b: TopK) -> bool:
+    return bool((a.rows == b.rows).all()) and a.scores.tobytes() == b.scores.tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), users=st.integers(1, 5), candidates=st.integers(0, 40), links=st.integers(1, 6),
+    hidden=st.integers(1, 6), dot=st.integers(1, 5), k=st.integers(1, 45), levels=st.sampled_from([1, 3, 1000]),
+    scale=st.sampled_from([1e-3, 1.0, 300.0]),
+)  # fmt: skip
+def test_lists_are_exact_to_the_bit(
+    backend: str, seed: int, users: int, candidates: int, links: int, hidden: int, dot: int, k: int,
+    levels: int, scale: float,
+) -> None:  # fmt: skip
+    weights, queries, bank = make_case(seed, users, candidates, links, hidden, dot, levels, scale)
+    lists = score_top_k(weights, queries, bank, k, BACKENDS[backend])
+    for query, found in zip(queries, lists, strict=True):
+        expected = brute_force(weights, query, bank, k)
+        assert len(found.rows) == min(k, candidates - int(query.memory.excluded.sum()))
+        assert same(found, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-3, 1.0, 1e3]), outlier=st.booleans())
+def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
+    weights, queries, bank = make_case(seed, 3, 50, 5, 6, 4, 1000, scale)
+    if outlier:  # one huge column, where cancellation is worst
+        queries[0].factors.g[:, 0] *= 1e4
+        bank.b[:, 0] *= -1e4
+    bound = error_bound(weights, queries, bank)
+    for query, epsilon in zip(queries, bound, strict=True):
+        a, b, d, beta = bank
+        g, e = query.factors
+        hidden = np.maximum(a @ g + b, 0)  # fp32 throughout, in BLAS order
+        approx = hidden @ weights.out.astype(np.float32) + (d @ e + beta)
+        published = weights.score(query.factors, bank)
+        assert np.abs(approx.astype(np.float64) - published).max() <= epsilon
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_scores_equal_go_by_row(backend: str) -> None:
+    weights, queries, bank = make_case(1, 2, 30, 3, 3, 2, 1, 1.0)
+    flat = Rows(*(np.repeat(x[:1], 30, 0) for x in bank))
+    nobody = [Query(q.factors, Memory.empty(6)) for q in queries]
+    for found in score_top_k(weights, nobody, flat, 7, BACKENDS[backend]):
+        assert found.rows.tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_near_tie_at_the_threshold_is_kept(backend: str) -> None:
+    """Candidates one fp32 step apart: an fp32 filter alone would confuse them."""
+    weights, queries, bank = make_case(4, 1, 64, 4, 5, 3, 1000, 1.0)
+    near = Rows(*(np.repeat(x[:1], 64, 0) for x in bank))
+    beta = near.beta[0] + np.spacing(np.float32(abs(near.beta[0]) + 1)) * np.random.default_rng(
+        0
+    ).permutation(64)
+    near = near._replace(beta=beta.astype(np.float32))
+    query = Query(queries[0].factors, Memory.empty(6))
+    found = score_top_k(weights, [query], near, 10, BACKENDS[backend])[0]
+    assert same(found, brute_force(weights, query, near, 10))
+
+
+def test_everything_excluded_gives_an_empty_list() -> None:
+    weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
+    memory = Memory(np.arange(9), np.zeros((9, 6), np.float32), np.ones(9, np.bool_))
+    assert len(score_top_k(weights, [Query(queries[0].factors, memory)], bank, 5, Tiled())[0].rows) == 0
+
+
+def test_bad_shapes_are_refused_by_name() -> None:
+    weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
+    with pytest.raises(ValueError, match="k is 0"):
+        score_top_k(weights, queries, bank, 0, keep_all)
+    with pytest.raises(ValueError, match=r"\(4, 3, 2\).*\(3, 3, 2\).*build_candidate_bank"):
+        score_top_k(weights, queries, bank._replace(a=np.zeros((9, 4), np.float32)), 5, keep_all)
+    wide = Query(UserRow(np.zeros((4, 3), np.float32), queries[0].factors.e), queries[0].memory)
+    with pytest.raises(ValueError, match="build_link_states"):
+        score_top_k(weights, [wide], bank, 5, keep_all)
+
+
+def test_a_missing_device_fails_and_auto_says_why() -> None:
+    import torch
+
+    choice = choose_backend("auto", "auto")
+    assert choice.backend == "tiled"
+    assert "CUDA" in choice.why
+    make_filter(choice.backend, "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="use device: auto or cpu"):
+            choose_backend("tiled", "cuda")
