@@ -73,20 +73,25 @@ class ModelConfig:
 class TrainConfig:
     """How to train; days are days of event time."""
 
-    steps: int = 300
-    batch: int = 32
-    candidates: int = 2048  # with the positives; at least a quarter is drawn
-    learning_rate: float = 5e-4
-    memory_rate: float = 10.0  # times learning_rate: few weights, far from their start
+    steps: int = 300  # first phase: dot, bias and memory, over all items with an id embedding
+    batch: int = 128
+    learning_rate: float = 1e-3
+    memory_rate: float = 2e-2  # few weights, far from their start
+    id_decay: float = 0.01  # pull of the id embeddings to their start, a step
+    link_steps: int = 60  # second phase: links and head too, over sampled items
+    link_batch: int = 32
+    link_rate: float = 5e-4
+    tower_share: float = 0.2  # of its rate, for what the first phase has trained
+    candidates: int = 2048  # of the second phase, with the positives; at least a quarter is drawn
     weight_decay: float = 0.01
-    dropout: float = 0.3  # of link state and pools
+    dropout: float = 0.5  # of link state and pools
     horizon_days: float = 28.0
     cut_every_days: float = 7.0
     cut_half_life_days: float = 60.0
     first_cut_days: float = 270.0  # before the cut-off
     min_events: int = 20
     max_events: int = 512
-    hide_share: float = 0.1
+    hide_share: float = 0.3
     seed: int = 7
 
 

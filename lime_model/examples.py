@@ -5,7 +5,7 @@ targets are the items of the `horizon` days after it. A session (basket) that be
 before the cut is never a target, so no basket predicts itself.
 
 Letters: U users, n events, B examples of a batch, N events of the longest history
-kept, M (example, item) pairs of memory.
+kept, M (example, item) pairs of memory, J pools.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from lime_model.memory import compute_memory_features
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+FLAT = ("memory_item", "memory_shown", "memory_features", "pool_weights", "target_item", "fresh_item")
 
 
 class EventLog(NamedTuple):
@@ -37,10 +39,11 @@ class EventLog(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Distinct items of one history: `item`, and per item the memory features `[m, Q]`."""
+    """Distinct items of one history, their memory features `[m, Q]`, and the index of each event `[N]`."""
 
     item: Ints
     features: NDArray[np.float32]
+    inverse: Ints
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Batch:
     memory_item: Ints  # [M]
     memory_shown: NDArray[np.bool_]  # [M], False where the item is hidden
     memory_features: NDArray[np.float32]  # [M, Q]
+    pool_weights: NDArray[np.float32]  # [M, J] of the item in its example's pools, 0 where hidden
+    type_weights: NDArray[np.float32]  # [B, J, event types]
     target_row: Ints
     target_item: Ints
     fresh_row: Ints  # targets that are new to the shown history
@@ -76,7 +81,7 @@ def history_pairs(item: Ints, days: Floats, now: float, decay_days: tuple[float,
     features = compute_memory_features(
         count.astype(np.float64), now - last, last - first, np.stack(decays, 1)
     )
-    return Pairs(unique, features)
+    return Pairs(unique, features, inverse)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class ExampleBuilder:
     max_events: int
     hide_share: float
     decay_days: tuple[float, float]
+    pool_days: tuple[float, ...]
+    event_types: int  # codes, 0 included
 
     def valid(self, min_events: int) -> tuple[Ints, Ints]:
         """All (user, cut index) with at least `min_events` before and one target after the cut."""
@@ -111,10 +118,8 @@ class ExampleBuilder:
             name: np.stack([_pad(r[name], width) for r in rows])
             for name in ("item", "event_type", "days", "keep")
         }
-        flat: dict[str, Any] = {
-            name: np.concatenate([r[name] for r in rows])
-            for name in ("memory_item", "memory_shown", "memory_features", "target_item", "fresh_item")
-        }
+        padded["type_weights"] = np.stack([r["type_weights"] for r in rows])
+        flat: dict[str, Any] = {name: np.concatenate([r[name] for r in rows]) for name in FLAT}
         for name in ("memory", "target", "fresh"):
             lengths = [len(r[name + "_item"]) for r in rows]
             flat[name + "_row"] = np.repeat(np.arange(len(rows)), lengths)
@@ -131,22 +136,38 @@ class ExampleBuilder:
         target = np.unique(self.log.item[middle:end][self.log.session_start[middle:end] >= day])
         new = np.setdiff1d(target, pairs.item, assume_unique=True)
         tail = slice(-self.max_events, None)
+        keep, types = shown[pairs.inverse], self.log.event_type[start:middle]
+        weights = self._pool_weights(days - days[-1], keep)
         return {
             "item": item[tail],
-            "event_type": self.log.event_type[start:middle][tail],
+            "event_type": types[tail],
             "days": days[tail] - days[-1],
-            "keep": shown[np.searchsorted(pairs.item, item[tail])],
+            "keep": keep[tail],
             "memory_item": pairs.item,
             "memory_shown": shown,
             "memory_features": pairs.features,
+            "pool_weights": _sum_by(pairs.inverse, weights, len(shown)).T,
+            "type_weights": _sum_by(types, weights, self.event_types),
             "target_item": target,
             "fresh_item": np.concatenate([new, pairs.item[~shown]]),
         }
+
+    def _pool_weights(self, age: Floats, keep: NDArray[np.bool_]) -> Floats:
+        """Weights `[J, N]` of the events in the pools, as `reduce_pools` has them; all 0 if none is kept."""
+        rates = np.array([1.0 / d for d in self.pool_days] + [0.0])
+        weights = np.exp(rates[:, None] * age) * keep
+        normalised: Floats = weights / np.maximum(weights.sum(1, keepdims=True), 1e-30)
+        return normalised
 
     def _shown(self, unique: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Which distinct items stay in the history; the hidden share becomes targets."""
         shown: NDArray[np.bool_] = rng.random(len(unique)) >= self.hide_share
         return shown
+
+
+def _sum_by(group: Ints, weights: Floats, size: int) -> NDArray[np.float32]:
+    """Sums of `weights [J, N]` by group `[N]`, `[J, size]`."""
+    return np.stack([np.bincount(group, row, size) for row in weights]).astype(np.float32)
 
 
 def _pad(x: NDArray[Any], width: int) -> NDArray[Any]:

@@ -107,10 +107,14 @@ class LimeModel(nn.Module):
         last = nn.Linear(128, config.dot)
         self.dot_user = nn.Sequential(nn.Linear(state_width, 128), nn.ReLU(), last)
         self.memory = RepeatMemory(config)
-        self.bias_weight = nn.Parameter(torch.tensor(0.4))
+        self.bias_weight = nn.Parameter(torch.tensor(0.3))
         nn.init.normal_(self.event_type.weight, std=0.02)
         nn.init.normal_(last.weight, std=1e-3)
-        nn.init.normal_(self.head_out.weight, std=0.02)  # the dot starts good: learn beside it, not over it
+        # The dot is trained first, without links: these zeros let them join without a jump.
+        nn.init.zeros_(self.head_out.weight)
+        first = self.dot_user[0]
+        assert isinstance(first, nn.Linear)
+        nn.init.zeros_(first.weight[:, : config.links * config.width])
 
     def read(self, history: History, codes: Tensor) -> UserState:
         """Histories and user feature codes `[B, columns]` to what scoring needs."""

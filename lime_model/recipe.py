@@ -14,6 +14,7 @@ MODULES = (
     "links",
     "memory",
     "model",
+    "svd_start",
     "training",
     "xor",
     "scoring/fold",

@@ -1,14 +1,16 @@
-"""Training: next purchases from histories, by softmax over sampled candidates.
+"""Training in two phases: next purchases from histories, by softmax.
 
-Recipe. Weekly cuts, recent ones favoured; the targets are the items of the following
-weeks. Candidates are every positive of the batch and a uniform sample of the other items
-with an id embedding, whose exp(score) counts for all of those left out, so that the
-softmax denominator is unbiased. Two losses: over everything with the repeat memory, and
-over items new to the history, where a random share of the history is hidden and asked
-back. Item embeddings start from a truncated SVD of the row-normalised root counts
-(PureSVD, Cremonesi et al. 2010), which alone finds new items better than popularity does.
+Weekly cuts, recent ones favoured; the targets are the items of the following weeks.
+Two losses, each a mean over examples: over everything with the repeat memory, and over
+items new to the history, where a random share of the history is hidden and asked back.
 
-Letters: B examples, N events, S candidates, D width.
+1. Towers: dot, bias and memory, with the softmax over all items with an id embedding.
+   The links are off, so a step is a matrix product and batches are large.
+2. Links: the whole model, over every positive of the batch and a uniform sample of the
+   other items, whose exp(score) counts for those left out, so that the softmax
+   denominator is unbiased. The links start at zero effect (see `LimeModel`).
+
+Letters: B examples, N events, S candidates, D width, J pools.
 """
 
 from __future__ import annotations
@@ -20,19 +22,19 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.sparse.linalg import svds
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lime_model.config import TrainConfig
 from lime_model.examples import Batch, EventLog, ExampleBuilder, Floats, Ints
 from lime_model.features import Catalogue
-from lime_model.model import History, LimeModel
+from lime_model.model import History, LimeModel, UserState
 from lime_model.scoring.fold import fold_items, fold_users, folded_scores
+from lime_model.svd_start import set_start
 
 log = logging.getLogger(__name__)
 
-DOT_SCALE = 0.6  # of the starting dot, where it is as sure as the next purchases warrant
+LINK_PARTS = ("links.", "reader.", "head.", "head_out.")
 
 
 @dataclass(frozen=True)
@@ -44,64 +46,28 @@ class TrainingData:
     users: Ints
 
 
-def initial_item_vectors(data: TrainingData, width: int, seed: int) -> Floats:
-    """SVD factors of the items with an id embedding, `[id rows, D]`, row 0 zero, mean square 1."""
-    rows = data.catalogue.id_rows[data.log.item]
-    users = np.repeat(np.arange(len(data.log.offsets) - 1), np.diff(data.log.offsets))
-    shape = (len(data.log.offsets) - 1, int(data.catalogue.id_rows.max()) + 1)
-    counts = sp.csr_array((np.ones(len(rows)), (users, rows)), shape=shape)
-    counts.data = np.sqrt(counts.data)
-    norms = np.sqrt(counts.multiply(counts).sum(1))
-    scaled = sp.csr_array(sp.diags_array(1.0 / np.maximum(norms, 1e-9)) @ counts)
-    rank = min(width, min(shape) - 1)
-    vectors = np.zeros((shape[1], width))
-    if rank > 0:
-        start = np.random.default_rng(seed).standard_normal(min(shape))
-        _, values, right = svds(scaled, k=rank, v0=start)
-        vectors[:, :rank] = (right * np.sqrt(values)[:, None])[::-1].T  # the root: half for each side
-    vectors[0] = 0.0
-    vectors /= np.sqrt(np.linalg.norm(vectors, axis=1, keepdims=True)) + 1e-9  # tame the popular
-    return vectors / max(np.sqrt((vectors**2).mean()), 1e-9)
-
-
 def start_from_svd(model: LimeModel, data: TrainingData, seed: int) -> None:
-    """Set id embeddings and first feature table so that their sum is the SVD vector.
-
-    The first item column gets the mean vector of its items: it stands in for the id of an
-    item too rare to have one. The dot starts as the plain inner product with the pools.
-    """
-    width, config = model.config.width, model.config
-    vectors = torch.tensor(initial_item_vectors(data, width, seed), dtype=torch.float32)
-    id_rows, codes = data.catalogue.id_rows, data.catalogue.codes
-    with torch.no_grad():
-        if codes.shape[1]:
-            table = model.items.features.tables[0]
-            known = id_rows > 0
-            code = torch.tensor(codes[known, 0])
-            mean = torch.zeros_like(table.weight).index_add_(0, code, vectors[id_rows[known]])
-            count = torch.bincount(code, minlength=len(mean)).clamp_min(1).unsqueeze(1)
-            table.weight.copy_(mean / count)
-            vectors[id_rows[known]] -= table.weight[code]
-        model.items.ids.weight.copy_(vectors)
-        eye = torch.eye(config.dot, width)
-        model.dot_item.weight.copy_(eye)
-        model.dot_pools.weight.copy_(eye.repeat(1, config.pools) * DOT_SCALE / config.pools / width**0.5)
+    """Start item embeddings and dot from the log; see `lime_model/svd_start.py`."""
+    recent = recent_counts(data, np.zeros(1), model.config.bias_days)[0]
+    set_start(model, data.log, data.catalogue, recent, seed)
 
 
 class Trainer:
-    """Owns model, optimiser and random state of one run; deterministic by seed."""
+    """Owns model, data and random state of one run; deterministic by seed."""
 
     def __init__(self, model: LimeModel, data: TrainingData, config: TrainConfig) -> None:
         self.model, self.data, self.config = model, data, config
         self.rng = np.random.default_rng(config.seed)
         span = np.arange(-config.horizon_days, -config.first_cut_days - 1, -config.cut_every_days)
         self.builder = ExampleBuilder(
-            data.log,
-            np.ascontiguousarray(span[::-1]),
-            config.horizon_days,
-            config.max_events,
-            config.hide_share,
-            model.config.memory_days,
+            log=data.log,
+            cuts=np.ascontiguousarray(span[::-1]),
+            horizon_days=config.horizon_days,
+            max_events=config.max_events,
+            hide_share=config.hide_share,
+            decay_days=model.config.memory_days,
+            pool_days=model.config.pool_days,
+            event_types=model.event_type.num_embeddings,
         )
         self.users, self.cuts = self.builder.valid(config.min_events)
         if len(self.users) == 0:
@@ -109,57 +75,72 @@ class Trainer:
                 f"no user has {config.min_events} events before a cut and one in the {config.horizon_days:g} "
                 "days after it; lower train.min_events or give more history"
             )
-        age = -self.builder.cuts[self.cuts]
-        weight = 0.5 ** (age / config.cut_half_life_days)
+        weight = 0.5 ** (-self.builder.cuts[self.cuts] / config.cut_half_life_days)
         self.probability = weight / weight.sum()
         self.trainable = np.flatnonzero(data.catalogue.id_rows > 0)
         self.recent = recent_counts(data, self.builder.cuts, model.config.bias_days)
-        memory = list(model.memory.parameters())
-        rest = [p for name, p in model.named_parameters() if not name.startswith("memory.")]
-        self.rates = [config.learning_rate, config.learning_rate * config.memory_rate]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": rest}, {"params": memory}], lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.start = model.items.ids.weight.detach().clone()
+        self.curve: list[dict[str, float]] = []
 
     def fit(self) -> list[dict[str, float]]:
-        """Run all steps; returns the curve, a row per fifty steps."""
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, self.rates, self.config.steps, pct_start=0.1
-        )
-        curve, total, started = [], [], time.monotonic()
+        """Run both phases; returns the curve, a row per fifty steps."""
+        config, share = self.config, self.config.tower_share
+        parts: dict[str, list[nn.Parameter]] = {"links": [], "memory": [], "towers": []}
+        for name, parameter in self.model.named_parameters():
+            kind = "links" if name.startswith(LINK_PARTS) else name.split(".")[0]
+            parts[kind if kind in parts else "towers"].append(parameter)
+        towers, memory = (parts["towers"], config.learning_rate), (parts["memory"], config.memory_rate)
         self.model.train()
-        for step in range(1, self.config.steps + 1):
-            total.append(self.step())
+        self._phase([towers, memory], config.steps, links=False)
+        late = [(parts["towers"], config.link_rate * share), (parts["memory"], config.memory_rate * share)]
+        self._phase([*late, (parts["links"], config.link_rate)], config.link_steps, links=True)
+        self.model.eval()
+        return self.curve
+
+    def _phase(self, rates: list[tuple[list[nn.Parameter], float]], steps: int, *, links: bool) -> None:
+        """`steps` steps over (parameters, highest learning rate) pairs; extends the curve."""
+        if steps < 1:
+            return
+        groups = [{"params": parameters} for parameters, _ in rates]
+        optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [r for _, r in rates], steps, pct_start=0.1)
+        before = int(self.curve[-1]["step"]) if self.curve else 0
+        total, started = [], time.monotonic()
+        for step in range(1, steps + 1):
+            total.append(self.step(optimiser, links=links))
             schedule.step()
-            if step % 50 == 0 or step == self.config.steps:
-                loss_all, loss_new = np.mean(total, 0)
+            if step % 50 == 0 or step == steps:
+                loss_all, loss_new = (float(x) for x in np.mean(total, 0))
                 rate = step / (time.monotonic() - started)
                 log.info(
-                    "step %d/%d loss %.4f new %.4f, %.1f steps/s, %.0f s left",
-                    step, self.config.steps, loss_all, loss_new, rate, (self.config.steps - step) / rate,
+                    "%s step %d/%d loss %.4f new %.4f, %.1f steps/s, %.0f s left",
+                    "links" if links else "towers",
+                    step, steps, loss_all, loss_new, rate, (steps - step) / rate,
                 )  # fmt: skip
-                curve.append({"step": step, "loss": float(loss_all), "loss_new": float(loss_new)})
+                self.curve.append({"step": before + step, "loss": loss_all, "loss_new": loss_new})
                 total = []
-        self.model.eval()
-        return curve
 
-    def step(self) -> tuple[float, float]:
-        """One optimiser step; returns the two losses in nats per positive.
+    def step(self, optimiser: torch.optim.Optimizer, *, links: bool) -> tuple[float, float]:
+        """One optimiser step; returns the two losses in nats per positive, averaged over examples.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
-        chosen = self.rng.choice(len(self.users), self.config.batch, p=self.probability)
+        size = self.config.link_batch if links else self.config.batch
+        chosen = self.rng.choice(len(self.users), size, p=self.probability)
         batch = self.builder.build(self.users[chosen], self.cuts[chosen], self.rng)
-        loss_all, loss_new = self.losses(batch, *self.candidates(batch))
+        sample, log_weight = self.candidates(batch) if links else (self.trainable, np.zeros(1))
+        loss_all, loss_new = self.losses(batch, sample, log_weight, links=links)
         loss = loss_all + loss_new
         if not torch.isfinite(loss):
             users = batch.users.tolist()
             raise FloatingPointError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
-        self.optimiser.zero_grad()
+        optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
+        optimiser.step()
+        with torch.no_grad():
+            self.model.items.ids.weight.lerp_(self.start, self.config.id_decay)
         return loss_all.item(), loss_new.item()
 
     def candidates(self, batch: Batch) -> tuple[Ints, Floats]:
@@ -174,21 +155,16 @@ class Trainer:
         sample = self.rng.choice(others, size, replace=False)
         return np.concatenate([positive, sample]), np.log(stands_for)
 
-    def losses(self, batch: Batch, sample: Ints, log_weight: Floats) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: Batch, sample: Ints, log_weight: Floats, *, links: bool) -> tuple[Tensor, Tensor]:
         """Cross-entropy over everything and over items new to the shown history."""
-        model, drop = self.model, self.config.dropout
         column = np.full(len(self.data.catalogue.id_rows), -1)
         column[sample] = np.arange(len(sample))
-        vectors, place = self._vectors(np.union1d(batch.item, sample))
-        history = embed(model, vectors[place[batch.item]], batch)
-        state = model.read(history, torch.tensor(self.data.users[batch.users]))
-        state = state._replace(pools=F.dropout(state.pools, drop), links=F.dropout(state.links, drop))
-        z = folded_scores(model, fold_users(model, state), fold_items(model, vectors[place[sample]]))
-        bias = model.item_bias(torch.tensor(self.recent[batch.cuts][:, sample], dtype=z.dtype))
+        z = self._base(batch, sample, links=links)
+        bias = self.model.item_bias(torch.tensor(self.recent[batch.cuts][:, sample], dtype=z.dtype))
         scores = z + bias + torch.tensor(log_weight, dtype=z.dtype)
         inside = column[batch.memory_item] >= 0
         row, col = torch.tensor(batch.memory_row[inside]), torch.tensor(column[batch.memory_item[inside]])
-        boost = model.memory(torch.tensor(batch.memory_features[inside]), z[row, col])
+        boost = self.model.memory(torch.tensor(batch.memory_features[inside]), z[row, col])
         everything = scores.index_put((row, col), boost, accumulate=True)
         shown = torch.tensor(batch.memory_shown[inside])
         unseen = scores.index_put((row[shown], col[shown]), torch.tensor(-1e4, dtype=z.dtype))
@@ -196,6 +172,38 @@ class Trainer:
             _cross_entropy(everything, batch.target_row, column[batch.target_item]),
             _cross_entropy(unseen, batch.fresh_row, column[batch.fresh_item]),
         )
+
+    def _base(self, batch: Batch, sample: Ints, *, links: bool) -> Tensor:
+        """Base scores z `[B, S]`; without links only the dot, which then sees zeros for the link state."""
+        model, drop = self.model, self.config.dropout
+        vectors, place = self._vectors(np.union1d(batch.memory_item, sample))
+        items, codes = vectors[torch.tensor(place[sample])], torch.tensor(self.data.users[batch.users])
+        pools = F.dropout(self._pools(batch, vectors, place), drop)
+        if not links:
+            empty = items.new_zeros(len(codes), model.config.links, model.config.width)
+            dot: Tensor = (
+                model.dot_vector(UserState(empty, pools, model.users(codes))) @ model.dot_item(items).T
+            )
+            return dot
+        state = model.read(embed(model, vectors[torch.tensor(place[batch.item])], batch), codes)
+        state = state._replace(pools=pools, links=F.dropout(state.links, drop))
+        return folded_scores(model, fold_users(model, state), fold_items(model, items))
+
+    def _pools(self, batch: Batch, vectors: Tensor, place: Ints) -> Tensor:
+        """`[B, J, D]` of the whole shown history: a sparse product over distinct items, no padded events."""
+        count, pools, _ = batch.type_weights.shape
+        row = (batch.memory_row[:, None] * pools + np.arange(pools)).ravel()
+        entry = (row, np.repeat(place[batch.memory_item], pools))
+        sparse = sp.csr_array((batch.pool_weights.ravel(), entry), shape=(count * pools, len(vectors)))
+        weights = torch.sparse_csr_tensor(
+            torch.tensor(sparse.indptr),
+            torch.tensor(sparse.indices),
+            torch.tensor(sparse.data),
+            size=sparse.shape,
+            check_invariants=False,
+        )
+        types: Tensor = torch.tensor(batch.type_weights) @ self.model.event_type.weight
+        return (weights @ vectors).view(count, pools, -1) + types
 
     def _vectors(self, rows: Ints) -> tuple[Tensor, Ints]:
         """T of the catalogue rows needed this step, and where each row landed."""
@@ -222,8 +230,18 @@ def recent_counts(data: TrainingData, cuts: Floats, window: float) -> Floats:
 
 
 def _cross_entropy(scores: Tensor, row: Ints, col: Ints) -> Tensor:
-    """Mean negative log likelihood of the positives inside the sample; zero when there are none."""
+    """Mean over examples of the mean negative log likelihood of their positives; zero when there are none.
+
+    Args:
+        scores: `[B, S]`.
+        row: example of each positive.
+        col: column of each positive, -1 outside the sample: left out.
+    """
     row, col = row[col >= 0], col[col >= 0]
     if len(row) == 0:
         return scores.sum() * 0.0
-    return -torch.log_softmax(scores, 1)[torch.tensor(row), torch.tensor(col)].mean()
+    count = np.bincount(row, minlength=len(scores))
+    weight = torch.tensor(1.0 / count[row], dtype=scores.dtype)
+    at = torch.tensor(row)
+    loss: Tensor = ((torch.logsumexp(scores, 1)[at] - scores[at, torch.tensor(col)]) * weight).sum()
+    return loss / int((count > 0).sum())

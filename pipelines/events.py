@@ -52,10 +52,10 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
             bad (they are in quarantine then, and no event was committed).
     """
     settings = warehouse.settings
+    checked = None
     try:
         drop = read_drop(warehouse.spark, settings, "events", days, wanted_events(settings))
-        checked = check_events(drop.rows, settings)
-        checked = mark_clashes(warehouse, checked, days)
+        checked = mark_clashes(warehouse, check_events(drop.rows, settings), days)
         counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
         rejected = {reason: count for reason, count in counts.items() if reason}
         bad = checked.where(F.col(REASON).isNotNull()) if rejected else None
@@ -65,6 +65,9 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
         changes = _commit(warehouse, good, counts.get(None, 0), days)
     except (Py4JJavaError, PySparkException) as error:
         raise explain_read_errors(error, "events") from error
+    finally:
+        if checked is not None:
+            checked.unpersist()
     return {"days": [days[0], days[-1]], "extra_columns": drop.extra, "rejected": rejected, **changes}
 
 
@@ -138,10 +141,13 @@ def mark_clashes(warehouse: Warehouse, checked: DataFrame, days: Sequence[str]) 
         return checked
     foreign = ~F.col(DROP_DS).between(*(F.lit(day).cast("date") for day in (days[0], days[-1])))
     stored = warehouse.read("events").where(_window(warehouse.settings, days) & foreign)
-    keys = stored.select(*EVENT_KEY).withColumn("_there", F.lit(True))
-    marked = checked.join(keys, list(EVENT_KEY), "left")
-    duplicate = F.when(F.col("_there"), F.lit("duplicate_key"))
-    return marked.withColumn(REASON, F.coalesce(REASON, duplicate)).drop("_there")
+    keys = stored.select(*(F.col(name).alias(f"_{name}") for name in EVENT_KEY))
+    same = [F.col(name) == F.col(f"_{name}") for name in EVENT_KEY]
+    duplicate = F.when(F.col(f"_{USER_ID}").isNotNull(), F.lit("duplicate_key"))
+    marked = checked.join(keys, same, "left").withColumn(REASON, F.coalesce(REASON, duplicate))
+    # Persisted: several actions follow, and Spark 4.2 fails to plan a write over this join ("Invalid call to
+    # nullable on unresolved object") unless it is cut here.
+    return marked.select(*checked.columns).persist()
 
 
 def _commit(warehouse: Warehouse, good: DataFrame, count: int, days: Sequence[str]) -> Manifest:

@@ -1,25 +1,75 @@
-"""One whole night over the shop: what is published, seen from outside Spark."""
+"""Whole nights over the shop: what is published, what fails and what survives."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from deltalake import DeltaTable
+from pyspark.sql import functions as F
 
-from pipelines.leases import Run, acquire_lease
+from lime_model.bundle import BundleError
+from pipelines.candidates import build_candidate_bank
+from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
+from pipelines.link_states import build_link_states
 from pipelines.night import STEPS
-from pipelines.tables import Warehouse
+from pipelines.publish import publish_recommendations
+from pipelines.runs import find_manifest
+from pipelines.scoring import score_candidates
+from pipelines.settings import Policy, Settings, SettingsError
+from pipelines.tables import MissingTable, Warehouse
+from pipelines.verify import CertificateFailed, verify_night
 from tests import shop
 
+Lists = dict[int, list[tuple[int, float]]]
 
-def lists_of(warehouse: Warehouse, ds: str = shop.NIGHT) -> dict[int, list[tuple[int, float]]]:
+
+def lists_of(warehouse: Warehouse, ds: str = shop.NIGHT) -> Lists:
     """Published lists, read with `deltalake`: no Spark involved."""
     table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
-    return {
-        row["user_id"]: [(c["item_id"], c["score"]) for c in row["candidates"]] for row in table.to_pylist()
+    return {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in table.to_pylist()}
+
+
+def staged_of(warehouse: Warehouse, run: Run, policy: str) -> Lists:
+    mine = (F.col("run_id") == run.run_id) & (F.col("policy") == policy)
+    rows = warehouse.read("staging").where(mine).collect()
+    return {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in rows}
+
+
+def with_night(warehouse: Warehouse, **changes: Any) -> Warehouse:
+    """The same tables under other settings of the night."""
+    night = warehouse.settings.night.model_copy(update=changes)
+    settings: Settings = warehouse.settings.model_copy(update={"night": night})
+    return Warehouse(warehouse.spark, settings)
+
+
+def full_night(warehouse: Warehouse, key: str, ds: str = shop.NIGHT) -> Run:
+    run = acquire_lease(warehouse, ds, key)
+    for name, step in STEPS.items():
+        if name != "ingest_events":
+            step(warehouse, run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def policies(trained: Warehouse) -> Iterator[tuple[Warehouse, Run, dict[str, Policy]]]:
+    """One run staged under several policies at once, k = 10, both of users and items known."""
+    wanted = {
+        "all": Policy(),
+        "new": Policy(name="new", exclude_seen="all"),
+        "week": Policy(name="week", exclude_seen=7),
+        "kind": Policy(name="kind", eligible="kind = 'kind-1' OR item_id = 119"),
+        "none": Policy(name="none", eligible="false"),
     }
+    run = Run(shop.NIGHT, "policies")
+    build_candidate_bank(trained, run, "xor", list(wanted.values()))
+    build_link_states(trained, run, "xor")
+    score_candidates(trained, run, list(wanted.values()))
+    yield trained, run, wanted
 
 
 def test_every_user_has_k_items_in_order(published: tuple[Warehouse, Run]) -> None:
@@ -34,8 +84,9 @@ def test_every_user_has_k_items_in_order(published: tuple[Warehouse, Run]) -> No
 
 def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> None:
     warehouse, run = published
-    commits = DeltaTable(warehouse.path("recommendations")).history()
-    manifest: dict[str, Any] = json.loads(commits[0]["userMetadata"])
+    manifest: dict[str, Any] = json.loads(
+        DeltaTable(warehouse.path("recommendations")).history()[-1]["userMetadata"]
+    )
     assert manifest["run_id"] == run.run_id
     assert manifest["certificate"]["passed"] is True
     assert manifest["certificate"]["users"] >= 24
@@ -45,11 +96,169 @@ def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> No
     assert manifest["backend"] == {"backend": "tiled", "device": "cpu", "why": "asked for"}
 
 
+def test_the_model_learned_the_shop(published: tuple[Warehouse, Run]) -> None:
+    """User u likes kind u % 6: most of a list must be of that kind."""
+    lists = lists_of(published[0])
+    warm = [user for user in lists if user not in shop.COLD]
+    share = np.mean([[item % shop.KINDS == user % shop.KINDS for item, _ in lists[user]] for user in warm])
+    assert share > 0.7
+
+
 def test_a_retry_changes_nothing(published: tuple[Warehouse, Run]) -> None:
     warehouse, run = published
     before = DeltaTable(warehouse.path("recommendations")).version()
-    again = acquire_lease(warehouse, run.ds, run.key)
-    assert again == run
-    manifest = STEPS["publish_recommendations"](warehouse, again)
-    assert manifest["reused"] is True
+    assert acquire_lease(warehouse, run.ds, run.key) == run
+    assert STEPS["publish_recommendations"](warehouse, run)["reused"] is True
     assert DeltaTable(warehouse.path("recommendations")).version() == before
+
+
+def test_policies_keep_k_whenever_k_exist(policies: tuple[Warehouse, Run, dict[str, Policy]]) -> None:
+    warehouse, run, _ = policies
+    log = (
+        warehouse.read("events").where(F.col("ds") < shop.NIGHT).select("user_id", "item_id", "ds").collect()
+    )
+    seen: dict[int, set[int]] = {user: set() for user in range(shop.USERS)}
+    week: dict[int, set[int]] = {user: set() for user in range(shop.USERS)}
+    for user, item, day in log:
+        seen[user].add(item)
+        if str(day) >= "2024-04-24":
+            week[user].add(item)
+    lists = {name: staged_of(warehouse, run, name) for name in ("all", "new", "week", "kind", "none")}
+    for user in range(shop.USERS):
+        assert [len(lists[p][user]) for p in ("all", "new", "week", "kind", "none")] == [10, 10, 10, 10, 0]
+        assert not {item for item, _ in lists["new"][user]} & seen[user]
+        assert not {item for item, _ in lists["week"][user]} & week[user]
+        assert all(item % shop.KINDS == 1 or item == 119 for item, _ in lists["kind"][user])
+        # Excluding is the same as leaving out: what is left keeps its order and scores.
+        kept = [c for c in lists["all"][user] if c[0] not in seen[user]]
+        assert lists["new"][user][: len(kept)] == kept
+    assert any({item for item, _ in lists["all"][u]} & seen[u] for u in range(shop.USERS))
+
+
+def test_shortfalls_are_reported(policies: tuple[Warehouse, Run, dict[str, Policy]]) -> None:
+    warehouse, run, _ = policies
+    report = find_manifest(warehouse, run.run_id, "score_candidates")
+    assert report is not None
+    assert report["policies"]["none"]["users_with_shortfall"] == shop.USERS
+    assert report["policies"]["all"]["users_with_shortfall"] == 0
+
+
+def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, Run]) -> None:
+    wide, run = with_night(published[0], k=500), Run(shop.NIGHT, "wide")
+    build_candidate_bank(wide, run, "mha", [Policy()])
+    build_link_states(wide, run, "mha")
+    score_candidates(wide, run, [Policy()])
+    rows = wide.read("staging").where(F.col("run_id") == run.run_id).collect()
+    assert {(len(row["candidates"]), row["shortfall"]) for row in rows} == {(121, 379)}
+    listed = {c["item_id"] for row in rows for c in row["candidates"]}
+    assert {shop.FEATURELESS, shop.UNLISTED} <= listed  # null features, and seen in events only
+
+
+def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse, Run]) -> None:
+    warehouse, _ = published
+    other = with_night(warehouse, backend="reference", units_per_commit=3)
+    run = Run(shop.NIGHT, "reference")
+    build_candidate_bank(other, run, "mha", [Policy()])
+    build_link_states(other, run, "mha")
+    score_candidates(other, run, [Policy()])
+    assert staged_of(other, run, "all") == lists_of(warehouse)
+
+
+def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse) -> None:
+    run = full_night(trained, "empty", shop.FIRST)  # nothing was seen before the first day: all users cold
+    assert lists_of(trained, shop.FIRST) == {}  # and nobody was known yet: a valid, empty night
+    manifest = find_manifest(trained, run.run_id, "build_link_states")
+    assert manifest is not None
+    assert (manifest["users"], manifest["events"]) == (0, 0)
+
+
+def test_a_rerun_gives_the_same_lists_and_fences_the_first(trained: Warehouse) -> None:
+    ds = "2024-05-02"
+    first = full_night(trained, "one", ds)
+    before = lists_of(trained, ds)
+    second = full_night(trained, "two", ds)
+    assert second.epoch == (first.epoch or 0) + 1
+    assert lists_of(trained, ds) == before
+    with pytest.raises(StaleRun, match=r"run 'one' \(epoch 1\) was overtaken by run 'two' \(epoch 2\)"):
+        check_lease(trained, first)
+    with pytest.raises(StaleRun, match="overtaken"):
+        acquire_lease(trained, ds, "one")
+
+
+def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old run passes its lease check, sleeps, and wakes up after the new one has published."""
+    ds = "2024-05-03"
+    old = acquire_lease(trained, ds, "old")
+    for name in ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night"):
+        STEPS[name](trained, old)
+    full_night(trained, "new", ds)
+    expected = lists_of(trained, ds)
+    monkeypatch.setattr("pipelines.publish.check_lease", lambda warehouse, run: run)
+    with pytest.raises(StaleRun, match="published with a newer epoch; its lists stand"):
+        publish_recommendations(trained, old)
+    assert lists_of(trained, ds) == expected
+
+
+def test_a_corrupt_staged_row_fails_the_certificate_and_keeps_the_last_lists(trained: Warehouse) -> None:
+    ds = "2024-05-04"
+    full_night(trained, "good", ds)
+    expected = lists_of(trained, ds)
+    bad = acquire_lease(trained, ds, "bad")
+    for name in ("build_candidate_bank", "build_link_states", "score_candidates"):
+        STEPS[name](trained, bad)
+    higher = F.transform(
+        "candidates",
+        lambda c: F.struct(
+            c["item_id"].alias("item_id"), (c["score"] + F.lit(0.01).cast("float")).alias("score")
+        ),
+    )
+    trained.delta("staging").update(F.col("run_id") == bad.run_id, {"candidates": higher})
+    manifest = find_manifest(trained, bad.run_id, "score_candidates")
+    assert manifest is not None
+    manifest["versions"]["staging"] = trained.version("staging")
+    from pipelines.runs import record
+
+    record(trained, bad.run_id, ds, "score_candidates", manifest)
+    with pytest.raises(
+        CertificateFailed, match=r"certified users fail.*a score is off by.*nothing was published"
+    ):
+        verify_night(trained, bad)
+    with pytest.raises(MissingTable, match="verify_night has not finished; run jobs/verify_night.py"):
+        publish_recommendations(trained, bad)
+    assert lists_of(trained, ds) == expected
+
+
+def test_a_bank_of_another_model_is_refused(trained: Warehouse) -> None:
+    run = Run(shop.NIGHT, "mixed")
+    build_candidate_bank(trained, run, "mha", [Policy()])
+    build_link_states(trained, run, "xor")
+    with pytest.raises(BundleError, match="candidate bank is of model .* link states are of"):
+        score_candidates(trained, run, [Policy()])
+
+
+def test_steps_out_of_order_say_what_is_missing(trained: Warehouse) -> None:
+    run = Run(shop.NIGHT, "hasty")
+    with pytest.raises(
+        MissingTable, match="build_candidate_bank has not finished; run jobs/build_candidate_bank.py"
+    ):
+        score_candidates(trained, run, [Policy()])
+    with pytest.raises(StaleRun, match="holds no lease"):
+        publish_recommendations(trained, run)
+
+
+def test_an_eligibility_expression_must_fit_the_items(trained: Warehouse) -> None:
+    with pytest.raises(SettingsError, match="does not fit the item columns .*colour"):
+        build_candidate_bank(trained, Run(shop.NIGHT, "colour"), "mha", [Policy(eligible="colour = 'red'")])
+
+
+def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(Path(trained.settings.bundles) / "mha", tmp_path / "mha")
+    file = tmp_path / "mha" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    other = Warehouse(trained.spark, trained.settings.model_copy(update={"bundles": str(tmp_path)}))
+    with pytest.raises(BundleError, match=r"model.safetensors: SHA-256 is"):
+        build_link_states(other, Run(shop.NIGHT, "damaged"), "mha")
+    with pytest.raises(BundleError, match="no bundle at .*train_model"):
+        build_link_states(other, Run(shop.NIGHT, "absent"), "xor")
