@@ -14,7 +14,6 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from pipelines.columns import DROP_DS, ITEM_ID, USER_ID, VALID_FROM, VALID_TO
 from pipelines.drops import FILE, RAW, REASON, DropError, Wanted, explain_read_errors, read_drop

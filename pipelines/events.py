@@ -99,7 +99,8 @@ def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
 
 def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], bad: DataFrame | None) -> None:
     """Replace the quarantined rows of these drops; nothing is lost, a reload does not pile up."""
-    where = f"source = '{source}' AND {DROP_DS} BETWEEN '{days[0]}' AND '{days[-1]}'"
+    # No BETWEEN: Delta 4.4 fails to resolve it in replaceWhere on Spark 4.2.
+    where = f"source = '{source}' AND {DROP_DS} >= '{days[0]}' AND {DROP_DS} <= '{days[-1]}'"
     stored = warehouse.read("events_quarantine")
     if bad is None and not stored.where(where).limit(1).count():
         return
@@ -145,9 +146,7 @@ def mark_clashes(warehouse: Warehouse, checked: DataFrame, days: Sequence[str]) 
     same = [F.col(name) == F.col(f"_{name}") for name in EVENT_KEY]
     duplicate = F.when(F.col(f"_{USER_ID}").isNotNull(), F.lit("duplicate_key"))
     marked = checked.join(keys, same, "left").withColumn(REASON, F.coalesce(REASON, duplicate))
-    # Persisted: several actions follow, and Spark 4.2 fails to plan a write over this join ("Invalid call to
-    # nullable on unresolved object") unless it is cut here.
-    return marked.select(*checked.columns).persist()
+    return marked.select(*checked.columns).persist()  # several actions follow; the caller lets go
 
 
 def _commit(warehouse: Warehouse, good: DataFrame, count: int, days: Sequence[str]) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable
@@ -15,7 +15,6 @@ from pipelines.columns import PARTITIONS, SCHEMAS
 from pipelines.settings import Settings
 
 SQL_TYPES = {"long": "bigint", "string": "string"}
-LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
 
 
 class MissingTable(LimeError):
@@ -94,12 +93,12 @@ class Warehouse:
         writer = self._shaped(name, rows).write.format("delta").mode("overwrite")
         if self.exists(name):
             writer = writer.option("replaceWhere", where)
-        if metadata:
-            writer = writer.option("userMetadata", metadata)
+        tag = metadata or uuid.uuid4().hex
+        writer = writer.option("userMetadata", tag)
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
-        return self._committed()
+        return self._committed(name, tag)
 
     def append(self, name: str, rows: DataFrame, *, txn: tuple[str, int] | None = None) -> None:
         """Append in one commit. With `txn` = (application, number) Delta lets each number in once,
@@ -109,15 +108,17 @@ class Warehouse:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
 
-    def overwrite(self, name: str, rows: DataFrame, partitions: Sequence[str] = ()) -> int:
+    def overwrite(self, name: str, rows: DataFrame) -> None:
         """Replace the whole table, schema included (tables whose columns the settings declare)."""
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-        writer.partitionBy(list(partitions)).save(self.path(name))
-        return self._committed()
+        writer.save(self.path(name))
 
     def _shaped(self, name: str, rows: DataFrame) -> DataFrame:
         """Columns in schema order with schema types: the contract of every table."""
         return rows.select(*(F.col(f.name).cast(f.dataType).alias(f.name) for f in self.schema(name)))
 
-    def _committed(self) -> int:
-        return int(self.spark.conf.get(LAST_COMMIT) or -1)
+    def _committed(self, name: str, tag: str) -> int:
+        """Version of the commit that carries `tag`; the newest when Delta saw nothing to commit."""
+        recent = self.delta(name).history(50).select("version", "userMetadata").collect()
+        mine = [row["version"] for row in recent if row["userMetadata"] == tag]
+        return int(max(mine, default=recent[0]["version"]))
