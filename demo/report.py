@@ -50,9 +50,8 @@ def write_report(home: Path, nights: Sequence[str], evaluation: str, seconds: di
     shown = metrics[["items", "model", "users", "recall", "recall_error", "ndcg"]].sort_values(
         ["items", "recall"], ascending=[True, False]
     )
-    print(
-        f"\nOffline, four weeks after {nights[0]}, at 100, macro over households:\n{shown.to_string(index=False)}"
-    )
+    print(f"\nOffline, four weeks after {nights[0]}, at 100, macro over households:")
+    print(shown.to_string(index=False))
     print(f"\nJobs of the nights:\n{jobs.to_string(index=False)}")
     print("\nSeconds of the demo's steps:")
     for step, value in seconds.items():

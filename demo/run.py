@@ -82,7 +82,7 @@ def main() -> None:
     HOME.mkdir(exist_ok=True)
     (HOME / "demo.log").unlink(missing_ok=True)
     seconds = {"write drops": _timed(lambda: write_drops(HOME / "raw"))}
-    # The whole year at once: a night sees only what lies before it, and its own ingest then finds nothing new.
+    # The whole year at once: a night sees only what lies before it, and its own ingest finds nothing new.
     seconds["ingest_events"] = job("ingest_events", "--from", FIRST, "--to", LAST)
     seconds["train_model"] = job("train_model", "--ds", NIGHTS[0])
     airflow = str(Path(sys.executable).parent / "airflow")

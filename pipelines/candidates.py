@@ -89,7 +89,8 @@ def encode_corpus(corpus: DataFrame, bundle: Bundle) -> DataFrame:
         yield from encode_items(batches, shipped_folder(bundle.version))
 
     item = corpus.schema[ITEM_ID].dataType.simpleString()
-    schema = f"item_id {item}, eligible long, link_weights binary, head_input binary, dot binary, fingerprint string"
+    factors = "link_weights binary, head_input binary, dot binary"
+    schema = f"item_id {item}, eligible long, {factors}, fingerprint string"
     encoded = corpus.select(ITEM_ID, "eligible", *columns).mapInArrow(encode, schema)
     return encoded.withColumn(MODEL_VERSION, F.lit(bundle.version))
 

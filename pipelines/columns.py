@@ -43,8 +43,8 @@ SCHEMAS: Final[dict[str, str]] = {
         "event_count long, last_event_ts timestamp, codes array<long>, state binary, fingerprint string"
     ),
     "user_memory": (
-        "bucket int, user_id {user}, model_version string, as_of date, items array<{item}>, counts array<long>, "
-        "first_ts array<timestamp>, last_ts array<timestamp>, features binary"
+        "bucket int, user_id {user}, model_version string, as_of date, items array<{item}>, "
+        "counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, features binary"
     ),
     "staging": (
         "run_id string, bucket int, policy string, user_id {user}, candidates "

@@ -243,4 +243,4 @@ def _has_files(spark: SparkSession, uri: str) -> bool:
 def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:  # py4j has no types
     """A Hadoop path and its file system, as JVM objects."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)  # type: ignore[union-attr]
-    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())

@@ -119,8 +119,9 @@ def refuse_bad_share(source: str, counts: dict[str | None, int], limit: float) -
     share = sum(bad.values()) / total if total else 0.0
     if share > limit:
         raise DropError(
-            f"{source}: {share:.2%} of {total} rows are bad, ingest.max_rejected_share is {limit:.2%}: {bad}. "
-            "They are in events_quarantine; repair the drop or raise the limit. Nothing else was committed"
+            f"{source}: {share:.2%} of {total} rows are bad, ingest.max_rejected_share is {limit:.2%}: "
+            f"{bad}. They are in events_quarantine; repair the drop or raise the limit. "
+            "Nothing else was committed"
         )
 
 

@@ -38,7 +38,7 @@ class Plan:
 
 
 def missing(groups: Iterable[tuple[WorkUnit, ...]], staged: Iterable[int]) -> list[int]:
-    """Indices of the groups with no staged bucket: a group is one commit, so it is there whole or not at all."""
+    """Indices of the groups with no staged bucket: a group is one commit, there whole or not at all."""
     done = set(staged)
     return [i for i, group in enumerate(groups) if not done & {unit.bucket for unit in group}]
 

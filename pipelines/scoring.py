@@ -55,8 +55,8 @@ class NightInputs:
         states = need_manifest(warehouse, run, "build_link_states")
         if bank["model_version"] != states["model_version"]:
             raise BundleError(
-                f"night {run.ds}: the candidate bank is of model {bank['model_version']} and the link states are of "
-                f"{states['model_version']}; build both with the same bundle under a new --run-key"
+                f"night {run.ds}: the candidate bank is of model {bank['model_version']} and the link states "
+                f"are of {states['model_version']}; build both with the same bundle under a new --run-key"
             )
         v, w = bank["versions"], states["versions"]
         return cls(

@@ -66,8 +66,9 @@ def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
         }
         if faults:
             raise CertificateFailed(
-                f"night {run.ds}, run {run.key!r}: {len(faults)} of {len(sample)} certified users fail, the first: "
-                f"{faults[:3]}; nothing was published, the staged rows are kept under run_id {run.run_id}"
+                f"night {run.ds}, run {run.key!r}: {len(faults)} of {len(sample)} certified users fail, "
+                f"the first: {faults[:3]}; nothing was published, the staged rows are kept "
+                f"under run_id {run.run_id}"
             )
         return {**report, "passed": True}
 

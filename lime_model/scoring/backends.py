@@ -34,8 +34,8 @@ def choose_backend(backend: str, device: str) -> Choice:
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise RuntimeError(
-            "device 'cuda' was asked for and torch sees no CUDA device on this host; use device: auto or cpu, "
-            "or schedule the job where there is one"
+            "device 'cuda' was asked for and torch sees no CUDA device on this host; "
+            "use device: auto or cpu, or schedule the job where there is one"
         )
     if device == "cuda" and chosen == "reference":
         raise RuntimeError("the reference backend runs on the CPU only; use backend: tiled")

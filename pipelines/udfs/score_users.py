@@ -20,7 +20,10 @@ from lime_model.scoring.topk import Memory, Query, TopK, score_top_k
 from lime_model.states import decode_state
 
 DAY_US = 86_400_000_000
-SCHEMA = "user_id {user}, bucket int, candidates array<struct<item_id: {item}, score: float>>, shortfall int, pairs long"
+SCHEMA = (
+    "user_id {user}, bucket int, candidates array<struct<item_id: {item}, score: float>>, "
+    "shortfall int, pairs long"
+)
 
 
 @dataclass(frozen=True)

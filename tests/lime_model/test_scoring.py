@@ -66,9 +66,9 @@ def same(a: TopK, b: TopK) -> bool:
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10_000), users=st.integers(1, 5), candidates=st.integers(0, 40), links=st.integers(1, 6),
-    hidden=st.integers(1, 6), dot=st.integers(1, 5), k=st.integers(1, 45), levels=st.sampled_from([1, 3, 1000]),
-    scale=st.sampled_from([1e-3, 1.0, 300.0]),
+    seed=st.integers(0, 10_000), users=st.integers(1, 5), candidates=st.integers(0, 40),
+    links=st.integers(1, 6), hidden=st.integers(1, 6), dot=st.integers(1, 5), k=st.integers(1, 45),
+    levels=st.sampled_from([1, 3, 1000]), scale=st.sampled_from([1e-3, 1.0, 300.0]),
 )  # fmt: skip
 def test_lists_are_exact_to_the_bit(
     backend: str, seed: int, users: int, candidates: int, links: int, hidden: int, dot: int, k: int,

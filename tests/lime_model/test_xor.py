@@ -11,7 +11,7 @@ from tests.lime_model.toys import toy_config
 
 
 def dense_block(block: XorBlock, links: Tensor, events: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """One HSTU block over the whole [links; events], (L+N)² scores, masked where not exactly one is a link."""
+    """One HSTU block over [links; events] with (L+N)² scores, kept where exactly one side is a link."""
     x = torch.cat([links, events], 1)
     u, q, k, v = F.silu(block.project(block.norm(x))).chunk(4, -1)
     is_link = torch.arange(x.shape[1]) < links.shape[1]

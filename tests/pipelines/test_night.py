@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def full_night(warehouse: Warehouse, key: str, ds: str = shop.NIGHT) -> Run:
 
 
 @pytest.fixture(scope="module")
-def policies(trained: Warehouse) -> Iterator[tuple[Warehouse, Run, dict[str, Policy]]]:
+def policies(trained: Warehouse) -> tuple[Warehouse, Run, dict[str, Policy]]:
     """One run staged under several policies at once, k = 10, both of users and items known."""
     wanted = {
         "all": Policy(),
@@ -69,7 +68,7 @@ def policies(trained: Warehouse) -> Iterator[tuple[Warehouse, Run, dict[str, Pol
     build_candidate_bank(trained, run, "xor", list(wanted.values()))
     build_link_states(trained, run, "xor")
     score_candidates(trained, run, list(wanted.values()))
-    yield trained, run, wanted
+    return trained, run, wanted
 
 
 def test_every_user_has_k_items_in_order(published: tuple[Warehouse, Run]) -> None:
@@ -223,7 +222,7 @@ def test_a_corrupt_staged_row_fails_the_certificate_and_keeps_the_last_lists(tra
         CertificateFailed, match=r"certified users fail.*a score is off by.*nothing was published"
     ):
         verify_night(trained, bad)
-    with pytest.raises(MissingTable, match="verify_night has not finished; run jobs/verify_night.py"):
+    with pytest.raises(MissingTable, match=r"verify_night has not finished; run jobs/verify_night.py"):
         publish_recommendations(trained, bad)
     assert lists_of(trained, ds) == expected
 
@@ -232,14 +231,14 @@ def test_a_bank_of_another_model_is_refused(trained: Warehouse) -> None:
     run = Run(shop.NIGHT, "mixed")
     build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "xor")
-    with pytest.raises(BundleError, match="candidate bank is of model .* link states are of"):
+    with pytest.raises(BundleError, match=r"candidate bank is of model .* link states are of"):
         score_candidates(trained, run, [Policy()])
 
 
 def test_steps_out_of_order_say_what_is_missing(trained: Warehouse) -> None:
     run = Run(shop.NIGHT, "hasty")
     with pytest.raises(
-        MissingTable, match="build_candidate_bank has not finished; run jobs/build_candidate_bank.py"
+        MissingTable, match=r"build_candidate_bank has not finished; run jobs/build_candidate_bank.py"
     ):
         score_candidates(trained, run, [Policy()])
     with pytest.raises(StaleRun, match="holds no lease"):
@@ -247,7 +246,7 @@ def test_steps_out_of_order_say_what_is_missing(trained: Warehouse) -> None:
 
 
 def test_an_eligibility_expression_must_fit_the_items(trained: Warehouse) -> None:
-    with pytest.raises(SettingsError, match="does not fit the item columns .*colour"):
+    with pytest.raises(SettingsError, match=r"does not fit the item columns .*colour"):
         build_candidate_bank(trained, Run(shop.NIGHT, "colour"), "mha", [Policy(eligible="colour = 'red'")])
 
 
@@ -260,5 +259,5 @@ def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_p
     other = Warehouse(trained.spark, trained.settings.model_copy(update={"bundles": str(tmp_path)}))
     with pytest.raises(BundleError, match=r"model.safetensors: SHA-256 is"):
         build_link_states(other, Run(shop.NIGHT, "damaged"), "mha")
-    with pytest.raises(BundleError, match="no bundle at .*train_model"):
+    with pytest.raises(BundleError, match=r"no bundle at .*train_model"):
         build_link_states(other, Run(shop.NIGHT, "absent"), "xor")

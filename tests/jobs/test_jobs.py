@@ -1,0 +1,85 @@
+"""The jobs as processes: exit codes, one-line errors, and a SIGKILL in the middle of scoring."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from deltalake import DeltaTable
+
+from pipelines.leases import acquire_lease
+from pipelines.night import STEPS
+from pipelines.tables import Warehouse
+from tests import shop
+from tests.pipelines.test_night import full_night, lists_of
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def start(job: str, *options: str) -> subprocess.Popen[str]:
+    """A job in a process group of its own, JVM and Python workers included."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable},
+    )  # fmt: skip
+
+
+def test_mistakes_end_with_one_line_and_exit_1(tmp_path: Path) -> None:
+    job = start("score_candidates", "--config", str(tmp_path / "none.yaml"), "--ds", shop.NIGHT)
+    out, error = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert out == ""
+    assert (
+        error.strip() == f"error: no settings file at {tmp_path / 'none.yaml'}; see conf/local.yaml for one"
+    )
+
+
+def test_the_command_line_is_checked(tmp_path: Path) -> None:
+    job = start("score_candidates", "--config", "x", "--ds", "yesterday")
+    _, error = job.communicate(timeout=60)
+    assert job.returncode == 2
+    assert "'yesterday' is not a date like 2017-12-04" in error
+
+
+def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: Warehouse) -> None:
+    ds = "2024-05-05"
+    full_night(trained, "before", ds)
+    expected = lists_of(trained, ds)
+    run = acquire_lease(trained, ds, "killed")
+    for name in ("build_candidate_bank", "build_link_states"):
+        STEPS[name](trained, run)
+    config = str(Path(trained.settings.drops).parent / "settings.yaml")
+    options = ("--config", config, "--ds", ds, "--run-key", "killed")
+    job = start("score_candidates", *options)
+    staged = wait_for_first_commit(trained, run.run_id, job)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait(timeout=60)
+    assert 0 < staged < shop.USERS  # it died halfway
+    assert lists_of(trained, ds) == expected  # readers saw nothing of it
+    retry = start("score_candidates", *options)
+    out, error = retry.communicate(timeout=300)
+    assert retry.returncode == 0, error[-2000:]
+    assert '"commits_reused": 1' in out  # what was staged is not scored again
+    for name in ("verify_night", "publish_recommendations"):
+        STEPS[name](trained, run)
+    assert lists_of(trained, ds) == expected  # the same night, the same lists to the bit
+    table = DeltaTable(trained.path("recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
+    assert set(table["run_id"].to_pylist()) == {run.run_id}
+
+
+def wait_for_first_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str]) -> int:
+    """Users staged when the first commit of the run appears, seen within a fraction of a second."""
+    deadline = time.monotonic() + 240
+    before = DeltaTable(warehouse.path("staging")).version()
+    while time.monotonic() < deadline:
+        assert job.poll() is None, job.communicate()[1][-2000:]
+        if DeltaTable(warehouse.path("staging")).version() > before:
+            table = DeltaTable(warehouse.path("staging")).to_pyarrow_table(filters=[("run_id", "=", run_id)])
+            return table.num_rows
+        time.sleep(0.02)
+    raise AssertionError("no commit within 240 s")
