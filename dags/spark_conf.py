@@ -4,6 +4,7 @@ Environment, read when Airflow parses the DAG:
 
     LIME_HOME     folder of the jobs and the settings (default: the parent of this folder)
     LIME_CONFIG   settings file (default: $LIME_HOME/conf/local.yaml)
+    LIME_APPLICATIONS   3 (default): prepare, score and publish apart; 1: all in one Spark application
     LIME_JARS     folder of the Delta jars (default: $LIME_HOME/.jars); empty: the cluster has them
 """
 
@@ -18,6 +19,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 
 HOME = Path(os.environ.get("LIME_HOME", Path(__file__).resolve().parent.parent))
 CONFIG = os.environ.get("LIME_CONFIG", str(HOME / "conf" / "local.yaml"))
+APPLICATIONS = int(os.environ.get("LIME_APPLICATIONS", "3"))
 JARS = os.environ.get("LIME_JARS", str(HOME / ".jars"))
 
 # The night a run is for: given as a parameter, never taken from the wall clock. A run without one is for

@@ -38,6 +38,8 @@ def environment() -> dict[str, str]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
         "AIRFLOW_CONN_SPARK_DEFAULT": "spark://local%5B*%5D",
+        # Two cores: three session starts a night would outweigh the work.
+        "LIME_APPLICATIONS": "1",
         # Short sessions on few cores: no time for the second compiler to pay off.
         "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "SPARK_SUBMIT_OPTS": "-Xmx3g",

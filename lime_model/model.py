@@ -136,17 +136,12 @@ class LimeModel(nn.Module):
 
     def base_scores(self, state: UserState, items: Tensor) -> Tensor:
         """Links and dot `[B, C]` for T `[C, D]`: the score without memory and bias."""
-        batch, count = state.user.shape[0], items.shape[0]
         attended = self.links.weights(items) @ state.links  # o [B, C, D]
-        wide = torch.cat(
-            [
-                attended,
-                items.expand(batch, -1, -1),
-                state.user.unsqueeze(1).expand(-1, count, -1),
-            ],
-            -1,
-        )  # [B, C, 2D + X]
-        shallow: Tensor = self.head_out(F.relu(self.head(wide))).squeeze(-1)
+        blocks = [self.config.width, self.config.width, self.config.user_width]
+        of_links, of_item, of_user = self.head.weight.split(blocks, 1)  # W over [o ; T_c ; x_u]
+        hidden = attended @ of_links.T + (items @ of_item.T + self.head.bias)  # [B, C, F]
+        hidden = F.relu(hidden + (state.user @ of_user.T).unsqueeze(1))
+        shallow: Tensor = self.head_out(hidden).squeeze(-1)
         return shallow + self.dot_vector(state) @ self.dot_item(items).T
 
     def item_bias(self, recent_count: Tensor) -> Tensor:

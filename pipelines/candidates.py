@@ -54,6 +54,7 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
             "model_version": bundle.version,
             "versions": {"events": events_version, "candidate_bank": bank, "item_bias": bias},
             "candidates": counts[0],
+            "eligible_where": [policy.eligible for policy in policies],
             "eligible": {p.name: counts[1 + i] or 0 for i, p in enumerate(policies)},
         }
 

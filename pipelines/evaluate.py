@@ -6,6 +6,7 @@ night, so nothing can be published, and puts popularity and personal frequency b
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.metrics import mean_and_error, ndcg_at_k, recall_at_k
+from pipelines.bundles import bundle_uri, stored_version
 from pipelines.candidates import build_candidate_bank
 from pipelines.columns import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.events import read_events
@@ -51,6 +53,7 @@ def evaluate_models(
     rows = []
     for model in models:
         run = Run(night, f"evaluate-{key}-{model}")
+        reuse_built(warehouse, run, model)
         build_candidate_bank(warehouse, run, model, warehouse.settings.evaluate_policies)
         build_link_states(warehouse, run, model)
         score_candidates(warehouse, run, warehouse.settings.evaluate_policies)
@@ -68,6 +71,26 @@ def evaluate_models(
     manifest = {"night": night, "horizon_days": horizon_days, "min_events": min_events, "k": k, "rows": rows}
     record(warehouse, f"{night}.evaluate-{key}", night, "evaluate_model", manifest)
     return manifest
+
+
+def reuse_built(warehouse: Warehouse, run: Run, model: str) -> None:
+    """Adopt link states (and a bank with these policies) that another run of the night has built.
+
+    They depend on bundle, night and log alone, so the same versions of those mean the same rows.
+    """
+    version, events = (
+        stored_version(warehouse.spark, bundle_uri(warehouse, model)),
+        warehouse.version("events"),
+    )
+    wanted = [policy.eligible for policy in warehouse.settings.evaluate_policies]
+    rows = warehouse.read("runs").where(
+        (F.col(DS) == F.lit(run.ds).cast("date")) & F.col("job").startswith("build_")
+    )
+    for job, text in _rows(rows.select("job", "manifest")):
+        manifest = json.loads(text)
+        same = manifest["model_version"] == version and manifest["versions"]["events"] == events
+        if same and (job == "build_link_states" or manifest["eligible_where"] == wanted):
+            record(warehouse, run.run_id, run.ds, job, manifest)
 
 
 def read_truth(warehouse: Warehouse, night: str, horizon_days: int, min_events: int) -> Truth:

@@ -55,7 +55,7 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
     checked = None
     try:
         drop = read_drop(warehouse.spark, settings, "events", days, wanted_events(settings))
-        checked = mark_clashes(warehouse, check_events(drop.rows, settings), days)
+        checked = mark_clashes(warehouse, check_events(drop.rows, settings), days).persist()
         counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
         rejected = {reason: count for reason, count in counts.items() if reason}
         bad = checked.where(F.col(REASON).isNotNull()) if rejected else None
@@ -147,7 +147,7 @@ def mark_clashes(warehouse: Warehouse, checked: DataFrame, days: Sequence[str]) 
     same = [F.col(name) == F.col(f"_{name}") for name in EVENT_KEY]
     duplicate = F.when(F.col(f"_{USER_ID}").isNotNull(), F.lit("duplicate_key"))
     marked = checked.join(keys, same, "left").withColumn(REASON, F.coalesce(REASON, duplicate))
-    return marked.select(*checked.columns).persist()  # several actions follow; the caller lets go
+    return marked.select(*checked.columns)
 
 
 def _commit(warehouse: Warehouse, good: DataFrame, count: int, days: Sequence[str]) -> Manifest:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.columns import RUN_ID
@@ -49,14 +50,19 @@ def once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest])
     started = time.monotonic()
     manifest = work()
     manifest["seconds"] = round(time.monotonic() - started, 3)
-    record(warehouse, run.run_id, run.ds, job, manifest)
+    warehouse.append("runs", _row(warehouse, run.run_id, run.ds, job, manifest))
     return manifest
 
 
 def record(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> None:
     """Write or rewrite one row of `runs`."""
-    row = warehouse.spark.createDataFrame(
-        [(run_id, ds, job, float(manifest.get("seconds", 0.0)), json.dumps(manifest, default=str))],
+    where = f"run_id = '{run_id}' AND job = '{job}'"
+    warehouse.replace("runs", _row(warehouse, run_id, ds, job, manifest), where)
+
+
+def _row(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> DataFrame:
+    text = json.dumps(manifest, default=str)
+    return warehouse.spark.createDataFrame(
+        [(run_id, ds, job, float(manifest.get("seconds", 0.0)), text)],
         "run_id string, ds string, job string, seconds double, manifest string",
     )
-    warehouse.replace("runs", row, f"run_id = '{run_id}' AND job = '{job}'")

@@ -129,6 +129,9 @@ def settings(root: Path, **night: Any) -> dict[str, Any]:
             "conf": {
                 "spark.python.daemon.module": "pipelines.worker_daemon",
                 "spark.ui.enabled": "false",
+                "spark.sql.codegen.wholeStage": "false",
+                "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+                "spark.sql.adaptive.enabled": "false",
                 "spark.ui.showConsoleProgress": "false",
                 "spark.driver.host": "127.0.0.1",
                 "spark.driver.memory": "2g",

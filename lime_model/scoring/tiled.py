@@ -21,6 +21,7 @@ Letters: U users of a block, T candidates of a tile, C all candidates, L, F, E a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,9 @@ class Tiled:
     ) -> list[Ints]:
         """Rows that may reach the K best of each user: a superset of them."""
         slack = 2.0 * error_bound(weights, users, candidates)
-        bank = tuple(torch.from_numpy(x).to(self.device) for x in candidates)
+        with warnings.catch_warnings():  # the bank is mapped read-only, and nothing here writes to it
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            bank = tuple(torch.from_numpy(x).to(self.device) for x in candidates)
         out = torch.tensor(weights.out, dtype=torch.float32, device=self.device)
         kept: list[Ints] = []
         with torch.inference_mode():
