@@ -1,6 +1,6 @@
 """The steps of a night by name, each one pipeline call on (warehouse, run).
 
-Steps that share a Spark application spare a session start (10 to 20 seconds on a small
+Steps that share a Spark application spare a session start (many seconds on a small
 machine); apart, each can have its own resources. The result is the same.
 """
 
