@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 Variant = Literal["lime-mha", "lime-xor"]
 
+DAY_US = 86_400_000_000  # microseconds of a day
 MEMORY_FEATURES = 6  # see lime_model/memory.py for the six
 
 

@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lime_model.config import ModelConfig, Vocabulary
+from lime_model.config import DAY_US, ModelConfig, Vocabulary
 from lime_model.examples import EventLog
 from lime_model.features import Catalogue, build_vocabulary, encode_columns
 from lime_model.training import TrainingData
 
-DAY_US = 86_400_000_000
 MIN_VALUE_COUNT = 3  # rows that a category value needs for an embedding of its own
 
 

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
 from lime_model.certificate import Certifier, RawHistory
+from lime_model.config import DAY_US
 from lime_model.encoding import ItemEncoder
 from lime_model.errors import LimeError
 from lime_model.features import encode_columns
@@ -33,7 +34,6 @@ from pipelines.tables import Warehouse
 
 TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors against float64 throughout
 BATCH = 8  # users certified at once
-DAY_US = 86_400_000_000
 
 
 class CertificateFailed(LimeError):

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import torch
 
 from lime_model.bundle import worker_bundle
+from lime_model.config import DAY_US
 from lime_model.features import encode_columns
 from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
 from lime_model.states import PIECE, HistoryReader, encode_state, worker_states
@@ -31,7 +32,6 @@ SCHEMA = (
     "last_ts array<timestamp>, features binary"
 )
 FLUSH = 128  # users of one output batch
-DAY_US = 86_400_000_000
 
 
 def reduce_states(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa.RecordBatch]:

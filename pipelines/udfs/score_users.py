@@ -12,14 +12,13 @@ import pyarrow as pa
 import torch
 
 from lime_model.bundle import worker_bundle
-from lime_model.config import MEMORY_FEATURES
+from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.scoring.backends import make_filter
 from lime_model.scoring.bank import open_bank
 from lime_model.scoring.canonical import Weights
 from lime_model.scoring.topk import Memory, Query, TopK, score_top_k
 from lime_model.states import decode_state
 
-DAY_US = 86_400_000_000
 SCHEMA = (
     "user_id {user}, bucket int, candidates array<struct<item_id: {item}, score: float>>, "
     "shortfall int, pairs long"
