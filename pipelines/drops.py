@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException as SparkException
@@ -22,7 +22,8 @@ from pyspark.sql.types import StringType, StructField, StructType
 from lime_model.errors import LimeError
 from pipelines.columns import DROP_DS
 from pipelines.settings import Settings
-from pipelines.tables import parse_schema
+from pipelines.storage import list_names, path_exists
+from pipelines.tables import local_rows, parse_schema
 
 CORRUPT = "_corrupt_record"
 REASON, RAW, FILE = "reason", "row", "file"
@@ -103,18 +104,8 @@ def drop_path(settings: Settings, source: str, day: str) -> str:
 
 def drop_days(spark: SparkSession, settings: Settings, source: str) -> list[str]:
     """Days that have a folder, ascending."""
-    root = f"{settings.drops.rstrip('/')}/{source}"
-    if not path_exists(spark, root):
-        return []
-    path, fs = hadoop_path(spark, root)
-    names = [status.getPath().getName() for status in fs.listStatus(path)]
-    return sorted(name[3:] for name in names if name.startswith("ds="))
-
-
-def path_exists(spark: SparkSession, uri: str) -> bool:
-    """Whether a Hadoop path is there."""
-    path, fs = hadoop_path(spark, uri)
-    return bool(fs.exists(path))
+    names = list_names(spark, f"{settings.drops.rstrip('/')}/{source}")
+    return [name[3:] for name in names if name.startswith("ds=")]
 
 
 def explain_read_errors(error: Py4JJavaError | SparkException, source: str) -> DropError:
@@ -231,16 +222,8 @@ def _quote(name: str) -> str:
 def _empty(spark: SparkSession, wanted: Mapping[str, Wanted]) -> DataFrame:
     fields = [f"{name} {column.type}" for name, column in wanted.items()]
     extra = [f"{REASON} string", f"{RAW} string", f"{FILE} string", f"{DROP_DS} date"]
-    return spark.createDataFrame([], parse_schema(", ".join(fields + extra)))
+    return local_rows(spark, [], parse_schema(", ".join(fields + extra)))
 
 
 def _has_files(spark: SparkSession, uri: str) -> bool:
-    path, fs = hadoop_path(spark, uri)
-    names = (status.getPath().getName() for status in fs.listStatus(path))
-    return any(not name.startswith(("_", ".")) for name in names)
-
-
-def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:  # py4j has no types
-    """A Hadoop path and its file system, as JVM objects."""
-    path = spark._jvm.org.apache.hadoop.fs.Path(uri)  # type: ignore[union-attr]
-    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
+    return any(not name.startswith(("_", ".")) for name in list_names(spark, uri))

@@ -8,15 +8,15 @@ same run finds its epoch again. No clock is involved.
 
 from __future__ import annotations
 
+import datetime as dt
 import socket
 from dataclasses import dataclass
 
 from delta.exceptions import DeltaConcurrentModificationException
-from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from pipelines.columns import DS
-from pipelines.tables import Warehouse
+from pipelines.tables import Warehouse, local_rows
 
 
 class StaleRun(LimeError):
@@ -71,15 +71,14 @@ def check_lease(warehouse: Warehouse, run: Run) -> Run:
 
 
 def _epochs(warehouse: Warehouse, ds: str) -> dict[int, str]:
-    rows = warehouse.read("leases").where(F.col(DS) == F.lit(ds).cast("date"))
-    return {row["epoch"]: row["run_key"] for row in rows.select("epoch", "run_key").collect()}
+    rows = warehouse.small("leases")
+    return {row["epoch"]: row["run_key"] for row in rows if str(row[DS]) == ds}
 
 
 def _take(warehouse: Warehouse, ds: str, key: str, epoch: int) -> None:
-    row = warehouse.spark.createDataFrame(
-        [(ds, epoch, key, socket.gethostname())], "ds string, epoch long, run_key string, holder string"
-    )
+    row = {DS: dt.date.fromisoformat(ds), "epoch": epoch, "run_key": key, "holder": socket.gethostname()}
+    rows = local_rows(warehouse.spark, [row], warehouse.schema("leases"))
     try:
-        warehouse.append("leases", row, txn=(f"lease-{ds}", epoch))
+        warehouse.append("leases", rows, txn=(f"lease-{ds}", epoch))
     except DeltaConcurrentModificationException:
         return  # the other writer's epoch is read on the next look

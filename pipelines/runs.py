@@ -5,6 +5,7 @@ A job that finds its own row has been done before and changes nothing.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 from collections.abc import Callable
@@ -13,18 +14,27 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.columns import RUN_ID
+from pipelines.columns import DS, RUN_ID
 from pipelines.leases import Run
-from pipelines.tables import MissingTable, Warehouse
+from pipelines.tables import Known, MissingTable, Warehouse, local_rows
 
 Manifest = dict[str, Any]
 
 
 def find_manifest(warehouse: Warehouse, run_id: str, job: str) -> Manifest | None:
-    """The manifest of a finished job, or None."""
-    rows = warehouse.read("runs").where((F.col(RUN_ID) == run_id) & (F.col("job") == job))
-    found = rows.select("manifest").collect()
-    return json.loads(found[0][0]) if found else None
+    """The manifest of a finished job, or None.
+
+    What this process has seen stands, as a finished job's manifest never changes; what it has
+    not seen is looked for again when `runs` has a commit that this process did not write.
+    """
+    version = warehouse.newest("runs")
+    known = warehouse.manifests.get(run_id)
+    if known is None or (job not in known.jobs and known.version != version):
+        rows = warehouse.read("runs").where(F.col(RUN_ID) == run_id).select("job", "manifest").collect()
+        known = Known(version, {row["job"]: json.loads(row["manifest"]) for row in rows})
+        warehouse.manifests[run_id] = known
+    found: Manifest | None = known.jobs.get(job)
+    return found
 
 
 def need_manifest(warehouse: Warehouse, run: Run, job: str) -> Manifest:
@@ -50,19 +60,36 @@ def once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest])
     started = time.monotonic()
     manifest = work()
     manifest["seconds"] = round(time.monotonic() - started, 3)
-    warehouse.append("runs", _row(warehouse, run.run_id, run.ds, job, manifest))
+    _write(warehouse, run.run_id, run.ds, job, manifest)
     return manifest
 
 
 def record(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> None:
     """Write or rewrite one row of `runs`."""
-    where = f"run_id = '{run_id}' AND job = '{job}'"
-    warehouse.replace("runs", _row(warehouse, run_id, ds, job, manifest), where)
+    found = find_manifest(warehouse, run_id, job)
+    if found != manifest:
+        where = f"run_id = '{run_id}' AND job = '{job}'" if found else ""
+        _write(warehouse, run_id, ds, job, manifest, where)
+
+
+def _write(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest, where: str = "") -> None:
+    row = _row(warehouse, run_id, ds, job, manifest)
+    if where:
+        warehouse.replace("runs", row, where)
+    else:  # cheaper than replacing a slice that is not there
+        warehouse.append("runs", row)
+    known = warehouse.manifests[run_id]
+    known.jobs[job] = json.loads(json.dumps(manifest, default=str))
+    if warehouse.newest("runs") == known.version + 1:  # ours, and nobody else's
+        known.version += 1
 
 
 def _row(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> DataFrame:
-    text = json.dumps(manifest, default=str)
-    return warehouse.spark.createDataFrame(
-        [(run_id, ds, job, float(manifest.get("seconds", 0.0)), text)],
-        "run_id string, ds string, job string, seconds double, manifest string",
-    )
+    row = {
+        RUN_ID: run_id,
+        DS: dt.date.fromisoformat(ds),
+        "job": job,
+        "seconds": float(manifest.get("seconds", 0.0)),
+        "manifest": json.dumps(manifest, default=str),
+    }
+    return local_rows(warehouse.spark, [row], warehouse.schema("runs"))

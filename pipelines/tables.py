@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import pyarrow as pa
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from lime_model.errors import LimeError
 from pipelines.columns import PARTITIONS, SCHEMAS
 from pipelines.settings import Settings
+from pipelines.storage import list_names, read_text
 
+COMMIT = re.compile(r"(\d{20})\.json")
 SQL_TYPES = {"long": "bigint", "string": "string"}
 
 
@@ -28,6 +35,19 @@ def parse_schema(ddl: str) -> StructType:
     return schema
 
 
+def local_rows(spark: SparkSession, rows: list[dict[str, Any]], schema: StructType) -> DataFrame:
+    """A few rows of the driver's as a frame, by Arrow: plain Python rows would start a Python worker."""
+    return spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema, timezone="UTC")), schema)
+
+
+@dataclass
+class Known:
+    """Manifests of one run by job, as of a version of `runs`; see `runs.py`."""
+
+    version: int
+    jobs: dict[str, dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Warehouse:
     """All tables of one warehouse.
@@ -38,6 +58,9 @@ class Warehouse:
 
     spark: SparkSession
     settings: Settings
+    # What this process has read of small bookkeeping tables; see `small` and `runs.py`.
+    _small: dict[str, tuple[int, list[Row]]] = field(default_factory=dict, init=False, repr=False)
+    manifests: dict[str, Known] = field(default_factory=dict, init=False, repr=False)
 
     def path(self, name: str) -> str:
         """Where a table lives."""
@@ -51,7 +74,7 @@ class Warehouse:
 
     def exists(self, name: str) -> bool:
         """Whether the table has been written."""
-        return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
+        return self.newest(name) >= 0
 
     def version(self, name: str) -> int:
         """Newest version now; only for pinning it in a manifest.
@@ -59,9 +82,14 @@ class Warehouse:
         Raises:
             MissingTable: nothing was written yet.
         """
-        if not self.exists(name):
+        newest = self.newest(name)
+        if newest < 0:
             raise MissingTable(f"no table {name} at {self.path(name)}; run the job that builds it first")
-        return int(self.delta(name).history(1).select("version").collect()[0][0])
+        return newest
+
+    def newest(self, name: str) -> int:
+        """Newest version now, -1 when nothing was written yet."""
+        return max(self._commits(name), default=-1)
 
     def delta(self, name: str) -> DeltaTable:
         """The Delta handle."""
@@ -70,11 +98,20 @@ class Warehouse:
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """The rows at `version`; without one, the newest, or no rows when the table is not there yet."""
         if version is None and not self.exists(name):
-            return self.spark.createDataFrame([], self.schema(name))
+            return local_rows(self.spark, [], self.schema(name))
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
         return reader.load(self.path(name))
+
+    def small(self, name: str) -> list[Row]:
+        """All rows of a small table as of now, read again only when it has a new version."""
+        newest = self.newest(name)
+        if newest < 0:
+            return []
+        if self._small.get(name, (-1, []))[0] != newest:
+            self._small[name] = (newest, self.read(name, newest).collect())
+        return self._small[name][1]
 
     def replace(
         self,
@@ -117,8 +154,21 @@ class Warehouse:
         """Columns in schema order with schema types: the contract of every table."""
         return rows.select(*(F.col(f.name).cast(f.dataType).alias(f.name) for f in self.schema(name)))
 
+    def _commits(self, name: str) -> list[int]:
+        """Versions whose commit file is there, ascending.
+
+        Read off the names in `_delta_log` (Delta protocol, "Delta Log Entries"): a listing, where
+        `DESCRIBE HISTORY` is a Spark job.
+        """
+        names = list_names(self.spark, f"{self.path(name)}/_delta_log")
+        return [int(found[1]) for found in map(COMMIT.fullmatch, names) if found]
+
     def _committed(self, name: str, tag: str) -> int:
         """Version of the commit that carries `tag`; the newest when Delta saw nothing to commit."""
-        recent = self.delta(name).history(50).select("version", "userMetadata").collect()
-        mine = [row["version"] for row in recent if row["userMetadata"] == tag]
-        return int(max(mine, default=recent[0]["version"]))
+        commits = self._commits(name)
+        for version in reversed(commits[-50:]):
+            text = read_text(self.spark, f"{self.path(name)}/_delta_log/{version:020d}.json")
+            actions = [json.loads(line) for line in text.splitlines() if '"commitInfo"' in line]
+            if any(action.get("commitInfo", {}).get("userMetadata") == tag for action in actions):
+                return version
+        return commits[-1]

@@ -1,0 +1,37 @@
+"""Hadoop paths: whatever storage Spark can reach (file:, hdfs:, s3a:, abfs:), by its own client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+
+def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:  # py4j has no types
+    """A Hadoop path and its file system, as JVM objects."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(uri)  # type: ignore[union-attr]
+    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
+
+
+def path_exists(spark: SparkSession, uri: str) -> bool:
+    """Whether a Hadoop path is there."""
+    path, fs = hadoop_path(spark, uri)
+    return bool(fs.exists(path))
+
+
+def list_names(spark: SparkSession, uri: str) -> list[str]:
+    """Names in a folder, ascending; none when the folder is not there."""
+    path, fs = hadoop_path(spark, uri)
+    if not fs.exists(path):
+        return []
+    return sorted(status.getPath().getName() for status in fs.listStatus(path))
+
+
+def read_text(spark: SparkSession, uri: str) -> str:
+    """A small text file, whole."""
+    path, fs = hadoop_path(spark, uri)
+    stream = fs.open(path)
+    try:
+        return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]
+    finally:
+        stream.close()
