@@ -20,7 +20,7 @@ from pipelines.drops import FILE, RAW, REASON, DropError, Wanted, explain_read_e
 from pipelines.events import quarantine, refuse_bad_share
 from pipelines.runs import Manifest
 from pipelines.settings import EntityDrop
-from pipelines.tables import SQL_TYPES, Warehouse, parse_schema
+from pipelines.tables import SQL_TYPES, Warehouse, local_rows, parse_schema
 
 Entity = Literal["items", "users"]
 KEYS: dict[str, str] = {"items": ITEM_ID, "users": USER_ID}
@@ -34,11 +34,10 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
     """
     drop, key = _drop(warehouse, name), KEYS[name]
     wanted = _wanted(warehouse, name)
-    read = read_drop(warehouse.spark, warehouse.settings, name, days, wanted)  # raises what it explains
-    once = Window.partitionBy(DROP_DS, key).orderBy(F.col(REASON).isNotNull(), FILE, RAW)
-    duplicate = F.when(F.row_number().over(once) > 1, F.lit("duplicate_key"))
-    checked = read.rows.withColumn(REASON, F.coalesce(REASON, duplicate)).persist()
+    checked = None
     try:
+        read = read_drop(warehouse.spark, warehouse.settings, name, days, wanted)
+        checked = _check(read.rows, key).persist()
         counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
         bad = checked.where(F.col(REASON).isNotNull()) if set(counts) - {None} else None
         quarantine(warehouse, name, days, bad)
@@ -52,7 +51,8 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
     except (Py4JJavaError, PySparkException) as error:
         raise explain_read_errors(error, name) from error
     finally:
-        checked.unpersist()
+        if checked is not None:
+            checked.unpersist()
     rejected = {reason: count for reason, count in counts.items() if reason}
     return {
         "rows": counts.get(None, 0),
@@ -60,6 +60,13 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
         "extra_columns": read.extra,
         "changed": changed,
     }
+
+
+def _check(rows: DataFrame, key: str) -> DataFrame:
+    """Adds the reason that needs more than one row; a good row wins over a bad one of its key."""
+    once = Window.partitionBy(DROP_DS, key).orderBy(F.col(REASON).isNotNull(), FILE, RAW)
+    duplicate = F.when(F.row_number().over(once) > 1, F.lit("duplicate_key"))
+    return rows.withColumn(REASON, F.coalesce(REASON, duplicate))
 
 
 def fold_versions(
@@ -160,4 +167,4 @@ def _wanted(warehouse: Warehouse, name: Entity) -> dict[str, Wanted]:
 def _none(warehouse: Warehouse, name: Entity) -> DataFrame:
     fields = [f"{column} {wanted.type}" for column, wanted in _wanted(warehouse, name).items()]
     ddl = ", ".join([*fields, f"{VALID_FROM} date", f"{VALID_TO} date"])
-    return warehouse.spark.createDataFrame([], parse_schema(ddl))
+    return local_rows(warehouse.spark, [], parse_schema(ddl))
