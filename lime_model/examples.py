@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_model.memory import compute_memory_features
+from lime_model.memory import count_pairs, pair_features
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -70,18 +70,9 @@ class Batch:
 
 def history_pairs(item: Ints, days: Floats, now: float, decay_days: tuple[float, float]) -> Pairs:
     """Memory features of every distinct item in one time-ordered history that ends at `now`."""
-    unique, inverse, count = np.unique(item, return_inverse=True, return_counts=True)
-    first, last = np.empty(len(unique)), np.empty(len(unique))
-    last[inverse] = days  # time order: the last write wins
-    first[inverse[::-1]] = days[::-1]
-    decays = [
-        np.bincount(inverse, weights=np.exp((days - now) / window), minlength=len(unique))
-        for window in decay_days
-    ]
-    features = compute_memory_features(
-        count.astype(np.float64), now - last, last - first, np.stack(decays, 1)
-    )
-    return Pairs(unique, features, inverse)
+    pairs = count_pairs(item, days, decay_days)
+    inverse = np.searchsorted(pairs.items, item)
+    return Pairs(pairs.items.astype(np.int64), pair_features(pairs, now, decay_days), inverse)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""Training: deterministic by seed, learns what is there to learn, never looks past its cut."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lime_model.config import ModelConfig, TrainConfig
+from lime_model.examples import EventLog, ExampleBuilder
+from lime_model.features import Catalogue
+from lime_model.model import LimeModel
+from lime_model.recipe import MODULES, recipe_digest
+from lime_model.training import Trainer, TrainingData, _cross_entropy, start_from_svd
+
+USERS, ITEMS, BASKETS = 24, 12, 30
+SHORT = TrainConfig(
+    steps=40,
+    link_steps=6,
+    batch=16,
+    link_batch=8,
+    candidates=8,
+    horizon_days=10,
+    first_cut_days=60,
+    min_events=5,
+    max_events=32,
+    learning_rate=1e-2,
+)
+
+
+def two_tribes() -> TrainingData:
+    """Even users take items 1-6, odd ones 7-12: two an event day, every fifth day."""
+    rng = np.random.default_rng(3)
+    item, days = [], []
+    for user in range(USERS):
+        for basket in range(BASKETS):
+            picks = 1 + rng.choice(6, 2, replace=False) + 6 * (user % 2)
+            item += picks.tolist()
+            days += [-150.0 + 5 * basket] * 2
+    size = 2 * BASKETS
+    log = EventLog(
+        np.arange(USERS + 1) * size,
+        np.asarray(item, np.int64),
+        np.ones(USERS * size, np.int64),
+        np.asarray(days),
+        np.asarray(days),
+    )
+    ids = [f"{i:02d}" for i in range(ITEMS)]
+    catalogue = Catalogue.build(ids, np.ones((ITEMS, 1), np.int64), np.ones(ITEMS, np.bool_))
+    return TrainingData(log, catalogue, np.zeros((USERS, 0), np.int64))
+
+
+def train(variant: str, seed: int = 1, **changes: object) -> tuple[LimeModel, list[dict[str, float]]]:
+    data = two_tribes()
+    config = ModelConfig(
+        variant=variant, links=3, width=8, hidden=4, dot=8, heads=2, user_width=2, xor_blocks=1
+    )  # type: ignore[arg-type]
+    torch.manual_seed(seed)
+    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    start_from_svd(model, data, seed)
+    curve = Trainer(model, data, dataclasses.replace(SHORT, seed=seed, **changes)).fit()  # type: ignore[arg-type]
+    return model, curve
+
+
+@pytest.mark.parametrize("variant", ["lime-mha", "lime-xor"])
+def test_same_seed_same_model(variant: str) -> None:
+    (first, curve), (second, again) = train(variant), train(variant)
+    assert curve == again
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+    assert train(variant, seed=2)[1] != curve
+
+
+def test_the_loss_falls_below_guessing_over_all_items() -> None:
+    _, curve = train("lime-mha")
+    assert curve[-1]["loss"] < np.log(ITEMS / 2) + 0.1 < np.log(ITEMS)  # knows the tribe
+
+
+def test_a_session_that_began_before_the_cut_is_no_target() -> None:
+    """Five events at days -9 to -5, and a session over the cut at -4: its later half is no target."""
+    days = np.array([-9.0, -8.0, -7.0, -6.0, -5.0, -4.5, -3.5, -3.0])
+    session = days.copy()
+    session[6] = -4.5  # belongs to the session of the event before
+    log = EventLog(np.array([0, 8]), np.array([1, 2, 1, 3, 1, 4, 5, 6]), np.ones(8, np.int64), days, session)
+    builder = ExampleBuilder(log, np.array([-4.0]), 10.0, 32, 0.0, (90.0, 21.0), (90.0,), 2)
+    batch = builder.build(np.array([0]), np.array([0]), np.random.default_rng(0))
+    assert batch.target_item.tolist() == [6]
+    assert set(batch.memory_item.tolist()) == {1, 2, 3, 4}
+    assert batch.days.max() == 0.0  # nothing after the cut is in the history
+
+
+def test_what_follows_the_cut_does_not_reach_the_history() -> None:
+    data = two_tribes()
+    later = data.log.days >= -30
+    changed = data.log._replace(item=np.where(later, ITEMS, data.log.item))
+    batches = []
+    for log in (data.log, changed):
+        builder = ExampleBuilder(log, np.array([-30.0]), 10.0, 64, 0.0, (90.0, 21.0), (90.0,), 2)
+        batches.append(builder.build(np.arange(4), np.zeros(4, np.int64), np.random.default_rng(0)))
+    for name in ("item", "days", "memory_item", "memory_features", "pool_weights"):
+        assert np.array_equal(getattr(batches[0], name), getattr(batches[1], name)), name
+    assert not np.array_equal(batches[0].target_item, batches[1].target_item)
+
+
+def test_a_loss_that_is_not_finite_stops_training() -> None:
+    data = two_tribes()
+    config = ModelConfig(links=3, width=8, hidden=4, dot=8, user_width=2)
+    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    with torch.no_grad():
+        model.dot_item.weight[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"loss is nan.*learning_rate"):
+        Trainer(model, data, SHORT).fit()
+
+
+def test_no_user_with_enough_events_is_an_error_with_a_remedy() -> None:
+    data = two_tribes()
+    config = ModelConfig(links=3, width=8, hidden=4, dot=8, user_width=2)
+    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    with pytest.raises(ValueError, match=r"no user has 1000 events.*min_events"):
+        Trainer(model, data, dataclasses.replace(SHORT, min_events=1000))
+
+
+def test_cross_entropy_by_hand() -> None:
+    """Two examples: ln 2 for one of two equal scores; a positive outside the sample (-1) is left out."""
+    scores = torch.zeros(3, 2)
+    loss = _cross_entropy(scores, np.array([0, 1, 2]), np.array([0, 1, -1]))
+    assert loss.item() == pytest.approx(np.log(2.0))
+
+
+def test_the_recipe_digest_covers_the_modules_that_training_imports() -> None:
+    assert {"training", "examples", "memory", "model", "svd_start"} <= set(MODULES)
+    assert len(recipe_digest()) == 16
