@@ -108,9 +108,9 @@ def describe(user: int, lists: pd.DataFrame, events: pd.DataFrame, names: dict[i
     return {
         "user": user,
         "events": len(mine),
-        "lately": [names.get(item, f"item {item}") for item in mine["item_id"].head(LATELY)],
+        "lately": [names.get(item, f"unlisted item {item}") for item in mine["item_id"].head(LATELY)],
         "top": [
-            {"name": names.get(item, f"item {item}"), "score": float(score), "again": item in seen}
+            {"name": names.get(item, f"unlisted item {item}"), "score": float(score), "again": item in seen}
             for item, score in zip(top["item_id"], top["score"], strict=True)
         ],
     }

@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
         "LIME_APPLICATIONS": "1",
         # Short sessions on few cores: no time for the second compiler to pay off.
         "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "SPARK_SUBMIT_OPTS": "-Xmx3g",
+        "SPARK_SUBMIT_OPTS": "-Xmx3g -Xmn1g",
     }
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from lime_model.errors import LimeError
 from pipelines.leases import acquire_lease
 from pipelines.runs import Manifest
-from pipelines.session import open_session
+from pipelines.session import open_session, start_workers
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
 
@@ -79,6 +79,8 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None]) -> 
         # Importing torch takes seconds, and so does a JVM: let them overlap.
         threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
         spark = open_session(settings, app)
+        # Likewise the workers' daemon, which loads torch before it forks: start it on one slot now.
+        threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
         try:
             work(Warehouse(spark, settings))
         finally:

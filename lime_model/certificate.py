@@ -22,7 +22,7 @@ from lime_model.model import History, UserState
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-CHUNK = 2048  # candidates at once; bounds the [B, C, 2D + X] buffer
+CHUNK = 512  # candidates at once; keeps the [B, C, D] buffer near the cores
 
 
 class Finding(NamedTuple):

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lime_model.config import ModelConfig
 from lime_model.links import LinkAttention, Links, finish_softmax, reduce_pools
@@ -139,8 +138,8 @@ class LimeModel(nn.Module):
         attended = self.links.weights(items) @ state.links  # o [B, C, D]
         blocks = [self.config.width, self.config.width, self.config.user_width]
         of_links, of_item, of_user = self.head.weight.split(blocks, 1)  # W over [o ; T_c ; x_u]
-        hidden = attended @ of_links.T + (items @ of_item.T + self.head.bias)  # [B, C, F]
-        hidden = F.relu(hidden + (state.user @ of_user.T).unsqueeze(1))
+        hidden = (attended @ of_links.T).add_(items @ of_item.T + self.head.bias)  # [B, C, F]
+        hidden = hidden.add_((state.user @ of_user.T).unsqueeze(1)).relu_()
         shallow: Tensor = self.head_out(hidden).squeeze(-1)
         return shallow + self.dot_vector(state) @ self.dot_item(items).T
 

@@ -14,7 +14,7 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from lime_model.bundle import Bundle, BundleError, bundle_version, load_bundle
-from pipelines.drops import hadoop_path, path_exists
+from pipelines.storage import hadoop_path, path_exists
 from pipelines.tables import Warehouse
 
 _SCRATCH: list[tempfile.TemporaryDirectory[str]] = []  # kept alive for the life of the process

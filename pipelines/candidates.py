@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
@@ -38,15 +38,11 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, model)
         events_version = warehouse.version("events")
-        corpus = read_corpus(warehouse, run.ds, events_version, policies).persist()
+        corpus = read_corpus(warehouse, run.ds, events_version, policies, bundle.config.bias_days).persist()
         rows = encode_corpus(corpus, bundle)
         where = f"{MODEL_VERSION} = '{bundle.version}'"
         bank = warehouse.replace("candidate_bank", rows, where)
-        bias = warehouse.replace(
-            "item_bias",
-            compute_item_bias(corpus, warehouse, run.ds, events_version, bundle),
-            f"{DS} = '{run.ds}'",
-        )
+        bias = warehouse.replace("item_bias", compute_item_bias(corpus, run.ds, bundle), f"{DS} = '{run.ds}'")
         counts = corpus.select(F.count("*"), *(F.sum(_bit(i)) for i in range(len(policies)))).collect()[0]
         corpus.unpersist()
         return {
@@ -62,13 +58,16 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
 
 
 def read_corpus(
-    warehouse: Warehouse, night: str, events_version: int, policies: Sequence[Policy]
+    warehouse: Warehouse, night: str, events_version: int, policies: Sequence[Policy], days: int
 ) -> DataFrame:
-    """`item_id`, `eligible` bits and the item columns; one row per item."""
+    """`item_id`, `recent_count` (events of the last `days`), `eligible` bits and the item columns."""
     if len(policies) > MAX_POLICIES:
         raise SettingsError(f"{len(policies)} policies; one bank holds the bits of {MAX_POLICIES}")
-    seen = read_events(warehouse, night, events_version).select(ITEM_ID).distinct()
+    recent = F.col(DS) >= F.date_sub(F.lit(night).cast("date"), days)
+    events = read_events(warehouse, night, events_version)
+    seen = events.groupBy(ITEM_ID).agg(F.count(F.when(recent, 1)).alias("recent_count"))
     corpus = read_entity(warehouse, "items", night).join(seen, ITEM_ID, "full_outer")
+    corpus = corpus.fillna(0, ["recent_count"])
     bits = F.lit(0).cast("long")
     for index, policy in enumerate(policies):
         bits = bits.bitwiseOR(F.when(F.expr(policy.eligible), F.lit(1 << index)).otherwise(0).cast("long"))
@@ -96,24 +95,17 @@ def encode_corpus(corpus: DataFrame, bundle: Bundle) -> DataFrame:
     return encoded.withColumn(MODEL_VERSION, F.lit(bundle.version))
 
 
-def compute_item_bias(
-    corpus: DataFrame, warehouse: Warehouse, night: str, events_version: int, bundle: Bundle
-) -> DataFrame:
+def compute_item_bias(corpus: DataFrame, night: str, bundle: Bundle) -> DataFrame:
     """β_c = weight × log1p(events of the item in the last `bias_days` before the night)."""
-    days = bundle.config.bias_days
-    weight = float(bundle.model.bias_weight.detach())
-    events = read_events(warehouse, night, events_version)
-    recent = events.where(F.col(DS) >= F.date_sub(F.lit(night).cast("date"), days))
-    counts = recent.groupBy(ITEM_ID).agg(F.count("*").alias("recent_count"))
-    rows = corpus.select(ITEM_ID).join(counts, ITEM_ID, "left").fillna(0, ["recent_count"])
-    return rows.select(
+    weight = F.lit(float(bundle.model.bias_weight.detach()))
+    return corpus.select(
         F.lit(night).alias(DS),
         ITEM_ID,
         F.lit(bundle.version).alias(MODEL_VERSION),
         "recent_count",
-        (F.lit(weight) * F.log1p(F.col("recent_count").cast("double"))).cast("float").alias("bias"),
+        (weight * F.log1p(F.col("recent_count").cast("double"))).cast("float").alias("bias"),
     )
 
 
-def _bit(index: int):  # type: ignore[no-untyped-def]
+def _bit(index: int) -> Column:
     return F.shiftright(F.col("eligible"), index).bitwiseAND(F.lit(1))

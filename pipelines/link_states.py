@@ -6,7 +6,9 @@ without events gets the empty state: a row like any other.
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
@@ -25,8 +27,11 @@ from pipelines.columns import (
 from pipelines.events import read_events
 from pipelines.leases import Run
 from pipelines.runs import Manifest, once
+from pipelines.session import arrow_batches_of
 from pipelines.tables import SQL_TYPES, Warehouse
-from pipelines.udfs.reduce_states import SCHEMA, reduce_states
+from pipelines.udfs.reduce_states import FEATURES, SCHEMA, reduce_states
+
+EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
 
 
 def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
@@ -35,16 +40,10 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, model)
         events_version = warehouse.version("events")
-        rows = compute_states(warehouse, run.ds, events_version, bundle)
-        rows = rows.withColumns(
-            {
-                "as_of": F.lit(run.ds).cast("date"),
-                "events_version": F.lit(events_version),
-                MODEL_VERSION: F.lit(bundle.version),
-            }
-        ).persist()
+        rows = compute_states(warehouse, run.ds, events_version, bundle).persist()
         where = f"{MODEL_VERSION} = '{bundle.version}'"
-        states = warehouse.replace("user_link_states", rows, where)
+        with arrow_batches_of(warehouse.spark, EVENTS_PER_BATCH):
+            states = warehouse.replace("user_link_states", rows, where)
         memory = warehouse.replace("user_memory", rows, where)
         counts = rows.select(
             F.count("*"), F.sum("event_count"), F.sum((F.col("event_count") == 0).cast("int"))
@@ -66,37 +65,40 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
 def compute_states(warehouse: Warehouse, night: str, events_version: int, bundle: Bundle) -> DataFrame:
     """One row per user by `mapInArrow` over headers and events in history order."""
     buckets = warehouse.settings.night.buckets
-    columns = list(bundle.config.user_columns)
-    rows = stack_histories(warehouse, night, events_version, columns)
+    rows = stack_histories(warehouse, night, events_version, bundle.config.user_columns)
     ordered = rows.withColumn(BUCKET, bucket_of(buckets)).repartition(buckets, BUCKET)
     ordered = ordered.sortWithinPartitions(
         BUCKET, USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
-    ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, *columns)
+    ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, FEATURES)
 
     def reduce(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
         yield from reduce_states(batches, shipped_folder(bundle.version))
 
     ids = warehouse.settings.ids
-    return ordered.mapInArrow(reduce, SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id]))
+    schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
+    return ordered.mapInArrow(reduce, schema).withColumns(
+        {
+            "as_of": F.lit(night).cast("date"),
+            "events_version": F.lit(events_version),
+            MODEL_VERSION: F.lit(bundle.version),
+        }
+    )
 
 
-def stack_histories(warehouse: Warehouse, night: str, events_version: int, columns: list[str]) -> DataFrame:
-    """A header row per user (features, null event), and a row per event (null features)."""
+def stack_histories(
+    warehouse: Warehouse, night: str, events_version: int, columns: Sequence[str]
+) -> DataFrame:
+    """A header row per user (null event, values of `columns` as one array), and a row per event."""
     events = read_events(warehouse, night, events_version)
     users = read_entity(warehouse, "users", night)
-    known = users.select(
-        USER_ID,
-        *(
-            F.col(c).cast("string") if c in users.columns else F.lit(None).cast("string").alias(c)
-            for c in columns
-        ),
-    )
+    values = [F.col(c).cast("string") if c in users.columns else F.lit(None).cast("string") for c in columns]
+    known = users.select(USER_ID, F.array(*values).cast("array<string>").alias(FEATURES))
     headers = known.join(events.select(USER_ID).distinct(), USER_ID, "full_outer")
     return headers.unionByName(
         events.select(USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID), allowMissingColumns=True
     )
 
 
-def bucket_of(buckets: int):  # type: ignore[no-untyped-def]
+def bucket_of(buckets: int) -> Column:
     """The work unit of a user: fixed by id and B alone."""
     return F.pmod(F.xxhash64(F.col(USER_ID).cast("string")), F.lit(buckets)).cast("int")

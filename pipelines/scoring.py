@@ -119,8 +119,8 @@ def ship_bank(
     path = Path(scratch_folder()) / name
     config = bundle.config
     table = read_bank(warehouse, run.ds, inputs, bit).toArrow()
-    pack_bank(table, path, inputs.model_version, (config.links, config.hidden, config.dot))
-    warehouse.spark.sparkContext.addFile(str(path))
+    for file in pack_bank(table, path, inputs.model_version, (config.links, config.hidden, config.dot)):
+        warehouse.spark.sparkContext.addFile(str(file))
     night = warehouse.settings.night
     return ScoreTask(
         bundle=f"bundle-{bundle.version}", bank=name, model_version=inputs.model_version, night=run.ds,

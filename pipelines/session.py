@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -47,6 +49,27 @@ def open_session(settings: Settings, app: str) -> SparkSession:
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@contextmanager
+def arrow_batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Jobs run inside get Arrow batches of `rows` rows, where the session's default suits other rows."""
+    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = spark.conf.get(name)
+    spark.conf.set(name, rows)
+    try:
+        yield
+    finally:
+        spark.conf.set(name, str(before))
+
+
+def start_workers(spark: SparkSession) -> None:
+    """Run an empty Python task, so that the daemon that forks workers is up when a UDF wants one."""
+    spark.sparkContext.parallelize([0], 1).foreach(_nothing)
+
+
+def _nothing(_: int) -> None:
+    return
 
 
 def _jars() -> str:

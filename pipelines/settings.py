@@ -89,7 +89,7 @@ class NightSettings(Section):
     policy: Policy = Policy()
     buckets: int = Field(default=16, ge=1)  # work units; fixed when the warehouse is made
     units_per_commit: int = Field(default=8, ge=1)
-    backend: Literal["auto", "tiled", "reference"] = "auto"
+    backend: Literal["auto", "reference", "tiled", "native", "native-fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     certificate_users: int = Field(default=200, ge=1)
 

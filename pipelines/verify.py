@@ -24,7 +24,7 @@ from lime_model.features import encode_columns
 from pipelines.bundles import ship_bundle
 from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
-from pipelines.columns import DS, EVENT_TS, EVENT_TYPE, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
+from pipelines.columns import EVENT_TS, EVENT_TYPE, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.events import read_events
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once
@@ -33,7 +33,7 @@ from pipelines.settings import Policy
 from pipelines.tables import Warehouse
 
 TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors against float64 throughout
-BATCH = 8  # users certified at once
+BATCH = 16  # users certified at once
 
 
 class CertificateFailed(LimeError):
@@ -144,16 +144,13 @@ class _Corpus:
     def read(
         cls, warehouse: Warehouse, night: str, inputs: NightInputs, bundle: Bundle, policy: Policy
     ) -> _Corpus:
-        since = F.date_sub(F.lit(night).cast("date"), bundle.config.bias_days)
-        recent = read_events(warehouse, night, inputs.events).where(F.col(DS) >= since)
-        counts = recent.groupBy(ITEM_ID).agg(F.count("*").alias("recent"))
-        corpus = read_corpus(warehouse, night, inputs.events, [policy])
-        table = corpus.join(counts, ITEM_ID, "left").fillna(0, ["recent"]).orderBy(ITEM_ID).toArrow()
+        corpus = read_corpus(warehouse, night, inputs.events, [policy], bundle.config.bias_days)
+        table = corpus.orderBy(ITEM_ID).toArrow()
         ids = table[ITEM_ID].combine_chunks()
         columns = {c: table[c].to_pylist() for c in bundle.item_vocabularies if c in table.column_names}
         codes = ItemEncoder(bundle).codes(ids.to_pylist(), columns)
         eligible = table["eligible"].to_numpy() == 1
-        return cls(ids, codes, table["recent"].to_numpy().astype(np.float64), eligible)
+        return cls(ids, codes, table["recent_count"].to_numpy().astype(np.float64), eligible)
 
     def rows(self, items: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Corpus rows of item ids, all of which must be there."""

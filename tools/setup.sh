@@ -30,5 +30,8 @@ else
   .venv/bin/python -m pip install -q --no-deps -e .
 fi
 
+# Byte code now, once: where PYTHONDONTWRITEBYTECODE is set every process would compile its imports again.
+.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true # some packages carry templates
+.venv/bin/python -m lime_model.scoring.native
 .venv/bin/python tools/fetch_jars.py "$MAVEN" "$DELTA" .jars
 touch .venv/.ready

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from lime_model.scoring.reference import keep_all
+from lime_model.scoring import native
+from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled
-from lime_model.scoring.topk import Filter
+from lime_model.scoring.topk import Backend
+
+Name = Literal["auto", "reference", "tiled", "native", "native-fp32"]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 class Choice(NamedTuple):
@@ -20,36 +24,54 @@ class Choice(NamedTuple):
 
 
 def choose_backend(backend: str, device: str) -> Choice:
-    """Resolve `auto`.
+    """Resolve `auto`: a GPU if there is one, else the compiled kernel, else torch on the CPU.
 
     Raises:
-        RuntimeError: CUDA was asked for and is not there, or by the reference backend.
+        RuntimeError: a device or a kernel was asked for and is not there.
         ValueError: an unknown name.
     """
-    if backend not in ("auto", "tiled", "reference"):
-        raise ValueError(f"unknown backend {backend!r}; use auto, tiled or reference")
+    if backend not in NAMES:
+        raise ValueError(f"unknown backend {backend!r}; use one of {', '.join(NAMES)}")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}; use auto, cpu or cuda")
-    chosen = "tiled" if backend == "auto" else backend
-    cuda = torch.cuda.is_available()
+    cuda, reason = torch.cuda.is_available(), native.why_not()
     if device == "cuda" and not cuda:
         raise RuntimeError(
             "device 'cuda' was asked for and torch sees no CUDA device on this host; "
             "use device: auto or cpu, or schedule the job where there is one"
         )
-    if device == "cuda" and chosen == "reference":
-        raise RuntimeError("the reference backend runs on the CPU only; use backend: tiled")
-    if device == "cpu" or chosen == "reference":
-        return Choice(
-            chosen, "cpu", "asked for" if device == "cpu" else "the reference backend runs on the CPU"
-        )
+    if device == "cuda" and backend not in ("auto", "tiled"):
+        raise RuntimeError(f"the {backend} backend runs on the CPU only; use backend: tiled")
+    if backend.startswith("native") and reason:
+        raise RuntimeError(f"backend {backend!r} was asked for: {reason}; or use backend: auto")
+    if backend == "auto":
+        return _choose(device, cuda=cuda, reason=reason)
+    if backend != "tiled" or device == "cpu":
+        return Choice(backend, "cpu", "asked for" if device == "cpu" else f"{backend} runs on the CPU")
     why = "asked for" if device == "cuda" else f"auto: torch sees {'a' if cuda else 'no'} CUDA device"
-    return Choice(chosen, "cuda" if cuda else "cpu", why)
+    return Choice(backend, "cuda" if cuda else "cpu", why)
 
 
-def make_filter(backend: str, device: str) -> Filter:
-    """The filter of a resolved choice."""
-    if backend == "reference":
-        return keep_all
+def _choose(device: str, *, cuda: bool, reason: str) -> Choice:
+    if device == "cuda" or (device == "auto" and cuda):
+        return Choice("tiled", "cuda", "auto: torch sees a CUDA device")
+    where = "the CPU was asked for" if device == "cpu" else "torch sees no CUDA device"
+    if reason:
+        return Choice("tiled", "cpu", f"auto: {where}; no native kernel: {reason}")
+    return Choice("native", "cpu", f"auto: {where}; the native kernel runs here")
+
+
+def make_backend(name: str, device: str) -> Backend:
+    """The backend of a resolved choice.
+
+    Raises:
+        RuntimeError: this host can't run what the driver chose.
+    """
+    if name == "reference":
+        return Reference()
+    if name.startswith("native"):
+        if reason := native.why_not():
+            raise RuntimeError(f"the driver chose backend {name!r} and this host can't run it: {reason}")
+        return native.Native(int8=name == "native")
     # A GPU wants far larger tiles than a core's cache does.
     return Tiled() if device == "cpu" else Tiled(device=device, user_block=64, tile=8192, stripe=65536)

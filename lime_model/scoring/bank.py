@@ -1,10 +1,13 @@
-"""The packed bank: eligible candidates of one night in item-id order, one memory-mapped Arrow file.
+"""The packed bank: eligible candidates of one night in item-id order, as two files.
 
-Workers on a host map the same pages, so a bank is in memory once however many score.
+`<name>.arrow` holds the item ids and what was measured of the candidates, `<name>.cells`
+their factors in the order that kernels read (cells.py), memory-mapped: workers on a host
+map the same pages, so a bank is in memory once however many score.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from lime_model.bundle import BundleError
 from lime_model.scoring.canonical import F32, Rows
+from lime_model.scoring.cells import WIDTH, Cells, Shape, Stats
 
 FACTORS = ("link_weights", "head_input", "dot")
 
@@ -24,7 +28,7 @@ FACTORS = ("link_weights", "head_input", "dot")
 class PackedBank:
     """Factors of all candidates, and their ids."""
 
-    rows: Rows
+    cells: Cells
     item_ids: pa.Array
     index: pd.Index[Any]
 
@@ -33,50 +37,64 @@ class PackedBank:
         return self.index.get_indexer(pd.Index(items)).astype(np.int64)
 
 
-def pack_bank(table: pa.Table, path: Path, model_version: str, widths: tuple[int, int, int]) -> int:
-    """Write `item_id, link_weights, head_input, dot, bias`, sorted by item id; returns the bytes.
+def pack_bank(table: pa.Table, path: Path, model_version: str, widths: tuple[int, int, int]) -> list[Path]:
+    """Write `item_id, link_weights, head_input, dot, bias`, sorted by item id; returns the two files.
 
     Args:
+        path: of the `.arrow` file.
         widths: L, F and E of the model.
 
     Raises:
         BundleError: a factor has another width, or a number is not finite (naming the item).
     """
-    columns = {"item_id": table["item_id"].combine_chunks()}
-    for name, width in zip(FACTORS, widths, strict=True):
-        columns[name] = _fixed(table, name, width)
-    columns["bias"] = table["bias"].combine_chunks()
-    schema = pa.schema(
-        {name: column.type for name, column in columns.items()}, {"model_version": model_version}
-    )
-    batch = pa.record_batch(list(columns.values()), schema=schema)
+    a, b, d = (_fixed(table, name, width) for name, width in zip(FACTORS, widths, strict=True))
+    beta = table["bias"].combine_chunks().to_numpy().astype(np.float32)
+    _check_finite(table, "bias", beta[:, None])
+    cells = Cells.pack(Rows(a, b, d, beta))
+    ids = table["item_id"].combine_chunks()
+    about = {
+        "model_version": model_version,
+        "shape": list(cells.shape),
+        "stats": cells.stats.to_json(),
+    }
+    schema = pa.schema({"item_id": ids.type}, {"bank": json.dumps(about)})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(batch)
-    return path.stat().st_size
+        writer.write_batch(pa.record_batch([ids], schema=schema))
+    words = path.with_suffix(".cells")
+    cells.words.tofile(words)
+    return [path, words]
 
 
 def open_bank(path: Path, model_version: str) -> PackedBank:
     """Memory-map a packed bank.
 
     Raises:
-        BundleError: it was packed for another model version.
+        BundleError: it was packed for another model version, or the two files do not belong together.
     """
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    found = reader.schema.metadata[b"model_version"].decode()
-    if found != model_version:
+    about = json.loads(reader.schema.metadata[b"bank"])
+    if about["model_version"] != model_version:
         raise BundleError(
-            f"the bank was packed for model {found} and the states are of model {model_version}; "
-            "run jobs/build_candidate_bank.py and jobs/build_link_states.py with the same bundle"
+            f"the bank was packed for model {about['model_version']} and the states are of model "
+            f"{model_version}; run jobs/build_candidate_bank.py and jobs/build_link_states.py with one bundle"
         )
-    batch = reader.get_batch(0)
-    a, b, d = (_matrix(batch.column(name)) for name in FACTORS)
-    beta = batch.column("bias").to_numpy()
-    ids = batch.column("item_id")
-    return PackedBank(Rows(a, b, d, beta), ids, pd.Index(ids.to_numpy(zero_copy_only=False)))
+    ids, shape = reader.get_batch(0).column("item_id"), Shape(*about["shape"])
+    words = _map_words(path.with_suffix(".cells"), -(-len(ids) // WIDTH), shape)
+    cells = Cells(words, len(ids), shape, Stats.from_json(about["stats"]))
+    return PackedBank(cells, ids, pd.Index(ids.to_numpy(zero_copy_only=False)))
 
 
-def _fixed(table: pa.Table, name: str, width: int) -> pa.Array:
-    """A binary column as fixed-size lists of fp32 `[C, width]`."""
+def _map_words(path: Path, cells: int, shape: Shape) -> F32:
+    size, expected = path.stat().st_size, 4 * cells * shape.words
+    if size != expected:
+        raise BundleError(f"{path.name} has {size} bytes and its ids want {expected}; score the night again")
+    if cells == 0:
+        return np.zeros((0, shape.words), np.float32)
+    return np.memmap(path, np.float32, "r", shape=(cells, shape.words))
+
+
+def _fixed(table: pa.Table, name: str, width: int) -> F32:
+    """A binary column as fp32 `[C, width]`."""
     column = table[name].combine_chunks()
     lengths = set(pa.compute.unique(pa.compute.binary_length(column)).to_pylist())
     if lengths - {4 * width}:
@@ -84,18 +102,15 @@ def _fixed(table: pa.Table, name: str, width: int) -> pa.Array:
             f"candidate bank: {name} has rows of {sorted(lengths)} bytes and the model wants {4 * width}; "
             "rebuild the bank with this bundle (jobs/build_candidate_bank.py)"
         )
-    values = np.frombuffer(b"".join(column.to_pylist()), "<f4")
-    finite = np.isfinite(values.reshape(-1, width)).all(1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
+    values = np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(-1, width)
+    _check_finite(table, name, values)
+    return values
+
+
+def _check_finite(table: pa.Table, name: str, values: F32) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(bad):
         raise BundleError(
             f"candidate bank: {len(bad)} rows of {name} hold NaN or infinity, the first is item "
             f"{table['item_id'][int(bad[0])].as_py()!r}; rebuild the bank (jobs/build_candidate_bank.py)"
         )
-    return pa.FixedSizeListArray.from_arrays(pa.array(values), width)
-
-
-def _matrix(column: pa.FixedSizeListArray) -> F32:
-    """Zero-copy `[C, width]` over the mapped file."""
-    flat: F32 = column.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(len(column), column.type.list_size)

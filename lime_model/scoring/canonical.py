@@ -47,12 +47,18 @@ class Rows(NamedTuple):
 
 
 def ordered_matmul(x: F64, w: F64) -> F64:
-    """`x [n, K] @ w [K, M]`, each output summed over K in order.
+    """`x [n, K] @ w [K, M]`, each output summed over K in order, whatever n is.
 
-    Reducing the leading axis of a C-ordered block adds whole rows one after another:
-    the order is fixed whatever n is.
+    Two loops with the same additions: over the rows of x, where reducing the leading axis of a
+    C-ordered block adds whole rows one after another, or over K.
     """
-    return np.stack([np.add.reduce(row[:, None] * w, axis=0) for row in x])
+    if len(x) < len(w):
+        return np.stack([np.add.reduce(row[:, None] * w, axis=0) for row in x])
+    total = np.multiply.outer(x[:, 0], w[0])
+    product = np.empty_like(total)
+    for k in range(1, len(w)):
+        total += np.multiply(x[:, k, None], w[k], out=product)
+    return total
 
 
 @dataclass(frozen=True)
@@ -166,12 +172,11 @@ class Weights:
             boost += column * weight
         return boost
 
-    def score(self, user: UserRow, rows: Rows, features: F32 | None = None) -> F32:
-        """Published scores `[C]`; `features [C, Q]` when the rows are items of the user's history."""
-        z = self.base(user, rows)
+    def publish(self, z: F64, beta: F32, features: F32 | None = None) -> F32:
+        """Published scores `[C]` from z; `features [C, Q]` when these are items of the user's history."""
         if features is not None:
             z = z + self.memory(features, z)
-        return (z + rows.beta.astype(np.float64)).astype(np.float32)
+        return (z + beta.astype(np.float64)).astype(np.float32)
 
 
 def _weight(layer: torch.nn.Module) -> F64:

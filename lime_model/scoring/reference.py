@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lime_model.scoring.canonical import F32, Rows, Weights
-from lime_model.scoring.topk import Ints, Query
+from lime_model.scoring.canonical import F32, Weights
+from lime_model.scoring.cells import Cells, Ints
+from lime_model.scoring.topk import Backend, Query
 
 
-def keep_all(
-    weights: Weights, users: Sequence[Query], candidates: Rows, seeds: Sequence[F32], k: int
-) -> list[Ints]:
-    """Every row outside the user's memory."""
-    everything = np.arange(len(candidates.beta))
-    return [np.setdiff1d(everything, user.memory.rows, assume_unique=True) for user in users]
+class Reference(Backend):
+    """Written to be read."""
+
+    def keep(
+        self, weights: Weights, users: Sequence[Query], candidates: Cells, seeds: Sequence[F32], k: int
+    ) -> list[Ints]:
+        """Every row outside the user's memory."""
+        everything = np.arange(len(candidates))
+        return [np.setdiff1d(everything, user.memory.rows, assume_unique=True) for user in users]

@@ -21,7 +21,6 @@ Letters: U users of a block, T candidates of a tile, C all candidates, L, F, E a
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,31 +28,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lime_model.scoring.canonical import F32, F64, Rows, Weights
-from lime_model.scoring.topk import Ints, Query
+from lime_model.scoring.canonical import F32, F64, Weights
+from lime_model.scoring.cells import Cells, Ints, Stats
+from lime_model.scoring.topk import Backend, Query
 
 LOWEST = float(torch.finfo(torch.float32).min)
 
 
-def error_bound(weights: Weights, users: Sequence[Query], candidates: Rows) -> F64:
+def error_bound(weights: Weights, users: Sequence[Query], stats: Stats) -> F64:
     """ε_u `[U]`: the most that the fp32 filter and the published score can differ."""
-    if len(candidates.beta) == 0:
-        return np.zeros(len(users))
     links, hidden = users[0].factors.g.shape
     n = links + hidden + len(users[0].factors.e) + 8
     gamma = 1.01 * n * 2.0**-24 / (1 - n * 2.0**-24)
     out = np.abs(weights.out)
-    item = out @ np.abs(candidates.b).max(0) + np.abs(candidates.beta).max()
-    longest = np.sqrt((candidates.d.astype(np.float64) ** 2).sum(1).max(initial=0.0))
+    item = out @ stats.b_max + stats.beta_max
     per_user = [
-        out @ np.abs(u.factors.g).max(0) + np.linalg.norm(u.factors.e.astype(np.float64)) * longest
+        out @ np.abs(u.factors.g).max(0) + np.linalg.norm(u.factors.e.astype(np.float64)) * stats.d_norm
         for u in users
     ]
-    return gamma * (np.asarray(per_user) + item)
+    return np.asarray(gamma * (np.asarray(per_user) + item))
 
 
 @dataclass(frozen=True)
-class Tiled:
+class Tiled(Backend):
     """Filter by fp32 tiles.
 
     Args:
@@ -68,42 +65,35 @@ class Tiled:
     tile: int = 512
     stripe: int = 8192
 
-    def __call__(
-        self, weights: Weights, users: Sequence[Query], candidates: Rows, seeds: Sequence[F32], k: int
+    def keep(
+        self, weights: Weights, users: Sequence[Query], candidates: Cells, seeds: Sequence[F32], k: int
     ) -> list[Ints]:
         """Rows that may reach the K best of each user: a superset of them."""
-        slack = 2.0 * error_bound(weights, users, candidates)
-        with warnings.catch_warnings():  # the bank is mapped read-only, and nothing here writes to it
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            bank = tuple(torch.from_numpy(x).to(self.device) for x in candidates)
+        slack = 2.0 * error_bound(weights, users, candidates.stats)
         out = torch.tensor(weights.out, dtype=torch.float32, device=self.device)
-        kept: list[Ints] = []
+        blocks = [slice(i, i + self.user_block) for i in range(0, len(users), self.user_block)]
+        factors = [self._factors(users[block]) for block in blocks]
+        leaders = [
+            Leaders(seeds[b], k, torch.tensor(slack[b], dtype=torch.float32).to(self.device)) for b in blocks
+        ]
         with torch.inference_mode():
-            for start in range(0, len(users), self.user_block):
-                part = slice(start, start + self.user_block)
-                kept += self._block(out, users[part], bank, seeds[part], k, slack[part])
-        return kept
+            for start in range(0, len(candidates), self.stripe):
+                rows = candidates.slice(start, start + self.stripe)
+                bank = tuple(torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in rows)
+                for block, (g, e), best in zip(blocks, factors, leaders, strict=True):
+                    scores = self._stripe(out, g, e, bank)  # [U, stripe]
+                    for score, user in zip(scores, users[block], strict=True):
+                        low, high = np.searchsorted(user.memory.rows, [start, start + self.stripe])
+                        score[
+                            torch.from_numpy(user.memory.rows[low:high] - start).to(self.device)
+                        ] = -torch.inf
+                    best.offer(scores, start)
+        return [rows for best in leaders for rows in best.rows()]
 
-    def _block(
-        self,
-        out: Tensor,
-        users: Sequence[Query],
-        bank: tuple[Tensor, ...],
-        seeds: Sequence[F32],
-        k: int,
-        slack: F64,
-    ) -> list[Ints]:
-        g = torch.from_numpy(np.stack([u.factors.g for u in users])).to(self.device)  # [U, L, F]
-        e = torch.from_numpy(np.stack([u.factors.e for u in users])).to(self.device)  # [U, E]
-        leaders = Leaders(seeds, k, torch.tensor(slack, dtype=torch.float32, device=self.device))
-        for start in range(0, len(bank[3]), self.stripe):
-            stop = min(start + self.stripe, len(bank[3]))
-            scores = self._stripe(out, g, e, tuple(x[start:stop] for x in bank))  # [U, stripe]
-            for row, user in enumerate(users):
-                low, high = np.searchsorted(user.memory.rows, [start, stop])
-                scores[row, torch.from_numpy(user.memory.rows[low:high] - start).to(self.device)] = -torch.inf
-            leaders.offer(scores, start)
-        return leaders.rows()
+    def _factors(self, users: Sequence[Query]) -> tuple[Tensor, Tensor]:
+        """G `[U, L, F]` and e `[U, E]` of a block."""
+        g = torch.from_numpy(np.stack([u.factors.g for u in users])).to(self.device)
+        return g, torch.from_numpy(np.stack([u.factors.e for u in users])).to(self.device)
 
     def _stripe(self, out: Tensor, g: Tensor, e: Tensor, bank: tuple[Tensor, ...]) -> Tensor:
         a, b, d, beta = bank
@@ -113,6 +103,13 @@ class Tiled:
             hidden = torch.matmul(a[part], g).add_(b[part]).relu_()  # [U, T, F]
             scores[:, part] += hidden @ out
         return scores
+
+
+def _mask(scores: Tensor, users: Sequence[Query], start: int) -> None:
+    """Take the users' own items out of the scores `[U, stripe]` of the candidates from `start` on."""
+    for score, user in zip(scores, users, strict=True):
+        low, high = np.searchsorted(user.memory.rows, [start, start + len(score)])
+        score[torch.from_numpy(user.memory.rows[low:high] - start).to(score.device)] = -torch.inf
 
 
 class Leaders:

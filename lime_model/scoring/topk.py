@@ -12,15 +12,15 @@ Letters: U users, C candidates, M items of one history, K wanted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
-
-Ints = NDArray[np.int64]
+from lime_model.scoring.canonical import F32, F64, UserRow, Weights
+from lime_model.scoring.cells import Cells, Ints
 
 
 class Memory(NamedTuple):
@@ -53,13 +53,30 @@ class Query(NamedTuple):
     memory: Memory
 
 
-# A filter returns, per user, candidate rows outside the memory that may reach the K best:
-# a superset of them. `seeds` are the exact scores of the memory items, per user.
-Filter = Callable[[Weights, Sequence[Query], Rows, Sequence[F32], int], list[Ints]]
+class Backend(ABC):
+    """How candidates are filtered; what passes is scored canonically, so backends differ in speed only."""
+
+    @abstractmethod
+    def keep(
+        self, weights: Weights, users: Sequence[Query], candidates: Cells, seeds: Sequence[F32], k: int
+    ) -> list[Ints]:
+        """Per user, rows outside the memory that may reach the K best: a superset of them, ascending.
+
+        Args:
+            weights: shared parameters.
+            users: the users to score.
+            candidates: all of them.
+            seeds: exact scores of the users' own items, which raise the threshold.
+            k: list length.
+        """
+
+    def base(self, weights: Weights, user: Query, candidates: Cells, rows: Ints) -> F64:
+        """Canonical z `[n]` of the candidates at `rows`."""
+        return weights.base(user.factors, candidates.take(rows))
 
 
 def score_top_k(
-    weights: Weights, users: Sequence[Query], candidates: Rows, k: int, keep: Filter
+    weights: Weights, users: Sequence[Query], candidates: Cells, k: int, backend: Backend
 ) -> list[TopK]:
     """Exact top K of every user.
 
@@ -68,7 +85,7 @@ def score_top_k(
         users: the users to score.
         candidates: factors of all candidates, in item-id order.
         k: list length, at least 1.
-        keep: the backend's filter (`reference.keep_all`, `tiled.Tiled`).
+        backend: see `backends.make_backend`.
 
     Raises:
         ValueError: k < 1, or widths of users and candidates differ.
@@ -76,20 +93,21 @@ def score_top_k(
     check_shapes(weights, users, candidates, k)
     if not users:
         return []
-    remembered = [score_memory(weights, user, candidates) for user in users]
-    kept = keep(weights, users, candidates, [scores for _, scores in remembered], k)
-    return [
-        _select(weights, user, candidates, rows, memory, k)
-        for user, rows, memory in zip(users, kept, remembered, strict=True)
-    ]
+    remembered = [score_memory(weights, user, candidates, backend) for user in users]
+    kept = backend.keep(weights, users, candidates, [scores for _, scores in remembered], k)
+    lists = []
+    for user, rows, memory in zip(users, kept, remembered, strict=True):
+        scores = weights.publish(backend.base(weights, user, candidates, rows), candidates.beta(rows))
+        lists.append(order(np.append(memory.rows, rows), np.append(memory.scores, scores), k))
+    return lists
 
 
-def score_memory(weights: Weights, user: Query, candidates: Rows) -> TopK:
+def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> TopK:
     """Canonical scores of the user's own items that are not excluded, in row order."""
     allowed = ~user.memory.excluded
     rows = user.memory.rows[allowed]
-    scores = weights.score(user.factors, candidates.take(rows), user.memory.features[allowed])
-    return TopK(rows, scores)
+    z = backend.base(weights, user, candidates, rows)
+    return TopK(rows, weights.publish(z, candidates.beta(rows), user.memory.features[allowed]))
 
 
 def order(rows: Ints, scores: F32, k: int) -> TopK:
@@ -98,12 +116,12 @@ def order(rows: Ints, scores: F32, k: int) -> TopK:
     return TopK(rows[best], scores[best])
 
 
-def check_shapes(weights: Weights, users: Sequence[Query], candidates: Rows, k: int) -> None:
+def check_shapes(weights: Weights, users: Sequence[Query], candidates: Cells, k: int) -> None:
     """Refuse what cannot be scored, naming both sides."""
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
     links, hidden = weights.raw_links.shape[0], weights.out.shape[0]
-    bank = (candidates.a.shape[1], candidates.b.shape[1], candidates.d.shape[1])
+    bank = tuple(candidates.shape)
     model = (links, hidden, weights.dot_out_bias.shape[0])
     if bank != model:
         raise ValueError(
@@ -116,8 +134,3 @@ def check_shapes(weights: Weights, users: Sequence[Query], candidates: Rows, k: 
                 f"the user factors are {user.factors.g.shape} and the model wants {(links, hidden)}; "
                 "rebuild the link states with this bundle (jobs/build_link_states.py)"
             )
-
-
-def _select(weights: Weights, user: Query, candidates: Rows, rows: Ints, memory: TopK, k: int) -> TopK:
-    scores = weights.score(user.factors, candidates.take(rows))
-    return order(np.concatenate([memory.rows, rows]), np.concatenate([memory.scores, scores]), k)

@@ -31,6 +31,7 @@ SCHEMA = (
     "fingerprint string, items array<{item}>, counts array<long>, first_ts array<timestamp>, "
     "last_ts array<timestamp>, features binary"
 )
+FEATURES = "user_values"
 FLUSH = 128  # users of one output batch
 
 
@@ -38,8 +39,9 @@ def reduce_states(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[p
     """Yield one row per user.
 
     Args:
-        batches: `bucket, user_id, item_id, event_ts, event_type` and the user columns of the
-            bundle, sorted by user, header first (its `event_ts` is null), then in history order.
+        batches: `bucket, user_id, item_id, event_ts, event_type, user_values`, sorted by user, header
+            first (its `event_ts` is null), then in history order. Only a header has `user_values`:
+            the values of the bundle's user columns in their order, null for an unknown user.
         folder: the bundle.
     """
     torch.set_num_threads(1)
@@ -78,7 +80,7 @@ class _Worker:
         bundle = worker_bundle(folder)
         self.version, self.windows = bundle.version, bundle.config.memory_days
         self.vocabularies = bundle.user_vocabularies
-        self.catalogue = pa.array(bundle.catalogue.item_ids, pa.string())
+        self.catalogue = bundle.catalogue
         self.types = pa.array(bundle.config.event_types, pa.string())
         self.cutoff_us = int(np.datetime64(bundle.config.cutoff_ds, "us").astype(np.int64))
         self.builder = worker_states(folder)
@@ -109,7 +111,8 @@ class _Worker:
         return [self._row(user)]
 
     def _open(self, header: pa.RecordBatch) -> _User:
-        columns = {name: header.column(name).to_pylist() for name in self.vocabularies}
+        values = header.column(FEATURES)[0].as_py() or [None] * len(self.vocabularies)
+        columns = {name: [value] for name, value in zip(self.vocabularies, values, strict=True)}
         codes = encode_columns(columns, self.vocabularies, 1)[0]
         bucket, user_id = header.column("bucket")[0].as_py(), header.column("user_id")[0].as_py()
         return _User(bucket, user_id, codes, self.builder.open(codes))
@@ -127,9 +130,9 @@ class _Worker:
         us = events.column("event_ts").cast(pa.int64()).to_numpy()
         days = (us - self.cutoff_us) / DAY_US
         items = events.column("item_id")
-        rows = pc.index_in(items.cast(pa.string()), value_set=self.catalogue)
+        rows = self.catalogue.rows(items.to_pylist())
         types = pc.index_in(events.column("event_type"), value_set=self.types)
-        user.reader.read(_rows(rows), _rows(types), days)
+        user.reader.read(rows, _rows(types), days)
         piece = count_pairs(items.to_numpy(), days, self.windows)
         user.pairs = piece if user.pairs is None else merge_pairs(user.pairs, piece, self.windows)
         user.events += len(us)

@@ -13,7 +13,7 @@ import torch
 
 from lime_model.bundle import worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
-from lime_model.scoring.backends import make_filter
+from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
 from lime_model.scoring.canonical import Weights
 from lime_model.scoring.topk import Memory, Query, TopK, score_top_k
@@ -61,14 +61,14 @@ class _Scorer:
         self.weights = Weights.of(bundle.model)
         self.users = bundle.model.users.double()
         self.bank = open_bank(folder / task.bank, task.model_version)
-        self.keep = make_filter(task.backend, task.device)
+        self.backend = make_backend(task.backend, task.device)
         self.night_us = int(np.datetime64(task.night, "us").astype(np.int64))
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         queries = [self._query(batch, i) for i in range(batch.num_rows)]
-        lists = score_top_k(self.weights, queries, self.bank.rows, self.task.k, self.keep)
+        lists = score_top_k(self.weights, queries, self.bank.cells, self.task.k, self.backend)
         short = [self.task.k - len(top.rows) for top in lists]
-        pairs = [len(self.bank.rows.beta) - int(q.memory.excluded.sum()) for q in queries]
+        pairs = [len(self.bank.cells) - int(q.memory.excluded.sum()) for q in queries]
         return pa.record_batch(
             [
                 batch.column("user_id"),

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lime_model.scoring.backends import choose_backend, make_filter
-from lime_model.scoring.canonical import Rows, UserRow, Weights
-from lime_model.scoring.reference import keep_all
+from lime_model.scoring import native
+from lime_model.scoring.backends import choose_backend, make_backend
+from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
+from lime_model.scoring.cells import Cells, Stats, quantise_weights
+from lime_model.scoring.native import Native
+from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
-from lime_model.scoring.topk import Filter, Memory, Query, TopK, score_top_k
+from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_top_k
 from tests.lime_model.toys import toy_config, toy_model
 
-BACKENDS: dict[str, Filter] = {
-    "reference": keep_all,
+BACKENDS: dict[str, Backend] = {
+    "reference": Reference(),
     "tiled": Tiled(),
     "tiled-tiny": Tiled(user_block=2, tile=3, stripe=5),
     "tiled-odd": Tiled(user_block=3, tile=7, stripe=7),
+    **({} if native.why_not() else {"native": Native(), "native-fp32": Native(int8=False)}),
 }
 
 
@@ -54,9 +59,13 @@ def brute_force(weights: Weights, user: Query, bank: Rows, k: int) -> TopK:
     for row in range(len(bank.beta)):
         if row not in excluded:
             mine = features[row][None] if row in features else None
-            scored.append((-float(weights.score(user.factors, bank.take(np.asarray([row])), mine)[0]), row))
+            scored.append((-float(_published(weights, user, bank.take(np.asarray([row])), mine)[0]), row))
     best = sorted(scored)[:k]
     return TopK(np.asarray([r for _, r in best], np.int64), np.asarray([-s for s, _ in best], np.float32))
+
+
+def _published(weights: Weights, user: Query, rows: Rows, features: F32 | None = None) -> F32:
+    return weights.publish(weights.base(user.factors, rows), rows.beta, features)
 
 
 def same(a: TopK, b: TopK) -> bool:
@@ -75,7 +84,7 @@ def test_lists_are_exact_to_the_bit(
     levels: int, scale: float,
 ) -> None:  # fmt: skip
     weights, queries, bank = make_case(seed, users, candidates, links, hidden, dot, levels, scale)
-    lists = score_top_k(weights, queries, bank, k, BACKENDS[backend])
+    lists = score_top_k(weights, queries, Cells.pack(bank), k, BACKENDS[backend])
     for query, found in zip(queries, lists, strict=True):
         expected = brute_force(weights, query, bank, k)
         assert len(found.rows) == min(k, candidates - int(query.memory.excluded.sum()))
@@ -89,13 +98,13 @@ def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
     if outlier:  # one huge column, where cancellation is worst
         queries[0].factors.g[:, 0] *= 1e4
         bank.b[:, 0] *= -1e4
-    bound = error_bound(weights, queries, bank)
+    bound = error_bound(weights, queries, Stats.of(bank))
     for query, epsilon in zip(queries, bound, strict=True):
         a, b, d, beta = bank
         g, e = query.factors
         hidden = np.maximum(a @ g + b, 0)  # fp32 throughout, in BLAS order
         approx = hidden @ weights.out.astype(np.float32) + (d @ e + beta)
-        published = weights.score(query.factors, bank)
+        published = _published(weights, query, bank)
         assert np.abs(approx.astype(np.float64) - published).max() <= epsilon
 
 
@@ -104,7 +113,7 @@ def test_all_scores_equal_go_by_row(backend: str) -> None:
     weights, queries, bank = make_case(1, 2, 30, 3, 3, 2, 1, 1.0)
     flat = Rows(*(np.repeat(x[:1], 30, 0) for x in bank))
     nobody = [Query(q.factors, Memory.empty(6)) for q in queries]
-    for found in score_top_k(weights, nobody, flat, 7, BACKENDS[backend]):
+    for found in score_top_k(weights, nobody, Cells.pack(flat), 7, BACKENDS[backend]):
         assert found.rows.tolist() == list(range(7))
 
 
@@ -118,34 +127,98 @@ def test_a_near_tie_at_the_threshold_is_kept(backend: str) -> None:
     ).permutation(64)
     near = near._replace(beta=beta.astype(np.float32))
     query = Query(queries[0].factors, Memory.empty(6))
-    found = score_top_k(weights, [query], near, 10, BACKENDS[backend])[0]
+    found = score_top_k(weights, [query], Cells.pack(near), 10, BACKENDS[backend])[0]
     assert same(found, brute_force(weights, query, near, 10))
 
 
 def test_everything_excluded_gives_an_empty_list() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
     memory = Memory(np.arange(9), np.zeros((9, 6), np.float32), np.ones(9, np.bool_))
-    assert len(score_top_k(weights, [Query(queries[0].factors, memory)], bank, 5, Tiled())[0].rows) == 0
+    assert (
+        len(score_top_k(weights, [Query(queries[0].factors, memory)], Cells.pack(bank), 5, Tiled())[0].rows)
+        == 0
+    )
 
 
 def test_bad_shapes_are_refused_by_name() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
+    cells, wider = Cells.pack(bank), bank._replace(a=np.full((9, 4), 0.25, np.float32))
     with pytest.raises(ValueError, match="k is 0"):
-        score_top_k(weights, queries, bank, 0, keep_all)
+        score_top_k(weights, queries, cells, 0, Reference())
     with pytest.raises(ValueError, match=r"\(4, 3, 2\).*\(3, 3, 2\).*build_candidate_bank"):
-        score_top_k(weights, queries, bank._replace(a=np.zeros((9, 4), np.float32)), 5, keep_all)
+        score_top_k(weights, queries, Cells.pack(wider), 5, Reference())
     wide = Query(UserRow(np.zeros((4, 3), np.float32), queries[0].factors.e), queries[0].memory)
     with pytest.raises(ValueError, match="build_link_states"):
-        score_top_k(weights, [wide], bank, 5, keep_all)
+        score_top_k(weights, [wide], cells, 5, Reference())
 
 
-def test_a_missing_device_fails_and_auto_says_why() -> None:
-    import torch
-
-    choice = choose_backend("auto", "auto")
-    assert choice.backend == "tiled"
-    assert "CUDA" in choice.why
-    make_filter(choice.backend, "cpu")
+def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
+    choice = choose_backend("auto", "cpu")
+    assert choice.backend == ("tiled" if native.why_not() else "native")
+    assert "CPU was asked for" in choice.why
+    make_backend(choice.backend, "cpu")
     if not torch.cuda.is_available():
+        assert "no CUDA device" in choose_backend("auto", "auto").why
         with pytest.raises(RuntimeError, match="use device: auto or cpu"):
             choose_backend("tiled", "cuda")
+    with pytest.raises(ValueError, match="use one of auto, reference, tiled, native, native-fp32"):
+        choose_backend("fast", "auto")
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), links=st.integers(1, 40), sharp=st.sampled_from([0.1, 1.0, 10.0]))
+def test_quantised_link_weights_sum_to_255_and_stay_within_a_step(
+    seed: int, links: int, sharp: float
+) -> None:
+    logits = np.random.default_rng(seed).standard_normal((20, links)) * sharp
+    a = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    q = quantise_weights(a.astype(np.float32)).astype(np.int64)
+    assert (q.sum(1) == 255).all()
+    assert np.abs(q / 255 - a).max() <= 1 / 255 + 1e-6
+
+
+@pytest.mark.skipif(bool(native.why_not()), reason=native.why_not())
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), links=st.integers(1, 40), hidden=st.integers(1, 70), dot=st.integers(1, 9),
+    scale=st.sampled_from([1e-20, 1e-3, 1.0, 1e4]), lopsided=st.sampled_from([None, "g", "b", "w"]),
+)  # fmt: skip
+def test_the_native_kernel_keeps_every_list_at_real_sizes(
+    seed: int, links: int, hidden: int, dot: int, scale: float, lopsided: str | None
+) -> None:
+    """Sizes over several cells and vectors; one outlier column is the worst case of the int8 steps."""
+    weights, queries, bank = make_case(seed, 3, 150, links, hidden, dot, 1000, scale)
+    if lopsided == "g":
+        queries[0].factors.g[:, 0] *= 1e4
+    elif lopsided == "b":
+        bank.b[:, hidden // 2] *= 1e4
+    elif lopsided == "w":
+        weights.out[-1] *= 1e4
+    cells = Cells.pack(bank)
+    for backend in (Native(), Native(int8=False)):
+        found = score_top_k(weights, queries, cells, 9, backend)
+        for one, other in zip(found, score_top_k(weights, queries, cells, 9, Reference()), strict=True):
+            assert same(one, other)
+
+
+@pytest.mark.skipif(bool(native.why_not()), reason=native.why_not())
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-6, 1.0, 1e6]))
+def test_canonical_scores_in_cpp_are_those_of_numpy_to_the_bit(seed: int, scale: float) -> None:
+    weights, queries, bank = make_case(seed, 2, 70, 9, 13, 5, 1000, scale)
+    cells, rows = Cells.pack(bank), np.random.default_rng(seed).permutation(70).astype(np.int64)
+    for query in queries:
+        ours = Native().base(weights, query, cells, rows)
+        assert ours.tobytes() == weights.base(query.factors, bank.take(rows)).tobytes()
+
+
+def test_cells_give_back_what_was_packed() -> None:
+    _, _, bank = make_case(2, 1, 70, 5, 7, 3, 1000, 1.0)
+    cells = Cells.pack(bank)
+    for part, whole in zip(cells.slice(33, 70), bank, strict=True):
+        assert np.array_equal(part, whole[33:70])
+    rows = np.asarray([69, 0, 31, 32, 32])
+    for part, whole in zip(cells.take(rows), bank, strict=True):
+        assert np.array_equal(part, whole[rows])
+    with pytest.raises(ValueError, match="sum to 1"):
+        Cells.pack(bank._replace(a=bank.a * 2))

@@ -1,0 +1,181 @@
+"""Candidates in the order that the kernels read: cells of 32, lane by lane.
+
+One cell is one block of fp32 words; sections, in this order (letters as in the score):
+
+    beta [32] · norm [32] · d [E, 32] · b16 [F', 32] int16 · a8 [L', 32, 2] uint8 | b [F', 32] · a [L, 32]
+
+with F' = F rounded up to 4 and L' = L / 2 rounded up. Left of the bar is all that the int8
+pass touches; right of it are the fp32 factors, which every score is made of in the end.
+`a8` are the link weights as uint8 that sum to 255 (largest remainder), `norm` is
+|a - a8 / 255|₂, `b16` is B in steps of max|B_f| / 32767.
+
+Letters: C candidates, N cells, L links, F hidden, E dot width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lime_model.scoring.canonical import F32, F64, Rows
+
+WIDTH = 32
+Ints = NDArray[np.int64]
+
+
+class Shape(NamedTuple):
+    """L, F and E, and where the sections of a cell begin, in words."""
+
+    links: int
+    hidden: int
+    dot: int
+
+    @property
+    def sections(self) -> dict[str, slice]:
+        """Words of each section."""
+        units, pairs = -(-self.hidden // 4) * 4, -(-self.links // 2)
+        sizes = {
+            "beta": WIDTH,
+            "norm": WIDTH,
+            "d": self.dot * WIDTH,
+            "b16": units * WIDTH // 2,
+            "a8": pairs * WIDTH // 2,
+            "b": units * WIDTH,
+            "a": self.links * WIDTH,
+        }
+        ends = np.cumsum(list(sizes.values())).tolist()
+        return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+
+    @property
+    def words(self) -> int:
+        """fp32 words of a cell."""
+        return self.sections["a"].stop
+
+
+class Stats(NamedTuple):
+    """What error bounds need to know of all candidates.
+
+    `b_max [F]` is max|B_f|, `b_step [F]` the step of b16, `drift` max|Σ_l A_cl - 1|,
+    `d_norm` max‖d_c‖₂, `beta_max` max|β_c|.
+    """
+
+    b_max: F64
+    b_step: F64
+    drift: float
+    d_norm: float
+    beta_max: float
+
+    @classmethod
+    def of(cls, rows: Rows) -> Stats:
+        """Over some candidates; zeros over none."""
+        if len(rows.beta) == 0:
+            return cls(np.zeros(rows.b.shape[1]), np.zeros(rows.b.shape[1]), 0.0, 0.0, 0.0)
+        b_max = np.abs(rows.b).max(0).astype(np.float64)
+        drift = np.abs(rows.a.astype(np.float64).sum(1) - 1.0).max()
+        d_norm = np.sqrt((rows.d.astype(np.float64) ** 2).sum(1).max())
+        return cls(b_max, b_max / 32767, float(drift), float(d_norm), float(np.abs(rows.beta).max()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; Python's float text reads back to the same bits."""
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in self._asdict().items()}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Stats:
+        """The inverse of `to_json`."""
+        arrays = {name: np.asarray(raw[name], np.float64) for name in ("b_max", "b_step")}
+        return cls(**{**raw, **arrays})
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Packed candidates: `words [N, shape.words]`, possibly mapped from a file."""
+
+    words: F32
+    count: int
+    shape: Shape
+    stats: Stats
+
+    def __len__(self) -> int:
+        return self.count
+
+    @classmethod
+    def pack(cls, rows: Rows) -> Cells:
+        """Cells of candidates in row order.
+
+        Raises:
+            ValueError: link weights that are negative or do not sum to 1 within 1e-3.
+        """
+        shape = Shape(rows.a.shape[1], rows.b.shape[1], rows.d.shape[1])
+        stats, count = Stats.of(rows), len(rows.beta)
+        if stats.drift > 1e-3 or (rows.a < 0).any():
+            raise ValueError(
+                f"link weights must be non-negative and sum to 1; they are off by {stats.drift:.2g}, the "
+                f"least is {rows.a.min():.2g}. Rebuild the bank (jobs/build_candidate_bank.py)"
+            )
+        words = np.zeros((-(-count // WIDTH), shape.words), np.float32)
+        if count == 0:
+            return cls(words, count, shape, stats)
+        for name, values in _sections(rows, stats).items():
+            lanes = np.zeros((len(words) * WIDTH, *values.shape[1:]), values.dtype)
+            lanes[:count] = values
+            laned = np.moveaxis(lanes.reshape(len(words), WIDTH, *values.shape[1:]), 1, 2)
+            section = words[:, shape.sections[name]]
+            packed = np.ascontiguousarray(laned).reshape(len(words), -1).view(np.float32)
+            section[:, : packed.shape[1]] = packed
+        return cls(words, count, shape, stats)
+
+    def take(self, rows: Ints) -> Rows:
+        """The candidates at `rows`, copied."""
+        cell, lane = rows // WIDTH, rows % WIDTH
+        a, b, d = (self._lanes(name)[cell, :, lane] for name in ("a", "b", "d"))
+        return Rows(a, b[:, : self.shape.hidden], d, self.words[cell, lane])
+
+    def beta(self, rows: Ints) -> F32:
+        """β `[n]` of the candidates at `rows`."""
+        return self.words[rows // WIDTH, rows % WIDTH]
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """Candidates `[start, stop)`, copied row by row."""
+        stop = min(stop, self.count)
+        first, last = start // WIDTH, -(-stop // WIDTH)
+        inside = slice(start - first * WIDTH, stop - first * WIDTH)
+        parts = (self._lanes(name)[first:last].transpose(0, 2, 1) for name in ("a", "b", "d", "beta"))
+        a, b, d, beta = (part.reshape(-1, part.shape[2])[inside] for part in parts)
+        return Rows(a, b[:, : self.shape.hidden], d, beta[:, 0])
+
+    def _lanes(self, name: str) -> F32:
+        """A section as `[N, values, 32]`, a view."""
+        section = self.words[:, self.shape.sections[name]]
+        return section.reshape(len(section), section.shape[1] // WIDTH, WIDTH)
+
+
+def _sections(rows: Rows, stats: Stats) -> dict[str, NDArray[Any]]:
+    """Each section by candidate, `[C, values]` or, for pairs of links, `[C, L', 2]`."""
+    a8 = quantise_weights(rows.a)
+    norm = np.sqrt(((rows.a.astype(np.float64) - a8 / 255.0) ** 2).sum(1))
+    step = np.where(stats.b_step > 0, stats.b_step, 1.0)
+    pairs = np.pad(a8, ((0, 0), (0, a8.shape[1] % 2))).reshape(len(a8), -(-a8.shape[1] // 2), 2)
+    return {
+        "beta": rows.beta[:, None],
+        "norm": np.nextafter(norm.astype(np.float32), np.float32(np.inf))[:, None],
+        "d": rows.d,
+        "b16": np.rint(rows.b / step).astype(np.int16),
+        "a8": pairs,
+        "b": rows.b,
+        "a": rows.a,
+    }
+
+
+def quantise_weights(a: F32) -> NDArray[np.uint8]:
+    """Link weights `[C, L]` as uint8 rows that sum to exactly 255, by largest remainder."""
+    if a.size == 0:
+        return a.astype(np.uint8)
+    wide = a.astype(np.float64)
+    exact = wide / wide.sum(1, keepdims=True) * 255
+    floor = np.floor(exact)
+    missing = 255 - floor.sum(1)  # at most L of them
+    rank = np.argsort(np.argsort(floor - exact, axis=1, kind="stable"), axis=1)
+    return (floor + (rank < missing[:, None])).astype(np.uint8)
