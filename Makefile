@@ -3,11 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Short Spark sessions on few cores: the second compiler never pays off.
-export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+# Short Spark sessions on few cores: the second compiler never pays off, nor does verifying pinned jars' byte code.
+export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test check bench-scoring lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -25,6 +25,11 @@ test: setup ## All tests that need no cluster: real Spark, Delta and Airflow, 12
 
 check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench-scoring: setup ## The scoring engine beside its peers, on one core
+	@uv pip install -q --python $(BIN)/python -r benchmarks/requirements.txt 2>/dev/null || \
+	  $(BIN)/python -m pip install -q -r benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks.scoring
 
 lock: ## Resolve requirements.txt into requirements.lock (needs uv)
 	@uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock
