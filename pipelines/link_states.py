@@ -67,8 +67,9 @@ def compute_states(warehouse: Warehouse, night: str, events_version: int, bundle
     buckets = warehouse.settings.night.buckets
     rows = stack_histories(warehouse, night, events_version, bundle.config.user_columns)
     ordered = rows.withColumn(BUCKET, bucket_of(buckets)).repartition(buckets, BUCKET)
+    # The user first, not the bucket: Spark compares the first key alone before it looks at the others.
     ordered = ordered.sortWithinPartitions(
-        BUCKET, USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
+        USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
     ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, FEATURES)
 
     def reduce(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function

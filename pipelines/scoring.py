@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 from pyspark import SparkFiles
@@ -17,7 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle, BundleError
-from lime_model.scoring.backends import Choice, choose_backend
+from lime_model.scoring.backends import choose_backend
 from lime_model.scoring.bank import pack_bank
 from pipelines.bundles import scratch_folder, ship_bundle
 from pipelines.columns import BUCKET, DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
@@ -25,7 +26,7 @@ from pipelines.leases import Run, check_lease
 from pipelines.plan import WorkUnit, missing, plan_full
 from pipelines.runs import Manifest, need_manifest, once
 from pipelines.settings import Policy
-from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.tables import SQL_TYPES, Warehouse, sorted_arrow
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 log = logging.getLogger(__name__)
@@ -76,16 +77,24 @@ def score_candidates(
         check_version(bundle, inputs)
         night = warehouse.settings.night
         choice = choose_backend(night.backend, night.device)
-        reports = {}
+        banks: dict[str, str] = {}
         for bit, policy in enumerate(policies):
-            task = ship_bank(warehouse, run, bundle, inputs, bit, policy, choice)
-            reports[policy.name] = _stage_policy(warehouse, run, inputs, policy.name, task)
+            if policy.eligible not in banks:
+                banks[policy.eligible] = ship_bank(warehouse, run, bundle, inputs, bit)
+        tasks = {
+            policy.name: ScoreTask(
+                bundle=f"bundle-{bundle.version}", bank=banks[policy.eligible], model_version=bundle.version,
+                night=run.ds, k=night.k, exclude_seen=policy.exclude_seen, backend=choice.backend,
+                device=choice.device,
+            )
+            for policy in policies
+        }  # fmt: skip
         return {
             "model": inputs.model,
             "model_version": inputs.model_version,
             "k": night.k,
             "backend": choice._asdict(),
-            "policies": reports,
+            "policies": _stage(warehouse, run, inputs, tasks),
             "versions": {"staging": warehouse.version("staging")},
         }
 
@@ -105,37 +114,25 @@ def check_version(bundle: Bundle, inputs: NightInputs) -> None:
         )
 
 
-def ship_bank(
-    warehouse: Warehouse,
-    run: Run,
-    bundle: Bundle,
-    inputs: NightInputs,
-    bit: int,
-    policy: Policy,
-    choice: Choice,
-) -> ScoreTask:
-    """Pack the policy's candidates and send the file to every host."""
-    name = f"bank-{run.run_id}-{policy.name}-{inputs.model_version}.arrow"
+def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, bit: int) -> str:
+    """Pack the candidates whose eligibility `bit` is on, send them to every host; returns the file's name."""
+    name = f"bank-{run.run_id}-{bit}-{inputs.model_version}.arrow"
     path = Path(scratch_folder()) / name
     config = bundle.config
-    table = read_bank(warehouse, run.ds, inputs, bit).toArrow()
+    table = sorted_arrow(read_bank(warehouse, run.ds, inputs, bit), ITEM_ID)
     for file in pack_bank(table, path, inputs.model_version, (config.links, config.hidden, config.dot)):
         warehouse.spark.sparkContext.addFile(str(file))
-    night = warehouse.settings.night
-    return ScoreTask(
-        bundle=f"bundle-{bundle.version}", bank=name, model_version=inputs.model_version, night=run.ds,
-        k=night.k, exclude_seen=policy.exclude_seen, backend=choice.backend, device=choice.device,
-    )  # fmt: skip
+    return name
 
 
 def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -> DataFrame:
-    """Factors and bias of the candidates that a policy may recommend, in item-id order."""
+    """Factors and bias of the candidates that a policy may recommend."""
     mine = F.col(MODEL_VERSION) == inputs.model_version
     bank = warehouse.read("candidate_bank", inputs.bank).where(mine)
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(night).cast("date")))
     eligible = F.shiftright(F.col("eligible"), bit).bitwiseAND(F.lit(1)) == 1
     joined = bank.where(eligible).join(bias.select(ITEM_ID, "bias"), ITEM_ID, "inner")
-    return joined.select(ITEM_ID, "link_weights", "head_input", "dot", "bias").orderBy(ITEM_ID)
+    return joined.select(ITEM_ID, "link_weights", "head_input", "dot", "bias")
 
 
 def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
@@ -148,12 +145,12 @@ def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
     )
 
 
-def _stage_policy(
-    warehouse: Warehouse, run: Run, inputs: NightInputs, policy: str, task: ScoreTask
-) -> Manifest:
-    """Stage the units that are missing; returns counts over all of them."""
+def _stage(
+    warehouse: Warehouse, run: Run, inputs: NightInputs, tasks: Mapping[str, ScoreTask]
+) -> dict[str, Manifest]:
+    """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy."""
     started = time.monotonic()
-    mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy)
+    mine = F.col(RUN_ID) == run.run_id
     staged = warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
     plan = plan_full(warehouse.settings.night.buckets)
     groups = plan.commits(warehouse.settings.night.units_per_commit)
@@ -161,26 +158,29 @@ def _stage_policy(
     left = missing(groups, (row[0] for row in staged))
     for index in left:
         check_lease(warehouse, run)
-        rows = score_units(warehouse, users, groups[index], task)
-        rows = rows.withColumns({RUN_ID: F.lit(run.run_id), POLICY: F.lit(policy)})
+        frames = [
+            score_units(warehouse, users, groups[index], task).withColumn(POLICY, F.lit(policy))
+            for policy, task in tasks.items()
+        ]
+        rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         # The transaction number lets each group in once, whoever else is retrying it.
-        warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{policy}-{index}", 1))
-        log.info("night %s policy %s: staged commit %d of %d", run.run_id, policy, index + 1, len(groups))
-    totals = warehouse.read("staging").where(mine).agg(
-        F.count("*"), F.sum("pairs"), F.sum((F.col("shortfall") > 0).cast("int"))
-    )  # fmt: skip
-    count, pairs, short = totals.collect()[0]
+        warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
+        log.info("night %s: staged commit %d of %d", run.run_id, index + 1, len(groups))
+    short = F.sum((F.col("shortfall") > 0).cast("int"))
+    totals = warehouse.read("staging").where(mine).groupBy(POLICY)
+    rows_by_policy = {row[0]: row[1:] for row in totals.agg(F.count("*"), F.sum("pairs"), short).collect()}
     seconds = time.monotonic() - started
-    return {
+    pairs = sum(row[1] for row in rows_by_policy.values())
+    common = {
         "plan": plan.why,
         "units": len(plan.units),
         "commits_reused": len(groups) - len(left),
-        "users": count,
-        "pairs": pairs or 0,
-        "users_with_shortfall": short or 0,
-        "seconds": round(seconds, 3),
-        "pairs_per_second": round((pairs or 0) / seconds),
+        "seconds": round(seconds, 3),  # of all policies together, like the rate
+        "pairs_per_second": round(pairs / seconds),
     }
+    counts = {policy: rows_by_policy.get(policy, (0, 0, 0)) for policy in tasks}
+    names = ("users", "pairs", "users_with_shortfall")
+    return {policy: {**common, **dict(zip(names, row, strict=True))} for policy, row in counts.items()}
 
 
 def score_units(

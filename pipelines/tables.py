@@ -40,6 +40,11 @@ def local_rows(spark: SparkSession, rows: list[dict[str, Any]], schema: StructTy
     return spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema, timezone="UTC")), schema)
 
 
+def sorted_arrow(frame: DataFrame, *keys: str) -> pa.Table:
+    """All rows on the driver, ascending by `keys`; `orderBy` would run its input twice, to sample it."""
+    return frame.toArrow().sort_by([(key, "ascending") for key in keys])
+
+
 @dataclass
 class Known:
     """Manifests of one run by job, as of a version of `runs`; see `runs.py`."""

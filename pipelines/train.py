@@ -5,9 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
+import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
@@ -22,43 +27,73 @@ from pipelines.columns import HISTORY_ORDER, ITEM_ID, USER_ID
 from pipelines.events import read_events
 from pipelines.runs import Manifest
 from pipelines.settings import ModelSettings
-from pipelines.tables import Warehouse
+from pipelines.tables import Warehouse, sorted_arrow
+
+
+class Source(NamedTuple):
+    """What models are trained from, as Arrow tables in a stated order."""
+
+    events: pa.Table
+    items: pa.Table
+    users: pa.Table
+
+    @classmethod
+    def read(cls, warehouse: Warehouse, cutoff: str) -> Source:
+        """Everything before `cutoff`, read once for all models."""
+        events = read_events(warehouse, cutoff, warehouse.version("events")).select(USER_ID, *HISTORY_ORDER)
+        return cls(
+            sorted_arrow(events, USER_ID, *HISTORY_ORDER),
+            sorted_arrow(read_entity(warehouse, "items", cutoff), ITEM_ID),
+            sorted_arrow(read_entity(warehouse, "users", cutoff), USER_ID),
+        )
 
 
 def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifest:
     """Train each named model on the events before `cutoff`; an unchanged bundle is kept.
 
     A bundle is unchanged when the same settings meet the same rows: it says what it was
-    trained from.
+    trained from. Several models train side by side, each in a process with its share of the cores.
     """
-    return {name: train_model(warehouse, warehouse.settings.model(name), cutoff) for name in names}
+    source = Source.read(warehouse, cutoff)
+    chosen = [warehouse.settings.model(name) for name in names]
+    digests = {settings.name: _fingerprint(settings, cutoff, source) for settings in chosen}
+    manifest = {name: _unchanged(warehouse, bundle_uri(warehouse, name), digests[name]) for name in names}
+    due = [settings for settings in chosen if manifest[settings.name] is None]
+    threads = max(1, (os.cpu_count() or 1) // max(1, len(due)))
+    with tempfile.TemporaryDirectory(prefix="lime-") as folder:
+        # Spawned, not forked: this process holds a JVM connection and torch's threads.
+        with ProcessPoolExecutor(max(1, len(due)), get_context("spawn")) as pool:
+            fits = [
+                pool.submit(fit, settings, cutoff, source, digests[settings.name], folder, threads)
+                for settings in due
+            ]
+            for settings, done in zip(due, fits, strict=True):
+                manifest[settings.name] = done.result()
+        for settings in due:
+            store_folder(warehouse.spark, Path(folder) / settings.name, bundle_uri(warehouse, settings.name))
+    return manifest
 
 
-def train_model(warehouse: Warehouse, settings: ModelSettings, cutoff: str) -> Manifest:
-    """Train one model and store its bundle; returns its version and metrics."""
-    events_version = warehouse.version("events")
-    events = read_events(warehouse, cutoff, events_version).select(USER_ID, *HISTORY_ORDER)
-    table = events.orderBy(USER_ID, *HISTORY_ORDER).toArrow()
-    items = read_entity(warehouse, "items", cutoff).orderBy(ITEM_ID).toArrow()
-    users = read_entity(warehouse, "users", cutoff).orderBy(USER_ID).toArrow()
-    source = _fingerprint(settings, cutoff, table, items, users)
-    uri = bundle_uri(warehouse, settings.name)
-    kept = _unchanged(warehouse, uri, source)
-    if kept is not None:
-        return kept
+def fit(
+    settings: ModelSettings, cutoff: str, source: Source, digest: str, folder: str, threads: int
+) -> Manifest:
+    """Train one model into `folder/<name>`; returns its version and metrics."""
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {settings.name} %(message)s", force=True)
+    torch.set_num_threads(threads)
     config = dataclasses.replace(settings.config, cutoff_ds=cutoff)
-    item_words = build_vocabularies(items, config.item_columns, at_least=MIN_VALUE_COUNT)
-    user_words = build_vocabularies(users, config.user_columns)
-    catalogue = build_catalogue(items, table, item_words, settings.min_buyers)
-    data = build_training_data(table, users, catalogue, user_words, config)
+    item_words = build_vocabularies(source.items, config.item_columns, at_least=MIN_VALUE_COUNT)
+    user_words = build_vocabularies(source.users, config.user_columns)
+    catalogue = build_catalogue(source.items, source.events, item_words, settings.min_buyers)
+    data = build_training_data(source.events, source.users, catalogue, user_words, config)
     torch.manual_seed(settings.train.seed)
     model = build_model(config, catalogue, item_words, user_words)
     start_from_svd(model, data, settings.train.seed)
     started = time.monotonic()
     curve = Trainer(model, data, settings.train).fit()
-    metrics = {"source": source, "seconds": round(time.monotonic() - started, 1), "curve": curve}
-    version = _store(warehouse, Bundle(model, catalogue, item_words, user_words, metrics, ""), uri)
-    return {"model_version": version, "reused": False, "events": table.num_rows, **metrics}
+    metrics = {"source": digest, "seconds": round(time.monotonic() - started, 1), "curve": curve}
+    bundle = Bundle(model, catalogue, item_words, user_words, metrics, "")
+    version = save_bundle(bundle, Path(folder) / settings.name)
+    return {"model_version": version, "reused": False, "events": source.events.num_rows, **metrics}
 
 
 def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:
@@ -71,19 +106,11 @@ def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:
     return {"model_version": bundle.version, "reused": True, **bundle.metrics}
 
 
-def _store(warehouse: Warehouse, bundle: Bundle, uri: str) -> str:
-    with tempfile.TemporaryDirectory(prefix="lime-") as folder:
-        local = Path(folder) / "bundle"
-        version = save_bundle(bundle, local)
-        store_folder(warehouse.spark, local, uri)
-    return version
-
-
-def _fingerprint(settings: ModelSettings, cutoff: str, *tables: pa.Table) -> str:
+def _fingerprint(settings: ModelSettings, cutoff: str, source: Source) -> str:
     """Of the settings, the training recipe, torch and the rows themselves."""
     described = [settings.model_dump(mode="json"), cutoff, torch.__version__, recipe_digest()]
     digest = hashlib.sha256(json.dumps(described).encode())
-    for table in tables:
+    for table in source:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())

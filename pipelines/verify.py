@@ -30,7 +30,7 @@ from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once
 from pipelines.scoring import NightInputs, check_version, read_users
 from pipelines.settings import Policy
-from pipelines.tables import Warehouse
+from pipelines.tables import Warehouse, sorted_arrow
 
 TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors against float64 throughout
 BATCH = 16  # users certified at once
@@ -145,7 +145,7 @@ class _Corpus:
         cls, warehouse: Warehouse, night: str, inputs: NightInputs, bundle: Bundle, policy: Policy
     ) -> _Corpus:
         corpus = read_corpus(warehouse, night, inputs.events, [policy], bundle.config.bias_days)
-        table = corpus.orderBy(ITEM_ID).toArrow()
+        table = sorted_arrow(corpus, ITEM_ID)
         ids = table[ITEM_ID].combine_chunks()
         columns = {c: table[c].to_pylist() for c in bundle.item_vocabularies if c in table.column_names}
         codes = ItemEncoder(bundle).codes(ids.to_pylist(), columns)
@@ -172,7 +172,7 @@ class _HistoryReader:
     ) -> None:
         self.bundle, self.corpus = bundle, corpus
         events = read_events(warehouse, night, inputs.events).where(F.col(USER_ID).isin(users))
-        self.events = events.orderBy(USER_ID, *HISTORY_ORDER).toArrow()
+        self.events = sorted_arrow(events, USER_ID, *HISTORY_ORDER)
         features = read_entity(warehouse, "users", night).where(F.col(USER_ID).isin(users)).collect()
         self.features = {row[USER_ID]: row.asDict() for row in features}
         self.owner = self.events[USER_ID].to_numpy()

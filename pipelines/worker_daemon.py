@@ -1,6 +1,6 @@
-"""A PySpark worker daemon that has torch loaded before it forks.
+"""A PySpark worker daemon that has torch and the UDF bodies loaded before it forks.
 
-Importing torch takes seconds of a core; PySpark forks a worker per task slot from one
+Importing them takes seconds of a core; PySpark forks a worker per task slot from one
 daemon, so loading it there pays once per executor. `spark.python.daemon.module` names this
 module; executors must have the project installed. Nothing here starts a thread: torch
 starts its pool at first use, after the fork.
@@ -8,8 +8,11 @@ starts its pool at first use, after the fork.
 
 from __future__ import annotations
 
-import torch  # noqa: F401  # loaded for the forked workers
 from pyspark.daemon import manager
+
+import pipelines.udfs.encode_items
+import pipelines.udfs.reduce_states
+import pipelines.udfs.score_users  # noqa: F401  # loaded for the forked workers
 
 if __name__ == "__main__":
     manager()

@@ -140,6 +140,15 @@ def test_a_corrupt_file_is_named_and_nothing_is_committed(empty_shop: Warehouse)
     assert not empty_shop.exists("events")
 
 
+def test_a_corrupt_file_of_items_is_named_too(empty_shop: Warehouse) -> None:
+    path = Path(empty_shop.settings.drops) / "items" / f"ds={DAY}" / "part.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1" + b"rubbish" * 40 + b"PAR1")
+    with pytest.raises(DropError, match=rf"items: .*{path.name}.*Nothing was committed"):
+        ingest_entity(empty_shop, "items", [DAY])
+    assert not empty_shop.exists("items")
+
+
 def test_a_file_torn_in_the_middle_is_named(empty_shop: Warehouse) -> None:
     """The footer is whole, the pages are not."""
     path = drop(empty_shop, [(u, u % 7, f"{DAY} 10:00:00", f"s{u}") for u in range(3000)])

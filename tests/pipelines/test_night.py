@@ -12,12 +12,13 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError
+from lime_model.scoring import native
 from pipelines.candidates import build_candidate_bank
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.link_states import build_link_states
 from pipelines.night import STEPS
 from pipelines.publish import publish_recommendations
-from pipelines.runs import find_manifest
+from pipelines.runs import find_manifest, record
 from pipelines.scoring import score_candidates
 from pipelines.settings import Policy, Settings, SettingsError
 from pipelines.tables import MissingTable, Warehouse
@@ -93,7 +94,8 @@ def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> No
     assert manifest["certificate"]["strata"]["cold"] == len(shop.COLD)
     assert manifest["certificate"]["worst_relative_error"] < 1e-4
     assert manifest["scoring"]["pairs"] == shop.USERS * (shop.ITEMS + 1)
-    assert manifest["backend"] == {"backend": "tiled", "device": "cpu", "why": "asked for"}
+    assert manifest["backend"]["backend"] == ("tiled" if native.why_not() else "native")
+    assert "CPU was asked for" in manifest["backend"]["why"]
 
 
 def test_the_model_learned_the_shop(published: tuple[Warehouse, Run]) -> None:
@@ -155,13 +157,17 @@ def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, R
 
 
 def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse, Run]) -> None:
-    warehouse, _ = published
-    other = with_night(warehouse, backend="reference", units_per_commit=3)
-    run = Run(shop.NIGHT, "reference")
-    build_candidate_bank(other, run, "mha", [Policy()])
-    build_link_states(other, run, "mha")
-    score_candidates(other, run, [Policy()])
-    assert staged_of(other, run, "all") == lists_of(warehouse)
+    warehouse, built = published
+    others = ["reference", *([] if native.why_not() else ["native", "native-fp32"])]
+    for units, backend in enumerate(others, 3):
+        other = with_night(warehouse, backend=backend, units_per_commit=units)
+        run = Run(shop.NIGHT, f"by-{backend}")
+        for job in ("build_candidate_bank", "build_link_states"):
+            record(other, run.run_id, run.ds, job, find_manifest(warehouse, built.run_id, job) or {})
+        manifest = score_candidates(other, run, [other.settings.night.policy])
+        assert manifest["backend"]["backend"] == backend
+        assert staged_of(other, run, "all") == lists_of(warehouse)
+        assert verify_night(other, run)["passed"]
 
 
 def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse) -> None:
