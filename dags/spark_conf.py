@@ -5,6 +5,7 @@ Environment, read when Airflow parses the DAG:
     LIME_HOME     folder of the jobs and the settings (default: the parent of this folder)
     LIME_CONFIG   settings file (default: $LIME_HOME/conf/local.yaml)
     LIME_APPLICATIONS   3 (default): prepare, score and publish apart; 1: all in one Spark application
+    LIME_DRIVER_MEMORY  heap of the driver (default 3g); settings come too late to change it
     LIME_JARS     folder of the Delta jars (default: $LIME_HOME/.jars); empty: the cluster has them
 """
 
@@ -20,6 +21,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 HOME = Path(os.environ.get("LIME_HOME", Path(__file__).resolve().parent.parent))
 CONFIG = os.environ.get("LIME_CONFIG", str(HOME / "conf" / "local.yaml"))
 APPLICATIONS = int(os.environ.get("LIME_APPLICATIONS", "3"))
+DRIVER_MEMORY = os.environ.get("LIME_DRIVER_MEMORY", "3g")
 JARS = os.environ.get("LIME_JARS", str(HOME / ".jars"))
 
 # The night a run is for: given as a parameter, never taken from the wall clock. A run without one is for
@@ -36,6 +38,9 @@ def submit(task_id: str, steps: Sequence[str], doc: str) -> SparkSubmitOperator:
         name=f"lime-{task_id}-{NIGHT}",
         # Named at submit: a driver that spark-submit has started can't add them to its class path.
         jars=",".join(sorted(str(jar) for jar in Path(JARS).glob("delta-*.jar"))) or None,
+        driver_memory=DRIVER_MEMORY,
+        # Out of memory in a side thread would leave a driver that waits for ever: let it end, and be retried.
+        conf={"spark.driver.extraJavaOptions": "-XX:+ExitOnOutOfMemoryError"},
         application=str(HOME / "jobs" / "run_steps.py"),
         application_args=["--config", CONFIG, "--ds", NIGHT, "--run-key", RUN_KEY, "--steps", *steps],
         retries=2,

@@ -40,7 +40,6 @@ def environment() -> dict[str, str]:
         "AIRFLOW_CONN_SPARK_DEFAULT": "spark://local%5B*%5D",
         # Two cores: three session starts a night would outweigh the work.
         "LIME_APPLICATIONS": "1",
-        "SPARK_SUBMIT_OPTS": "-Xmx3g -Xmn1g",
     }
 
 
