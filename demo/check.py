@@ -22,7 +22,7 @@ def read_lists(warehouse: Path, ds: str) -> pd.DataFrame:
     """`user_id, item_id, score, rank` of a night, a row per candidate."""
     table = DeltaTable(str(warehouse / "recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
     frame = table.select(["user_id", "shortfall", "candidates"]).to_pandas()
-    flat = frame.explode("candidates", ignore_index=True)
+    flat = frame.explode("candidates", ignore_index=True).dropna(subset=["candidates"])
     flat["item_id"] = [c["item_id"] for c in flat["candidates"]]
     flat["score"] = np.asarray([c["score"] for c in flat["candidates"]], np.float32)
     flat["rank"] = flat.groupby("user_id").cumcount() + 1
@@ -43,8 +43,9 @@ def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> 
     """
     lists = read_lists(warehouse, ds)
     users = DeltaTable(str(warehouse / "users")).to_pyarrow_table(columns=["user_id"]).to_pandas()
-    by_user = lists.groupby("user_id")
-    sizes = by_user.size() + by_user["shortfall"].first()
+    table = DeltaTable(str(warehouse / "recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
+    short = table.select(["user_id", "shortfall"]).to_pandas().set_index("user_id")["shortfall"]
+    sizes = short.add(lists.groupby("user_id").size(), fill_value=0).astype(int)
     _demand(set(users["user_id"]) == set(sizes.index), "users without a list", len(users) - len(sizes))
     _demand((sizes == k).all(), f"lists that are not {k} with their shortfall", int((sizes != k).sum()))
     _demand(not lists.duplicated(["user_id", "item_id"]).any(), "repeated items", 0)
@@ -56,6 +57,32 @@ def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> 
     _demand(not lists["item_id"].isin(banned).any(), "ineligible items listed", 0)
     print(f"  checked outside Spark: night {ds}, {len(sizes)} users, {len(lists)} candidates", flush=True)
     return lists
+
+
+def evaluation_runs(warehouse: Path, prefix: str) -> list[str]:
+    """Run ids that staged lists and begin with `prefix`."""
+    table = DeltaTable(str(warehouse / "staging")).to_pyarrow_table(columns=["run_id"])
+    return sorted(run for run in table["run_id"].unique().to_pylist() if run.startswith(prefix))
+
+
+def check_unseen(warehouse: Path, run_id: str, policy: str, before: str) -> None:
+    """Lists staged under a policy that excludes what was seen hold nothing of it.
+
+    Raises:
+        DemoFailed: how many candidates the user had before `before`.
+    """
+    staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_table(
+        columns=["user_id", "candidates", "policy"], partitions=[("run_id", "=", run_id)]
+    )
+    frame = staged.to_pandas().query("policy == @policy").explode("candidates").dropna(subset=["candidates"])
+    listed = pd.MultiIndex.from_arrays([frame["user_id"], [c["item_id"] for c in frame["candidates"]]])
+    events = DeltaTable(str(warehouse / "events")).to_pyarrow_table(
+        columns=["user_id", "item_id"], filters=[("ds", "<", pd.Timestamp(before).date())]
+    )
+    seen = pd.MultiIndex.from_frame(events.to_pandas().drop_duplicates())
+    _demand(len(listed) > 0, f"no lists of {run_id} under {policy!r}", 0)
+    _demand(not listed.isin(seen).any(), "seen items listed", int(listed.isin(seen).sum()))
+    print(f"  checked outside Spark: {len(listed)} candidates of policy {policy!r}, none seen", flush=True)
 
 
 def same_lists(warehouse: Path, ds: str, before: Path) -> None:

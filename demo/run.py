@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo.check import check_night, same_lists
+from demo.check import check_night, check_unseen, evaluation_runs, same_lists
 from demo.complete_journey import write_drops
 from demo.report import write_report
 
@@ -100,6 +100,8 @@ def main() -> None:
         check_night(HOME / "warehouse", ds, 100, INELIGIBLE)
     same_lists(HOME / "warehouse", NIGHTS[1], before)
     seconds["evaluate_model"] = job("evaluate_model", "--ds", NIGHTS[0], "--run-key", key)
+    for staged in evaluation_runs(HOME / "warehouse", f"{NIGHTS[0]}.evaluate-{key}-"):
+        check_unseen(HOME / "warehouse", staged, "new", NIGHTS[0])
     page = write_report(HOME, NIGHTS, f"{NIGHTS[0]}.evaluate-{key}", seconds)
     print(f"\nThe same with plots: {page}\nTables: {HOME / 'warehouse'}")
     print(f"make demo took {time.monotonic() - started:.0f} s")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from lime_model.errors import LimeError
-from pipelines.leases import acquire_lease
+from pipelines.leases import acquire_lease, check_lease
 from pipelines.runs import Manifest
 from pipelines.session import open_session, start_workers
 from pipelines.settings import load_settings
@@ -64,7 +64,7 @@ def run_steps(steps: Sequence[str], about: str, argv: Sequence[str] | None = Non
 
         run = acquire_lease(warehouse, args.ds, args.run_key)
         for step in steps:
-            report(step, STEPS[step](warehouse, run))
+            report(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
     return with_warehouse(args.config, f"{job} {args.ds}", work)
 

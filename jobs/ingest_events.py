@@ -23,7 +23,8 @@ def main() -> int:
     options.add_argument("--to", dest="last", type=night_date, help="last drop day of a range")
     options.add_argument("--run-key", help="ignored: loading needs no lease")
     args = options.parse_args()
-    if bool(args.ds) == bool(args.first and args.last):
+    whole_range = bool(args.first and args.last)
+    if bool(args.ds) == whole_range or bool(args.first) != bool(args.last):
         options.error("give either --ds NIGHT or both --from DAY and --to DAY")
 
     def work(warehouse: Warehouse) -> None:

@@ -1,7 +1,7 @@
 """The exactness certificate: a user's published list against the unfolded model in float64.
 
-Nothing is shared with the scoring path but the bundle: the history is read again from
-raw events, attention and head run unfolded over every candidate.
+What is shared with the scoring path is the bundle and how it encodes ids and columns; the
+history is read again from raw events, attention and head run unfolded over every candidate.
 
 Letters: C candidates, N events, D width.
 """
@@ -98,6 +98,8 @@ class Certifier:
         if len(np.unique(rows)) != len(rows) or not allowed[rows].all():
             return Finding("an excluded, ineligible or repeated item is listed", np.inf)
         given = published.astype(np.float64)
+        if not (np.isfinite(given).all() and np.isfinite(scores[rows]).all()):
+            return Finding("a score is not finite", np.inf)
         if list(zip(-given, rows, strict=True)) != sorted(zip(-given, rows, strict=True)):
             return Finding("the list is not in order of (score, item id)", np.inf)
         if len(rows) == 0:

@@ -38,7 +38,10 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, model)
         events_version = warehouse.version("events")
-        corpus = read_corpus(warehouse, run.ds, events_version, policies, bundle.config.bias_days).persist()
+        items_version = warehouse.newest("items")
+        corpus = read_corpus(
+            warehouse, run.ds, (events_version, items_version), policies, bundle.config.bias_days
+        ).persist()
         rows = encode_corpus(corpus, bundle)
         where = f"{MODEL_VERSION} = '{bundle.version}'"
         bank = warehouse.replace("candidate_bank", rows, where)
@@ -48,7 +51,12 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
         return {
             "model": model,
             "model_version": bundle.version,
-            "versions": {"events": events_version, "candidate_bank": bank, "item_bias": bias},
+            "versions": {
+                "events": events_version,
+                "items": items_version,
+                "candidate_bank": bank,
+                "item_bias": bias,
+            },
             "candidates": counts[0],
             "eligible_where": [policy.eligible for policy in policies],
             "eligible": {p.name: counts[1 + i] or 0 for i, p in enumerate(policies)},
@@ -58,15 +66,18 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
 
 
 def read_corpus(
-    warehouse: Warehouse, night: str, events_version: int, policies: Sequence[Policy], days: int
+    warehouse: Warehouse, night: str, versions: tuple[int, int], policies: Sequence[Policy], days: int
 ) -> DataFrame:
-    """`item_id`, `recent_count` (events of the last `days`), `eligible` bits and the item columns."""
+    """`item_id`, `recent_count` (events of the last `days`), `eligible` bits and the item columns.
+
+    `versions` are those of `events` and `items`.
+    """
     if len(policies) > MAX_POLICIES:
         raise SettingsError(f"{len(policies)} policies; one bank holds the bits of {MAX_POLICIES}")
     recent = F.col(DS) >= F.date_sub(F.lit(night).cast("date"), days)
-    events = read_events(warehouse, night, events_version)
+    events = read_events(warehouse, night, versions[0])
     seen = events.groupBy(ITEM_ID).agg(F.count(F.when(recent, 1)).alias("recent_count"))
-    corpus = read_entity(warehouse, "items", night).join(seen, ITEM_ID, "full_outer")
+    corpus = read_entity(warehouse, "items", night, versions[1]).join(seen, ITEM_ID, "full_outer")
     corpus = corpus.fillna(0, ["recent_count"])
     bits = F.lit(0).cast("long")
     for index, policy in enumerate(policies):

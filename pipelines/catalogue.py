@@ -102,10 +102,19 @@ def fold_versions(
     return versions.where(F.col(VALID_TO).isNotNull()).unionByName(kept).unionByName(opened)
 
 
-def read_entity(warehouse: Warehouse, name: Entity, night: str) -> DataFrame:
-    """Key and features as night `night` sees them."""
+def newest_day(warehouse: Warehouse, name: Entity) -> str:
+    """The last day on which a version begins or ends; empty when there is none."""
+    if not warehouse.exists(name):
+        return ""
+    latest = warehouse.read(name).agg(F.max(F.greatest(VALID_FROM, VALID_TO))).collect()[0][0]
+    return str(latest or "")
+
+
+def read_entity(warehouse: Warehouse, name: Entity, night: str, version: int | None = None) -> DataFrame:
+    """Key and features as night `night` sees them, at a Delta version (None: now, -1: no table yet)."""
     day = F.date_sub(F.lit(night).cast("date"), 1)
-    rows = warehouse.read(name) if warehouse.exists(name) else _none(warehouse, name)
+    there = warehouse.exists(name) and version != -1
+    rows = warehouse.read(name, version) if there else _none(warehouse, name)
     return rows.where(_holds_on(day)).drop(VALID_FROM, VALID_TO)
 
 

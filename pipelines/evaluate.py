@@ -6,6 +6,7 @@ night, so nothing can be published, and puts popularity and personal frequency b
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def evaluate_models(
     k = warehouse.settings.night.k
     rows = []
     for model in models:
-        run = Run(night, f"evaluate-{key}-{model}")
+        run = Run(night, f"evaluate-{key}-{model}-{_digest(warehouse, model)}")
         reuse_built(warehouse, run, model)
         build_candidate_bank(warehouse, run, model, warehouse.settings.evaluate_policies)
         build_link_states(warehouse, run, model)
@@ -73,10 +74,18 @@ def evaluate_models(
     return manifest
 
 
+def _digest(warehouse: Warehouse, model: str) -> str:
+    """Of what the lists depend on: another bundle, K or policy is another run."""
+    policies = [policy.model_dump(mode="json") for policy in warehouse.settings.evaluate_policies]
+    version = stored_version(warehouse.spark, bundle_uri(warehouse, model))
+    text = json.dumps([version, warehouse.settings.night.k, policies])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def reuse_built(warehouse: Warehouse, run: Run, model: str) -> None:
     """Adopt link states (and a bank with these policies) that another run of the night has built.
 
-    They depend on bundle, night and log alone, so the same versions of those mean the same rows.
+    They depend on bundle, night, log and features alone: the same versions of those mean the same rows.
     """
     version, events = (
         stored_version(warehouse.spark, bundle_uri(warehouse, model)),
@@ -88,7 +97,9 @@ def reuse_built(warehouse: Warehouse, run: Run, model: str) -> None:
     )
     for job, text in _rows(rows.select("job", "manifest")):
         manifest = json.loads(text)
-        same = manifest["model_version"] == version and manifest["versions"]["events"] == events
+        read = manifest["versions"]
+        newest = {name: warehouse.newest(name) for name in ("items", "users") if name in read}
+        same = manifest["model_version"] == version and {**read, **newest, "events": events} == read
         if same and (job == "build_link_states" or manifest["eligible_where"] == wanted):
             record(warehouse, run.run_id, run.ds, job, manifest)
 

@@ -26,7 +26,7 @@ from pipelines.columns import (
 )  # fmt: skip
 from pipelines.events import read_events
 from pipelines.leases import Run
-from pipelines.runs import Manifest, once
+from pipelines.runs import Manifest, find_manifest, once
 from pipelines.session import arrow_batches_of
 from pipelines.tables import SQL_TYPES, Warehouse
 from pipelines.udfs.reduce_states import FEATURES, SCHEMA, reduce_states
@@ -39,8 +39,10 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
 
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, model)
-        events_version = warehouse.version("events")
-        rows = compute_states(warehouse, run.ds, events_version, bundle).persist()
+        bank = find_manifest(warehouse, run.run_id, "build_candidate_bank")
+        events_version = bank["versions"]["events"] if bank else warehouse.version("events")
+        users_version = warehouse.newest("users")
+        rows = compute_states(warehouse, run.ds, (events_version, users_version), bundle).persist()
         where = f"{MODEL_VERSION} = '{bundle.version}'"
         with arrow_batches_of(warehouse.spark, EVENTS_PER_BATCH):
             states = warehouse.replace("user_link_states", rows, where)
@@ -53,7 +55,12 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
         return {
             "model": model,
             "model_version": bundle.version,
-            "versions": {"events": events_version, "user_link_states": states, "user_memory": memory},
+            "versions": {
+                "events": events_version,
+                "users": users_version,
+                "user_link_states": states,
+                "user_memory": memory,
+            },
             "users": users,
             "events": events or 0,
             "cold_users": cold or 0,
@@ -62,10 +69,13 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
     return once(warehouse, run, "build_link_states", work)
 
 
-def compute_states(warehouse: Warehouse, night: str, events_version: int, bundle: Bundle) -> DataFrame:
-    """One row per user by `mapInArrow` over headers and events in history order."""
+def compute_states(warehouse: Warehouse, night: str, versions: tuple[int, int], bundle: Bundle) -> DataFrame:
+    """One row per user by `mapInArrow` over headers and events in history order.
+
+    `versions` are those of `events` and `users`.
+    """
     buckets = warehouse.settings.night.buckets
-    rows = stack_histories(warehouse, night, events_version, bundle.config.user_columns)
+    rows = stack_histories(warehouse, night, versions, bundle.config.user_columns)
     ordered = rows.withColumn(BUCKET, bucket_of(buckets)).repartition(buckets, BUCKET)
     # The user first, not the bucket: Spark compares the first key alone before it looks at the others.
     ordered = ordered.sortWithinPartitions(
@@ -80,18 +90,18 @@ def compute_states(warehouse: Warehouse, night: str, events_version: int, bundle
     return ordered.mapInArrow(reduce, schema).withColumns(
         {
             "as_of": F.lit(night).cast("date"),
-            "events_version": F.lit(events_version),
+            "events_version": F.lit(versions[0]),
             MODEL_VERSION: F.lit(bundle.version),
         }
     )
 
 
 def stack_histories(
-    warehouse: Warehouse, night: str, events_version: int, columns: Sequence[str]
+    warehouse: Warehouse, night: str, versions: tuple[int, int], columns: Sequence[str]
 ) -> DataFrame:
     """A header row per user (null event, values of `columns` as one array), and a row per event."""
-    events = read_events(warehouse, night, events_version)
-    users = read_entity(warehouse, "users", night)
+    events = read_events(warehouse, night, versions[0])
+    users = read_entity(warehouse, "users", night, versions[1])
     values = [F.col(c).cast("string") if c in users.columns else F.lit(None).cast("string") for c in columns]
     known = users.select(USER_ID, F.array(*values).cast("array<string>").alias(FEATURES))
     headers = known.join(events.select(USER_ID).distinct(), USER_ID, "full_outer")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from pipelines.candidates import build_candidate_bank
-from pipelines.catalogue import ingest_entity
-from pipelines.drops import drop_days
+from pipelines.catalogue import ingest_entity, newest_day
+from pipelines.drops import DropError, drop_days
 from pipelines.events import ingest_events
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
@@ -29,14 +29,15 @@ def ingest_days(warehouse: Warehouse, first: str, last: str) -> Manifest:
     """Load all drops of `[first, last]`: events of every day, items and users where a day has them."""
     span = (dt.date.fromisoformat(last) - dt.date.fromisoformat(first)).days
     if span < 0:
-        raise ValueError(f"--from {first} is after --to {last}")
+        raise DropError(f"--from {first} is after --to {last}; swap them")
     days = [str(dt.date.fromisoformat(first) + dt.timedelta(days=i)) for i in range(span + 1)]
     manifest: Manifest = {}
     for entity in ("items", "users"):
-        present = [
-            day for day in drop_days(warehouse.spark, warehouse.settings, entity) if first <= day <= last
-        ]
-        if present:
+        delivered = drop_days(warehouse.spark, warehouse.settings, entity)
+        if any(first <= day <= last for day in delivered):
+            # Versions fold in day order: with an old day, whatever was folded after it is folded again.
+            until = max(last, newest_day(warehouse, entity))
+            present = [day for day in delivered if first <= day <= until]
             manifest[entity] = ingest_entity(warehouse, entity, present)
     manifest["events"] = ingest_events(warehouse, days)
     record(warehouse, f"ingest-{first}-{last}", last, "ingest_events", manifest)

@@ -25,7 +25,7 @@ from pipelines.columns import BUCKET, DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.leases import Run, check_lease
 from pipelines.plan import WorkUnit, missing, plan_full
 from pipelines.runs import Manifest, need_manifest, once
-from pipelines.settings import Policy
+from pipelines.settings import Policy, SettingsError
 from pipelines.tables import SQL_TYPES, Warehouse, sorted_arrow
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
@@ -43,13 +43,15 @@ class NightInputs:
     states: int
     memory: int
     events: int
+    items: int
+    users: int
 
     @classmethod
     def of(cls, warehouse: Warehouse, run: Run) -> NightInputs:
         """From the manifests of the two building jobs.
 
         Raises:
-            BundleError: they used different bundles.
+            BundleError: they used different bundles, or different versions of the log.
             MissingTable: one of them has not run.
         """
         bank = need_manifest(warehouse, run, "build_candidate_bank")
@@ -60,9 +62,14 @@ class NightInputs:
                 f"are of {states['model_version']}; build both with the same bundle under a new --run-key"
             )
         v, w = bank["versions"], states["versions"]
+        if v["events"] != w["events"]:
+            raise BundleError(
+                f"night {run.ds}: the bank was built from events at version {v['events']} and the states "
+                f"from {w['events']}; build both again under a new --run-key"
+            )
         return cls(
             bank["model"], bank["model_version"], v["candidate_bank"], v["item_bias"],
-            w["user_link_states"], w["user_memory"], w["events"],
+            w["user_link_states"], w["user_memory"], w["events"], v["items"], w["users"],
         )  # fmt: skip
 
 
@@ -75,6 +82,7 @@ def score_candidates(
         inputs = NightInputs.of(warehouse, run)
         bundle = ship_bundle(warehouse, inputs.model)
         check_version(bundle, inputs)
+        check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
         night = warehouse.settings.night
         choice = choose_backend(night.backend, night.device)
         banks: dict[str, str] = {}
@@ -99,6 +107,20 @@ def score_candidates(
         }
 
     return once(warehouse, run, job, work)
+
+
+def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
+    """The bank's eligibility bits must be those of the policies, in their order.
+
+    Raises:
+        SettingsError: the policies changed after the bank was built.
+    """
+    wanted = [policy.eligible for policy in policies]
+    if bank["eligible_where"] != wanted:
+        raise SettingsError(
+            f"the bank was built for eligibility {bank['eligible_where']} and the policies now say {wanted}; "
+            "restore them or build the night again under a new --run-key"
+        )
 
 
 def check_version(bundle: Bundle, inputs: NightInputs) -> None:
@@ -170,7 +192,8 @@ def _stage(
     totals = warehouse.read("staging").where(mine).groupBy(POLICY)
     rows_by_policy = {row[0]: row[1:] for row in totals.agg(F.count("*"), F.sum("pairs"), short).collect()}
     seconds = time.monotonic() - started
-    pairs = sum(row[1] for row in rows_by_policy.values())
+    mine_now = F.col(BUCKET).isin([unit.bucket for index in left for unit in groups[index]])
+    pairs = warehouse.read("staging").where(mine & mine_now).agg(F.sum("pairs")).collect()[0][0] or 0
     common = {
         "plan": plan.why,
         "units": len(plan.units),

@@ -17,17 +17,20 @@ from typing import NamedTuple
 import pyarrow as pa
 import torch
 
-from lime_model.bundle import Bundle, build_model, load_bundle, save_bundle
+from lime_model.bundle import CHECKSUMS, Bundle, BundleError, build_model, load_bundle, save_bundle
 from lime_model.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, build_vocabularies
 from lime_model.recipe import recipe_digest
 from lime_model.training import Trainer, start_from_svd
-from pipelines.bundles import bundle_uri, fetch_folder, store_folder, stored_version
+from pipelines.bundles import bundle_uri, fetch_folder, store_folder
 from pipelines.catalogue import read_entity
 from pipelines.columns import HISTORY_ORDER, ITEM_ID, USER_ID
 from pipelines.events import read_events
 from pipelines.runs import Manifest
 from pipelines.settings import ModelSettings
+from pipelines.storage import path_exists
 from pipelines.tables import Warehouse, sorted_arrow
+
+log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
@@ -59,18 +62,21 @@ def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifes
     digests = {settings.name: _fingerprint(settings, cutoff, source) for settings in chosen}
     manifest = {name: _unchanged(warehouse, bundle_uri(warehouse, name), digests[name]) for name in names}
     due = [settings for settings in chosen if manifest[settings.name] is None]
-    threads = max(1, (os.cpu_count() or 1) // max(1, len(due)))
-    with tempfile.TemporaryDirectory(prefix="lime-") as folder:
+    cores = os.cpu_count() or 1
+    workers = max(1, min(len(due), cores))
+    with (
+        tempfile.TemporaryDirectory(prefix="lime-") as folder,
         # Spawned, not forked: this process holds a JVM connection and torch's threads.
-        with ProcessPoolExecutor(max(1, len(due)), get_context("spawn")) as pool:
-            fits = [
-                pool.submit(fit, settings, cutoff, source, digests[settings.name], folder, threads)
-                for settings in due
-            ]
-            for settings, done in zip(due, fits, strict=True):
-                manifest[settings.name] = done.result()
-        for settings in due:
-            store_folder(warehouse.spark, Path(folder) / settings.name, bundle_uri(warehouse, settings.name))
+        ProcessPoolExecutor(workers, get_context("spawn")) as pool,
+    ):
+        fits = [
+            pool.submit(fit, settings, cutoff, source, digests[settings.name], folder, cores // workers)
+            for settings in due
+        ]
+        for settings, done in zip(due, fits, strict=True):
+            manifest[settings.name] = done.result()
+            uri = bundle_uri(warehouse, settings.name)
+            store_folder(warehouse.spark, Path(folder) / settings.name, uri)
     return manifest
 
 
@@ -97,10 +103,14 @@ def fit(
 
 
 def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:
-    """The manifest of the stored bundle when it was trained from the same."""
-    if stored_version(warehouse.spark, uri) is None:
+    """The manifest of the stored bundle when it was trained from the same; a damaged one is trained again."""
+    if not path_exists(warehouse.spark, f"{uri}/{CHECKSUMS}"):
         return None
-    bundle = load_bundle(fetch_folder(warehouse.spark, uri))
+    try:
+        bundle = load_bundle(fetch_folder(warehouse.spark, uri))
+    except (BundleError, TypeError, KeyError) as error:  # of other code, its fields do not fit
+        log.warning("the bundle at %s can't be read and is trained again: %s", uri, error)
+        return None
     if bundle.metrics.get("source") != source:
         return None
     return {"model_version": bundle.version, "reused": True, **bundle.metrics}

@@ -144,7 +144,9 @@ class _Corpus:
     def read(
         cls, warehouse: Warehouse, night: str, inputs: NightInputs, bundle: Bundle, policy: Policy
     ) -> _Corpus:
-        corpus = read_corpus(warehouse, night, inputs.events, [policy], bundle.config.bias_days)
+        corpus = read_corpus(
+            warehouse, night, (inputs.events, inputs.items), [policy], bundle.config.bias_days
+        )
         table = sorted_arrow(corpus, ITEM_ID)
         ids = table[ITEM_ID].combine_chunks()
         columns = {c: table[c].to_pylist() for c in bundle.item_vocabularies if c in table.column_names}
@@ -173,7 +175,9 @@ class _HistoryReader:
         self.bundle, self.corpus = bundle, corpus
         events = read_events(warehouse, night, inputs.events).where(F.col(USER_ID).isin(users))
         self.events = sorted_arrow(events, USER_ID, *HISTORY_ORDER)
-        features = read_entity(warehouse, "users", night).where(F.col(USER_ID).isin(users)).collect()
+        features = (
+            read_entity(warehouse, "users", night, inputs.users).where(F.col(USER_ID).isin(users)).collect()
+        )
         self.features = {row[USER_ID]: row.asDict() for row in features}
         self.owner = self.events[USER_ID].to_numpy()
         self.cutoff = np.datetime64(bundle.config.cutoff_ds, "us")

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
+from lime_model.errors import LimeError
 from lime_model.scoring import native
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled
@@ -13,6 +14,10 @@ from lime_model.scoring.topk import Backend
 
 Name = Literal["auto", "reference", "tiled", "native", "native-fp32"]
 NAMES: tuple[Name, ...] = get_args(Name)
+
+
+class BackendError(LimeError, RuntimeError):
+    """A backend or device was asked for and can't be had."""
 
 
 class Choice(NamedTuple):
@@ -27,23 +32,22 @@ def choose_backend(backend: str, device: str) -> Choice:
     """Resolve `auto`: a GPU if there is one, else the compiled kernel, else torch on the CPU.
 
     Raises:
-        RuntimeError: a device or a kernel was asked for and is not there.
-        ValueError: an unknown name.
+        BackendError: an unknown name, or a device or kernel that is not there.
     """
     if backend not in NAMES:
-        raise ValueError(f"unknown backend {backend!r}; use one of {', '.join(NAMES)}")
+        raise BackendError(f"unknown backend {backend!r}; use one of {', '.join(NAMES)}")
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"unknown device {device!r}; use auto, cpu or cuda")
+        raise BackendError(f"unknown device {device!r}; use auto, cpu or cuda")
     cuda, reason = torch.cuda.is_available(), native.why_not()
     if device == "cuda" and not cuda:
-        raise RuntimeError(
+        raise BackendError(
             "device 'cuda' was asked for and torch sees no CUDA device on this host; "
             "use device: auto or cpu, or schedule the job where there is one"
         )
     if device == "cuda" and backend not in ("auto", "tiled"):
-        raise RuntimeError(f"the {backend} backend runs on the CPU only; use backend: tiled")
+        raise BackendError(f"the {backend} backend runs on the CPU only; use backend: tiled")
     if backend.startswith("native") and reason:
-        raise RuntimeError(f"backend {backend!r} was asked for: {reason}; or use backend: auto")
+        raise BackendError(f"backend {backend!r} was asked for: {reason}; or use backend: auto")
     if backend == "auto":
         return _choose(device, cuda=cuda, reason=reason)
     if backend != "tiled" or device == "cpu":
@@ -65,13 +69,13 @@ def make_backend(name: str, device: str) -> Backend:
     """The backend of a resolved choice.
 
     Raises:
-        RuntimeError: this host can't run what the driver chose.
+        BackendError: this host can't run what the driver chose.
     """
     if name == "reference":
         return Reference()
     if name.startswith("native"):
         if reason := native.why_not():
-            raise RuntimeError(f"the driver chose backend {name!r} and this host can't run it: {reason}")
+            raise BackendError(f"the driver chose backend {name!r} and this host can't run it: {reason}")
         return native.Native(int8=name == "native")
     # A GPU wants far larger tiles than a core's cache does.
     return Tiled() if device == "cpu" else Tiled(device=device, user_block=64, tile=8192, stripe=65536)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.bundle import BundleError
 from lime_model.scoring.canonical import F32, F64, Rows
 
 WIDTH = 32
@@ -106,12 +107,12 @@ class Cells:
         """Cells of candidates in row order.
 
         Raises:
-            ValueError: link weights that are negative or do not sum to 1 within 1e-3.
+            BundleError: link weights that are negative or do not sum to 1 within 1e-3.
         """
         shape = Shape(rows.a.shape[1], rows.b.shape[1], rows.d.shape[1])
         stats, count = Stats.of(rows), len(rows.beta)
         if stats.drift > 1e-3 or (rows.a < 0).any():
-            raise ValueError(
+            raise BundleError(
                 f"link weights must be non-negative and sum to 1; they are off by {stats.drift:.2g}, the "
                 f"least is {rows.a.min():.2g}. Rebuild the bank (jobs/build_candidate_bank.py)"
             )

@@ -73,20 +73,16 @@ class Tiled(Backend):
         out = torch.tensor(weights.out, dtype=torch.float32, device=self.device)
         blocks = [slice(i, i + self.user_block) for i in range(0, len(users), self.user_block)]
         factors = [self._factors(users[block]) for block in blocks]
-        leaders = [
-            Leaders(seeds[b], k, torch.tensor(slack[b], dtype=torch.float32).to(self.device)) for b in blocks
-        ]
+        margin = torch.tensor(slack, dtype=torch.float32, device=self.device)
+        leaders = [Leaders(seeds[block], k, margin[block]) for block in blocks]
+        torch.backends.cuda.matmul.allow_tf32 = False  # its 11 bits would break the bound
         with torch.inference_mode():
             for start in range(0, len(candidates), self.stripe):
                 rows = candidates.slice(start, start + self.stripe)
                 bank = tuple(torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in rows)
                 for block, (g, e), best in zip(blocks, factors, leaders, strict=True):
                     scores = self._stripe(out, g, e, bank)  # [U, stripe]
-                    for score, user in zip(scores, users[block], strict=True):
-                        low, high = np.searchsorted(user.memory.rows, [start, start + self.stripe])
-                        score[
-                            torch.from_numpy(user.memory.rows[low:high] - start).to(self.device)
-                        ] = -torch.inf
+                    _mask(scores, users[block], start)
                     best.offer(scores, start)
         return [rows for best in leaders for rows in best.rows()]
 

@@ -8,15 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lime_model.bundle import Bundle, BundleError
+from lime_model.certificate import Certifier
 from lime_model.scoring import native
-from lime_model.scoring.backends import choose_backend, make_backend
+from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
 from lime_model.scoring.cells import Cells, Stats, quantise_weights
 from lime_model.scoring.native import Native
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
 from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_top_k
-from tests.lime_model.toys import toy_config, toy_model
+from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
 BACKENDS: dict[str, Backend] = {
     "reference": Reference(),
@@ -161,7 +163,7 @@ def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
         assert "no CUDA device" in choose_backend("auto", "auto").why
         with pytest.raises(RuntimeError, match="use device: auto or cpu"):
             choose_backend("tiled", "cuda")
-    with pytest.raises(ValueError, match="use one of auto, reference, tiled, native, native-fp32"):
+    with pytest.raises(BackendError, match="use one of auto, reference, tiled, native, native-fp32"):
         choose_backend("fast", "auto")
 
 
@@ -220,5 +222,19 @@ def test_cells_give_back_what_was_packed() -> None:
     rows = np.asarray([69, 0, 31, 32, 32])
     for part, whole in zip(cells.take(rows), bank, strict=True):
         assert np.array_equal(part, whole[rows])
-    with pytest.raises(ValueError, match="sum to 1"):
+    with pytest.raises(BundleError, match="sum to 1"):
         Cells.pack(bank._replace(a=bank.a * 2))
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_score_that_is_not_finite_fails_the_certificate(bad: float) -> None:
+    catalogue, item_words, user_words = toy_catalogue()
+    bundle = Bundle(toy_model(toy_config()), catalogue, item_words, user_words, {}, "")
+    items = len(catalogue.item_ids)
+    codes = np.zeros((items, 2), np.int64)
+    certifier = Certifier(bundle, codes, np.zeros(items), np.ones(items, np.bool_))
+    scores, nothing = np.linspace(1, 0, items), np.zeros(0, np.int64)
+    listed = scores[:3].astype(np.float32)
+    assert certifier.check(scores, nothing, np.arange(3), listed, 3, 1e-4).fault == ""
+    listed[0] = bad
+    assert "not finite" in certifier.check(scores, nothing, np.arange(3), listed, 3, 1e-4).fault

@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from lime_model.bundle import BundleError
+from lime_model.bundle import BundleError, load_bundle
 from lime_model.scoring import native
 from pipelines.candidates import build_candidate_bank
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
@@ -22,6 +22,7 @@ from pipelines.runs import find_manifest, record
 from pipelines.scoring import score_candidates
 from pipelines.settings import Policy, Settings, SettingsError
 from pipelines.tables import MissingTable, Warehouse
+from pipelines.train import train_models
 from pipelines.verify import CertificateFailed, verify_night
 from tests import shop
 
@@ -268,3 +269,22 @@ def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_p
         build_link_states(other, Run(shop.NIGHT, "damaged"), "mha")
     with pytest.raises(BundleError, match=r"no bundle at .*train_model"):
         build_link_states(other, Run(shop.NIGHT, "absent"), "xor")
+
+
+def test_policies_that_changed_after_the_bank_are_refused(published: tuple[Warehouse, Run]) -> None:
+    warehouse, run = published
+    with pytest.raises(SettingsError, match=r"the bank was built for eligibility .*new --run-key"):
+        score_candidates(warehouse, run, [Policy(eligible="item_id > 3")], job="score_again")
+
+
+def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -> None:
+    """Its error says to run the training job; the job must then not stumble over the same file."""
+    settings = trained.settings.model_copy(update={"bundles": f"file:{tmp_path}"})
+    other = Warehouse(trained.spark, settings)
+    train_models(other, shop.NIGHT, ["mha"])
+    assert train_models(other, shop.NIGHT, ["mha"])["mha"]["reused"]
+    weights = tmp_path / "mha" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    again = train_models(other, shop.NIGHT, ["mha"])["mha"]
+    assert not again["reused"]
+    assert load_bundle(tmp_path / "mha").version == again["model_version"]
