@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from lime_model.bundle import Bundle, BundleError
 from lime_model.certificate import Certifier
-from lime_model.scoring import native
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
-from lime_model.scoring.cells import Cells, Stats, quantise_weights
-from lime_model.scoring.native import Native
+from lime_model.scoring.cells import Cells, Shape, Stats, quantise_weights
+from lime_model.scoring.native import Native, kernel_words
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
 from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_top_k
+from tests.host import HAS_NATIVE, WHY
 from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
 BACKENDS: dict[str, Backend] = {
@@ -25,7 +25,7 @@ BACKENDS: dict[str, Backend] = {
     "tiled": Tiled(),
     "tiled-tiny": Tiled(user_block=2, tile=3, stripe=5),
     "tiled-odd": Tiled(user_block=3, tile=7, stripe=7),
-    **({} if native.why_not() else {"native": Native(), "native-fp32": Native(int8=False)}),
+    **({"native": Native(), "native-fp32": Native(int8=False)} if HAS_NATIVE else {}),
 }
 
 
@@ -156,7 +156,7 @@ def test_bad_shapes_are_refused_by_name() -> None:
 
 def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
     choice = choose_backend("auto", "cpu")
-    assert choice.backend == ("tiled" if native.why_not() else "native")
+    assert choice.backend == ("native" if HAS_NATIVE else "tiled")
     assert "CPU was asked for" in choice.why
     make_backend(choice.backend, "cpu")
     if not torch.cuda.is_available():
@@ -179,7 +179,7 @@ def test_quantised_link_weights_sum_to_255_and_stay_within_a_step(
     assert np.abs(q / 255 - a).max() <= 1 / 255 + 1e-6
 
 
-@pytest.mark.skipif(bool(native.why_not()), reason=native.why_not())
+@pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000), links=st.integers(1, 40), hidden=st.integers(1, 70), dot=st.integers(1, 9),
@@ -203,7 +203,7 @@ def test_the_native_kernel_keeps_every_list_at_real_sizes(
             assert same(one, other)
 
 
-@pytest.mark.skipif(bool(native.why_not()), reason=native.why_not())
+@pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-6, 1.0, 1e6]))
 def test_canonical_scores_in_cpp_are_those_of_numpy_to_the_bit(seed: int, scale: float) -> None:
@@ -212,6 +212,13 @@ def test_canonical_scores_in_cpp_are_those_of_numpy_to_the_bit(seed: int, scale:
     for query in queries:
         ours = Native().base(weights, query, cells, rows)
         assert ours.tobytes() == weights.base(query.factors, bank.take(rows)).tobytes()
+
+
+@pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 70))
+def test_kernel_and_packer_agree_on_a_cell(links: int, hidden: int, dot: int) -> None:
+    shape = Shape(links, hidden, dot)
+    assert kernel_words(shape) == shape.words
 
 
 def test_cells_give_back_what_was_packed() -> None:

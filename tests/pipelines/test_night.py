@@ -12,7 +12,6 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
-from lime_model.scoring import native
 from pipelines.candidates import build_candidate_bank
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.link_states import build_link_states
@@ -25,6 +24,7 @@ from pipelines.tables import MissingTable, Warehouse
 from pipelines.train import train_models
 from pipelines.verify import CertificateFailed, verify_night
 from tests import shop
+from tests.host import HAS_NATIVE
 
 Lists = dict[int, list[tuple[int, float]]]
 
@@ -95,7 +95,7 @@ def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> No
     assert manifest["certificate"]["strata"]["cold"] == len(shop.COLD)
     assert manifest["certificate"]["worst_relative_error"] < 1e-4
     assert manifest["scoring"]["pairs"] == shop.USERS * (shop.ITEMS + 1)
-    assert manifest["backend"]["backend"] == ("tiled" if native.why_not() else "native")
+    assert manifest["backend"]["backend"] == ("native" if HAS_NATIVE else "tiled")
     assert "CPU was asked for" in manifest["backend"]["why"]
 
 
@@ -159,7 +159,7 @@ def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, R
 
 def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse, Run]) -> None:
     warehouse, built = published
-    others = ["reference", *([] if native.why_not() else ["native", "native-fp32"])]
+    others = ["reference", *(["native", "native-fp32"] if HAS_NATIVE else [])]
     for units, backend in enumerate(others, 3):
         other = with_night(warehouse, backend=backend, units_per_commit=units)
         run = Run(shop.NIGHT, f"by-{backend}")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_model.scoring.canonical import F32, F64, Weights
-from lime_model.scoring.cells import Cells, Ints
+from lime_model.scoring.cells import Cells, Ints, Shape
 from lime_model.scoring.tiled import error_bound
 from lime_model.scoring.topk import Backend, Query
 
@@ -37,12 +37,17 @@ def library_path() -> Path:
     return Path(os.environ.get("LIME_NATIVE", SOURCE.parent)) / f"lime-{digest}.so"
 
 
+def find_compiler() -> str | None:
+    """The C++ compiler of this host: $CXX, g++ or clang++."""
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+
+
 def build() -> str:
     """Compile when there is a compiler; returns what happened, in one line."""
     path = library_path()
     if path.exists():
         return f"native scoring is built ({path.name})"
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    compiler = find_compiler()
     if not compiler:
         return "native scoring is not built: no C++ compiler (Debian: apt-get install g++); torch will score"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -61,7 +66,7 @@ def why_not() -> str:
     """Why the native backend can't run here; empty when it can."""
     path = library_path()
     if not path.exists():
-        return f"{path} is not there; run `make setup` with a C++ compiler"
+        return f"{path} is not there; run `python -m lime_model.scoring.native` with a C++ compiler"
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -92,8 +97,13 @@ def _library() -> Any:
     library.lime_copy.argtypes = [pointer, number, whole]
     library.lime_free.argtypes = [pointer]
     library.lime_base.argtypes = [single, number, number, number, single, single, double, wide, whole, double]
-    library.lime_cell_floats.restype = wide
+    library.lime_cell_floats.restype, library.lime_cell_floats.argtypes = wide, [number] * 3
     return library
+
+
+def kernel_words(shape: Shape) -> int:
+    """fp32 words of a cell as the kernel counts them."""
+    return int(_library().lime_cell_floats(*shape))
 
 
 @dataclass

@@ -339,14 +339,12 @@ struct Result {
 
 extern "C" {
 
-int lime_abi() { return 1; }
-
 int lime_supported() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-// Floats of a cell; the packer must agree.
+// Floats of a cell; a test holds the packer (cells.py) to it.
 int64_t lime_cell_floats(int links, int hidden, int dot) { return int64_t(Shape{links, hidden, dot}.size()); }
 
 // Rows per user that may reach the K best outside `seen`: a superset of them, ascending. Free with lime_free.
