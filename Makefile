@@ -27,8 +27,8 @@ check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench-scoring: setup ## The scoring engine beside its peers, on one core
-	@uv pip install -q --python $(BIN)/python -r benchmarks/requirements.txt 2>/dev/null || \
-	  $(BIN)/python -m pip install -q -r benchmarks/requirements.txt
+	@if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -r benchmarks/requirements.txt; \
+	  else $(BIN)/python -m pip install -q -r benchmarks/requirements.txt; fi
 	@$(BIN)/python -m benchmarks.scoring
 
 lock: ## Resolve requirements.txt into requirements.lock (needs uv)

@@ -20,13 +20,21 @@ class DemoFailed(AssertionError):
 
 def read_lists(warehouse: Path, ds: str) -> pd.DataFrame:
     """`user_id, item_id, score, rank` of a night, a row per candidate."""
-    table = DeltaTable(str(warehouse / "recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
-    frame = table.select(["user_id", "shortfall", "candidates"]).to_pandas()
+    return flatten(_read_night(warehouse, ds))
+
+
+def flatten(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per user with `candidates` to a row per candidate, ranked; an empty list gives none."""
     flat = frame.explode("candidates", ignore_index=True).dropna(subset=["candidates"])
     flat["item_id"] = [c["item_id"] for c in flat["candidates"]]
     flat["score"] = np.asarray([c["score"] for c in flat["candidates"]], np.float32)
     flat["rank"] = flat.groupby("user_id").cumcount() + 1
     return flat.drop(columns="candidates").sort_values(["user_id", "rank"], ignore_index=True)
+
+
+def _read_night(warehouse: Path, ds: str) -> pd.DataFrame:
+    table = DeltaTable(str(warehouse / "recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
+    return table.select(["user_id", "shortfall", "candidates"]).to_pandas()
 
 
 def read_items(warehouse: Path) -> pd.DataFrame:
@@ -41,10 +49,10 @@ def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> 
     Raises:
         DemoFailed: naming what is wrong and for how many.
     """
-    lists = read_lists(warehouse, ds)
+    night = _read_night(warehouse, ds)
+    lists = flatten(night)
     users = DeltaTable(str(warehouse / "users")).to_pyarrow_table(columns=["user_id"]).to_pandas()
-    table = DeltaTable(str(warehouse / "recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
-    short = table.select(["user_id", "shortfall"]).to_pandas().set_index("user_id")["shortfall"]
+    short = night.set_index("user_id")["shortfall"]
     sizes = short.add(lists.groupby("user_id").size(), fill_value=0).astype(int)
     _demand(set(users["user_id"]) == set(sizes.index), "users without a list", len(users) - len(sizes))
     _demand((sizes == k).all(), f"lists that are not {k} with their shortfall", int((sizes != k).sum()))
@@ -61,8 +69,8 @@ def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> 
 
 def evaluation_runs(warehouse: Path, prefix: str) -> list[str]:
     """Run ids that staged lists and begin with `prefix`."""
-    table = DeltaTable(str(warehouse / "staging")).to_pyarrow_table(columns=["run_id"])
-    return sorted(run for run in table["run_id"].unique().to_pylist() if run.startswith(prefix))
+    runs = {partition["run_id"] for partition in DeltaTable(str(warehouse / "staging")).partitions()}
+    return sorted(run for run in runs if run.startswith(prefix))
 
 
 def check_unseen(warehouse: Path, run_id: str, policy: str, before: str) -> None:
@@ -74,8 +82,8 @@ def check_unseen(warehouse: Path, run_id: str, policy: str, before: str) -> None
     staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_table(
         columns=["user_id", "candidates", "policy"], partitions=[("run_id", "=", run_id)]
     )
-    frame = staged.to_pandas().query("policy == @policy").explode("candidates").dropna(subset=["candidates"])
-    listed = pd.MultiIndex.from_arrays([frame["user_id"], [c["item_id"] for c in frame["candidates"]]])
+    lists = flatten(staged.to_pandas().query("policy == @policy"))
+    listed = pd.MultiIndex.from_frame(lists[["user_id", "item_id"]])
     events = DeltaTable(str(warehouse / "events")).to_pyarrow_table(
         columns=["user_id", "item_id"], filters=[("ds", "<", pd.Timestamp(before).date())]
     )

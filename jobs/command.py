@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from lime_model.errors import LimeError
 from pipelines.leases import acquire_lease, check_lease
+from pipelines.plan import UDF_STEPS
 from pipelines.runs import Manifest
 from pipelines.session import open_session, start_workers
 from pipelines.settings import load_settings
@@ -66,11 +67,14 @@ def run_steps(steps: Sequence[str], about: str, argv: Sequence[str] | None = Non
         for step in steps:
             report(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
-    return with_warehouse(args.config, f"{job} {args.ds}", work)
+    return with_warehouse(args.config, f"{job} {args.ds}", work, udfs=bool(UDF_STEPS & set(steps)))
 
 
-def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None]) -> int:
-    """Open the warehouse, do the work, and turn mendable errors into one line and exit 1."""
+def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, udfs: bool = False) -> int:
+    """Open the warehouse, do the work, and turn mendable errors into one line and exit 1.
+
+    `udfs`: the work runs UDFs, so start the workers' daemon beside it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     started = time.monotonic()
@@ -79,8 +83,8 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None]) -> 
         # Importing torch takes seconds, and so does a JVM: let them overlap.
         threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
         spark = open_session(settings, app)
-        # Likewise the workers' daemon, which loads torch before it forks: start it on one slot now.
-        threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
+        if udfs:  # likewise the workers' daemon, which loads torch before it forks
+            threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
         try:
             work(Warehouse(spark, settings))
         finally:

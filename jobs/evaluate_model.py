@@ -36,7 +36,7 @@ def main() -> int:
         )
         report("evaluate_model", manifest)
 
-    return with_warehouse(args.config, f"evaluate_model {args.ds}", work)
+    return with_warehouse(args.config, f"evaluate_model {args.ds}", work, udfs=True)
 
 
 if __name__ == "__main__":

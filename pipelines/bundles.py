@@ -13,7 +13,7 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from lime_model.bundle import Bundle, BundleError, bundle_version, load_bundle
+from lime_model.bundle import CHECKSUMS, Bundle, BundleError, bundle_version, load_bundle
 from pipelines.storage import hadoop_path, path_exists
 from pipelines.tables import Warehouse
 
@@ -25,6 +25,11 @@ def bundle_uri(warehouse: Warehouse, model: str) -> str:
     return f"{warehouse.settings.bundles.rstrip('/')}/{model}"
 
 
+def bundle_exists(spark: SparkSession, uri: str) -> bool:
+    """Whether a bundle was stored at `uri`; the checksums are its last file."""
+    return path_exists(spark, f"{uri}/{CHECKSUMS}")
+
+
 def ship_bundle(warehouse: Warehouse, model: str) -> Bundle:
     """Fetch the bundle of `model`, check it, send it to the executors and load it here.
 
@@ -32,7 +37,7 @@ def ship_bundle(warehouse: Warehouse, model: str) -> Bundle:
         BundleError: it is missing or damaged.
     """
     uri = bundle_uri(warehouse, model)
-    if not path_exists(warehouse.spark, f"{uri}/SHA256.json"):
+    if not bundle_exists(warehouse.spark, uri):
         raise BundleError(f"no bundle at {uri}; run jobs/train_model.py for model {model!r} first")
     local = fetch_folder(warehouse.spark, uri)
     bundle = load_bundle(local)
@@ -73,6 +78,6 @@ def store_folder(spark: SparkSession, local: Path, uri: str) -> None:
 
 def stored_version(spark: SparkSession, uri: str) -> str | None:
     """Model version of the bundle at `uri`, None when there is none."""
-    if not path_exists(spark, f"{uri}/SHA256.json"):
+    if not bundle_exists(spark, uri):
         return None
     return bundle_version(fetch_folder(spark, uri))

@@ -46,7 +46,9 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
         where = f"{MODEL_VERSION} = '{bundle.version}'"
         bank = warehouse.replace("candidate_bank", rows, where)
         bias = warehouse.replace("item_bias", compute_item_bias(corpus, run.ds, bundle), f"{DS} = '{run.ds}'")
-        counts = corpus.select(F.count("*"), *(F.sum(_bit(i)) for i in range(len(policies)))).collect()[0]
+        counts = corpus.select(
+            F.count("*"), *(F.sum(eligible_bit(i)) for i in range(len(policies)))
+        ).collect()[0]
         corpus.unpersist()
         return {
             "model": model,
@@ -118,5 +120,6 @@ def compute_item_bias(corpus: DataFrame, night: str, bundle: Bundle) -> DataFram
     )
 
 
-def _bit(index: int) -> Column:
+def eligible_bit(index: int) -> Column:
+    """1 where the policy at `index` may recommend the item."""
     return F.shiftright(F.col("eligible"), index).bitwiseAND(F.lit(1))

@@ -53,8 +53,9 @@ def evaluate_models(
     k = warehouse.settings.night.k
     rows = []
     for model in models:
-        run = Run(night, f"evaluate-{key}-{model}-{_digest(warehouse, model)}")
-        reuse_built(warehouse, run, model)
+        version = stored_version(warehouse.spark, bundle_uri(warehouse, model))
+        run = Run(night, f"evaluate-{key}-{model}-{_digest(warehouse, version)}")
+        reuse_built(warehouse, run, version)
         build_candidate_bank(warehouse, run, model, warehouse.settings.evaluate_policies)
         build_link_states(warehouse, run, model)
         score_candidates(warehouse, run, warehouse.settings.evaluate_policies)
@@ -74,23 +75,19 @@ def evaluate_models(
     return manifest
 
 
-def _digest(warehouse: Warehouse, model: str) -> str:
+def _digest(warehouse: Warehouse, version: str | None) -> str:
     """Of what the lists depend on: another bundle, K or policy is another run."""
     policies = [policy.model_dump(mode="json") for policy in warehouse.settings.evaluate_policies]
-    version = stored_version(warehouse.spark, bundle_uri(warehouse, model))
     text = json.dumps([version, warehouse.settings.night.k, policies])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def reuse_built(warehouse: Warehouse, run: Run, model: str) -> None:
+def reuse_built(warehouse: Warehouse, run: Run, version: str | None) -> None:
     """Adopt link states (and a bank with these policies) that another run of the night has built.
 
     They depend on bundle, night, log and features alone: the same versions of those mean the same rows.
     """
-    version, events = (
-        stored_version(warehouse.spark, bundle_uri(warehouse, model)),
-        warehouse.version("events"),
-    )
+    newest = {name: warehouse.newest(name) for name in ("events", "items", "users")}
     wanted = [policy.eligible for policy in warehouse.settings.evaluate_policies]
     rows = warehouse.read("runs").where(
         (F.col(DS) == F.lit(run.ds).cast("date")) & F.col("job").startswith("build_")
@@ -98,8 +95,8 @@ def reuse_built(warehouse: Warehouse, run: Run, model: str) -> None:
     for job, text in _rows(rows.select("job", "manifest")):
         manifest = json.loads(text)
         read = manifest["versions"]
-        newest = {name: warehouse.newest(name) for name in ("items", "users") if name in read}
-        same = manifest["model_version"] == version and {**read, **newest, "events": events} == read
+        unmoved = all(read[name] == now for name, now in newest.items() if name in read)
+        same = manifest["model_version"] == version and unmoved
         if same and (job == "build_link_states" or manifest["eligible_where"] == wanted):
             record(warehouse, run.run_id, run.ds, job, manifest)
 

@@ -16,6 +16,7 @@ STEP_NAMES = (
     "verify_night",
     "publish_recommendations",
 )
+UDF_STEPS = frozenset({"build_candidate_bank", "build_link_states", "score_candidates"})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.columns import DS, RUN_ID
@@ -73,23 +72,20 @@ def record(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manif
 
 
 def _write(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest, where: str = "") -> None:
-    row = _row(warehouse, run_id, ds, job, manifest)
-    if where:
-        warehouse.replace("runs", row, where)
-    else:  # cheaper than replacing a slice that is not there
-        warehouse.append("runs", row)
-    known = warehouse.manifests[run_id]
-    known.jobs[job] = json.loads(json.dumps(manifest, default=str))
-    if warehouse.newest("runs") == known.version + 1:  # ours, and nobody else's
-        known.version += 1
-
-
-def _row(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> DataFrame:
+    text = json.dumps(manifest, default=str)
     row = {
         RUN_ID: run_id,
         DS: dt.date.fromisoformat(ds),
         "job": job,
         "seconds": float(manifest.get("seconds", 0.0)),
-        "manifest": json.dumps(manifest, default=str),
+        "manifest": text,
     }
-    return local_rows(warehouse.spark, [row], warehouse.schema("runs"))
+    rows = local_rows(warehouse.spark, [row], warehouse.schema("runs"))
+    if where:
+        warehouse.replace("runs", rows, where)
+    else:  # cheaper than replacing a slice that is not there
+        warehouse.append("runs", rows)
+    known = warehouse.manifests[run_id]
+    known.jobs[job] = json.loads(text)
+    if warehouse.newest("runs") == known.version + 1:  # ours, and nobody else's
+        known.version += 1

@@ -21,6 +21,7 @@ from lime_model.bundle import Bundle, BundleError
 from lime_model.scoring.backends import choose_backend
 from lime_model.scoring.bank import pack_bank
 from pipelines.bundles import scratch_folder, ship_bundle
+from pipelines.candidates import eligible_bit
 from pipelines.columns import BUCKET, DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.leases import Run, check_lease
 from pipelines.plan import WorkUnit, missing, plan_full
@@ -152,8 +153,7 @@ def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -
     mine = F.col(MODEL_VERSION) == inputs.model_version
     bank = warehouse.read("candidate_bank", inputs.bank).where(mine)
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(night).cast("date")))
-    eligible = F.shiftright(F.col("eligible"), bit).bitwiseAND(F.lit(1)) == 1
-    joined = bank.where(eligible).join(bias.select(ITEM_ID, "bias"), ITEM_ID, "inner")
+    joined = bank.where(eligible_bit(bit) == 1).join(bias.select(ITEM_ID, "bias"), ITEM_ID, "inner")
     return joined.select(ITEM_ID, "link_weights", "head_input", "dot", "bias")
 
 
@@ -189,17 +189,18 @@ def _stage(
         warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
         log.info("night %s: staged commit %d of %d", run.run_id, index + 1, len(groups))
     short = F.sum((F.col("shortfall") > 0).cast("int"))
+    just_now = F.col(BUCKET).isin([unit.bucket for index in left for unit in groups[index]])
+    fresh = F.sum(F.when(just_now, F.col("pairs")).otherwise(0))
     totals = warehouse.read("staging").where(mine).groupBy(POLICY)
-    rows_by_policy = {row[0]: row[1:] for row in totals.agg(F.count("*"), F.sum("pairs"), short).collect()}
+    counted = totals.agg(F.count("*"), F.sum("pairs"), short, fresh).collect()
     seconds = time.monotonic() - started
-    mine_now = F.col(BUCKET).isin([unit.bucket for index in left for unit in groups[index]])
-    pairs = warehouse.read("staging").where(mine & mine_now).agg(F.sum("pairs")).collect()[0][0] or 0
+    rows_by_policy = {row[0]: row[1:4] for row in counted}
     common = {
         "plan": plan.why,
         "units": len(plan.units),
         "commits_reused": len(groups) - len(left),
         "seconds": round(seconds, 3),  # of all policies together, like the rate
-        "pairs_per_second": round(pairs / seconds),
+        "pairs_per_second": round(sum(row[4] for row in counted) / seconds),
     }
     counts = {policy: rows_by_policy.get(policy, (0, 0, 0)) for policy in tasks}
     names = ("users", "pairs", "users_with_shortfall")

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from lime_model.config import ModelConfig, TrainConfig
 from lime_model.errors import LimeError
+from lime_model.scoring import BackendName
 
 IdType = Literal["long", "string"]
 
@@ -89,7 +90,7 @@ class NightSettings(Section):
     policy: Policy = Policy()
     buckets: int = Field(default=16, ge=1)  # work units; fixed when the warehouse is made
     units_per_commit: int = Field(default=8, ge=1)
-    backend: Literal["auto", "reference", "tiled", "native", "native-fp32"] = "auto"
+    backend: BackendName = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     certificate_users: int = Field(default=200, ge=1)
 

@@ -17,17 +17,16 @@ from typing import NamedTuple
 import pyarrow as pa
 import torch
 
-from lime_model.bundle import CHECKSUMS, Bundle, BundleError, build_model, load_bundle, save_bundle
+from lime_model.bundle import Bundle, BundleError, build_model, load_bundle, save_bundle
 from lime_model.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, build_vocabularies
 from lime_model.recipe import recipe_digest
 from lime_model.training import Trainer, start_from_svd
-from pipelines.bundles import bundle_uri, fetch_folder, store_folder
+from pipelines.bundles import bundle_exists, bundle_uri, fetch_folder, store_folder
 from pipelines.catalogue import read_entity
 from pipelines.columns import HISTORY_ORDER, ITEM_ID, USER_ID
 from pipelines.events import read_events
 from pipelines.runs import Manifest
 from pipelines.settings import ModelSettings
-from pipelines.storage import path_exists
 from pipelines.tables import Warehouse, sorted_arrow
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ def fit(
 
 def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:
     """The manifest of the stored bundle when it was trained from the same; a damaged one is trained again."""
-    if not path_exists(warehouse.spark, f"{uri}/{CHECKSUMS}"):
+    if not bundle_exists(warehouse.spark, uri):
         return None
     try:
         bundle = load_bundle(fetch_folder(warehouse.spark, uri))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 
 from lime_model.errors import LimeError
-from lime_model.scoring import native
+from lime_model.scoring import BackendName, native
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled
 from lime_model.scoring.topk import Backend
 
-Name = Literal["auto", "reference", "tiled", "native", "native-fp32"]
-NAMES: tuple[Name, ...] = get_args(Name)
+NAMES: tuple[BackendName, ...] = get_args(BackendName)
 
 
 class BackendError(LimeError, RuntimeError):

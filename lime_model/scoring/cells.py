@@ -59,25 +59,29 @@ class Shape(NamedTuple):
 class Stats(NamedTuple):
     """What error bounds need to know of all candidates.
 
-    `b_max [F]` is max|B_f|, `b_step [F]` the step of b16, `drift` max|Σ_l A_cl - 1|,
+    `b_max [F]` is max|B_f|, `drift` max|Σ_l A_cl - 1|,
     `d_norm` max‖d_c‖₂, `beta_max` max|β_c|.
     """
 
     b_max: F64
-    b_step: F64
     drift: float
     d_norm: float
     beta_max: float
+
+    @property
+    def b_step(self) -> F64:
+        """The step of b16 `[F]`."""
+        return self.b_max / 32767
 
     @classmethod
     def of(cls, rows: Rows) -> Stats:
         """Over some candidates; zeros over none."""
         if len(rows.beta) == 0:
-            return cls(np.zeros(rows.b.shape[1]), np.zeros(rows.b.shape[1]), 0.0, 0.0, 0.0)
+            return cls(np.zeros(rows.b.shape[1]), 0.0, 0.0, 0.0)
         b_max = np.abs(rows.b).max(0).astype(np.float64)
         drift = np.abs(rows.a.astype(np.float64).sum(1) - 1.0).max()
         d_norm = np.sqrt((rows.d.astype(np.float64) ** 2).sum(1).max())
-        return cls(b_max, b_max / 32767, float(drift), float(d_norm), float(np.abs(rows.beta).max()))
+        return cls(b_max, float(drift), float(d_norm), float(np.abs(rows.beta).max()))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; Python's float text reads back to the same bits."""
@@ -86,8 +90,7 @@ class Stats(NamedTuple):
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Stats:
         """The inverse of `to_json`."""
-        arrays = {name: np.asarray(raw[name], np.float64) for name in ("b_max", "b_step")}
-        return cls(**{**raw, **arrays})
+        return cls(**{**raw, "b_max": np.asarray(raw["b_max"], np.float64)})
 
 
 @dataclass(frozen=True)
