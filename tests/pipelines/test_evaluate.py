@@ -1,0 +1,27 @@
+"""Offline metrics: every model, policy and baseline; another K is another run."""
+
+from __future__ import annotations
+
+from pipelines.evaluate import evaluate_models
+from pipelines.tables import Warehouse
+from tests import shop
+from tests.pipelines.test_night import with_night
+
+
+def evaluated(warehouse: Warehouse) -> dict[tuple[str, str], float]:
+    """Recall by (model, policy)."""
+    manifest = evaluate_models(warehouse, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5)
+    return {(row["model"], row["policy"]): row["recall"] for row in manifest["rows"]}
+
+
+def test_models_stand_beside_the_baselines_and_k_makes_a_run_of_its_own(trained: Warehouse) -> None:
+    recall = evaluated(trained)
+    both = {(model, policy) for model in ("mha", "popularity") for policy in ("all", "new")}
+    assert set(recall) == both | {("personal frequency", "all")}
+    assert recall["mha", "all"] > recall["popularity", "all"]  # the shop's users have tastes
+    staged = trained.version("staging")
+    assert evaluated(trained) == recall
+    assert trained.version("staging") == staged  # nothing that is there is scored again
+    shorter = evaluated(with_night(trained, k=3))
+    assert trained.version("staging") > staged
+    assert shorter["mha", "all"] < recall["mha", "all"]
