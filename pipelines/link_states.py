@@ -99,15 +99,18 @@ def compute_states(warehouse: Warehouse, night: str, versions: tuple[int, int], 
 def stack_histories(
     warehouse: Warehouse, night: str, versions: tuple[int, int], columns: Sequence[str]
 ) -> DataFrame:
-    """A header row per user (null event, values of `columns` as one array), and a row per event."""
+    """A header row per user (no event, values of `columns` as one array), and a row per event."""
     events = read_events(warehouse, night, versions[0])
     users = read_entity(warehouse, "users", night, versions[1])
     values = [F.col(c).cast("string") if c in users.columns else F.lit(None).cast("string") for c in columns]
     known = users.select(USER_ID, F.array(*values).cast("array<string>").alias(FEATURES))
     headers = known.join(events.select(USER_ID).distinct(), USER_ID, "full_outer")
-    return headers.unionByName(
-        events.select(USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID), allowMissingColumns=True
+    # Empty, not null: Spark sizes its Arrow batch after every row, and Arrow's list vector then walks
+    # back over all nulls since the last list, so a batch would cost the square of its rows.
+    events = events.select(
+        USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, F.array().cast("array<string>").alias(FEATURES)
     )
+    return headers.unionByName(events, allowMissingColumns=True)
 
 
 def bucket_of(buckets: int) -> Column:

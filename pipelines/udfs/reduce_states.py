@@ -41,7 +41,7 @@ def reduce_states(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[p
     Args:
         batches: `bucket, user_id, item_id, event_ts, event_type, user_values`, sorted by user, header
             first (its `event_ts` is null), then in history order. Only a header has `user_values`:
-            the values of the bundle's user columns in their order, null for an unknown user.
+            the values of the bundle's user columns in their order, null or empty for an unknown user.
         folder: the bundle.
     """
     torch.set_num_threads(1)
