@@ -3,7 +3,7 @@
     python jobs/train_model.py --config conf/local.yaml --ds 2017-12-04 [--model NAME …]
 
 `--ds` is the cut-off: nothing from that day on is read. Without `--model`, every model of the
-settings is trained. A bundle trained from the same settings and rows is kept.
+settings is trained. A bundle trained from the same settings and table versions is kept.
 """
 
 from __future__ import annotations

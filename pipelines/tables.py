@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
@@ -96,6 +97,14 @@ class Warehouse:
         """Newest version now, -1 when nothing was written yet."""
         return max(self._commits(name), default=-1)
 
+    def fingerprint(self, name: str) -> str:
+        """Names the rows of the newest version: the digest of its commit, which holds a random id.
+
+        Unlike the version number, it tells a table that was deleted and written again.
+        """
+        text = self._commit(name, newest) if (newest := self.newest(name)) >= 0 else ""
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def delta(self, name: str) -> DeltaTable:
         """The Delta handle."""
         return DeltaTable.forPath(self.spark, self.path(name))
@@ -168,12 +177,16 @@ class Warehouse:
         names = list_names(self.spark, f"{self.path(name)}/_delta_log")
         return [int(found[1]) for found in map(COMMIT.fullmatch, names) if found]
 
+    def _commit(self, name: str, version: int) -> str:
+        """The commit file of a version."""
+        return read_text(self.spark, f"{self.path(name)}/_delta_log/{version:020d}.json")
+
     def _committed(self, name: str, tag: str) -> int:
         """Version of the commit that carries `tag`; the newest when Delta saw nothing to commit."""
         commits = self._commits(name)
         for version in reversed(commits[-50:]):
-            text = read_text(self.spark, f"{self.path(name)}/_delta_log/{version:020d}.json")
-            actions = [json.loads(line) for line in text.splitlines() if '"commitInfo"' in line]
+            lines = self._commit(name, version).splitlines()
+            actions = [json.loads(line) for line in lines if '"commitInfo"' in line]
             if any(action.get("commitInfo", {}).get("userMetadata") == tag for action in actions):
                 return version
         return commits[-1]

@@ -53,14 +53,21 @@ class Source(NamedTuple):
 def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifest:
     """Train each named model on the events before `cutoff`; an unchanged bundle is kept.
 
-    A bundle is unchanged when the same settings meet the same rows: it says what it was
+    A bundle is unchanged when the same settings meet the same table versions: it says what it was
     trained from. Several models train side by side, each in a process with its share of the cores.
     """
-    source = Source.read(warehouse, cutoff)
+    tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
     chosen = [warehouse.settings.model(name) for name in names]
-    digests = {settings.name: _fingerprint(settings, cutoff, source) for settings in chosen}
+    digests = {settings.name: _digest(settings, cutoff, tables) for settings in chosen}
     manifest = {name: _unchanged(warehouse, bundle_uri(warehouse, name), digests[name]) for name in names}
     due = [settings for settings in chosen if manifest[settings.name] is None]
+    return manifest | (_train(warehouse, cutoff, due, digests) if due else {})
+
+
+def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests: dict[str, str]) -> Manifest:
+    """Train and store the models that are due; returns their manifests by name."""
+    manifest = {}
+    source = Source.read(warehouse, cutoff)
     cores = os.cpu_count() or 1
     workers = max(1, min(len(due), cores))
     with (
@@ -115,13 +122,7 @@ def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:
     return {"model_version": bundle.version, "reused": True, **bundle.metrics}
 
 
-def _fingerprint(settings: ModelSettings, cutoff: str, source: Source) -> str:
-    """Of the settings, the training recipe, torch and the rows themselves."""
-    described = [settings.model_dump(mode="json"), cutoff, torch.__version__, recipe_digest()]
-    digest = hashlib.sha256(json.dumps(described).encode())
-    for table in source:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        digest.update(sink.getvalue())
-    return digest.hexdigest()[:16]
+def _digest(settings: ModelSettings, cutoff: str, tables: list[str]) -> str:
+    """Of the settings, the training recipe, torch and the tables' newest versions."""
+    described = [settings.model_dump(mode="json"), cutoff, torch.__version__, recipe_digest(), tables]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
