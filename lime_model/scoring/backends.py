@@ -61,7 +61,7 @@ def _choose(device: str, *, cuda: bool, reason: str) -> Choice:
     where = "the CPU was asked for" if device == "cpu" else "torch sees no CUDA device"
     if reason:
         return Choice("tiled", "cpu", f"auto: {where}; no native kernel: {reason}")
-    return Choice("native", "cpu", f"auto: {where}; the native kernel runs here")
+    return Choice("native", "cpu", f"auto: {where}; the native kernel runs here ({native.best_isa()})")
 
 
 def make_backend(name: str, device: str) -> Backend:

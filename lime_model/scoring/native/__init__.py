@@ -1,7 +1,8 @@
-"""The native backend: a compiled AVX2 filter (kernel.cpp), and canonical scores in C++.
+"""The native backend: a compiled SIMD filter (kernel.cpp, simd.h), and canonical scores in C++.
 
-`python -m lime_model.scoring.native` compiles it (set-up does). Without a compiler, or on
-another processor, `why_not` says so and the other backends do the work.
+`python -m lime_model.scoring.native` compiles it for this processor (set-up does; `--all` for
+every processor, for images that run elsewhere). Without a compiler, or on a processor without
+AVX2, `why_not` says so and the other backends do the work.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +27,35 @@ from lime_model.scoring.cells import Cells, Ints, Shape
 from lime_model.scoring.tiled import error_bound
 from lime_model.scoring.topk import Backend, Query
 
-SOURCE = Path(__file__).with_name("kernel.cpp")
+HERE = Path(__file__).parent
+SOURCE = HERE / "kernel.cpp"
 # No contraction: `lime_base` must round as canonical.py does. Intrinsics are not affected.
-FLAGS = ("-O3", "-std=c++17", "-march=x86-64-v3", "-mtune=generic", "-ffp-contract=off", "-shared", "-fPIC")
+FLAGS = ("-O3", "-std=c++17", "-mtune=generic", "-ffp-contract=off", "-shared", "-fPIC")
 
 
-def library_path() -> Path:
-    """Where the library of this source belongs."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:12]
-    return Path(os.environ.get("LIME_NATIVE", SOURCE.parent)) / f"lime-{digest}.so"
+class Isa(NamedTuple):
+    """An instruction set: its struct in simd.h, compiler flags, and the `lime_level` it needs."""
+
+    struct: str
+    flags: tuple[str, ...]
+    level: int
+
+
+BASE = "avx2"  # every processor that runs any of them runs this one
+ISAS = {  # the fastest first
+    "avx512-vnni": Isa("Avx512Vnni", ("-march=x86-64-v4", "-mavx512vnni"), 3),
+    "avx512": Isa("Avx512", ("-march=x86-64-v4",), 2),
+    BASE: Isa("Avx2", ("-march=x86-64-v3",), 1),
+}
+# The algorithm of avx512-vnni in AVX2 instructions: for tests on any machine, never chosen.
+QUADS = {"avx2-quads": Isa("Avx2Quads", ("-march=x86-64-v3",), 1)}
+
+
+def library_path(isa: str) -> Path:
+    """Where the library of these sources belongs."""
+    digest = hashlib.sha256(SOURCE.read_bytes() + (HERE / "simd.h").read_bytes())
+    digest.update(repr((FLAGS, ISAS)).encode())
+    return Path(os.environ.get("LIME_NATIVE", HERE)) / f"lime-{digest.hexdigest()[:12]}-{isa}.so"
 
 
 def find_compiler() -> str | None:
@@ -42,48 +63,74 @@ def find_compiler() -> str | None:
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 
 
-def build() -> str:
-    """Compile when there is a compiler; returns what happened, in one line."""
-    path = library_path()
+def build(*, everything: bool = False) -> str:
+    """Compile what this processor runs, or for every processor; returns what happened, in one line."""
+    problem = compile_for(BASE)
+    best = next((isa for isa, about in ISAS.items() if about.level <= processor_level()), BASE)
+    for isa in ISAS if everything else [best]:
+        problem = problem or compile_for(isa)
+    current = library_path(BASE).name.removesuffix(f"{BASE}.so")
+    for old in library_path(BASE).parent.glob("lime-*.so"):
+        if not old.name.startswith(current):
+            old.unlink()
+    if problem:
+        return f"native scoring is not built, torch will score: {problem}"
+    return f"native scoring is built for {'every processor' if everything else best}"
+
+
+def compile_for(isa: str) -> str:
+    """Compile for one instruction set unless that is done; returns the problem, if any."""
+    path, about, compiler = library_path(isa), (ISAS | QUADS)[isa], find_compiler()
     if path.exists():
-        return f"native scoring is built ({path.name})"
-    compiler = find_compiler()
+        return ""
     if not compiler:
-        return "native scoring is not built: no C++ compiler (Debian: apt-get install g++); torch will score"
+        return "no C++ compiler (Debian: apt-get install g++)"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        done = subprocess.run([compiler, *FLAGS, "-o", made, SOURCE], capture_output=True, text=True)
+        flags = [*FLAGS, *about.flags, f"-DLIME_ISA={about.struct}"]
+        done = subprocess.run([compiler, *flags, "-o", made, SOURCE], capture_output=True, text=True)
         if done.returncode:
-            return f"native scoring is not built, torch will score: {done.stderr.strip()[-300:]}"
+            return done.stderr.strip()[-300:]
         made.replace(path)
-    for old in set(path.parent.glob("lime-*.so")) - {path}:
-        old.unlink()
-    return f"native scoring is built ({path.name})"
+    return ""
 
 
 @functools.cache
-def why_not() -> str:
-    """Why the native backend can't run here; empty when it can."""
-    path = library_path()
-    if not path.exists():
+def processor_level() -> int:
+    """`lime_level` of this processor; 0 also where nothing is compiled."""
+    path = library_path(BASE)
+    return int(ctypes.CDLL(str(path)).lime_level()) if path.exists() else 0
+
+
+@functools.cache
+def best_isa() -> str:
+    """The fastest instruction set that is compiled and runs here; AVX2 when none is, see `why_not`."""
+    return next((isa for isa in ISAS if not why_not(isa)), BASE)
+
+
+@functools.cache
+def why_not(isa: str = BASE) -> str:
+    """Why the native backend can't run here with an instruction set; empty when it can."""
+    path = library_path(isa)
+    if not (path.exists() and library_path(BASE).exists()):
         return f"{path} is not there; run `python -m lime_model.scoring.native` with a C++ compiler"
     try:
-        library = ctypes.CDLL(str(path))
+        level = processor_level()
     except OSError as error:
-        return f"{path} does not load: {error}"
-    return "" if library.lime_supported() else "this processor has no AVX2 and FMA"
+        return f"{library_path(BASE)} does not load: {error}"
+    return "" if level >= (ISAS | QUADS)[isa].level else f"this processor has no {isa}"
 
 
 @functools.cache
-def _library() -> Any:
+def _library(isa: str) -> Any:
     """The loaded library with its signatures.
 
     Raises:
         RuntimeError: see `why_not`.
     """
-    if reason := why_not():
+    if reason := why_not(isa):
         raise RuntimeError(f"backend 'native' was asked for: {reason}; or use backend: auto")
-    library = ctypes.CDLL(str(library_path()))
+    library = ctypes.CDLL(str(library_path(isa)))
     pointer, number, wide = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     single, double, whole = (
         np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.float32, np.float64, np.int64)
@@ -103,7 +150,7 @@ def _library() -> Any:
 
 def kernel_words(shape: Shape) -> int:
     """fp32 words of a cell as the kernel counts them."""
-    return int(_library().lime_cell_floats(*shape))
+    return int(_library(best_isa()).lime_cell_floats(*shape))
 
 
 @dataclass
@@ -112,16 +159,18 @@ class Native(Backend):
 
     Args:
         int8: the exact cascade (int8, then fp32 for what it leaves); False: fp32 for every pair.
+        isa: a key of `ISAS`; the fastest that runs here by default.
     """
 
     int8: bool = True
+    isa: str = field(default_factory=best_isa)
     rescored: int = 0  # pairs that the int8 pass left to fp32, summed over calls
 
     def keep(
         self, weights: Weights, users: Sequence[Query], candidates: Cells, seeds: Sequence[F32], k: int
     ) -> list[Ints]:
         """Rows that may reach the K best of each user: a superset of them."""
-        library, stats = _library(), candidates.stats
+        library, stats = _library(self.isa), candidates.stats
         g = np.stack([user.factors.g for user in users])
         e = np.stack([user.factors.e for user in users])
         seen, seen_at = _flat([user.memory.rows for user in users], np.int64)
@@ -144,7 +193,7 @@ class Native(Backend):
     def base(self, weights: Weights, user: Query, candidates: Cells, rows: Ints) -> F64:
         """Canonical z `[n]`, to the bit that of `Weights.base`."""
         z, (g, e) = np.empty(len(rows)), user.factors
-        _library().lime_base(
+        _library(self.isa).lime_base(
             candidates.words, *candidates.shape, g, e, weights.out, len(rows), np.ascontiguousarray(rows), z
         )
         return z

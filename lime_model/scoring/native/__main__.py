@@ -1,6 +1,10 @@
-"""`python -m lime_model.scoring.native`: compile the kernel; a missing compiler is no error."""
+"""`python -m lime_model.scoring.native [--all]`: compile the kernel; a missing compiler is no error."""
+
+import argparse
 
 from lime_model.scoring.native import build
 
 if __name__ == "__main__":
-    print(build())
+    options = argparse.ArgumentParser(prog="python -m lime_model.scoring.native", description=build.__doc__)
+    options.add_argument("--all", action="store_true", help="for every processor, not only for this one")
+    print(build(everything=options.parse_args().all))

@@ -1,11 +1,12 @@
-// The native filter: users x candidates on one core, AVX2, everything of a pair in registers.
+// The native filter: users x candidates on one core, everything of a pair in registers.
 //
 // Candidates lie in cells of 32, lane by lane (lime_model/scoring/cells.py packs them). A block of
 // users meets one cell at a time, so a cell stays in L1 and the users' factors stream from L2.
 //
 // int8 pass.  Link weights are non-negative and sum to 1: as u8 that sum to exactly 255 they meet
 // s8 links with |g| <= 127 and no sum leaves int16 (255 * 127 = 32,385), so two instructions do 32
-// multiply-adds. Per user and hidden unit f, with `unit` the worth of one int16 step:
+// multiply-adds (four links at once and int32 sums with VNNI: simd.h). Per user and hidden unit f, with
+// `unit` the worth of one int16 step:
 //
 //     x = unit * (sum_l a8 g8 + m16 + round(b16 k16 / 2^15))     h = max(x, 0)
 //
@@ -19,8 +20,6 @@
 //
 // Letters: U users, L links, F hidden, E dot width, K wanted.
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -28,16 +27,19 @@
 #include <limits>
 #include <vector>
 
+#include "simd.h"
+
 namespace {
 
-constexpr int W = 32;     // candidates of a cell
-constexpr int NF = 4;     // hidden units of a micro-kernel; F is padded to a multiple
+using V = LIME_ISA; // one of the structs of simd.h
+
 constexpr int BLOCK = 32; // users that share a pass: their int8 factors fit L2
 constexpr double UP = 1.0 + 1e-4; // bounds are rounded up, fp32 arithmetic on them included
 
 struct Shape {
   int links, hidden, dot;
   int pairs() const { return (links + 1) / 2; }
+  int steps() const { return (links + V::links - 1) / V::links; } // of the int8 product
   int units() const { return (hidden + NF - 1) / NF * NF; }
   // Offsets in floats: beta, norm, d, b16, a8 | b, a
   size_t d() const { return 2 * W; }
@@ -82,7 +84,7 @@ struct User {
   const float *g, *e; // [L, F], [E]
   const int64_t *seen, *seen_end;
   Leaders leaders;
-  std::vector<int32_t> g8;   // [F / NF, L / 2, NF]: two links, twice, for a 32-bit broadcast
+  std::vector<int32_t> g8;   // [F / NF, steps, NF]: two links, twice, or four links, for a 32-bit broadcast
   std::vector<int32_t> f16;  // [F, 2]: m16 and k16, each twice
   std::vector<int32_t> w16;  // [F / 2]: two hidden units
   float worth = 0;           // of one step of sum w16 h16
@@ -120,7 +122,7 @@ double spectral_norm(const std::vector<double> &m, int rows, int cols) {
 // `drift` is the largest |sum of link weights - 1| in it.
 void quantise(User &u, const Shape &s, const double *w, const double *step, const double *bmax, double drift,
               double eps32) {
-  const int L = s.links, F = s.hidden, P = s.pairs(), N = s.units();
+  const int L = s.links, F = s.hidden, P = s.steps(), N = s.units();
   u.g8.assign(size_t(N) * P, 0);
   u.f16.assign(size_t(N) * 2, 0);
   u.w16.assign(N / 2, 0);
@@ -144,8 +146,8 @@ void quantise(User &u, const Shape &s, const double *w, const double *step, cons
     for (int l = 0; l < L; l++) {
       const double g = u.g[size_t(l) * F + f], c = g - mean;
       const int q = int(std::lrint((g - middle) / (255 * one)));
-      auto *bytes = reinterpret_cast<int8_t *>(&u.g8[(size_t(f / NF) * P + l / 2) * NF + f % NF]);
-      bytes[l % 2] = bytes[2 + l % 2] = int8_t(q);
+      auto *bytes = reinterpret_cast<int8_t *>(&u.g8[(size_t(f / NF) * P + l / V::links) * NF + f % NF]);
+      for (int byte = l % V::links; byte < 4; byte += V::links) bytes[byte] = int8_t(q);
       residual[l] += std::abs(w[f]) * std::abs(g - one * (255.0 * q + m16));
       centred[size_t(l) * F + f] = std::abs(w[f]) * c;
       norm += c * c;
@@ -166,111 +168,79 @@ void quantise(User &u, const Shape &s, const double *w, const double *step, cons
   u.alpha = float(std::min(columns, std::sqrt(double(F)) * spectral_norm(centred, L, F)) * UP);
 }
 
-inline __m256 dot_part(const float *cell, const Shape &s, const float *e, int lane, __m256 sum) {
-  for (int k = 0; k < s.dot; k++)
-    sum = _mm256_fmadd_ps(_mm256_loadu_ps(cell + s.d() + k * W + lane), _mm256_broadcast_ss(e + k), sum);
+// Which of the 32 candidates may reach the threshold: bit i for candidate i.
+uint32_t pass_int8(const float *cell, const Shape &s, const User &u) {
+  constexpr int R = W / V::lanes;
+  const auto *weights = reinterpret_cast<const int8_t *>(cell + s.a8());
+  const auto *b16 = reinterpret_cast<const int16_t *>(cell + s.b16());
+  const int P = s.pairs(), N = s.units();
+  V::S sums = V::none();
+  const int32_t *g = u.g8.data();
+  for (int f = 0; f < N; f += NF, g += size_t(s.steps()) * NF) {
+    V::I x[NF];
+    V::multiply(x, &u.f16[2 * f], weights, P, g);
+#pragma GCC unroll 4
+    for (int j = 0; j < NF; j++) x[j] = V::activate(x[j], b16 + size_t(f + j) * W, u.f16[2 * (f + j) + 1]);
+#pragma GCC unroll 2
+    for (int j = 0; j < NF; j += 2) V::add_products(sums, x[j], x[j + 1], u.w16[(f + j) / 2]);
+  }
+  V::F hidden[R], part[R];
+  V::floats(sums, hidden);
+  const V::F alpha = V::every(u.alpha), worth = V::every(u.worth), limit = V::every(u.leaders.threshold - u.base);
+  for (int i = 0; i < R; i++)
+    part[i] = V::fma(alpha, V::load(cell + W + V::lanes * i), V::load(cell + V::lanes * i));
+  for (int k = 0; k < s.dot; k++) {
+    const V::F e = V::every(u.e + k);
+    const float *d = cell + s.d() + size_t(k) * W;
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++) part[i] = V::fma(V::load(d + V::lanes * i), e, part[i]);
+  }
+  uint32_t mask = 0;
+  for (int i = 0; i < R; i++)
+    mask |= V::reaches(V::fma(hidden[i], worth, part[i]), limit) << (V::lanes * i);
+  return mask;
+}
+
+inline V::F dot_part(const float *cell, const Shape &s, const float *e, int lane) {
+  V::F sum = V::load(cell + lane);
+  for (int k = 0; k < s.dot; k++) sum = V::fma(V::load(cell + s.d() + size_t(k) * W + lane), V::every(e + k), sum);
   return sum;
 }
 
-// Which of the 32 candidates may reach the threshold: bit i for candidate i.
-uint32_t pass_int8(const float *cell, const Shape &s, const User &u) {
-  const auto *a8 = reinterpret_cast<const __m256i *>(cell + s.a8());
-  const auto *b16 = reinterpret_cast<const __m256i *>(cell + s.b16());
-  const int P = s.pairs(), N = s.units();
-  __m256i sum[4]; // low and high halves of x (candidates 0-15) and y (16-31)
-  for (auto &part : sum) part = _mm256_setzero_si256();
-  const __m256i zero = _mm256_setzero_si256();
-  const int32_t *g = u.g8.data();
-  for (int f = 0; f < N; f += NF, g += size_t(P) * NF) {
-    __m256i x[NF], y[NF];
-    for (int j = 0; j < NF; j++) x[j] = y[j] = _mm256_set1_epi32(u.f16[2 * (f + j)]);
-    for (int p = 0; p < P; p++) {
-      const __m256i left = _mm256_loadu_si256(a8 + 2 * p), right = _mm256_loadu_si256(a8 + 2 * p + 1);
+// Adds the outputs of N hidden units from f on to the scores of 2 V::lanes candidates.
+template <int N>
+inline void hidden_units(const float *a, const float *b, int L, int F, int f, const float *g, const float *w, V::F &low,
+                         V::F &high) {
+  V::F x[N], y[N];
 #pragma GCC unroll 4
-      for (int j = 0; j < NF; j++) {
-        const __m256i q = _mm256_set1_epi32(g[p * NF + j]);
-        x[j] = _mm256_add_epi16(x[j], _mm256_maddubs_epi16(left, q));
-        y[j] = _mm256_add_epi16(y[j], _mm256_maddubs_epi16(right, q));
-      }
-    }
+  for (int j = 0; j < N; j++) x[j] = V::load(b + size_t(f + j) * W), y[j] = V::load(b + size_t(f + j) * W + V::lanes);
+  for (int l = 0; l < L; l++) {
+    const V::F p = V::load(a + size_t(l) * W), q = V::load(a + size_t(l) * W + V::lanes);
 #pragma GCC unroll 4
-    for (int j = 0; j < NF; j++) {
-      const __m256i k = _mm256_set1_epi32(u.f16[2 * (f + j) + 1]);
-      const __m256i *b = b16 + 2 * (f + j);
-      x[j] = _mm256_max_epi16(_mm256_adds_epi16(x[j], _mm256_mulhrs_epi16(_mm256_loadu_si256(b), k)), zero);
-      y[j] = _mm256_max_epi16(_mm256_adds_epi16(y[j], _mm256_mulhrs_epi16(_mm256_loadu_si256(b + 1), k)), zero);
-    }
-#pragma GCC unroll 2
-    for (int j = 0; j < NF; j += 2) {
-      const __m256i w = _mm256_set1_epi32(u.w16[(f + j) / 2]);
-      sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(_mm256_unpacklo_epi16(x[j], x[j + 1]), w));
-      sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(_mm256_unpackhi_epi16(x[j], x[j + 1]), w));
-      sum[2] = _mm256_add_epi32(sum[2], _mm256_madd_epi16(_mm256_unpacklo_epi16(y[j], y[j + 1]), w));
-      sum[3] = _mm256_add_epi32(sum[3], _mm256_madd_epi16(_mm256_unpackhi_epi16(y[j], y[j + 1]), w));
+    for (int j = 0; j < N; j++) {
+      const V::F gg = V::every(g + size_t(l) * F + f + j);
+      x[j] = V::fma(p, gg, x[j]), y[j] = V::fma(q, gg, y[j]);
     }
   }
-  const __m256i hidden[4] = {
-      _mm256_permute2x128_si256(sum[0], sum[1], 0x20), _mm256_permute2x128_si256(sum[0], sum[1], 0x31),
-      _mm256_permute2x128_si256(sum[2], sum[3], 0x20), _mm256_permute2x128_si256(sum[2], sum[3], 0x31)};
-  const __m256 alpha = _mm256_set1_ps(u.alpha), worth = _mm256_set1_ps(u.worth);
-  const __m256 limit = _mm256_set1_ps(u.leaders.threshold - u.base);
-  __m256 part[4];
-  for (int i = 0; i < 4; i++)
-    part[i] = _mm256_fmadd_ps(alpha, _mm256_loadu_ps(cell + W + 8 * i), _mm256_loadu_ps(cell + 8 * i));
-  for (int k = 0; k < s.dot; k++) {
-    const __m256 e = _mm256_broadcast_ss(u.e + k);
-    const float *d = cell + s.d() + size_t(k) * W;
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) part[i] = _mm256_fmadd_ps(_mm256_loadu_ps(d + 8 * i), e, part[i]);
+  for (int j = 0; j < N; j++) {
+    const V::F ww = V::every(w + f + j);
+    low = V::fma(ww, V::max(x[j], V::zero()), low);
+    high = V::fma(ww, V::max(y[j], V::zero()), high);
   }
-  uint32_t mask = 0;
-  for (int i = 0; i < 4; i++) {
-    const __m256 score = _mm256_fmadd_ps(_mm256_cvtepi32_ps(hidden[i]), worth, part[i]);
-    mask |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(score, limit, _CMP_GE_OQ))) << (8 * i);
-  }
-  return mask;
 }
 
 // fp32 scores of a whole cell.
 void pass_fp32(const float *cell, const Shape &s, const User &u, const float *w, float *scores) {
   const int L = s.links, F = s.hidden;
-  const float *a = cell + s.a(), *b = cell + s.b();
-  for (int half = 0; half < W; half += 16) {
-    __m256 low = dot_part(cell, s, u.e, half, _mm256_loadu_ps(cell + half));
-    __m256 high = dot_part(cell, s, u.e, half + 8, _mm256_loadu_ps(cell + half + 8));
+  for (int lane = 0; lane < W; lane += 2 * V::lanes) {
+    const float *a = cell + s.a() + lane, *b = cell + s.b() + lane;
+    V::F low = dot_part(cell, s, u.e, lane), high = dot_part(cell, s, u.e, lane + V::lanes);
     int f = 0;
-    for (; f + 4 <= F; f += 4) {
-      __m256 x[4], y[4];
-      for (int j = 0; j < 4; j++) {
-        x[j] = _mm256_loadu_ps(b + size_t(f + j) * W + half), y[j] = _mm256_loadu_ps(b + size_t(f + j) * W + half + 8);
-      }
-      for (int l = 0; l < L; l++) {
-        const __m256 p = _mm256_loadu_ps(a + size_t(l) * W + half), q = _mm256_loadu_ps(a + size_t(l) * W + half + 8);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-          const __m256 g = _mm256_broadcast_ss(u.g + size_t(l) * F + f + j);
-          x[j] = _mm256_fmadd_ps(p, g, x[j]), y[j] = _mm256_fmadd_ps(q, g, y[j]);
-        }
-      }
-      for (int j = 0; j < 4; j++) {
-        const __m256 ww = _mm256_broadcast_ss(w + f + j), zero = _mm256_setzero_ps();
-        low = _mm256_fmadd_ps(ww, _mm256_max_ps(x[j], zero), low);
-        high = _mm256_fmadd_ps(ww, _mm256_max_ps(y[j], zero), high);
-      }
-    }
-    for (; f < F; f++) {
-      __m256 x = _mm256_loadu_ps(b + size_t(f) * W + half), y = _mm256_loadu_ps(b + size_t(f) * W + half + 8);
-      for (int l = 0; l < L; l++) {
-        const __m256 g = _mm256_broadcast_ss(u.g + size_t(l) * F + f);
-        x = _mm256_fmadd_ps(_mm256_loadu_ps(a + size_t(l) * W + half), g, x);
-        y = _mm256_fmadd_ps(_mm256_loadu_ps(a + size_t(l) * W + half + 8), g, y);
-      }
-      const __m256 ww = _mm256_broadcast_ss(w + f), zero = _mm256_setzero_ps();
-      low = _mm256_fmadd_ps(ww, _mm256_max_ps(x, zero), low);
-      high = _mm256_fmadd_ps(ww, _mm256_max_ps(y, zero), high);
-    }
-    _mm256_storeu_ps(scores + half, low);
-    _mm256_storeu_ps(scores + half + 8, high);
+    for (; f + NF <= F; f += NF) hidden_units<NF>(a, b, L, F, f, u.g, w, low, high);
+    for (; f < F; f++) hidden_units<1>(a, b, L, F, f, u.g, w, low, high);
+    V::store(scores + lane, low);
+    V::store(scores + lane + V::lanes, high);
   }
 }
 
@@ -339,9 +309,15 @@ struct Result {
 
 extern "C" {
 
-int lime_supported() {
+// What this processor runs: 0 nothing of ours, 1 AVX2, 2 AVX-512 BW, 3 AVX-512 VNNI. Asked of the AVX2 library.
+int lime_level() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512cd");
+  if (!wide) return 1;
+  return __builtin_cpu_supports("avx512vnni") ? 3 : 2;
 }
 
 // Floats of a cell; a test holds the packer (cells.py) to it.
