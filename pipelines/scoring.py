@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -86,18 +86,17 @@ def score_candidates(
         check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
         night = warehouse.settings.night
         choice = choose_backend(night.backend, night.device)
-        banks: dict[str, str] = {}
-        for bit, policy in enumerate(policies):
-            if policy.eligible not in banks:
-                banks[policy.eligible] = ship_bank(warehouse, run, bundle, inputs, bit)
-        tasks = {
-            policy.name: ScoreTask(
-                bundle=f"bundle-{bundle.version}", bank=banks[policy.eligible], model_version=bundle.version,
-                night=run.ds, k=night.k, exclude_seen=policy.exclude_seen, backend=choice.backend,
-                device=choice.device,
+        # One dense pass serves all policies over the same candidates.
+        tasks = [
+            ScoreTask(
+                bundle=f"bundle-{bundle.version}",
+                bank=ship_bank(warehouse, run, bundle, inputs, _bit(policies, eligible)),
+                model_version=bundle.version, night=run.ds, k=night.k,
+                exclude_seen={p.name: p.exclude_seen for p in policies if p.eligible == eligible},
+                backend=choice.backend, device=choice.device,
             )
-            for policy in policies
-        }  # fmt: skip
+            for eligible in dict.fromkeys(policy.eligible for policy in policies)
+        ]  # fmt: skip
         return {
             "model": inputs.model,
             "model_version": inputs.model_version,
@@ -108,6 +107,11 @@ def score_candidates(
         }
 
     return once(warehouse, run, job, work)
+
+
+def _bit(policies: Sequence[Policy], eligible: str) -> int:
+    """Position of the first policy with this eligibility: its bit in the bank."""
+    return next(bit for bit, policy in enumerate(policies) if policy.eligible == eligible)
 
 
 def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
@@ -168,7 +172,7 @@ def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
 
 
 def _stage(
-    warehouse: Warehouse, run: Run, inputs: NightInputs, tasks: Mapping[str, ScoreTask]
+    warehouse: Warehouse, run: Run, inputs: NightInputs, tasks: Sequence[ScoreTask]
 ) -> dict[str, Manifest]:
     """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy."""
     started = time.monotonic()
@@ -180,10 +184,7 @@ def _stage(
     left = missing(groups, (row[0] for row in staged))
     for index in left:
         check_lease(warehouse, run)
-        frames = [
-            score_units(warehouse, users, groups[index], task).withColumn(POLICY, F.lit(policy))
-            for policy, task in tasks.items()
-        ]
+        frames = [score_units(warehouse, users, groups[index], task) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         # The transaction number lets each group in once, whoever else is retrying it.
         warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
@@ -202,7 +203,8 @@ def _stage(
         "seconds": round(seconds, 3),  # of all policies together, like the rate
         "pairs_per_second": round(sum(row[4] for row in counted) / seconds),
     }
-    counts = {policy: rows_by_policy.get(policy, (0, 0, 0)) for policy in tasks}
+    policies = [policy for task in tasks for policy in task.exclude_seen]
+    counts = {policy: rows_by_policy.get(policy, (0, 0, 0)) for policy in policies}
     names = ("users", "pairs", "users_with_shortfall")
     return {policy: {**common, **dict(zip(names, row, strict=True))} for policy, row in counts.items()}
 

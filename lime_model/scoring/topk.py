@@ -1,13 +1,15 @@
 """The one scoring operation: users × candidates to each user's exact top K.
 
-    TopK(rows, scores) per user, ordered by (score descending, row ascending)
+    TopK(rows, scores) per user and policy, ordered by (score descending, row ascending)
 
 Candidate rows are in item-id order, so a tie goes to the smaller item id. Items of a
 user's history are left out of the dense pass and scored apart, first, with the repeat
-memory; excluded ones never come back. Backends are filters: what survives is rescored
-canonically, so all of them return the same lists to the bit.
+memory; excluded ones never come back. As policies over the same candidates differ only
+in which of the user's own items they exclude, one dense pass serves all of them.
+Backends are filters: what survives is rescored canonically, so all of them return the
+same lists to the bit.
 
-Letters: U users, C candidates, M items of one history, K wanted.
+Letters: U users, C candidates, M items of one history, P policies, K wanted.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from lime_model.scoring.cells import Cells, Ints
 class Memory(NamedTuple):
     """A user's history inside the candidates.
 
-    `rows [M]` ascending candidate rows, `features [M, Q]`, `excluded [M]`: never recommended.
+    `rows [M]` ascending candidate rows, `features [M, Q]`, `excluded [P, M]`: never recommended by
+    that policy.
     """
 
     rows: Ints
@@ -34,9 +37,10 @@ class Memory(NamedTuple):
     excluded: NDArray[np.bool_]
 
     @classmethod
-    def empty(cls, features: int) -> Memory:
+    def empty(cls, features: int, policies: int = 1) -> Memory:
         """Of a user without history."""
-        return cls(np.zeros(0, np.int64), np.zeros((0, features), np.float32), np.zeros(0, np.bool_))
+        nothing = np.zeros((policies, 0), np.bool_)
+        return cls(np.zeros(0, np.int64), np.zeros((0, features), np.float32), nothing)
 
 
 class TopK(NamedTuple):
@@ -66,7 +70,7 @@ class Backend(ABC):
             weights: shared parameters.
             users: the users to score.
             candidates: all of them.
-            seeds: exact scores of the users' own items, which raise the threshold.
+            seeds: exact scores of the users' own items that no policy excludes; they raise the threshold.
             k: list length.
         """
 
@@ -77,8 +81,8 @@ class Backend(ABC):
 
 def score_top_k(
     weights: Weights, users: Sequence[Query], candidates: Cells, k: int, backend: Backend
-) -> list[TopK]:
-    """Exact top K of every user.
+) -> list[list[TopK]]:
+    """Exact top K of every user under every policy `[U][P]`.
 
     Args:
         weights: shared parameters.
@@ -93,21 +97,27 @@ def score_top_k(
     check_shapes(weights, users, candidates, k)
     if not users:
         return []
-    remembered = [score_memory(weights, user, candidates, backend) for user in users]
-    kept = backend.keep(weights, users, candidates, [scores for _, scores in remembered], k)
+    own = [score_memory(weights, user, candidates, backend) for user in users]
+    seeds = [scores[~user.memory.excluded.any(0)] for user, scores in zip(users, own, strict=True)]
+    kept = backend.keep(weights, users, candidates, seeds, k)
     lists = []
-    for user, rows, memory in zip(users, kept, remembered, strict=True):
+    for user, rows, mine in zip(users, kept, own, strict=True):
+        memory = user.memory
         scores = weights.publish(backend.base(weights, user, candidates, rows), candidates.beta(rows))
-        lists.append(order(np.append(memory.rows, rows), np.append(memory.scores, scores), k))
+        lists.append(
+            [
+                order(np.append(memory.rows[left], rows), np.append(mine[left], scores), k)
+                for left in ~memory.excluded
+            ]
+        )
     return lists
 
 
-def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> TopK:
-    """Canonical scores of the user's own items that are not excluded, in row order."""
-    allowed = ~user.memory.excluded
-    rows = user.memory.rows[allowed]
+def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> F32:
+    """Canonical scores of the user's own items `[M]`."""
+    rows = user.memory.rows
     z = backend.base(weights, user, candidates, rows)
-    return TopK(rows, weights.publish(z, candidates.beta(rows), user.memory.features[allowed]))
+    return weights.publish(z, candidates.beta(rows), user.memory.features)
 
 
 def order(rows: Ints, scores: F32, k: int) -> TopK:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,12 @@ from lime_model.scoring.topk import Memory, Query, TopK, score_top_k
 from lime_model.states import decode_state
 
 SCHEMA = (
-    "user_id {user}, bucket int, candidates array<struct<item_id: {item}, score: float>>, "
+    "user_id {user}, bucket int, policy string, candidates array<struct<item_id: {item}, score: float>>, "
     "shortfall int, pairs long"
 )
+
+
+ExcludeSeen = Literal["none", "all"] | int
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class ScoreTask:
     model_version: str
     night: str
     k: int
-    exclude_seen: Literal["none", "all"] | int
+    exclude_seen: Mapping[str, ExcludeSeen]  # by policy
     backend: str
     device: str
 
 
 def score_users(batches: Iterator[pa.RecordBatch], task: ScoreTask, folder: Path) -> Iterator[pa.RecordBatch]:
-    """Yield `user_id, bucket, candidates, shortfall, pairs` for each batch.
+    """Yield `user_id, bucket, policy, candidates, shortfall, pairs` for each batch and policy.
 
     Args:
         batches: `user_id, bucket, state, codes, items, last_ts, features`.
@@ -51,7 +54,7 @@ def score_users(batches: Iterator[pa.RecordBatch], task: ScoreTask, folder: Path
     scorer = _Scorer(task, folder)
     for batch in batches:
         if batch.num_rows:
-            yield scorer.score(batch)
+            yield from scorer.score(batch)
 
 
 class _Scorer:
@@ -64,21 +67,24 @@ class _Scorer:
         self.backend = make_backend(task.backend, task.device)
         self.night_us = int(np.datetime64(task.night, "us").astype(np.int64))
 
-    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         queries = [self._query(batch, i) for i in range(batch.num_rows)]
         lists = score_top_k(self.weights, queries, self.bank.cells, self.task.k, self.backend)
-        short = [self.task.k - len(top.rows) for top in lists]
-        pairs = [len(self.bank.cells) - int(q.memory.excluded.sum()) for q in queries]
-        return pa.record_batch(
-            [
-                batch.column("user_id"),
-                batch.column("bucket"),
-                self._candidates(lists),
-                pa.array(short, pa.int32()),
-                pa.array(pairs, pa.int64()),
-            ],
-            names=["user_id", "bucket", "candidates", "shortfall", "pairs"],
-        )
+        for i, policy in enumerate(self.task.exclude_seen):
+            mine = [by_policy[i] for by_policy in lists]
+            short = [self.task.k - len(top.rows) for top in mine]
+            pairs = [len(self.bank.cells) - int(q.memory.excluded[i].sum()) for q in queries]
+            yield pa.record_batch(
+                [
+                    batch.column("user_id"),
+                    batch.column("bucket"),
+                    pa.repeat(policy, batch.num_rows),
+                    self._candidates(mine),
+                    pa.array(short, pa.int32()),
+                    pa.array(pairs, pa.int64()),
+                ],
+                names=["user_id", "bucket", "policy", "candidates", "shortfall", "pairs"],
+            )
 
     def _query(self, batch: pa.RecordBatch, i: int) -> Query:
         links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
@@ -90,17 +96,19 @@ class _Scorer:
     def _memory(self, batch: pa.RecordBatch, i: int) -> Memory:
         items = batch.column("items")[i].values
         if items is None or len(items) == 0:
-            return Memory.empty(MEMORY_FEATURES)
+            return Memory.empty(MEMORY_FEATURES, len(self.task.exclude_seen))
         rows = self.bank.find(items.to_numpy(zero_copy_only=False))
         features = np.frombuffer(batch.column("features")[i].as_py(), "<f4").reshape(-1, MEMORY_FEATURES)
         last = batch.column("last_ts")[i].values.cast(pa.int64()).to_numpy()
         here = np.flatnonzero(rows >= 0)
         here = here[np.argsort(rows[here])]
-        return Memory(rows[here], features[here], self._excluded(last)[here])
+        excluded = [self._excluded(seen, last[here]) for seen in self.task.exclude_seen.values()]
+        return Memory(rows[here], features[here], np.stack(excluded))
 
-    def _excluded(self, last_us: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which items of a history the policy keeps out."""
-        seen = self.task.exclude_seen
+    def _excluded(
+        self, seen: ExcludeSeen, last_us: np.ndarray[Any, np.dtype[np.int64]]
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which items of a history a policy keeps out."""
         if seen == "none":
             return np.zeros(len(last_us), np.bool_)
         if seen == "all":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from lime_model.certificate import Certifier
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
 from lime_model.scoring.cells import Cells, Shape, Stats, quantise_weights
-from lime_model.scoring.native import Native, kernel_words
+from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
 from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_top_k
@@ -25,8 +27,22 @@ BACKENDS: dict[str, Backend] = {
     "tiled": Tiled(),
     "tiled-tiny": Tiled(user_block=2, tile=3, stripe=5),
     "tiled-odd": Tiled(user_block=3, tile=7, stripe=7),
-    **({"native": Native(), "native-fp32": Native(int8=False)} if HAS_NATIVE else {}),
+    **(
+        {
+            "native": Native(),
+            "native-quads": Native(isa="avx2-quads"),  # what VNNI computes, without VNNI
+            "native-fp32": Native(int8=False),
+        }
+        if HAS_NATIVE
+        else {}
+    ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    if HAS_NATIVE:
+        assert compile_for("avx2-quads") == ""
 
 
 def make_case(
@@ -48,15 +64,15 @@ def make_case(
     for _ in range(users):
         size = int(rng.integers(0, candidates // 2 + 1))
         rows = np.sort(rng.choice(candidates, size, replace=False)).astype(np.int64)
-        memory = Memory(rows, draw(size, 6), rng.random(size) < 0.4)
+        memory = Memory(rows, draw(size, 6), rng.random((2, size)) < 0.4)
         queries.append(Query(UserRow(draw(links, hidden), draw(dot)), memory))
     return weights, queries, bank
 
 
-def brute_force(weights: Weights, user: Query, bank: Rows, k: int) -> TopK:
+def brute_force(weights: Weights, user: Query, bank: Rows, k: int, policy: int = 0) -> TopK:
     """Score every candidate in turn, sort Python tuples."""
     features = dict(zip(user.memory.rows.tolist(), user.memory.features, strict=True))
-    excluded = set(user.memory.rows[user.memory.excluded].tolist())
+    excluded = set(user.memory.rows[user.memory.excluded[policy]].tolist())
     scored = []
     for row in range(len(bank.beta)):
         if row not in excluded:
@@ -87,10 +103,10 @@ def test_lists_are_exact_to_the_bit(
 ) -> None:  # fmt: skip
     weights, queries, bank = make_case(seed, users, candidates, links, hidden, dot, levels, scale)
     lists = score_top_k(weights, queries, Cells.pack(bank), k, BACKENDS[backend])
-    for query, found in zip(queries, lists, strict=True):
-        expected = brute_force(weights, query, bank, k)
-        assert len(found.rows) == min(k, candidates - int(query.memory.excluded.sum()))
-        assert same(found, expected)
+    for query, by_policy in zip(queries, lists, strict=True):
+        for policy, found in enumerate(by_policy):
+            assert len(found.rows) == min(k, candidates - int(query.memory.excluded[policy].sum()))
+            assert same(found, brute_force(weights, query, bank, k, policy))
 
 
 @settings(max_examples=60, deadline=None)
@@ -115,7 +131,7 @@ def test_all_scores_equal_go_by_row(backend: str) -> None:
     weights, queries, bank = make_case(1, 2, 30, 3, 3, 2, 1, 1.0)
     flat = Rows(*(np.repeat(x[:1], 30, 0) for x in bank))
     nobody = [Query(q.factors, Memory.empty(6)) for q in queries]
-    for found in score_top_k(weights, nobody, Cells.pack(flat), 7, BACKENDS[backend]):
+    for (found,) in score_top_k(weights, nobody, Cells.pack(flat), 7, BACKENDS[backend]):
         assert found.rows.tolist() == list(range(7))
 
 
@@ -129,17 +145,16 @@ def test_a_near_tie_at_the_threshold_is_kept(backend: str) -> None:
     ).permutation(64)
     near = near._replace(beta=beta.astype(np.float32))
     query = Query(queries[0].factors, Memory.empty(6))
-    found = score_top_k(weights, [query], Cells.pack(near), 10, BACKENDS[backend])[0]
+    [[found]] = score_top_k(weights, [query], Cells.pack(near), 10, BACKENDS[backend])
     assert same(found, brute_force(weights, query, near, 10))
 
 
 def test_everything_excluded_gives_an_empty_list() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
-    memory = Memory(np.arange(9), np.zeros((9, 6), np.float32), np.ones(9, np.bool_))
-    assert (
-        len(score_top_k(weights, [Query(queries[0].factors, memory)], Cells.pack(bank), 5, Tiled())[0].rows)
-        == 0
-    )
+    memory = Memory(np.arange(9), np.zeros((9, 6), np.float32), np.ones((1, 9), np.bool_))
+    query = Query(queries[0].factors, memory)
+    [[found]] = score_top_k(weights, [query], Cells.pack(bank), 5, Tiled())
+    assert len(found.rows) == 0
 
 
 def test_bad_shapes_are_refused_by_name() -> None:
@@ -197,9 +212,12 @@ def test_the_native_kernel_keeps_every_list_at_real_sizes(
     elif lopsided == "w":
         weights.out[-1] *= 1e4
     cells = Cells.pack(bank)
-    for backend in (Native(), Native(int8=False)):
+    runnable = [isa for isa in ISAS if not why_not(isa)]
+    every = [Native(isa=isa, int8=int8) for isa in runnable for int8 in (True, False)]
+    for backend in (*every, Native(isa="avx2-quads")):
         found = score_top_k(weights, queries, cells, 9, backend)
-        for one, other in zip(found, score_top_k(weights, queries, cells, 9, Reference()), strict=True):
+        expected = score_top_k(weights, queries, cells, 9, Reference())
+        for one, other in zip(chain(*found), chain(*expected), strict=True):
             assert same(one, other)
 
 
