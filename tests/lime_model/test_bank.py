@@ -1,0 +1,101 @@
+"""The packed bank: what it gives back, and what it refuses by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lime_model.bundle import BundleError
+from lime_model.scoring.bank import open_bank, pack_bank
+from lime_model.scoring.canonical import F32
+
+L, F, E = 3, 5, 2
+
+
+def factors(rows: int) -> dict[str, F32]:
+    """Random factors of as many candidates; link weights sum to 1."""
+    rng = np.random.default_rng(rows)
+    a = rng.random((rows, L)).astype(np.float32)
+    return {
+        "link_weights": a / a.sum(1, keepdims=True) if rows else a,
+        "head_input": rng.standard_normal((rows, F)).astype(np.float32),
+        "dot": rng.standard_normal((rows, E)).astype(np.float32),
+    }
+
+
+def bank_table(sides: dict[str, F32], bias: F32) -> pa.Table:
+    """The candidates as rows of the bank's table, with ids 10, 11, …"""
+    blobs = {name: pa.array([row.tobytes() for row in side], pa.binary()) for name, side in sides.items()}
+    ids = pa.array(range(10, 10 + len(bias)), pa.int64())
+    return pa.table({"item_id": ids, **blobs, "bias": pa.array(bias, pa.float32())})
+
+
+def pack(folder: Path, sides: dict[str, F32], bias: F32 | None = None) -> Path:
+    """Pack into `folder` as model v1."""
+    beta = np.zeros(len(sides["dot"]), np.float32) if bias is None else bias
+    pack_bank(bank_table(sides, beta), folder / "bank.arrow", "v1", (L, F, E))
+    return folder / "bank.arrow"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 100])
+def test_a_bank_comes_back_as_it_was_packed(tmp_path: Path, rows: int) -> None:
+    sides = factors(rows)
+    beta = np.arange(rows, dtype=np.float32)
+    bank = open_bank(pack(tmp_path, sides, beta), "v1")
+    assert len(bank.cells) == rows
+    assert bank.item_ids.to_pylist() == list(range(10, 10 + rows))
+    back = bank.cells.take(np.arange(rows))
+    expected = (*sides.values(), beta)
+    assert all(
+        x.tobytes() == y.tobytes() for x, y in zip(map(np.ascontiguousarray, back), expected, strict=True)
+    )
+    assert bank.find(np.asarray([9, 10, 10 + rows])).tolist() == [-1, 0 if rows else -1, -1]
+
+
+def test_its_words_are_mapped_and_not_read(tmp_path: Path) -> None:
+    assert isinstance(open_bank(pack(tmp_path, factors(40)), "v1").cells.words, np.memmap)
+
+
+def test_another_model_version_is_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path, factors(4))
+    with pytest.raises(BundleError, match=r"packed for model v1 and the states are of model v2.*one bundle"):
+        open_bank(path, "v2")
+
+
+def test_a_torn_file_is_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path, factors(40))
+    words = path.with_suffix(".cells")
+    words.write_bytes(words.read_bytes()[:-4])
+    with pytest.raises(BundleError, match=r"bank\.cells has \d+ bytes and its ids want \d+"):
+        open_bank(path, "v1")
+
+
+def test_a_factor_of_another_width_is_refused(tmp_path: Path) -> None:
+    sides = factors(4)
+    sides["head_input"] = sides["head_input"][:, :-1]
+    with pytest.raises(BundleError, match=r"head_input has rows of \[16\] bytes and the model wants 20"):
+        pack(tmp_path, sides)
+
+
+@pytest.mark.parametrize("name", ["link_weights", "head_input", "dot", "bias"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_counted_and_the_first_is_named(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    sides, beta = factors(6), np.zeros(6, np.float32)
+    side = beta[:, None] if name == "bias" else sides[name]
+    side[[3, 5], 0] = value
+    with pytest.raises(BundleError, match=rf"2 rows of {name} hold NaN or infinity, the first is item 13"):
+        pack(tmp_path, sides, beta)
+
+
+def test_link_weights_that_do_not_sum_to_one_are_refused(tmp_path: Path) -> None:
+    sides = factors(4)
+    sides["link_weights"] *= 2
+    with pytest.raises(
+        BundleError, match="link weights must be non-negative and sum to 1; they are off by 1"
+    ):
+        pack(tmp_path, sides)
