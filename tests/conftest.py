@@ -5,11 +5,16 @@ The session is real, and so are Delta, the files and the trained model; they are
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from pyspark.sql import SparkSession
+
+if not torch.cuda.is_available():  # read when a kernel is defined, so before anything imports one
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from pipelines.leases import Run, acquire_lease
 from pipelines.night import STEPS, ingest_days

@@ -43,13 +43,16 @@ def choose_backend(backend: str, device: str) -> Choice:
             "device 'cuda' was asked for and torch sees no CUDA device on this host; "
             "use device: auto or cpu, or schedule the job where there is one"
         )
-    if device == "cuda" and backend not in ("auto", "tiled"):
-        raise BackendError(f"the {backend} backend runs on the CPU only; use backend: tiled")
+    if device == "cuda" and backend not in ("auto", "tiled", "triton"):
+        raise BackendError(f"the {backend} backend runs on the CPU only; use backend: tiled or triton")
+    if backend == "triton" and (device == "cpu" or not cuda):
+        where = "the CPU was asked for" if device == "cpu" else "torch sees no CUDA device on this host"
+        raise BackendError(f"backend 'triton' was asked for and {where}; it needs a GPU: use backend: auto")
     if backend.startswith("native") and reason:
         raise BackendError(f"backend {backend!r} was asked for: {reason}; or use backend: auto")
     if backend == "auto":
         return _choose(device, cuda=cuda, reason=reason)
-    if backend != "tiled" or device == "cpu":
+    if backend not in ("tiled", "triton") or device == "cpu":
         return Choice(backend, "cpu", "asked for" if device == "cpu" else f"{backend} runs on the CPU")
     why = "asked for" if device == "cuda" else f"auto: torch sees {'a' if cuda else 'no'} CUDA device"
     return Choice(backend, "cuda" if cuda else "cpu", why)
@@ -72,6 +75,10 @@ def make_backend(name: str, device: str) -> Backend:
     """
     if name == "reference":
         return Reference()
+    if name == "triton":
+        from lime_model.scoring.fused import Fused  # loads Triton, which only this backend needs
+
+        return Fused(device)
     if name.startswith("native"):
         if reason := native.why_not():
             raise BackendError(f"the driver chose backend {name!r} and this host can't run it: {reason}")

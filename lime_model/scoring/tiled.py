@@ -75,14 +75,15 @@ class Tiled(Backend):
         factors = [self._factors(users[block]) for block in blocks]
         margin = torch.tensor(slack, dtype=torch.float32, device=self.device)
         leaders = [Leaders(seeds[block], k, margin[block]) for block in blocks]
+        own = [OwnItems(users[block], self.device) for block in blocks]
         torch.backends.cuda.matmul.allow_tf32 = False  # its 11 bits would break the bound
         with torch.inference_mode():
             for start in range(0, len(candidates), self.stripe):
                 rows = candidates.slice(start, start + self.stripe)
                 bank = tuple(torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in rows)
-                for block, (g, e), best in zip(blocks, factors, leaders, strict=True):
+                for (g, e), best, mine in zip(factors, leaders, own, strict=True):
                     scores = self._stripe(out, g, e, bank)  # [U, stripe]
-                    _mask(scores, users[block], start)
+                    mine.hide(scores, start)
                     best.offer(scores, start)
         return [rows for best in leaders for rows in best.rows()]
 
@@ -101,11 +102,21 @@ class Tiled(Backend):
         return scores
 
 
-def _mask(scores: Tensor, users: Sequence[Query], start: int) -> None:
-    """Take the users' own items out of the scores `[U, stripe]` of the candidates from `start` on."""
-    for score, user in zip(scores, users, strict=True):
-        low, high = np.searchsorted(user.memory.rows, [start, start + len(score)])
-        score[torch.from_numpy(user.memory.rows[low:high] - start).to(score.device)] = -torch.inf
+class OwnItems:
+    """The own items of a block of users, by candidate row."""
+
+    def __init__(self, users: Sequence[Query], device: str) -> None:
+        rows = [user.memory.rows for user in users]
+        owner = np.repeat(np.arange(len(users)), [len(r) for r in rows])
+        joined = np.concatenate([np.zeros(0, np.int64), *rows])
+        order = np.argsort(joined, kind="stable")
+        self.at = joined[order]
+        self.row, self.user = torch.from_numpy(self.at).to(device), torch.from_numpy(owner[order]).to(device)
+
+    def hide(self, scores: Tensor, start: int) -> None:
+        """Take them out of the scores `[U, stripe]` of the candidates from `start` on."""
+        low, high = np.searchsorted(self.at, [start, start + scores.shape[1]])
+        scores[self.user[low:high], self.row[low:high] - start] = -torch.inf
 
 
 class Leaders:
@@ -122,23 +133,42 @@ class Leaders:
 
     def offer(self, scores: Tensor, start: int) -> None:
         """Take the scores `[U, stripe]` of candidates from `start` on; `-inf` never counts."""
-        limit = torch.clamp_min(self.best[:, -1] - self.slack, LOWEST)
-        user, column = (scores >= limit.unsqueeze(1)).nonzero(as_tuple=True)
+        first = not self.hits
+        if first:  # a threshold before the first look, or everything would pass it
+            self._improve(scores.topk(min(self.k, scores.shape[1])).values)
+        user, column = (scores >= self._limit().unsqueeze(1)).nonzero(as_tuple=True)
+        self.take(user, column + start, scores[user, column], counted=first)
+
+    def take(self, user: Tensor, row: Tensor, value: Tensor, *, counted: bool = False) -> None:
+        """Take pairs in user order; `counted`: their scores have improved the threshold before."""
         if len(user) == 0:
             return
-        value = scores[user, column]
-        self.hits.append((user, column + start, value))
-        self.best = torch.cat([self.best, self._padded(user, value)], 1).topk(self.k).values
+        self.hits.append((user, row, value))
+        if not counted:
+            self._improve(self._padded(user, value))
+
+    def alive(self) -> tuple[Tensor, Tensor]:
+        """Users and rows of the pairs that meet the final thresholds, in user order."""
+        if not self.hits:
+            nothing = torch.zeros(0, dtype=torch.int64, device=self.slack.device)
+            return nothing, nothing
+        user, row, value = (torch.cat(parts) for parts in zip(*self.hits, strict=True))
+        alive = (value >= self._limit()[user]).nonzero()[:, 0]
+        alive = alive[torch.argsort(user[alive], stable=True)]
+        return user[alive], row[alive]
 
     def rows(self) -> list[Ints]:
-        """Survivors per user against the final thresholds."""
-        if not self.hits:
-            return [np.zeros(0, np.int64) for _ in self.best]
-        user, row, value = (torch.cat(parts) for parts in zip(*self.hits, strict=True))
-        limit = torch.clamp_min(self.best[:, -1] - self.slack, LOWEST)
-        alive = value >= limit[user]
-        owner, rows = user[alive].cpu().numpy(), row[alive].cpu().numpy()
-        return [np.sort(rows[owner == u]) for u in range(len(self.best))]
+        """Survivors per user, ascending."""
+        user, row = (side.cpu().numpy() for side in self.alive())
+        cuts = np.searchsorted(user, np.arange(1, len(self.best)))
+        return [np.sort(rows) for rows in np.split(row, cuts)]
+
+    def _limit(self) -> Tensor:
+        return torch.clamp_min(self.best[:, -1] - self.slack, LOWEST)
+
+    def _improve(self, values: Tensor) -> None:
+        """Fold in scores `[U, n]`."""
+        self.best = torch.cat([self.best, values], 1).topk(self.k).values
 
     def _padded(self, user: Tensor, value: Tensor) -> Tensor:
         """Hits grouped by user into `[U, most]`; `nonzero` returns them in user order."""

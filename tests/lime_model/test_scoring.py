@@ -15,6 +15,7 @@ from lime_model.certificate import Certifier
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
 from lime_model.scoring.cells import Cells, Shape, Stats, quantise_weights
+from lime_model.scoring.fused import Fused
 from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
@@ -22,11 +23,14 @@ from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_top_k
 from tests.host import HAS_NATIVE, WHY
 from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # there in Triton's interpreter: conftest.py
 BACKENDS: dict[str, Backend] = {
     "reference": Reference(),
     "tiled": Tiled(),
     "tiled-tiny": Tiled(user_block=2, tile=3, stripe=5),
     "tiled-odd": Tiled(user_block=3, tile=7, stripe=7),
+    "triton": Fused(DEVICE, user_block=3, first=32, stripe=64, tile=16),
+    "triton-odd": Fused(DEVICE, user_block=2, first=7, stripe=9, tile=16),
     **(
         {
             "native": Native(),
@@ -178,7 +182,7 @@ def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
         assert "no CUDA device" in choose_backend("auto", "auto").why
         with pytest.raises(RuntimeError, match="use device: auto or cpu"):
             choose_backend("tiled", "cuda")
-    with pytest.raises(BackendError, match="use one of auto, reference, tiled, native, native-fp32"):
+    with pytest.raises(BackendError, match="use one of auto, reference, tiled, native, native-fp32, triton"):
         choose_backend("fast", "auto")
 
 
@@ -194,16 +198,15 @@ def test_quantised_link_weights_sum_to_255_and_stay_within_a_step(
     assert np.abs(q / 255 - a).max() <= 1 / 255 + 1e-6
 
 
-@pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000), links=st.integers(1, 40), hidden=st.integers(1, 70), dot=st.integers(1, 9),
     scale=st.sampled_from([1e-20, 1e-3, 1.0, 1e4]), lopsided=st.sampled_from([None, "g", "b", "w"]),
 )  # fmt: skip
-def test_the_native_kernel_keeps_every_list_at_real_sizes(
+def test_kernels_keep_every_list_at_real_sizes(
     seed: int, links: int, hidden: int, dot: int, scale: float, lopsided: str | None
 ) -> None:
-    """Sizes over several cells and vectors; one outlier column is the worst case of the int8 steps."""
+    """Sizes over several cells and vectors; one outlier column is the worst case of int8 and fp16 steps."""
     weights, queries, bank = make_case(seed, 3, 150, links, hidden, dot, 1000, scale)
     if lopsided == "g":
         queries[0].factors.g[:, 0] *= 1e4
@@ -212,11 +215,11 @@ def test_the_native_kernel_keeps_every_list_at_real_sizes(
     elif lopsided == "w":
         weights.out[-1] *= 1e4
     cells = Cells.pack(bank)
-    runnable = [isa for isa in ISAS if not why_not(isa)]
-    every = [Native(isa=isa, int8=int8) for isa in runnable for int8 in (True, False)]
-    for backend in (*every, Native(isa="avx2-quads")):
+    runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
+    every: list[Backend] = [Native(isa=isa, int8=int8) for isa in runnable for int8 in (True, False)]
+    expected = score_top_k(weights, queries, cells, 9, Reference())
+    for backend in [*every, BACKENDS["triton"]]:
         found = score_top_k(weights, queries, cells, 9, backend)
-        expected = score_top_k(weights, queries, cells, 9, Reference())
         for one, other in zip(chain(*found), chain(*expected), strict=True):
             assert same(one, other)
 
