@@ -32,20 +32,36 @@ class XorBlock(nn.Module):
 
     def forward(self, links: Tensor, events: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """`links [B, L, D]`, `events [B, N, D]`, `keep [B, N]` to the same shapes."""
-        link_u, link_q, link_k, link_v = self._branches(links)
-        event_u, event_q, event_k, event_v = self._branches(events)
+        normed, log = self.norm(links), self.norm(events)
+        return links + self._from_events(normed, log, keep), events + self._from_links(normed, log)
+
+    def read(self, links: Tensor, events: Tensor, keep: Tensor) -> Tensor:
+        """The links only, for the last block: nobody reads its events."""
+        return links + self._from_events(self.norm(links), self.norm(events), keep)
+
+    def _from_events(self, links: Tensor, events: Tensor, keep: Tensor) -> Tensor:
+        gate, query = self._branches(links, 0)
+        key, value = self._branches(events, 2)
         live = keep.unsqueeze(1).to(links.dtype)  # [B, 1, N]
         count = live.sum(-1, keepdim=True).clamp_min(1.0)  # keys of a link row
-        from_events = (F.silu(link_q @ event_k.transpose(1, 2)) * live / count) @ event_v  # [B, L, D]
-        from_links = (F.silu(event_q @ link_k.transpose(1, 2)) / links.shape[1]) @ link_v  # [B, N, D]
-        return (
-            links + self.out(self.attended_norm(from_events) * link_u),
-            events + self.out(self.attended_norm(from_links) * event_u),
-        )
+        attended = (F.silu(query @ key.transpose(1, 2)) * live / count) @ value  # [B, L, D]
+        return self._gated(attended, gate)
 
-    def _branches(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Gate, query, key, value, each `[B, *, D]`."""
-        return F.silu(self.project(self.norm(x))).chunk(4, -1)
+    def _from_links(self, links: Tensor, events: Tensor) -> Tensor:
+        gate, query = self._branches(events, 0)
+        key, value = self._branches(links, 2)
+        attended = (F.silu(query @ key.transpose(1, 2)) / links.shape[1]) @ value  # [B, N, D]
+        return self._gated(attended, gate)
+
+    def _gated(self, attended: Tensor, gate: Tensor) -> Tensor:
+        out: Tensor = self.out(self.attended_norm(attended) * gate)
+        return out
+
+    def _branches(self, x: Tensor, first: int) -> tuple[Tensor, ...]:
+        """Two of gate, query, key, value from branch `first` on, each `[B, *, D]`."""
+        width = x.shape[-1]
+        rows = slice(first * width, (first + 2) * width)
+        return F.silu(F.linear(x, self.project.weight[rows], self.project.bias[rows])).chunk(2, -1)
 
 
 class XorStack(nn.Module):
@@ -70,8 +86,11 @@ class XorStack(nn.Module):
             return torch.zeros_like(queries)
         events = events + self.age(age_bucket(days, keep))
         links = queries
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             links, events = block(links, events, keep)
+        last = self.blocks[-1]
+        assert isinstance(last, XorBlock)
+        links = last.read(links, events, keep)
         return links * keep.any(1).to(links.dtype)[:, None, None]
 
 
