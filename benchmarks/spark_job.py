@@ -1,0 +1,171 @@
+"""The engine inside Spark: our job beside the bare engine, and beside Spark ALS.
+
+Letters: C candidates, U users.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from benchmarks import peers
+from benchmarks.problem import CONFIG, K, Problem
+from benchmarks.report import Row, interleave, median_ratio, row
+from lime_model.bundle import Bundle, save_bundle
+from lime_model.features import Catalogue
+from lime_model.scoring.bank import pack_bank
+from lime_model.scoring.native import Native
+from lime_model.scoring.topk import score_top_k
+from lime_model.states import state_bytes
+from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+
+TASKS, BATCH, USERS = 2, 256, 1024
+NIGHT = "2020-01-01"
+
+
+def compare_als(problem: Problem, users: int) -> list[Row]:
+    """Exact native / ALS `recommendForAllUsers`, the same U × C on one core."""
+    queries = [problem.queries[i % len(problem.queries)] for i in range(users)]
+    with session("local[1]") as spark:
+        runs = {
+            "als": peers.spark_als(spark, len(problem.cells), users),
+            "native": lambda: score_top_k(problem.weights, queries, problem.cells, K, Native()),
+        }
+        seconds = interleave(runs)
+    rate = users * len(problem.cells) / float(np.median(seconds["als"])) / 1e6
+    ratio = median_ratio(seconds["als"], seconds["native"])
+    return [
+        row("Spark ALS recommendForAllUsers, rank 64", rate, "M pairs/s"),
+        row("exact native / Spark ALS recommendForAllUsers", ratio, "x", ">= 6"),
+    ]
+
+
+def compare_job(problem: Problem) -> list[Row]:
+    """Our UDF in Spark by `mapInArrow` / the same function over the same batches in bare processes."""
+    with tempfile.TemporaryDirectory(prefix="lime-bench-") as name:
+        folder = Path(name)
+        task = lay_out(problem, folder)
+        halves = [folder / f"users-{i}.arrow" for i in range(TASKS)]
+        with (
+            session(f"local[{TASKS}]") as spark,
+            ProcessPoolExecutor(TASKS, get_context("spawn")) as pool,
+        ):
+            users = spark.createDataFrame(pa.concat_tables([_read(half) for half in halves]))
+            users = users.repartitionByRange(TASKS, "user_id").cache()
+            users.count()
+            schema = SCHEMA.format(user="bigint", item="bigint")
+
+            def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
+                yield from score_users(batches, task, folder)
+                note_memory(folder)
+
+            def job() -> None:
+                users.mapInArrow(score, schema).write.format("noop").mode("overwrite").save()
+
+            every = (halves, [task] * TASKS, [folder] * TASKS)
+            seconds = interleave({"job": job, "bare": lambda: list(pool.map(bare, *every))})
+        memory = [int(path.read_text()) for path in folder.glob("memory-*")]
+    rate = USERS * len(problem.cells) / float(np.median(seconds["job"])) / 1e6
+    ratio = median_ratio(seconds["bare"], seconds["job"])
+    return [
+        row("Spark job, two tasks", rate, "M pairs/s"),
+        row("Spark job / bare engine, two tasks", ratio, "x", ">= 0.95"),
+        row("resident memory of a worker above the shared bank", max(memory) / 2**20, "MiB", "<= 600"),
+    ]
+
+
+def lay_out(problem: Problem, folder: Path) -> ScoreTask:
+    """Bundle, packed bank and users as files, as a night ships them."""
+    nothing = Catalogue((), np.zeros(1, np.int64), np.zeros((1, 0), np.int64))
+    version = save_bundle(Bundle(problem.model, nothing, {}, {}, {}, ""), folder / "bundle")
+    a, b, d, beta = problem.rows
+    blobs = {
+        name: pa.array([row.tobytes() for row in side], pa.binary())
+        for name, side in {"link_weights": a, "head_input": b, "dot": d}.items()
+    }
+    table = pa.table({"item_id": np.arange(len(beta)), **blobs, "bias": beta})
+    pack_bank(table, folder / "bank.arrow", version, (CONFIG.links, CONFIG.hidden, CONFIG.dot))
+    rng, step = np.random.default_rng(2), USERS // TASKS
+    for half in range(TASKS):
+        with pa.OSFile(str(folder / f"users-{half}.arrow"), "wb") as sink:
+            rows = _users(rng, range(half * step, (half + 1) * step))
+            with pa.ipc.new_file(sink, rows.schema) as writer:
+                writer.write_table(rows, max_chunksize=BATCH)
+    return ScoreTask(
+        bundle="bundle", bank="bank.arrow", model_version=version, night=NIGHT, k=K,
+        exclude_seen={"all": "none"}, backend="native", device="cpu",
+    )  # fmt: skip
+
+
+def bare(path: Path, task: ScoreTask, folder: Path) -> int:
+    """The UDF's body without Spark; returns the rows."""
+    return sum(batch.num_rows for batch in score_users(iter(_read(path).to_batches()), task, folder))
+
+
+def note_memory(folder: Path) -> None:
+    """Write this process's resident bytes without the mapped bank."""
+    total = bank = 0
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if "-" in first and not first.endswith(":"):
+            inside = line.endswith(".cells")
+        elif first == "Rss:":
+            size = int(line.split()[1]) * 1024
+            total += size
+            bank += size if inside else 0
+    (folder / f"memory-{time.monotonic_ns()}").write_text(str(total - bank))
+
+
+@contextmanager
+def session(master: str) -> Iterator[SparkSession]:
+    """A session as jobs have it where it matters here, ended with the block."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(master).appName("bench-scoring")
+    conf = {
+        "spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.driver.memory": "6g",
+        "spark.ui.showConsoleProgress": "false", "spark.python.daemon.module": "pipelines.worker_daemon",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH),
+        "spark.sql.shuffle.partitions": str(TASKS),
+    }  # fmt: skip
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+def _users(rng: np.random.Generator, ids: range) -> pa.Table:
+    """Link states of random users without a history."""
+    n, size = len(ids), state_bytes(CONFIG) // 4
+    states = rng.standard_normal((n, size)).astype("<f4")
+    empty = pa.array([[]] * n, pa.list_(pa.int64()))
+    return pa.table(
+        {
+            "user_id": np.asarray(ids),
+            "bucket": np.zeros(n, np.int32),
+            "state": pa.array([state.tobytes() for state in states], pa.binary()),
+            "codes": empty,
+            "items": empty,
+            "last_ts": pa.array([[]] * n, pa.list_(pa.timestamp("us", tz="UTC"))),
+            "features": pa.array([b""] * n, pa.binary()),
+        }
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
