@@ -88,7 +88,7 @@ def _of(problem: Problem, points: Mapping[int, tuple[int, list[Query]]]) -> Curv
 
 def _scoring(problem: Problem, k: int, queries: list[Query] | None = None) -> Callable[[], object]:
     mine = problem.queries if queries is None else queries
-    return lambda: score_top_k(problem.weights, mine, problem.cells, k, Native())
+    return lambda: score_top_k(problem.weights, mine, [problem.cells], k, Native())
 
 
 def _seconds(runs: Mapping[int, Callable[[], object]]) -> Curve:

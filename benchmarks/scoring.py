@@ -50,10 +50,10 @@ def contestants(problem: Problem, users: int) -> tuple[dict[str, Callable[[], An
         "naive per-user eager": lambda: peers.naive(problem, 1),
         "folded eager torch": lambda: peers.folded(problem, 2),
         "torch.compile": peers.compiled(problem, 8),
-        "tiled torch": lambda: score_top_k(weights, problem.queries[:8], cells, K, Tiled()),
-        "native fp32": lambda: score_top_k(weights, some, cells, K, Native(int8=False)),
-        "exact native": lambda: score_top_k(weights, some, cells, K, Native()),
-        "exact native, K 500, 500 excluded": lambda: score_top_k(weights, heavy, cells, 500, Native()),
+        "tiled torch": lambda: score_top_k(weights, problem.queries[:8], [cells], K, Tiled()),
+        "native fp32": lambda: score_top_k(weights, some, [cells], K, Native(int8=False)),
+        "exact native": lambda: score_top_k(weights, some, [cells], K, Native()),
+        "exact native, K 500, 500 excluded": lambda: score_top_k(weights, heavy, [cells], 500, Native()),
         "gemm fp32": gemm(GEMM),
         "faiss flat, d 64": peers.faiss_flat(len(cells), users),
         "implicit top-k, d 64": peers.implicit_topk(len(cells), users),
@@ -95,8 +95,8 @@ def measure(problem: Problem, users: int) -> list[Row]:
 def agreement(problem: Problem) -> list[Row]:
     """The exact contestants give one answer, and how much of it the int8 pass left to fp32."""
     few, native = problem.queries[:4], Native()
-    lists = score_top_k(problem.weights, few, problem.cells, K, native)
-    agree = same_lists(lists, score_top_k(problem.weights, few, problem.cells, K, Tiled()))
+    lists = score_top_k(problem.weights, few, [problem.cells], K, native)
+    agree = same_lists(lists, score_top_k(problem.weights, few, [problem.cells], K, Tiled()))
     left = native.rescored / (len(few) * len(problem.cells))
     return [
         row("exact native and tiled give the same lists to the bit", float(agree), "", ">= 1"),

@@ -24,10 +24,12 @@ from benchmarks.problem import CONFIG, K, Problem
 from benchmarks.report import Row, interleave, median_ratio, row
 from lime_model.bundle import Bundle, save_bundle
 from lime_model.features import Catalogue
-from lime_model.scoring.bank import pack_bank
+from lime_model.scoring.bank import Shard, pack_shard, shard_path, write_index
+from lime_model.scoring.cells import Shape
 from lime_model.scoring.native import Native
 from lime_model.scoring.topk import score_top_k
 from lime_model.states import state_bytes
+from pipelines.scoring import SHARD
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 TASKS, BATCH, USERS = 2, 256, 1024
@@ -37,10 +39,10 @@ NIGHT = "2020-01-01"
 def compare_als(problem: Problem, users: int) -> list[Row]:
     """Exact native / ALS `recommendForAllUsers`, the same U × C on one core."""
     queries = [problem.queries[i % len(problem.queries)] for i in range(users)]
-    with session("local[1]") as spark:
+    with one_core(), session("local[1]") as spark:
         runs = {
             "als": peers.spark_als(spark, len(problem.cells), users),
-            "native": lambda: score_top_k(problem.weights, queries, problem.cells, K, Native()),
+            "native": lambda: score_top_k(problem.weights, queries, [problem.cells], K, Native()),
         }
         seconds = interleave(runs)
     rate = users * len(problem.cells) / float(np.median(seconds["als"])) / 1e6
@@ -95,7 +97,13 @@ def lay_out(problem: Problem, folder: Path) -> ScoreTask:
         for name, side in {"link_weights": a, "head_input": b, "dot": d}.items()
     }
     table = pa.table({"item_id": np.arange(len(beta)), **blobs, "bias": beta})
-    pack_bank(table, folder / "bank.arrow", version, (CONFIG.links, CONFIG.hidden, CONFIG.dot))
+    shape, path = Shape(CONFIG.links, CONFIG.hidden, CONFIG.dot), folder / "bank.arrow"
+    shards = []
+    for number, start in enumerate(range(0, len(table), SHARD)):
+        cells = pack_shard(table.slice(start, SHARD), shape)
+        cells.words.tofile(shard_path(path, number))
+        shards.append(Shard(len(cells), cells.stats))
+    write_index(path, version, shape, [table["item_id"].combine_chunks()], shards)
     rng, step = np.random.default_rng(2), USERS // TASKS
     for half in range(TASKS):
         with pa.OSFile(str(folder / f"users-{half}.arrow"), "wb") as sink:
@@ -126,6 +134,17 @@ def note_memory(folder: Path) -> None:
             total += size
             bank += size if inside else 0
     (folder / f"memory-{time.monotonic_ns()}").write_text(str(total - bank))
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process and what it starts on one core: a JVM would compile and collect on the others."""
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(every)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 @contextmanager

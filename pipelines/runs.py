@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from pipelines.columns import DS, RUN_ID
 from pipelines.leases import Run
 from pipelines.tables import Known, MissingTable, Warehouse, local_rows
+from pipelines.worker_errors import worker_errors
 
 Manifest = dict[str, Any]
 
@@ -57,7 +58,8 @@ def once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest])
     if done is not None:
         return {**done, "reused": True}
     started = time.monotonic()
-    manifest = work()
+    with worker_errors():
+        manifest = work()
     manifest["seconds"] = round(time.monotonic() - started, 3)
     _write(warehouse, run.run_id, run.ds, job, manifest)
     return manifest

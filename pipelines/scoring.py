@@ -6,31 +6,40 @@ that are missing. Nothing here is visible to readers of `recommendations`.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
-from pyspark import SparkFiles
-from pyspark.sql import DataFrame
+import pyarrow as pa
+from pyspark import SparkFiles, StorageLevel
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_type
 
 from lime_model.bundle import Bundle, BundleError
 from lime_model.scoring.backends import choose_backend
-from lime_model.scoring.bank import pack_bank
+from lime_model.scoring.bank import Shard, shard_path, write_index
+from lime_model.scoring.cells import Shape, Stats
 from pipelines.bundles import scratch_folder, ship_bundle
 from pipelines.candidates import eligible_bit
 from pipelines.columns import BUCKET, DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.leases import Run, check_lease
 from pipelines.plan import WorkUnit, missing, plan_full
 from pipelines.runs import Manifest, need_manifest, once
+from pipelines.session import arrow_batches_of
 from pipelines.settings import Policy, SettingsError
-from pipelines.tables import SQL_TYPES, Warehouse, sorted_arrow
+from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.udfs.pack_shards import SCHEMA as PACKED
+from pipelines.udfs.pack_shards import pack_shards
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 log = logging.getLogger(__name__)
+SHARD = 1 << 18  # candidates: some 200 MB packed, a task's memory and a page cache's read-ahead
+ITEMS_PER_BATCH = 4096  # of the bank on its way to a packer
 
 
 @dataclass(frozen=True)
@@ -142,14 +151,49 @@ def check_version(bundle: Bundle, inputs: NightInputs) -> None:
 
 
 def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, bit: int) -> str:
-    """Pack the candidates whose eligibility `bit` is on, send them to every host; returns the file's name."""
+    """Pack the candidates whose eligibility `bit` is on, send them to every host; returns the index's name.
+
+    Executors pack, a shard per partition; the driver writes chunk after chunk and never holds a shard.
+    """
     name = f"bank-{run.run_id}-{bit}-{inputs.model_version}.arrow"
-    path = Path(scratch_folder()) / name
-    config = bundle.config
-    table = sorted_arrow(read_bank(warehouse, run.ds, inputs, bit), ITEM_ID)
-    for file in pack_bank(table, path, inputs.model_version, (config.links, config.hidden, config.dot)):
+    path, config = Path(scratch_folder()) / name, bundle.config
+    shape = Shape(config.links, config.hidden, config.dot)
+    candidates = read_bank(warehouse, run.ds, inputs, bit)
+    most = need_manifest(warehouse, run, "build_candidate_bank")["candidates"]
+    wanted = -(-most // SHARD)
+    cut = candidates.repartitionByRange(wanted, ITEM_ID) if wanted > 1 else candidates.repartition(1)
+
+    def pack(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
+        yield from pack_shards(batches, shape)
+
+    empty = pa.array([], to_arrow_type(candidates.schema[ITEM_ID].dataType))
+    with arrow_batches_of(warehouse.spark, ITEMS_PER_BATCH):
+        packed = cut.sortWithinPartitions(ITEM_ID).mapInArrow(pack, PACKED)
+        if wanted > 1:  # all at once: the iterator alone would run one partition after the other
+            packed = packed.persist(StorageLevel.DISK_ONLY)
+            packed.count()
+        files = collect_shards(packed.toLocalIterator(), path, inputs.model_version, shape, empty)
+        packed.unpersist()
+    for file in files:
         warehouse.spark.sparkContext.addFile(str(file))
     return name
+
+
+def collect_shards(
+    rows: Iterator[Row], path: Path, model_version: str, shape: Shape, empty: pa.Array
+) -> list[Path]:
+    """Write packed shards as they come, in the order of their partitions; returns the bank's files."""
+    ids: list[pa.Array] = []
+    shards: list[Shard] = []
+    for row in rows:
+        if row["chunk"] == 0:
+            about = json.loads(row["about"])
+            shards.append(Shard(about["candidates"], Stats.from_json(about["stats"])))
+            ids.append(pa.ipc.open_stream(row["ids"]).read_all()["item_id"].combine_chunks())
+        with shard_path(path, len(shards) - 1).open("wb" if row["chunk"] == 0 else "ab") as file:
+            file.write(row["words"])
+    write_index(path, model_version, shape, [empty, *ids], shards)
+    return [path, *(shard_path(path, number) for number in range(len(shards)))]
 
 
 def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -> DataFrame:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pyspark.daemon import manager
 
 import pipelines.udfs.encode_items
+import pipelines.udfs.pack_shards
 import pipelines.udfs.reduce_states
 import pipelines.udfs.score_users  # noqa: F401  # loaded for the forked workers
 

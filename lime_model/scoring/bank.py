@@ -1,16 +1,18 @@
-"""The packed bank: eligible candidates of one night in item-id order, as two files.
+"""The packed bank: eligible candidates of one night in item-id order, as files.
 
-`<name>.arrow` holds the item ids and what was measured of the candidates, `<name>.cells`
-their factors in the order that kernels read (cells.py), memory-mapped: workers on a host
-map the same pages, so a bank is in memory once however many score.
+`<name>.arrow` holds the item ids, and for each shard how many candidates it has and what was
+measured of them; `<name>-<n>.cells` the factors of shard n in the order that kernels read
+(cells.py), memory-mapped: workers on a host map the same pages, so a bank is in memory
+once however many score.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,23 +28,29 @@ FACTORS = ("link_weights", "head_input", "dot")
 
 @dataclass(frozen=True)
 class PackedBank:
-    """Factors of all candidates, and their ids."""
+    """Factors of all candidates in shards, and their ids."""
 
-    cells: Cells
+    shards: list[Cells]
     item_ids: pa.Array
     index: pd.Index[Any]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
 
     def find(self, items: NDArray[Any]) -> NDArray[np.int64]:
         """Candidate row of each item id, -1 for one that is no candidate."""
         return self.index.get_indexer(pd.Index(items)).astype(np.int64)
 
 
-def pack_bank(table: pa.Table, path: Path, model_version: str, widths: tuple[int, int, int]) -> list[Path]:
-    """Write `item_id, link_weights, head_input, dot, bias`, sorted by item id; returns the two files.
+class Shard(NamedTuple):
+    """What the index says of one shard."""
 
-    Args:
-        path: of the `.arrow` file.
-        widths: L, F and E of the model.
+    candidates: int
+    stats: Stats
+
+
+def pack_shard(table: pa.Table, widths: Shape) -> Cells:
+    """Cells of `item_id, link_weights, head_input, dot, bias`, sorted by item id.
 
     Raises:
         BundleError: a factor has another width, or a number is not finite (naming the item).
@@ -50,26 +58,34 @@ def pack_bank(table: pa.Table, path: Path, model_version: str, widths: tuple[int
     a, b, d = (_fixed(table, name, width) for name, width in zip(FACTORS, widths, strict=True))
     beta = table["bias"].combine_chunks().to_numpy().astype(np.float32)
     _check_finite(table, "bias", beta[:, None])
-    cells = Cells.pack(Rows(a, b, d, beta))
-    ids = table["item_id"].combine_chunks()
+    return Cells.pack(Rows(a, b, d, beta))
+
+
+def shard_path(path: Path, number: int) -> Path:
+    """The `.cells` file of a shard of the bank at `path`."""
+    return path.with_name(f"{path.stem}-{number:04}.cells")
+
+
+def write_index(
+    path: Path, model_version: str, shape: Shape, ids: Sequence[pa.Array], shards: Sequence[Shard]
+) -> None:
+    """Write the `.arrow` file of a bank whose shards are there; `ids` of each shard."""
     about = {
         "model_version": model_version,
-        "shape": list(cells.shape),
-        "stats": cells.stats.to_json(),
+        "shape": list(shape),
+        "shards": [{"candidates": shard.candidates, "stats": shard.stats.to_json()} for shard in shards],
     }
-    schema = pa.schema({"item_id": ids.type}, {"bank": json.dumps(about)})
+    joined = pa.chunked_array(ids).combine_chunks()
+    schema = pa.schema({"item_id": joined.type}, {"bank": json.dumps(about)})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.record_batch([ids], schema=schema))
-    words = path.with_suffix(".cells")
-    cells.words.tofile(words)
-    return [path, words]
+        writer.write_batch(pa.record_batch([joined], schema=schema))
 
 
 def open_bank(path: Path, model_version: str) -> PackedBank:
     """Memory-map a packed bank.
 
     Raises:
-        BundleError: it was packed for another model version, or the two files do not belong together.
+        BundleError: it was packed for another model version, or its files do not belong together.
     """
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     about = json.loads(reader.schema.metadata[b"bank"])
@@ -79,15 +95,21 @@ def open_bank(path: Path, model_version: str) -> PackedBank:
             f"{model_version}; run jobs/build_candidate_bank.py and jobs/build_link_states.py with one bundle"
         )
     ids, shape = reader.get_batch(0).column("item_id"), Shape(*about["shape"])
-    words = _map_words(path.with_suffix(".cells"), -(-len(ids) // WIDTH), shape)
-    cells = Cells(words, len(ids), shape, Stats.from_json(about["stats"]))
-    return PackedBank(cells, ids, pd.Index(ids.to_numpy(zero_copy_only=False)))
+    shards = []
+    for number, shard in enumerate(about["shards"]):
+        words = _map_words(shard_path(path, number), -(-shard["candidates"] // WIDTH), shape)
+        shards.append(Cells(words, shard["candidates"], shape, Stats.from_json(shard["stats"])))
+    if sum(map(len, shards)) != len(ids):
+        raise BundleError(
+            f"{path.name} has {len(ids)} ids and its shards {sum(map(len, shards))}; score again"
+        )
+    return PackedBank(shards, ids, pd.Index(ids.to_numpy(zero_copy_only=False)))
 
 
 def _map_words(path: Path, cells: int, shape: Shape) -> F32:
-    size, expected = path.stat().st_size, 4 * cells * shape.words
+    size, expected = path.stat().st_size if path.exists() else 0, 4 * cells * shape.words
     if size != expected:
-        raise BundleError(f"{path.name} has {size} bytes and its ids want {expected}; score the night again")
+        raise BundleError(f"{path.name} has {size} bytes, the bank wants {expected}; score the night again")
     if cells == 0:
         return np.zeros((0, shape.words), np.float32)
     return np.memmap(path, np.float32, "r", shape=(cells, shape.words))

@@ -23,6 +23,7 @@ Letters: U users of a block, S candidates of a stripe, T of a tile, L links, F h
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -167,16 +168,15 @@ class _Bank:
 
     @classmethod
     def of(cls, candidates: Cells, weights: Weights, device: str) -> _Bank:
-        """Sent once per bank: workers score many batches against one."""
+        """Sent once, and there as long as the shard itself: workers score many batches against it."""
         key = (id(candidates.words), device)
         if key not in _RESIDENT:
-            _RESIDENT.clear()  # one night, one bank
             rows = candidates.slice(0, len(candidates))
             a, b, d, beta = (torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in rows)
             w = torch.tensor(weights.out, dtype=torch.float32, device=device)
-            # The key's object is kept, so its id can't come back as another bank's.
-            _RESIDENT[key] = (candidates, cls(a, a.half(), b, d, beta, w))
-        return _RESIDENT[key][1]
+            _RESIDENT[key] = cls(a, a.half(), b, d, beta, w)
+            weakref.finalize(candidates.words, _RESIDENT.pop, key, None)
+        return _RESIDENT[key]
 
     def scores(self, g: Tensor, e: Tensor, user: Tensor, row: Tensor, chunk: int = 4096) -> Tensor:
         """fp32 scores `[n]` of pairs of users and rows."""
@@ -187,7 +187,7 @@ class _Bank:
         return torch.cat(parts)
 
 
-_RESIDENT: dict[tuple[int, str], tuple[Cells, _Bank]] = {}
+_RESIDENT: dict[tuple[int, str], _Bank] = {}
 
 
 def _padded(size: int) -> int:

@@ -69,8 +69,9 @@ class Backend(ABC):
         Args:
             weights: shared parameters.
             users: the users to score.
-            candidates: all of them.
-            seeds: exact scores of the users' own items that no policy excludes; they raise the threshold.
+            candidates: a shard of them; rows count from its start.
+            seeds: exact scores that raise the threshold: of the users' own items that no policy excludes,
+                and of the best of earlier shards.
             k: list length.
         """
 
@@ -80,37 +81,73 @@ class Backend(ABC):
 
 
 def score_top_k(
-    weights: Weights, users: Sequence[Query], candidates: Cells, k: int, backend: Backend
+    weights: Weights, users: Sequence[Query], shards: Sequence[Cells], k: int, backend: Backend
 ) -> list[list[TopK]]:
-    """Exact top K of every user under every policy `[U][P]`.
+    """Exact top K of every user under every policy `[U][P]`, one shard of candidates after the other.
+
+    The best of earlier shards raise the threshold of later ones; how candidates are cut into
+    shards changes no list.
 
     Args:
         weights: shared parameters.
-        users: the users to score.
-        candidates: factors of all candidates, in item-id order.
+        users: the users to score; their rows count through all shards.
+        shards: factors of all candidates, in item-id order.
         k: list length, at least 1.
         backend: see `backends.make_backend`.
 
     Raises:
         ValueError: k < 1, or widths of users and candidates differ.
     """
-    check_shapes(weights, users, candidates, k)
+    check_shapes(weights, users, shards, k)
+    own = [np.zeros(0, np.float32)] * len(users)
+    locals_by_shard = []
+    start = 0
+    for cells in shards:
+        local = [within(user, start, start + len(cells)) for user in users]
+        scores = [score_memory(weights, user, cells, backend) for user in local]
+        own = [np.append(before, now) for before, now in zip(own, scores, strict=True)]
+        locals_by_shard.append((start, local))
+        start += len(cells)
+    common = [scores[~user.memory.excluded.any(0)] for user, scores in zip(users, own, strict=True)]
+    found = [TopK(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(users)
+    for cells, (start, local) in zip(shards, locals_by_shard, strict=True):
+        found = _extend(weights, local, cells, start, found, common, k, backend)
+    return [
+        [
+            order(np.append(user.memory.rows[left], best.rows), np.append(mine[left], best.scores), k)
+            for left in ~user.memory.excluded
+        ]
+        for user, mine, best in zip(users, own, found, strict=True)
+    ]
+
+
+def _extend(
+    weights: Weights,
+    users: Sequence[Query],
+    cells: Cells,
+    start: int,
+    found: Sequence[TopK],
+    common: Sequence[F32],
+    k: int,
+    backend: Backend,
+) -> list[TopK]:
+    """The K best outside the memory, with those of the shard that begins at row `start`."""
     if not users:
         return []
-    own = [score_memory(weights, user, candidates, backend) for user in users]
-    seeds = [scores[~user.memory.excluded.any(0)] for user, scores in zip(users, own, strict=True)]
-    kept = backend.keep(weights, users, candidates, seeds, k)
-    lists = []
-    for user, rows, mine in zip(users, kept, own, strict=True):
-        memory = user.memory
-        scores = weights.publish(backend.base(weights, user, candidates, rows), candidates.beta(rows))
-        lists.append(
-            [
-                order(np.append(memory.rows[left], rows), np.append(mine[left], scores), k)
-                for left in ~memory.excluded
-            ]
-        )
-    return lists
+    seeds = [np.append(scores, best.scores) for scores, best in zip(common, found, strict=True)]
+    kept = backend.keep(weights, users, cells, seeds, k)
+    better = []
+    for user, rows, best in zip(users, kept, found, strict=True):
+        scores = weights.publish(backend.base(weights, user, cells, rows), cells.beta(rows))
+        better.append(order(np.append(best.rows, rows + start), np.append(best.scores, scores), k))
+    return better
+
+
+def within(user: Query, start: int, stop: int) -> Query:
+    """The user as a shard sees it that holds the rows `[start, stop)`: rows counted from its start."""
+    rows, features, excluded = user.memory
+    low, high = np.searchsorted(rows, [start, stop])
+    return Query(user.factors, Memory(rows[low:high] - start, features[low:high], excluded[:, low:high]))
 
 
 def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> F32:
@@ -126,14 +163,13 @@ def order(rows: Ints, scores: F32, k: int) -> TopK:
     return TopK(rows[best], scores[best])
 
 
-def check_shapes(weights: Weights, users: Sequence[Query], candidates: Cells, k: int) -> None:
+def check_shapes(weights: Weights, users: Sequence[Query], shards: Sequence[Cells], k: int) -> None:
     """Refuse what cannot be scored, naming both sides."""
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
     links, hidden = weights.raw_links.shape[0], weights.out.shape[0]
-    bank = tuple(candidates.shape)
     model = (links, hidden, weights.dot_out_bias.shape[0])
-    if bank != model:
+    for bank in {tuple(cells.shape) for cells in shards} - {model}:
         raise ValueError(
             f"the candidate bank has (L, F, E) = {bank} and the model {model}; "
             "rebuild the bank with this bundle (jobs/build_candidate_bank.py)"

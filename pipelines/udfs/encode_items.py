@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lime_model.bundle import worker_bundle
+from lime_model.bundle import BundleError, worker_bundle
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring.canonical import F32
 
@@ -21,7 +21,7 @@ def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa
         folder: the bundle.
 
     Raises:
-        FloatingPointError: a factor is not finite, naming the item.
+        BundleError: a factor is not finite, naming the item.
     """
     encoder = ItemEncoder(worker_bundle(folder))
     for batch in batches:
@@ -46,7 +46,7 @@ def _binary(rows: F32) -> pa.Array:
 def _check_finite(ids: list[object], rows: F32) -> None:
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
-        raise FloatingPointError(
+        raise BundleError(
             f"{len(bad)} items have NaN or infinite factors, the first is {ids[bad[0]]!r}: "
             "the bundle is broken; train again"
         )

@@ -69,11 +69,11 @@ class _Scorer:
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         queries = [self._query(batch, i) for i in range(batch.num_rows)]
-        lists = score_top_k(self.weights, queries, self.bank.cells, self.task.k, self.backend)
+        lists = score_top_k(self.weights, queries, self.bank.shards, self.task.k, self.backend)
         for i, policy in enumerate(self.task.exclude_seen):
             mine = [by_policy[i] for by_policy in lists]
             short = [self.task.k - len(top.rows) for top in mine]
-            pairs = [len(self.bank.cells) - int(q.memory.excluded[i].sum()) for q in queries]
+            pairs = [len(self.bank) - int(q.memory.excluded[i].sum()) for q in queries]
             yield pa.record_batch(
                 [
                     batch.column("user_id"),

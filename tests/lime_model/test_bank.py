@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from lime_model.bundle import BundleError
-from lime_model.scoring.bank import open_bank, pack_bank
+from lime_model.scoring.bank import Shard, open_bank, pack_shard, shard_path, write_index
 from lime_model.scoring.canonical import F32
+from lime_model.scoring.cells import Shape
 
 L, F, E = 3, 5, 2
 
@@ -33,21 +34,29 @@ def bank_table(sides: dict[str, F32], bias: F32) -> pa.Table:
     return pa.table({"item_id": ids, **blobs, "bias": pa.array(bias, pa.float32())})
 
 
-def pack(folder: Path, sides: dict[str, F32], bias: F32 | None = None) -> Path:
-    """Pack into `folder` as model v1."""
+def pack(folder: Path, sides: dict[str, F32], bias: F32 | None = None, cut: int = 0) -> Path:
+    """Pack into `folder` as model v1, in two shards when `cut`."""
     beta = np.zeros(len(sides["dot"]), np.float32) if bias is None else bias
-    pack_bank(bank_table(sides, beta), folder / "bank.arrow", "v1", (L, F, E))
-    return folder / "bank.arrow"
+    path, table = folder / "bank.arrow", bank_table(sides, beta)
+    shards = []
+    for number, part in enumerate((table.slice(0, cut), table.slice(cut)) if cut else (table,)):
+        cells = pack_shard(part, Shape(L, F, E))
+        cells.words.tofile(shard_path(path, number))
+        shards.append(Shard(len(cells), cells.stats))
+    write_index(path, "v1", Shape(L, F, E), [table["item_id"].combine_chunks()], shards)
+    return path
 
 
+@pytest.mark.parametrize("cut", [0, 1, 31, 40])
 @pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 100])
-def test_a_bank_comes_back_as_it_was_packed(tmp_path: Path, rows: int) -> None:
+def test_a_bank_comes_back_as_it_was_packed(tmp_path: Path, rows: int, cut: int) -> None:
     sides = factors(rows)
     beta = np.arange(rows, dtype=np.float32)
-    bank = open_bank(pack(tmp_path, sides, beta), "v1")
-    assert len(bank.cells) == rows
+    bank = open_bank(pack(tmp_path, sides, beta, cut), "v1")
+    assert len(bank) == rows
     assert bank.item_ids.to_pylist() == list(range(10, 10 + rows))
-    back = bank.cells.take(np.arange(rows))
+    parts = [shard.take(np.arange(len(shard))) for shard in bank.shards]
+    back = [np.concatenate(side) for side in zip(*parts, strict=True)]
     expected = (*sides.values(), beta)
     assert all(
         x.tobytes() == y.tobytes() for x, y in zip(map(np.ascontiguousarray, back), expected, strict=True)
@@ -56,7 +65,7 @@ def test_a_bank_comes_back_as_it_was_packed(tmp_path: Path, rows: int) -> None:
 
 
 def test_its_words_are_mapped_and_not_read(tmp_path: Path) -> None:
-    assert isinstance(open_bank(pack(tmp_path, factors(40)), "v1").cells.words, np.memmap)
+    assert isinstance(open_bank(pack(tmp_path, factors(40)), "v1").shards[0].words, np.memmap)
 
 
 def test_another_model_version_is_refused(tmp_path: Path) -> None:
@@ -67,9 +76,9 @@ def test_another_model_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     path = pack(tmp_path, factors(40))
-    words = path.with_suffix(".cells")
+    words = shard_path(path, 0)
     words.write_bytes(words.read_bytes()[:-4])
-    with pytest.raises(BundleError, match=r"bank\.cells has \d+ bytes and its ids want \d+"):
+    with pytest.raises(BundleError, match=r"bank-0000\.cells has \d+ bytes, the bank wants \d+"):
         open_bank(path, "v1")
 
 
@@ -99,3 +108,10 @@ def test_link_weights_that_do_not_sum_to_one_are_refused(tmp_path: Path) -> None
         BundleError, match="link weights must be non-negative and sum to 1; they are off by 1"
     ):
         pack(tmp_path, sides)
+
+
+def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path, factors(40), cut=8)
+    shard_path(path, 1).unlink()
+    with pytest.raises(BundleError, match=r"bank-0001\.cells has 0 bytes"):
+        open_bank(path, "v1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -73,6 +73,12 @@ def make_case(
     return weights, queries, bank
 
 
+def cut(bank: Rows, cuts: list[int]) -> list[Cells]:
+    """The candidates as shards that end at `cuts`; some may be empty."""
+    ends = [*sorted(min(end, len(bank.beta)) for end in cuts), len(bank.beta)]
+    return [Cells.pack(bank.take(np.arange(*pair))) for pair in pairwise([0, *ends])]
+
+
 def brute_force(weights: Weights, user: Query, bank: Rows, k: int, policy: int = 0) -> TopK:
     """Score every candidate in turn, sort Python tuples."""
     features = dict(zip(user.memory.rows.tolist(), user.memory.features, strict=True))
@@ -100,13 +106,14 @@ def same(a: TopK, b: TopK) -> bool:
     seed=st.integers(0, 10_000), users=st.integers(1, 5), candidates=st.integers(0, 40),
     links=st.integers(1, 6), hidden=st.integers(1, 6), dot=st.integers(1, 5), k=st.integers(1, 45),
     levels=st.sampled_from([1, 3, 1000]), scale=st.sampled_from([1e-3, 1.0, 300.0]),
+    cuts=st.lists(st.integers(0, 40), max_size=2),
 )  # fmt: skip
 def test_lists_are_exact_to_the_bit(
     backend: str, seed: int, users: int, candidates: int, links: int, hidden: int, dot: int, k: int,
-    levels: int, scale: float,
+    levels: int, scale: float, cuts: list[int],
 ) -> None:  # fmt: skip
     weights, queries, bank = make_case(seed, users, candidates, links, hidden, dot, levels, scale)
-    lists = score_top_k(weights, queries, Cells.pack(bank), k, BACKENDS[backend])
+    lists = score_top_k(weights, queries, cut(bank, cuts), k, BACKENDS[backend])
     for query, by_policy in zip(queries, lists, strict=True):
         for policy, found in enumerate(by_policy):
             assert len(found.rows) == min(k, candidates - int(query.memory.excluded[policy].sum()))
@@ -135,7 +142,7 @@ def test_all_scores_equal_go_by_row(backend: str) -> None:
     weights, queries, bank = make_case(1, 2, 30, 3, 3, 2, 1, 1.0)
     flat = Rows(*(np.repeat(x[:1], 30, 0) for x in bank))
     nobody = [Query(q.factors, Memory.empty(6)) for q in queries]
-    for (found,) in score_top_k(weights, nobody, Cells.pack(flat), 7, BACKENDS[backend]):
+    for (found,) in score_top_k(weights, nobody, cut(flat, [9, 9]), 7, BACKENDS[backend]):
         assert found.rows.tolist() == list(range(7))
 
 
@@ -149,7 +156,7 @@ def test_a_near_tie_at_the_threshold_is_kept(backend: str) -> None:
     ).permutation(64)
     near = near._replace(beta=beta.astype(np.float32))
     query = Query(queries[0].factors, Memory.empty(6))
-    [[found]] = score_top_k(weights, [query], Cells.pack(near), 10, BACKENDS[backend])
+    [[found]] = score_top_k(weights, [query], cut(near, [20]), 10, BACKENDS[backend])
     assert same(found, brute_force(weights, query, near, 10))
 
 
@@ -157,7 +164,7 @@ def test_everything_excluded_gives_an_empty_list() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
     memory = Memory(np.arange(9), np.zeros((9, 6), np.float32), np.ones((1, 9), np.bool_))
     query = Query(queries[0].factors, memory)
-    [[found]] = score_top_k(weights, [query], Cells.pack(bank), 5, Tiled())
+    [[found]] = score_top_k(weights, [query], cut(bank, [4]), 5, Tiled())
     assert len(found.rows) == 0
 
 
@@ -165,12 +172,12 @@ def test_bad_shapes_are_refused_by_name() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
     cells, wider = Cells.pack(bank), bank._replace(a=np.full((9, 4), 0.25, np.float32))
     with pytest.raises(ValueError, match="k is 0"):
-        score_top_k(weights, queries, cells, 0, Reference())
+        score_top_k(weights, queries, [cells], 0, Reference())
     with pytest.raises(ValueError, match=r"\(4, 3, 2\).*\(3, 3, 2\).*build_candidate_bank"):
-        score_top_k(weights, queries, Cells.pack(wider), 5, Reference())
+        score_top_k(weights, queries, [Cells.pack(wider)], 5, Reference())
     wide = Query(UserRow(np.zeros((4, 3), np.float32), queries[0].factors.e), queries[0].memory)
     with pytest.raises(ValueError, match="build_link_states"):
-        score_top_k(weights, [wide], cells, 5, Reference())
+        score_top_k(weights, [wide], [cells], 5, Reference())
 
 
 def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
@@ -214,7 +221,7 @@ def test_kernels_keep_every_list_at_real_sizes(
         bank.b[:, hidden // 2] *= 1e4
     elif lopsided == "w":
         weights.out[-1] *= 1e4
-    cells = Cells.pack(bank)
+    cells = cut(bank, [70])
     runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
     every: list[Backend] = [Native(isa=isa, int8=int8) for isa in runnable for int8 in (True, False)]
     expected = score_top_k(weights, queries, cells, 9, Reference())

@@ -220,12 +220,7 @@ def test_a_corrupt_staged_row_fails_the_certificate_and_keeps_the_last_lists(tra
         ),
     )
     trained.delta("staging").update(F.col("run_id") == bad.run_id, {"candidates": higher})
-    manifest = find_manifest(trained, bad.run_id, "score_candidates")
-    assert manifest is not None
-    manifest["versions"]["staging"] = trained.version("staging")
-    from pipelines.runs import record
-
-    record(trained, bad.run_id, ds, "score_candidates", manifest)
+    point_at(trained, bad, "score_candidates", "staging")
     with pytest.raises(
         CertificateFailed, match=r"certified users fail.*a score is off by.*nothing was published"
     ):
@@ -288,3 +283,36 @@ def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -
     again = train_models(other, shop.NIGHT, ["mha"])["mha"]
     assert not again["reused"]
     assert load_bundle(tmp_path / "mha").version == again["model_version"]
+
+
+def test_lists_do_not_depend_on_how_the_bank_is_cut(
+    published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse, run = published
+    monkeypatch.setattr("pipelines.scoring.SHARD", 25)  # 121 candidates in five shards
+    cut = Run(run.ds, "cut")
+    build_candidate_bank(warehouse, cut, warehouse.settings.night.model, [warehouse.settings.night.policy])
+    build_link_states(warehouse, cut, warehouse.settings.night.model)
+    score_candidates(warehouse, cut, [warehouse.settings.night.policy])
+    assert staged_of(warehouse, cut, warehouse.settings.night.policy.name) == lists_of(warehouse)
+
+
+def test_numbers_that_are_not_finite_end_in_one_line_from_the_worker(trained: Warehouse) -> None:
+    """The bank by its item; the states by what to rebuild."""
+    run = Run(shop.NIGHT, "nan")
+    bank = build_candidate_bank(trained, run, "mha", [Policy()])
+    build_link_states(trained, run, "mha")
+    where = F.col("model_version") == bank["model_version"]
+    nan = F.lit(bytearray(np.full(trained.settings.model("mha").config.dot, np.nan, "<f4").tobytes()))
+    trained.delta("candidate_bank").update(where & (F.col("item_id") == 7), {"dot": nan})
+    point_at(trained, run, "build_candidate_bank", "candidate_bank")
+    with pytest.raises(BundleError, match=r"^candidate bank: 1 rows of dot hold NaN .* is item 7; rebuild"):
+        score_candidates(trained, run, [Policy()])
+
+
+def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:
+    """Let the run's manifest name the newest version of a table."""
+    manifest = find_manifest(warehouse, run.run_id, job)
+    assert manifest is not None
+    changed = {**manifest, "versions": {**manifest["versions"], table: warehouse.version(table)}}
+    record(warehouse, run.run_id, run.ds, job, changed)
