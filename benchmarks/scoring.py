@@ -119,7 +119,7 @@ def main() -> int:
     problem = make_problem(args.candidates, args.users)
     rows = measure(problem, args.users)
     rows += histories.compare(min(32_768, args.candidates))
-    rows += spark_job.compare_als(problem, 2 * args.users)
+    rows += spark_job.compare_als(args.candidates, 2 * args.users)
     rows += spark_job.compare_job(problem)
     plots = cost.draw(args.candidates)
     about = (

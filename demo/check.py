@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,9 @@ def flatten(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_night(warehouse: Path, ds: str) -> pd.DataFrame:
-    table = DeltaTable(str(warehouse / "recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
+    table = DeltaTable(str(warehouse / "recommendations")).to_pyarrow_table(
+        filters=[("ds", "=", date.fromisoformat(ds))]
+    )
     return table.select(["user_id", "shortfall", "candidates"]).to_pandas()
 
 
@@ -80,7 +83,7 @@ def check_unseen(warehouse: Path, run_id: str, policy: str, before: str) -> None
         DemoFailed: how many candidates the user had before `before`.
     """
     staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_table(
-        columns=["user_id", "candidates", "policy"], partitions=[("run_id", "=", run_id)]
+        columns=["user_id", "candidates", "policy"], filters=[("run_id", "=", run_id)]
     )
     lists = flatten(staged.to_pandas().query("policy == @policy"))
     listed = pd.MultiIndex.from_frame(lists[["user_id", "item_id"]])

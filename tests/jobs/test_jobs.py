@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 from deltalake import DeltaTable
@@ -68,7 +69,9 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: 
     for name in ("verify_night", "publish_recommendations"):
         STEPS[name](trained, run)
     assert lists_of(trained, ds) == expected  # the same night, the same lists to the bit
-    table = DeltaTable(trained.path("recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
+    table = DeltaTable(trained.path("recommendations")).to_pyarrow_table(
+        filters=[("ds", "=", date.fromisoformat(ds))]
+    )
     assert set(table["run_id"].to_pylist()) == {run.run_id}
 
 

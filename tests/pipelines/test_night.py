@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ Lists = dict[int, list[tuple[int, float]]]
 
 def lists_of(warehouse: Warehouse, ds: str = shop.NIGHT) -> Lists:
     """Published lists, read with `deltalake`: no Spark involved."""
-    table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(partitions=[("ds", "=", ds)])
+    table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(
+        filters=[("ds", "=", date.fromisoformat(ds))]
+    )
     return {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in table.to_pylist()}
 
 
