@@ -14,7 +14,7 @@ help: ## Show this
 
 setup: $(VENV)/.ready ## Create .venv from the lock and fetch the Delta jars (quick the second time)
 
-$(VENV)/.ready: requirements.lock pyproject.toml tools/setup.sh lime_model/scoring/native/kernel.cpp lime_model/scoring/native/simd.h
+$(VENV)/.ready: requirements.lock pyproject.toml tools/setup.sh $(addprefix lime_model/scoring/native/,kernel.cpp simd.h __init__.py)
 	@PYTHON=$(PYTHON) bash tools/setup.sh
 
 demo: setup ## The whole product on The Complete Journey, through the real Airflow DAG

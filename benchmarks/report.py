@@ -25,15 +25,16 @@ class Row:
     reach: str = ""
     aim: str = ""
     holds: bool = True
+    note: str = ""  # why a row does not hold
 
 
-def row(what: str, value: float, unit: str, reach: str = "", aim: str = "") -> Row:
-    """A row whose `holds` follows from `reach`."""
+def row(what: str, value: float, unit: str, reach: str = "", aim: str = "", why: str = "") -> Row:
+    """A row whose `holds` follows from `reach`; `why` is said when it does not."""
     holds = True
     if reach:
         sign, limit = reach.split()
         holds = value >= float(limit) if sign == ">=" else value <= float(limit)
-    return Row(what, round(value, 4), unit, reach, aim, holds)
+    return Row(what, round(value, 4), unit, reach, aim, holds, "" if holds else why)
 
 
 def interleave(runs: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, list[float]]:
@@ -72,6 +73,8 @@ def publish(name: str, rows: list[Row], about: str, started: float) -> None:
         mark = "" if not r.reach else ("holds" if r.holds else "DOES NOT HOLD")
         aim = f" aim {r.aim}" if r.aim else ""
         print(f"{r.what:<{width}}  {r.value:>10.3f} {r.unit:<14} {r.reach:>8}{aim}  {mark}".rstrip())
+        if r.note:
+            print(f"    {r.note}")
     print(f"\n{path.relative_to(ROOT)} written after {time.monotonic() - started:.0f} s")
 
 

@@ -30,11 +30,12 @@ from lime_model.scoring.cells import Shape
 from lime_model.scoring.native import Native
 from lime_model.scoring.topk import score_top_k
 from lime_model.states import state_bytes
-from pipelines.scoring import SHARD
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 TASKS, BATCH, USERS = 2, 256, 1024
+SHARD = 1 << 18  # candidates
 NIGHT = "2020-01-01"
+ALS = "ALS does one product of 64 a pair, we 2,144 multiply-adds; int8 runs in AVX2 here, without VNNI"
 
 
 def compare_als(candidates: int, users: int) -> list[Row]:
@@ -48,7 +49,7 @@ def compare_als(candidates: int, users: int) -> list[Row]:
     ratio = median_ratio(seconds["als"], seconds["native"])
     return [
         row("Spark ALS recommendForAllUsers, rank 64", rate, "M pairs/s"),
-        row("exact native / Spark ALS recommendForAllUsers", ratio, "x", ">= 6"),
+        row("exact native / Spark ALS recommendForAllUsers", ratio, "x", ">= 6", why=ALS),
     ]
 
 
@@ -95,7 +96,12 @@ def compare_job(problem: Problem) -> list[Row]:
     return [
         row("Spark job, two tasks", rate, "M pairs/s"),
         row("Spark job / bare engine, two tasks", ratio, "x", ">= 0.95"),
-        row("resident memory of a worker above the shared bank", max(memory) / 2**20, "MiB", "<= 600"),
+        row(
+            "resident memory of a worker above the bank, task done",
+            max(memory) / 2**20,
+            "MiB",
+            "<= 600",
+        ),
     ]
 
 

@@ -99,7 +99,7 @@ def main() -> None:
     for ds in NIGHTS:
         check_night(HOME / "warehouse", ds, 100, INELIGIBLE)
     same_lists(HOME / "warehouse", NIGHTS[1], before)
-    # Metrics depend on bundles and log alone: under one key, unchanged bundles keep their evaluation.
+    # Under one key, an unchanged bundle over an unchanged log keeps its lists.
     seconds["evaluate_model"] = job("evaluate_model", "--ds", NIGHTS[0], "--run-key", "demo")
     for staged in evaluation_runs(HOME / "warehouse", f"{NIGHTS[0]}.evaluate-demo-"):
         check_unseen(HOME / "warehouse", staged, "new", NIGHTS[0])

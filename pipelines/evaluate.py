@@ -76,9 +76,10 @@ def evaluate_models(
 
 
 def _digest(warehouse: Warehouse, version: str | None) -> str:
-    """Of what the lists depend on: another bundle, K or policy is another run."""
+    """Of what the lists depend on: another bundle, log, K or policy is another run."""
     policies = [policy.model_dump(mode="json") for policy in warehouse.settings.evaluate_policies]
-    text = json.dumps([version, warehouse.settings.night.k, policies])
+    tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
+    text = json.dumps([version, warehouse.settings.night.k, policies, tables])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

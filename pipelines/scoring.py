@@ -23,7 +23,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 from lime_model.bundle import Bundle, BundleError
 from lime_model.scoring.backends import choose_backend
 from lime_model.scoring.bank import Shard, shard_path, write_index
-from lime_model.scoring.cells import Shape, Stats
+from lime_model.scoring.cells import WIDTH, Shape, Stats
 from pipelines.bundles import scratch_folder, ship_bundle
 from pipelines.candidates import eligible_bit
 from pipelines.columns import BUCKET, DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
@@ -38,7 +38,7 @@ from pipelines.udfs.pack_shards import pack_shards
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 log = logging.getLogger(__name__)
-SHARD = 1 << 18  # candidates: some 200 MB packed, a task's memory and a page cache's read-ahead
+SHARD_BYTES = 128 << 20  # packed: a task, and for a moment the driver's JVM, holds one whole
 ITEMS_PER_BATCH = 4096  # of the bank on its way to a packer
 
 
@@ -153,14 +153,14 @@ def check_version(bundle: Bundle, inputs: NightInputs) -> None:
 def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, bit: int) -> str:
     """Pack the candidates whose eligibility `bit` is on, send them to every host; returns the index's name.
 
-    Executors pack, a shard per partition; the driver writes chunk after chunk and never holds a shard.
+    Executors pack, a shard per partition; the driver writes them one after the other.
     """
     name = f"bank-{run.run_id}-{bit}-{inputs.model_version}.arrow"
     path, config = Path(scratch_folder()) / name, bundle.config
     shape = Shape(config.links, config.hidden, config.dot)
     candidates = read_bank(warehouse, run.ds, inputs, bit)
     most = need_manifest(warehouse, run, "build_candidate_bank")["candidates"]
-    wanted = -(-most // SHARD)
+    wanted = -(-most * 4 * shape.words // (WIDTH * SHARD_BYTES))
     cut = candidates.repartitionByRange(wanted, ITEM_ID) if wanted > 1 else candidates.repartition(1)
 
     def pack(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
@@ -171,9 +171,12 @@ def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInput
         packed = cut.sortWithinPartitions(ITEM_ID).mapInArrow(pack, PACKED)
         if wanted > 1:  # all at once: the iterator alone would run one partition after the other
             packed = packed.persist(StorageLevel.DISK_ONLY)
-            packed.count()
-        files = collect_shards(packed.toLocalIterator(), path, inputs.model_version, shape, empty)
-        packed.unpersist()
+        try:
+            if wanted > 1:
+                packed.count()
+            files = collect_shards(packed.toLocalIterator(), path, inputs.model_version, shape, empty)
+        finally:
+            packed.unpersist()
     for file in files:
         warehouse.spark.sparkContext.addFile(str(file))
     return name

@@ -11,8 +11,7 @@ from pyspark.errors import PythonException
 
 from lime_model.errors import LimeError
 
-# The last line of a Python traceback: `package.module.Name: message`.
-RAISED = re.compile(r"^(?:lime_model|pipelines)\.[\w.]*?(\w+): (.+)$", re.MULTILINE)
+OURS = re.compile(r"(?:lime_model|pipelines)\.[\w.]*?(\w+): (.+)")
 
 
 @contextmanager
@@ -21,12 +20,19 @@ def worker_errors() -> Iterator[None]:
     try:
         yield
     except (PythonException, Py4JJavaError) as error:  # the second from iterators over rows
-        found = RAISED.findall(str(error))
-        kinds = {kind.__name__: kind for kind in _kinds(LimeError)}
-        if not found or found[-1][0] not in kinds:
+        ours = find_error(str(error))
+        if ours is None:
             raise
-        name, message = found[-1]
-        raise kinds[name](message) from error
+        raise ours from error
+
+
+def find_error(text: str) -> LimeError | None:
+    """The `LimeError` that ended the last Python traceback in `text`, or None when something else did."""
+    _, _, last = text.rpartition("Traceback (most recent call last):")
+    ends = (line for line in last.splitlines() if line and not line[0].isspace())
+    found = OURS.fullmatch(next(ends, ""))
+    kinds = {kind.__name__: kind for kind in _kinds(LimeError)}
+    return kinds[found[1]](found[2]) if found and found[1] in kinds else None
 
 
 def _kinds(kind: type[LimeError]) -> Iterator[type[LimeError]]:

@@ -73,6 +73,8 @@ def make_backend(name: str, device: str) -> Backend:
     Raises:
         BackendError: this host can't run what the driver chose.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendError("the driver chose device 'cuda' and torch sees none on this host")
     if name == "reference":
         return Reference()
     if name == "triton":

@@ -105,16 +105,18 @@ class Fused(Backend):
         """Rows that may reach the K best of each user: a superset of them."""
         torch.backends.cuda.matmul.allow_tf32 = False  # its 11 bits would break the bound
         with torch.inference_mode():
-            bank = _Bank.of(candidates, weights, self.device)
+            bank = _Bank.of(candidates, self.device)
+            w = torch.tensor(weights.out, dtype=torch.float32, device=self.device)
             kept = []
             for start in range(0, len(users), self.user_block):
                 part = slice(start, start + self.user_block)
-                kept += self._block(weights, users[part], bank, candidates.stats, seeds[part], k)
+                kept += self._block(weights, w, users[part], bank, candidates.stats, seeds[part], k)
         return kept
 
     def _block(
         self,
         weights: Weights,
+        w: Tensor,
         users: Sequence[Query],
         bank: _Bank,
         stats: Stats,
@@ -131,25 +133,25 @@ class Fused(Backend):
         first = 0
         while first < len(bank.beta):
             part = slice(first, first + (self.stripe if first else self.first))
-            scores = self._stripe(bank, part, (unit, middle, reach), e)
+            scores = self._stripe(bank, part, (unit, middle, reach, w), e)
             own.hide(scores, first)
             rough.offer(scores, first)
             first = part.stop
         user, row = rough.alive()
         fine = Leaders(seeds, k, self._slack(error_bound(weights, users, stats)))
-        fine.take(user, row, bank.scores(g, e, user, row))
+        fine.take(user, row, bank.scores(g, e, w, user, row))
         return fine.rows()
 
     def _slack(self, bound: F64) -> Tensor:
         return torch.tensor(2.0 * bound, dtype=torch.float32, device=self.device)
 
-    def _stripe(self, bank: _Bank, part: slice, links: tuple[Tensor, Tensor, Tensor], e: Tensor) -> Tensor:
-        """Scores `[U, S]` of a stripe; `links` are (G - m) / r in fp16, m and r."""
+    def _stripe(self, bank: _Bank, part: slice, links: tuple[Tensor, ...], e: Tensor) -> Tensor:
+        """Scores `[U, S]` of a stripe; `links` are (G - m) / r in fp16, m, r and w."""
         scores = torch.addmm(bank.beta[part], e, bank.d[part].T).contiguous()
         users, width, hidden = links[0].shape
         count = scores.shape[1]
         _add_hidden[(triton.cdiv(count, self.tile), triton.cdiv(users, PER))](
-            bank.short[part], bank.b[part], *links, bank.w, scores, count, count, users,
+            bank.short[part], bank.b[part], *links, scores, count, count, users,
             L=width, F=hidden, LP=_padded(width), FP=_padded(hidden), T=self.tile, PER=PER,
         )  # fmt: skip
         return scores
@@ -157,33 +159,33 @@ class Fused(Backend):
 
 @dataclass(frozen=True)
 class _Bank:
-    """The candidates on the device, resident: `a [C, L]` twice, `b [C, F]`, `d [C, E]`, `beta [C]`, and w."""
+    """The candidates on the device, resident: `a [C, L]` twice, `b [C, F]`, `d [C, E]`, `beta [C]`."""
 
     a: Tensor
     short: Tensor  # a in fp16
     b: Tensor
     d: Tensor
     beta: Tensor
-    w: Tensor
 
     @classmethod
-    def of(cls, candidates: Cells, weights: Weights, device: str) -> _Bank:
+    def of(cls, candidates: Cells, device: str) -> _Bank:
         """Sent once, and there as long as the shard itself: workers score many batches against it."""
         key = (id(candidates.words), device)
         if key not in _RESIDENT:
             rows = candidates.slice(0, len(candidates))
             a, b, d, beta = (torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in rows)
-            w = torch.tensor(weights.out, dtype=torch.float32, device=device)
-            _RESIDENT[key] = cls(a, a.half(), b, d, beta, w)
+            _RESIDENT[key] = cls(a, a.half(), b, d, beta)
             weakref.finalize(candidates.words, _RESIDENT.pop, key, None)
         return _RESIDENT[key]
 
-    def scores(self, g: Tensor, e: Tensor, user: Tensor, row: Tensor, chunk: int = 4096) -> Tensor:
+    def scores(
+        self, g: Tensor, e: Tensor, w: Tensor, user: Tensor, row: Tensor, *, chunk: int = 4096
+    ) -> Tensor:
         """fp32 scores `[n]` of pairs of users and rows."""
         parts = [torch.zeros(0, device=self.beta.device)]
         for u, r in zip(user.split(chunk), row.split(chunk), strict=True):
             hidden = torch.bmm(self.a[r].unsqueeze(1), g[u])[:, 0].add_(self.b[r]).relu_()  # [n, F]
-            parts.append(hidden @ self.w + ((self.d[r] * e[u]).sum(1) + self.beta[r]))
+            parts.append(hidden @ w + ((self.d[r] * e[u]).sum(1) + self.beta[r]))
         return torch.cat(parts)
 
 

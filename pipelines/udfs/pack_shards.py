@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator
 
 import pyarrow as pa
-from pyspark import TaskContext
 
 from lime_model.scoring.bank import pack_shard
 from lime_model.scoring.cells import Shape
 
-SCHEMA = "shard int, chunk int, about string, ids binary, words binary"
+SCHEMA = "chunk int, about string, ids binary, words binary"
 CHUNK = 16 << 20  # bytes: far below the limits of Arrow, Spark and a driver's memory
 
 
@@ -22,8 +21,6 @@ def pack_shards(batches: Iterator[pa.RecordBatch], widths: Shape) -> Iterator[pa
         batches: `item_id, link_weights, head_input, dot, bias` of one partition, sorted by item id.
         widths: L, F and E of the model.
     """
-    context = TaskContext.get()
-    number = context.partitionId() if context else 0
     rows = [batch for batch in batches if batch.num_rows]
     if not rows:
         return
@@ -34,20 +31,19 @@ def pack_shards(batches: Iterator[pa.RecordBatch], widths: Shape) -> Iterator[pa
     with pa.ipc.new_stream(sink, ids.schema) as writer:
         writer.write_batch(ids)
     about = json.dumps({"candidates": len(cells), "stats": cells.stats.to_json()})
-    yield _row(number, 0, about, sink.getvalue().to_pybytes(), b"")
+    yield _row(0, about, sink.getvalue().to_pybytes(), b"")
     words = cells.words.reshape(-1).view("u1")
     for chunk, start in enumerate(range(0, len(words), CHUNK)):
-        yield _row(number, chunk + 1, "", b"", words[start : start + CHUNK].tobytes())
+        yield _row(chunk + 1, "", b"", words[start : start + CHUNK].tobytes())
 
 
-def _row(shard: int, chunk: int, about: str, ids: bytes, words: bytes) -> pa.RecordBatch:
+def _row(chunk: int, about: str, ids: bytes, words: bytes) -> pa.RecordBatch:
     return pa.record_batch(
         [
-            pa.array([shard], pa.int32()),
             pa.array([chunk], pa.int32()),
             pa.array([about]),
             pa.array([ids], pa.binary()),
             pa.array([words], pa.binary()),
         ],
-        names=["shard", "chunk", "about", "ids", "words"],
+        names=["chunk", "about", "ids", "words"],
     )

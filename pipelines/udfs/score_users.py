@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lime_model.bundle import worker_bundle
+from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
@@ -87,7 +87,10 @@ class _Scorer:
             )
 
     def _query(self, batch: pa.RecordBatch, i: int) -> Query:
-        links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
+        try:
+            links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
+        except BundleError as error:
+            raise BundleError(f"user {batch.column('user_id')[i].as_py()!r}: {error}") from error
         codes = torch.tensor([batch.column("codes")[i].as_py()], dtype=torch.int64)
         with torch.inference_mode():
             user = self.users(codes)[0].numpy()

@@ -292,7 +292,7 @@ def test_lists_do_not_depend_on_how_the_bank_is_cut(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, run = published
-    monkeypatch.setattr("pipelines.scoring.SHARD", 25)  # 121 candidates in five shards
+    monkeypatch.setattr("pipelines.scoring.SHARD_BYTES", 16_000)  # several shards, of few cells
     cut = Run(run.ds, "cut")
     build_candidate_bank(warehouse, cut, warehouse.settings.night.model, [warehouse.settings.night.policy])
     build_link_states(warehouse, cut, warehouse.settings.night.model)
@@ -311,6 +311,16 @@ def test_numbers_that_are_not_finite_end_in_one_line_from_the_worker(trained: Wa
     point_at(trained, run, "build_candidate_bank", "candidate_bank")
     with pytest.raises(BundleError, match=r"^candidate bank: 1 rows of dot hold NaN .* is item 7; rebuild"):
         score_candidates(trained, run, [Policy()])
+    other = Run(shop.NIGHT, "nan-state")
+    build_candidate_bank(trained, other, "mha", [Policy()])
+    build_link_states(trained, other, "mha")
+    states = trained.delta("user_link_states")
+    width = F.length("state").cast("int")
+    nan = F.unhex(F.repeat(F.lit("0000c07f"), (width / 4).cast("int")))
+    states.update(where & (F.col("user_id") == 5), {"state": nan})
+    point_at(trained, other, "build_link_states", "user_link_states")
+    with pytest.raises(BundleError, match=r"^user 5: a link state holds NaN or infinity; rebuild"):
+        score_candidates(trained, other, [Policy()])
 
 
 def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:

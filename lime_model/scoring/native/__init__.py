@@ -11,6 +11,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -66,32 +67,40 @@ def find_compiler() -> str | None:
 def build(*, everything: bool = False) -> str:
     """Compile what this processor runs, or for every processor; returns what happened, in one line."""
     problem = compile_for(BASE)
+    if problem:
+        return f"native scoring is not built, torch will score: {problem}"
     best = next((isa for isa, about in ISAS.items() if about.level <= processor_level()), BASE)
-    for isa in ISAS if everything else [best]:
-        problem = problem or compile_for(isa)
+    problems = {isa: compile_for(isa) for isa in (ISAS if everything else [best])}
     current = library_path(BASE).name.removesuffix(f"{BASE}.so")
     for old in library_path(BASE).parent.glob("lime-*.so"):
         if not old.name.startswith(current):
             old.unlink()
-    if problem:
-        return f"native scoring is not built, torch will score: {problem}"
-    return f"native scoring is built for {'every processor' if everything else best}"
+    said = "; ".join(f"not for {isa}: {why}" for isa, why in problems.items() if why)
+    built = ", ".join(dict.fromkeys([*(isa for isa, why in problems.items() if not why), BASE]))
+    return f"native scoring is built for {built}" + (f"; {said}" if said else "")
 
 
 def compile_for(isa: str) -> str:
-    """Compile for one instruction set unless that is done; returns the problem, if any."""
+    """Compile for one instruction set unless that is done; returns the problem in one line, if any."""
     path, about, compiler = library_path(isa), (ISAS | QUADS)[isa], find_compiler()
     if path.exists():
         return ""
     if not compiler:
         return "no C++ compiler (Debian: apt-get install g++)"
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        flags = [*FLAGS, *about.flags, f"-DLIME_ISA={about.struct}"]
-        done = subprocess.run([compiler, *flags, "-o", made, SOURCE], capture_output=True, text=True)
-        if done.returncode:
-            return done.stderr.strip()[-300:]
-        made.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            flags = [*FLAGS, *about.flags, f"-DLIME_ISA={about.struct}", "-o", str(made), str(SOURCE)]
+            done = subprocess.run([*shlex.split(compiler), *flags], capture_output=True, text=True)
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or [f"{compiler} ended with {done.returncode}"]
+                return next((line for line in lines if "error" in line), lines[-1])
+            made.replace(path)
+    except OSError as error:  # no such compiler, or a folder that can't be written
+        return str(error)
+    for answer in (processor_level, best_isa, why_not):
+        answer.cache_clear()
     return ""
 
 
