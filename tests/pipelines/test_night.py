@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
+from pipelines.bundles import scratch_folder
 from pipelines.candidates import build_candidate_bank
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.link_states import build_link_states
@@ -292,35 +293,30 @@ def test_lists_do_not_depend_on_how_the_bank_is_cut(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, run = published
-    monkeypatch.setattr("pipelines.scoring.SHARD_BYTES", 16_000)  # several shards, of few cells
+    monkeypatch.setattr("pipelines.scoring.SHARD_BYTES", 4_000)
     cut = Run(run.ds, "cut")
     build_candidate_bank(warehouse, cut, warehouse.settings.night.model, [warehouse.settings.night.policy])
     build_link_states(warehouse, cut, warehouse.settings.night.model)
     score_candidates(warehouse, cut, [warehouse.settings.night.policy])
+    assert len(list(Path(scratch_folder()).glob(f"bank-{cut.run_id}-*.cells"))) > 2
     assert staged_of(warehouse, cut, warehouse.settings.night.policy.name) == lists_of(warehouse)
 
 
 def test_numbers_that_are_not_finite_end_in_one_line_from_the_worker(trained: Warehouse) -> None:
-    """The bank by its item; the states by what to rebuild."""
     run = Run(shop.NIGHT, "nan")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
-    where = F.col("model_version") == bank["model_version"]
-    nan = F.lit(bytearray(np.full(trained.settings.model("mha").config.dot, np.nan, "<f4").tobytes()))
-    trained.delta("candidate_bank").update(where & (F.col("item_id") == 7), {"dot": nan})
+    mine = F.col("model_version") == bank["model_version"]
+    nan = F.unhex(F.repeat(F.lit("0000c07f"), (F.length("state") / 4).cast("int")))
+    trained.delta("user_link_states").update(mine & (F.col("user_id") == 5), {"state": nan})
+    point_at(trained, run, "build_link_states", "user_link_states")
+    with pytest.raises(BundleError, match=r"^user 5: a link state holds NaN or infinity; rebuild"):
+        score_candidates(trained, run, [Policy()])
+    nan = F.unhex(F.repeat(F.lit("0000c07f"), (F.length("dot") / 4).cast("int")))
+    trained.delta("candidate_bank").update(mine & (F.col("item_id") == 7), {"dot": nan})
     point_at(trained, run, "build_candidate_bank", "candidate_bank")
     with pytest.raises(BundleError, match=r"^candidate bank: 1 rows of dot hold NaN .* is item 7; rebuild"):
         score_candidates(trained, run, [Policy()])
-    other = Run(shop.NIGHT, "nan-state")
-    build_candidate_bank(trained, other, "mha", [Policy()])
-    build_link_states(trained, other, "mha")
-    states = trained.delta("user_link_states")
-    width = F.length("state").cast("int")
-    nan = F.unhex(F.repeat(F.lit("0000c07f"), (width / 4).cast("int")))
-    states.update(where & (F.col("user_id") == 5), {"state": nan})
-    point_at(trained, other, "build_link_states", "user_link_states")
-    with pytest.raises(BundleError, match=r"^user 5: a link state holds NaN or infinity; rebuild"):
-        score_candidates(trained, other, [Policy()])
 
 
 def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:
