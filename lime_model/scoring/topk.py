@@ -99,18 +99,19 @@ def score_top_k(
         ValueError: k < 1, or widths of users and candidates differ.
     """
     check_shapes(weights, users, shards, k)
+    if not users:
+        return []
     own = [np.zeros(0, np.float32)] * len(users)
-    locals_by_shard = []
-    start = 0
+    parts, start = [], 0  # the users as each shard sees them, and where it starts
     for cells in shards:
         local = [within(user, start, start + len(cells)) for user in users]
         scores = [score_memory(weights, user, cells, backend) for user in local]
         own = [np.append(before, now) for before, now in zip(own, scores, strict=True)]
-        locals_by_shard.append((start, local))
+        parts.append((start, local))
         start += len(cells)
     common = [scores[~user.memory.excluded.any(0)] for user, scores in zip(users, own, strict=True)]
     found = [TopK(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(users)
-    for cells, (start, local) in zip(shards, locals_by_shard, strict=True):
+    for cells, (start, local) in zip(shards, parts, strict=True):
         found = _extend(weights, local, cells, start, found, common, k, backend)
     return [
         [
@@ -132,8 +133,6 @@ def _extend(
     backend: Backend,
 ) -> list[TopK]:
     """The K best outside the memory, with those of the shard that begins at row `start`."""
-    if not users:
-        return []
     seeds = [np.append(scores, best.scores) for scores, best in zip(common, found, strict=True)]
     kept = backend.keep(weights, users, cells, seeds, k)
     better = []
