@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench-scoring lock clean
+.PHONY: help setup demo test test-airflow test-faults check bench-scoring lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -20,8 +20,14 @@ $(VENV)/.ready: requirements.lock pyproject.toml tools/setup.sh $(addprefix lime
 demo: setup ## The whole product on The Complete Journey, through the real Airflow DAG
 	@$(BIN)/python -m demo.run
 
-test: setup ## All tests that need no cluster: real Spark, Delta and Airflow, 12 minutes at most
+test: setup ## Model, engine, pipelines and jobs on real Spark and Delta, 12 minutes at most
 	@$(BIN)/python -m pytest
+
+test-airflow: setup ## A night through Airflow, spark-submit and all
+	@$(BIN)/python -m pytest -m airflow
+
+test-faults: setup ## Jobs killed halfway, and their retries
+	@$(BIN)/python -m pytest -m faults
 
 check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -1,8 +1,9 @@
 """The candidate bank: every item of the corpus as factors that no user enters, computed once;
-and the night's item bias, the only term that moves by date.
+and what moves by date: the night's item bias, and who may be recommended tonight.
 
 The corpus is `items` as the night sees them and every item seen in events before it
-(features null). Eligibility is one bit per policy.
+(features null). Eligibility is one bit per policy. Only items that are new or whose
+features changed are encoded; the bank's other rows stand.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
+from lime_model.encoding import REVISION
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.catalogue import read_entity
-from pipelines.columns import DS, ITEM_ID, MODEL_VERSION
+from pipelines.columns import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION
 from pipelines.events import read_events
 from pipelines.leases import Run
+from pipelines.reuse import compute_checksum, compute_fingerprint
 from pipelines.runs import Manifest, once
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import Warehouse
-from pipelines.udfs.encode_items import encode_items
+from pipelines.udfs.encode_items import PASSED, encode_items
 
 MAX_POLICIES = 63  # bits of a long
+FACTORS = (ITEM_ID, "link_weights", "head_input", "dot")
 
 
 def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: Sequence[Policy]) -> Manifest:
@@ -37,29 +41,23 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
 
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, model)
-        events_version = warehouse.version("events")
-        items_version = warehouse.newest("items")
+        versions = {"events": warehouse.version("events"), "items": warehouse.newest("items")}
         corpus = read_corpus(
-            warehouse, run.ds, (events_version, items_version), policies, bundle.config.bias_days
-        ).persist()
-        rows = encode_corpus(corpus, bundle)
-        where = f"{MODEL_VERSION} = '{bundle.version}'"
-        bank = warehouse.replace("candidate_bank", rows, where)
-        bias = warehouse.replace("item_bias", compute_item_bias(corpus, run.ds, bundle), f"{DS} = '{run.ds}'")
+            warehouse, run.ds, (versions["events"], versions["items"]), policies, bundle.config.bias_days
+        )
+        corpus = corpus.withColumn(FINGERPRINT, _fingerprint(corpus, bundle)).persist()
         counts = corpus.select(
             F.count("*"), *(F.sum(eligible_bit(i)) for i in range(len(policies)))
         ).collect()[0]
+        bank, changes = update_bank(warehouse, corpus, bundle)
+        bias = warehouse.replace("item_bias", compute_item_bias(corpus, run.ds, bundle), f"{DS} = '{run.ds}'")
         corpus.unpersist()
         return {
             "model": model,
             "model_version": bundle.version,
-            "versions": {
-                "events": events_version,
-                "items": items_version,
-                "candidate_bank": bank,
-                "item_bias": bias,
-            },
+            "versions": {**versions, "candidate_bank": bank, "item_bias": bias},
             "candidates": counts[0],
+            **changes,
             "eligible_where": [policy.eligible for policy in policies],
             "eligible": {p.name: counts[1 + i] or 0 for i, p in enumerate(policies)},
         }
@@ -93,23 +91,75 @@ def read_corpus(
         ) from error
 
 
+def update_bank(warehouse: Warehouse, corpus: DataFrame, bundle: Bundle) -> tuple[int, dict[str, int]]:
+    """Make the bundle's slice of the bank hold the corpus; returns its version and what changed.
+
+    Counted: items `encoded`, rows `kept` and `removed`. Nothing is written when nothing changed.
+    """
+    version = warehouse.newest("candidate_bank")
+    rows = warehouse.read("candidate_bank", version) if version >= 0 else warehouse.empty("candidate_bank")
+    stored = rows.where(F.col(MODEL_VERSION) == bundle.version)
+    items = compare_items(corpus, stored).persist()
+    changes = _count(items)
+    if version < 0 or changes["encoded"] or changes["removed"]:
+        standing = items.where("stands").select(ITEM_ID)
+        kept = stored.join(standing, ITEM_ID, "left_semi")
+        fresh = corpus.join(standing, ITEM_ID, "left_anti") if changes["kept"] else corpus
+        rows = encode_corpus(fresh, bundle).unionByName(kept)
+        version = warehouse.replace("candidate_bank", rows, f"{MODEL_VERSION} = '{bundle.version}'")
+    items.unpersist()
+    return version, changes
+
+
+def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
+    """Every item of tonight or of the stored rows: `item_id, fingerprint, stands`.
+
+    Without a fingerprint the item is no candidate tonight. `stands`: its row was computed from the
+    same features, and holds what was computed.
+    """
+    sound = F.col(CHECKSUM) == compute_checksum(FACTORS)
+    old = stored.select(ITEM_ID, F.when(sound, F.col(FINGERPRINT)).alias("was"))
+    both = corpus.select(ITEM_ID, FINGERPRINT).join(old, ITEM_ID, "full_outer")
+    stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False)).alias("stands")
+    return both.select(ITEM_ID, FINGERPRINT, stands)
+
+
+def _count(items: DataFrame) -> dict[str, int]:
+    """What becomes of the rows of `compare_items`."""
+    tonight, stands = F.col(FINGERPRINT).isNotNull(), F.col("stands")
+    cases = {"encoded": tonight & ~stands, "kept": stands, "removed": ~tonight}
+    totals = items.agg(*(F.sum(case.cast("long")).alias(name) for name, case in cases.items())).collect()[0]
+    return {name: totals[name] or 0 for name in cases}
+
+
 def encode_corpus(corpus: DataFrame, bundle: Bundle) -> DataFrame:
     """Bank rows by `mapInArrow`."""
-    missing = [c for c in bundle.config.item_columns if c not in corpus.columns]
-    columns = [F.lit(None).cast("string").alias(c) if c in missing else c for c in bundle.config.item_columns]
 
     def encode(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
         yield from encode_items(batches, shipped_folder(bundle.version))
 
     item = corpus.schema[ITEM_ID].dataType.simpleString()
     factors = "link_weights binary, head_input binary, dot binary"
-    schema = f"item_id {item}, eligible long, {factors}, fingerprint string"
-    encoded = corpus.select(ITEM_ID, "eligible", *columns).mapInArrow(encode, schema)
-    return encoded.withColumn(MODEL_VERSION, F.lit(bundle.version))
+    schema = f"item_id {item}, fingerprint string, {factors}"
+    encoded = corpus.select(*PASSED, *_features(corpus, bundle)).mapInArrow(encode, schema)
+    return encoded.withColumns({MODEL_VERSION: F.lit(bundle.version), CHECKSUM: compute_checksum(FACTORS)})
+
+
+def _features(corpus: DataFrame, bundle: Bundle) -> list[Column]:
+    """The bundle's item columns; null where the night has no such column."""
+    return [
+        F.col(name) if name in corpus.columns else F.lit(None).cast("string").alias(name)
+        for name in bundle.config.item_columns
+    ]
+
+
+def _fingerprint(corpus: DataFrame, bundle: Bundle) -> Column:
+    """Of what an item's factors depend on, beside the bundle and the id."""
+    return compute_fingerprint(F.lit(REVISION).alias("revision"), *_features(corpus, bundle))
 
 
 def compute_item_bias(corpus: DataFrame, night: str, bundle: Bundle) -> DataFrame:
-    """β_c = weight × log1p(events of the item in the last `bias_days` before the night)."""
+    """β_c = weight × log1p(events of the item in the last `bias_days` before the night); eligibility bits."""
     weight = F.lit(float(bundle.model.bias_weight.detach()))
     return corpus.select(
         F.lit(night).alias(DS),
@@ -117,6 +167,7 @@ def compute_item_bias(corpus: DataFrame, night: str, bundle: Bundle) -> DataFram
         F.lit(bundle.version).alias(MODEL_VERSION),
         "recent_count",
         (weight * F.log1p(F.col("recent_count").cast("double"))).cast("float").alias("bias"),
+        "eligible",
     )
 
 

@@ -21,6 +21,8 @@ BUCKET: Final = "bucket"
 MODEL_VERSION: Final = "model_version"
 RUN_ID: Final = "run_id"
 POLICY: Final = "policy"
+FINGERPRINT: Final = "fingerprint"  # of what a row was computed from; see `reuse.py`
+CHECKSUM: Final = "checksum"  # of what was computed
 
 EVENT_KEY: Final = (USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID)
 HISTORY_ORDER: Final = (EVENT_TS, SESSION_ID, ITEM_ID, EVENT_TYPE)
@@ -35,16 +37,20 @@ SCHEMAS: Final[dict[str, str]] = {
     "events_quarantine": "drop_ds date, source string, reason string, row string, file string",
     "candidate_bank": (
         "item_id {item}, model_version string, link_weights binary, head_input binary, dot binary, "
-        "eligible long, fingerprint string"
+        "fingerprint string, checksum long"
     ),
-    "item_bias": "ds date, item_id {item}, model_version string, recent_count long, bias float",
+    "item_bias": (
+        "ds date, item_id {item}, model_version string, recent_count long, bias float, eligible long"
+    ),
     "user_link_states": (
         "bucket int, user_id {user}, model_version string, as_of date, events_version long, "
-        "event_count long, last_event_ts timestamp, codes array<long>, state binary, fingerprint string"
+        "event_count long, last_event_ts timestamp, codes array<long>, state binary, "
+        "fingerprint string, checksum long"
     ),
     "user_memory": (
         "bucket int, user_id {user}, model_version string, as_of date, items array<{item}>, "
-        "counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, features binary"
+        "counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, features binary, "
+        "fingerprint string, checksum long"
     ),
     "staging": (
         "run_id string, bucket int, policy string, user_id {user}, candidates "

@@ -55,7 +55,6 @@ def evaluate_models(
     for model in models:
         version = stored_version(warehouse.spark, bundle_uri(warehouse, model))
         run = Run(night, f"evaluate-{key}-{model}-{_digest(warehouse, version)}")
-        reuse_built(warehouse, run, version)
         build_candidate_bank(warehouse, run, model, warehouse.settings.evaluate_policies)
         build_link_states(warehouse, run, model)
         score_candidates(warehouse, run, warehouse.settings.evaluate_policies)
@@ -81,25 +80,6 @@ def _digest(warehouse: Warehouse, version: str | None) -> str:
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
     text = json.dumps([version, warehouse.settings.night.k, policies, tables])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def reuse_built(warehouse: Warehouse, run: Run, version: str | None) -> None:
-    """Adopt link states (and a bank with these policies) that another run of the night has built.
-
-    They depend on bundle, night, log and features alone: the same versions of those mean the same rows.
-    """
-    newest = {name: warehouse.newest(name) for name in ("events", "items", "users")}
-    wanted = [policy.eligible for policy in warehouse.settings.evaluate_policies]
-    rows = warehouse.read("runs").where(
-        (F.col(DS) == F.lit(run.ds).cast("date")) & F.col("job").startswith("build_")
-    )
-    for job, text in _rows(rows.select("job", "manifest")):
-        manifest = json.loads(text)
-        read = manifest["versions"]
-        unmoved = all(read[name] == now for name, now in newest.items() if name in read)
-        same = manifest["model_version"] == version and unmoved
-        if same and (job == "build_link_states" or manifest["eligible_where"] == wanted):
-            record(warehouse, run.run_id, run.ds, job, manifest)
 
 
 def read_truth(warehouse: Warehouse, night: str, horizon_days: int, min_events: int) -> Truth:

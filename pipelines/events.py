@@ -74,7 +74,6 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
 def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
     """Adds the event's day and the reasons that need more than one column."""
     day = F.to_date(EVENT_TS)
-    key = Window.partitionBy(*EVENT_KEY).orderBy(DROP_DS, FILE, LABEL)
     reason = F.coalesce(
         F.col(REASON),
         F.when(day > F.col(DROP_DS), F.lit("future_timestamp")),
@@ -88,11 +87,13 @@ def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
             DS: day,
         }
     )
-    # Only good rows compete for a key; a bad one must not push a good one out.
-    first = F.row_number().over(key) == 1
-    duplicate = F.when(F.col(REASON).isNull() & ~first, F.lit("duplicate_key"))
-    good_first = keyed.where(F.col(REASON).isNull()).withColumn(REASON, duplicate)
-    return good_first.unionByName(keyed.where(F.col(REASON).isNotNull())).select(
+    # Good rows come first in a key: a bad one must not push a good one out. Bad ones are spread by
+    # their text: their keys may all be null.
+    good = F.col(REASON).isNull()
+    spread = F.when(good, F.xxhash64(*EVENT_KEY)).otherwise(F.xxhash64(RAW))
+    key = Window.partitionBy(spread, *EVENT_KEY).orderBy(F.col(REASON).isNotNull(), DROP_DS, FILE, LABEL)
+    duplicate = F.when(good & (F.row_number().over(key) > 1), F.lit("duplicate_key"))
+    return keyed.withColumn(REASON, F.coalesce(REASON, duplicate)).select(
         USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, LABEL, DROP_DS, DS, REASON, RAW, FILE
     )
 

@@ -1,23 +1,28 @@
 """Link states and repeat memory of every user, each history read once.
 
 Users are `users` as the night sees them and everybody seen in events before it. A user
-without events gets the empty state: a row like any other.
+without events gets the empty state: a row like any other. Only users whose history or
+features changed are read; the rows of the others stand, whatever night computed them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Final
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
+from lime_model.states import REVISION
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.catalogue import read_entity
 from pipelines.columns import (
     BUCKET,
+    CHECKSUM,
     EVENT_TS,
     EVENT_TYPE,
+    FINGERPRINT,
     HISTORY_ORDER,
     ITEM_ID,
     MODEL_VERSION,
@@ -26,6 +31,7 @@ from pipelines.columns import (
 )  # fmt: skip
 from pipelines.events import read_events
 from pipelines.leases import Run
+from pipelines.reuse import compute_checksum, compute_fingerprint
 from pipelines.runs import Manifest, find_manifest, once
 from pipelines.session import arrow_batches_of
 from pipelines.tables import SQL_TYPES, Warehouse
@@ -33,54 +39,132 @@ from pipelines.udfs.reduce_states import FEATURES, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
 
+PAYLOAD: Final = {
+    "user_link_states": (BUCKET, USER_ID, "event_count", "last_event_ts", "codes", "state"),
+    "user_memory": (BUCKET, USER_ID, "items", "counts", "first_ts", "last_ts", "features"),
+}  # by table: what its checksum covers
+
+Versions = Mapping[str, int]
+
 
 def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
-    """Build `user_link_states` and `user_memory` as of the night; the manifest names their versions."""
+    """Bring `user_link_states` and `user_memory` to the night; the manifest names their versions.
+
+    It counts the users whose rows were recomputed, kept, and removed (the night does not know them).
+    """
 
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, model)
         bank = find_manifest(warehouse, run.run_id, "build_candidate_bank")
-        events_version = bank["versions"]["events"] if bank else warehouse.version("events")
-        users_version = warehouse.newest("users")
-        rows = compute_states(warehouse, run.ds, (events_version, users_version), bundle).persist()
-        where = f"{MODEL_VERSION} = '{bundle.version}'"
-        with arrow_batches_of(warehouse.spark, EVENTS_PER_BATCH):
-            states = warehouse.replace("user_link_states", rows, where)
-        memory = warehouse.replace("user_memory", rows, where)
-        counts = rows.select(
-            F.count("*"), F.sum("event_count"), F.sum((F.col("event_count") == 0).cast("int"))
-        )
-        users, events, cold = counts.collect()[0]
-        rows.unpersist()
+        events = bank["versions"]["events"] if bank else warehouse.version("events")
+        read = {"events": events, "users": warehouse.newest("users")}
+        stored = {name: warehouse.newest(name) for name in PAYLOAD}
+        users = compare_users(warehouse, run.ds, {**read, **stored}, bundle).persist()
+        counts = _count(users)
+        if counts["recomputed"] or counts["removed"] or min(stored.values()) < 0:
+            changed = users.where(~F.col("stands") & F.col(FINGERPRINT).isNotNull())
+            log = read_events(warehouse, run.ds, events)
+            if counts["kept"]:
+                log = log.join(changed.select(USER_ID), USER_ID, "left_semi")
+            rows = compute_states(warehouse, run.ds, events, changed, log, bundle)
+            stored = write_states(warehouse, rows, users.where("stands"), stored, bundle.version)
+        users.unpersist()
         return {
             "model": model,
             "model_version": bundle.version,
-            "versions": {
-                "events": events_version,
-                "users": users_version,
-                "user_link_states": states,
-                "user_memory": memory,
-            },
-            "users": users,
-            "events": events or 0,
-            "cold_users": cold or 0,
+            "versions": {**read, **stored},
+            **counts,
         }
 
     return once(warehouse, run, "build_link_states", work)
 
 
-def compute_states(warehouse: Warehouse, night: str, versions: tuple[int, int], bundle: Bundle) -> DataFrame:
+def _count(users: DataFrame) -> dict[str, int]:
+    """Users, their events, and what becomes of their rows."""
+    tonight = F.col(FINGERPRINT).isNotNull()
+    cases = {
+        "users": tonight,
+        "cold_users": tonight & (F.col("events") == 0),
+        "recomputed": tonight & ~F.col("stands"),
+        "kept": F.col("stands"),
+        "removed": ~tonight,
+    }
+    sums = {"events": F.col("events"), **{name: case.cast("long") for name, case in cases.items()}}
+    totals = users.agg(*(F.sum(value).alias(name) for name, value in sums.items())).collect()[0]
+    return {name: totals[name] or 0 for name in sums}
+
+
+def compare_users(warehouse: Warehouse, night: str, versions: Versions, bundle: Bundle) -> DataFrame:
+    """Every user of the night or of the stored rows: `user_id, user_values, events, fingerprint, stands`.
+
+    Without a fingerprint the night does not know the user. `stands`: both of the user's rows were
+    computed from the same history and features, and hold what was computed.
+    """
+    users = read_inputs(warehouse, night, versions, bundle)
+    stands = F.lit(True)
+    for name, payload in PAYLOAD.items():
+        sound = F.col(CHECKSUM) == compute_checksum(payload)
+        rows = _stored(warehouse, name, versions[name], bundle.version)
+        old = rows.select(USER_ID, F.when(sound, F.col(FINGERPRINT)).alias(name))
+        users = users.join(old, USER_ID, "full_outer")
+        stands = stands & F.coalesce(F.col(name) == F.col(FINGERPRINT), F.lit(False))
+    return users.select(USER_ID, FEATURES, "events", FINGERPRINT, stands.alias("stands"))
+
+
+def read_inputs(warehouse: Warehouse, night: str, versions: Versions, bundle: Bundle) -> DataFrame:
+    """What each user's rows depend on, beside the bundle: features, and the history as a count and a hash."""
+    users = read_entity(warehouse, "users", night, versions["users"])
+    none = F.lit(None).cast("string")
+    values = [F.col(c).cast("string") if c in users.columns else none for c in bundle.config.user_columns]
+    known = users.select(USER_ID, F.array(*values).cast("array<string>").alias(FEATURES))
+    # Keys are unique, so no two hashes cancel each other.
+    history = F.bit_xor(F.xxhash64(*HISTORY_ORDER)).alias("history")
+    seen = read_events(warehouse, night, versions["events"]).groupBy(USER_ID)
+    joined = known.join(seen.agg(F.count("*").alias("events"), history), USER_ID, "full_outer")
+    revision, events = F.lit(REVISION).alias("revision"), F.coalesce("events", F.lit(0)).alias("events")
+    fingerprint = compute_fingerprint(revision, events, F.col("history"), F.col(FEATURES))
+    return joined.select(USER_ID, FEATURES, events, fingerprint.alias(FINGERPRINT))
+
+
+def write_states(
+    warehouse: Warehouse, rows: DataFrame, kept: DataFrame, stored: Versions, model_version: str
+) -> dict[str, int]:
+    """Replace the model's slice of both tables by new rows and the kept ones; returns their versions."""
+    written = {}
+    rows = rows.persist()
+    for name, payload in PAYLOAD.items():
+        names = warehouse.schema(name).names
+        new = rows.withColumn(CHECKSUM, compute_checksum(payload)).select(names)
+        old = _stored(warehouse, name, stored[name], model_version)
+        standing = old.join(kept.select(USER_ID), USER_ID, "left_semi").select(names)
+        with arrow_batches_of(warehouse.spark, EVENTS_PER_BATCH):
+            where = f"{MODEL_VERSION} = '{model_version}'"
+            written[name] = warehouse.replace(name, new.unionByName(standing), where)
+    rows.unpersist()
+    return written
+
+
+def _stored(warehouse: Warehouse, name: str, version: int, model_version: str) -> DataFrame:
+    """Rows of the model at a version; none when the table was not there yet (-1)."""
+    rows = warehouse.read(name, version) if version >= 0 else warehouse.empty(name)
+    return rows.where(F.col(MODEL_VERSION) == model_version)
+
+
+def compute_states(
+    warehouse: Warehouse, night: str, events_version: int, users: DataFrame, log: DataFrame, bundle: Bundle
+) -> DataFrame:
     """One row per user by `mapInArrow` over headers and events in history order.
 
-    `versions` are those of `events` and `users`.
+    Args:
+        users: as of `compare_users`.
+        log: their events, of `events` at `events_version`.
     """
     buckets = warehouse.settings.night.buckets
-    rows = stack_histories(warehouse, night, versions, bundle.config.user_columns)
-    ordered = rows.withColumn(BUCKET, bucket_of(buckets)).repartition(buckets, BUCKET)
+    ordered = stack_histories(users, log).withColumn(BUCKET, bucket_of(buckets)).repartition(buckets, BUCKET)
     # The user first, not the bucket: Spark compares the first key alone before it looks at the others.
     ordered = ordered.sortWithinPartitions(
         USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
-    ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, FEATURES)
+    ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, FEATURES, FINGERPRINT)
 
     def reduce(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
         yield from reduce_states(batches, shipped_folder(bundle.version))
@@ -90,26 +174,19 @@ def compute_states(warehouse: Warehouse, night: str, versions: tuple[int, int], 
     return ordered.mapInArrow(reduce, schema).withColumns(
         {
             "as_of": F.lit(night).cast("date"),
-            "events_version": F.lit(versions[0]),
+            "events_version": F.lit(events_version),
             MODEL_VERSION: F.lit(bundle.version),
         }
     )
 
 
-def stack_histories(
-    warehouse: Warehouse, night: str, versions: tuple[int, int], columns: Sequence[str]
-) -> DataFrame:
-    """A header row per user (no event, values of `columns` as one array), and a row per event."""
-    events = read_events(warehouse, night, versions[0])
-    users = read_entity(warehouse, "users", night, versions[1])
-    values = [F.col(c).cast("string") if c in users.columns else F.lit(None).cast("string") for c in columns]
-    known = users.select(USER_ID, F.array(*values).cast("array<string>").alias(FEATURES))
-    headers = known.join(events.select(USER_ID).distinct(), USER_ID, "full_outer")
+def stack_histories(users: DataFrame, log: DataFrame) -> DataFrame:
+    """A header row per user (no event; features and fingerprint), and a row per event."""
+    headers = users.select(USER_ID, FEATURES, FINGERPRINT)
     # Empty, not null: Spark sizes its Arrow batch after every row, and Arrow's list vector then walks
     # back over all nulls since the last list, so a batch would cost the square of its rows.
-    events = events.select(
-        USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, F.array().cast("array<string>").alias(FEATURES)
-    )
+    no_features, no_print = F.array().cast("array<string>").alias(FEATURES), F.lit("").alias(FINGERPRINT)
+    events = log.select(USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, no_features, no_print)
     return headers.unionByName(events, allowMissingColumns=True)
 
 

@@ -204,7 +204,8 @@ def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -
     mine = F.col(MODEL_VERSION) == inputs.model_version
     bank = warehouse.read("candidate_bank", inputs.bank).where(mine)
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(night).cast("date")))
-    joined = bank.where(eligible_bit(bit) == 1).join(bias.select(ITEM_ID, "bias"), ITEM_ID, "inner")
+    allowed = bias.where(eligible_bit(bit) == 1).select(ITEM_ID, "bias")
+    joined = bank.join(allowed, ITEM_ID, "inner")
     return joined.select(ITEM_ID, "link_weights", "head_input", "dot", "bias")
 
 

@@ -24,7 +24,15 @@ def list_names(spark: SparkSession, uri: str) -> list[str]:
     path, fs = hadoop_path(spark, uri)
     if not fs.exists(path):
         return []
-    return sorted(status.getPath().getName() for status in fs.listStatus(path))
+    found = fs.listStatus(path)
+    if not len(found):
+        return []
+    # As one text: asking the array's objects one by one would be calls to the JVM, two a name.
+    jvm = spark._jvm
+    paths = jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(found)  # type: ignore[union-attr]
+    text = str(jvm.scala.runtime.ScalaRunTime.stringOf(paths))  # type: ignore[union-attr]
+    folder = f"{found[0].getPath().getParent().toString()}/"  # no name holds a slash, so it separates them
+    return sorted(text.removeprefix(f"Array({folder}").removesuffix(")").split(f", {folder}"))
 
 
 def read_text(spark: SparkSession, uri: str) -> str:

@@ -112,11 +112,15 @@ class Warehouse:
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """The rows at `version`; without one, the newest, or no rows when the table is not there yet."""
         if version is None and not self.exists(name):
-            return local_rows(self.spark, [], self.schema(name))
+            return self.empty(name)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
         return reader.load(self.path(name))
+
+    def empty(self, name: str) -> DataFrame:
+        """No rows, in the table's schema."""
+        return local_rows(self.spark, [], self.schema(name))
 
     def small(self, name: str) -> list[Row]:
         """All rows of a small table as of now, read again only when it has a new version."""

@@ -7,6 +7,7 @@ histories, active in the last week and idle (all users when there are fewer).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -117,14 +118,17 @@ def certify(
     night = warehouse.settings.night
     faults = [f"user {user!r} ({sample[user]}) has no staged row" for user in sample if user not in lists]
     worst, staged = 0.0, [user for user in sample if user in lists]
+    items = corpus.rows([c["item_id"] for user in staged for c in lists[user]])
+    listed = dict(
+        zip(staged, np.split(items, np.cumsum([len(lists[user]) for user in staged])), strict=False)
+    )
     for start in range(0, len(staged), BATCH):
         users = staged[start : start + BATCH]
         histories = [reader.read(user, night.policy) for user in users]
         scores = certifier.scores([history for history, _ in histories])
         for user, (_, excluded), row in zip(users, histories, scores, strict=True):
-            rows = corpus.rows([c["item_id"] for c in lists[user]])
-            listed = np.asarray([c["score"] for c in lists[user]], np.float32)
-            finding = certifier.check(row, excluded, rows, listed, night.k, TOLERANCE)
+            given = np.asarray([c["score"] for c in lists[user]], np.float32)
+            finding = certifier.check(row, excluded, listed[user], given, night.k, TOLERANCE)
             worst = max(worst, finding.worst)
             if finding.fault:
                 faults.append(f"user {user!r} ({sample[user]}): {finding.fault}")
@@ -172,28 +176,32 @@ class _HistoryReader:
         corpus: _Corpus,
         users: list[Any],
     ) -> None:
-        self.bundle, self.corpus = bundle, corpus
+        self.bundle = bundle
         events = read_events(warehouse, night, inputs.events).where(F.col(USER_ID).isin(users))
         self.events = sorted_arrow(events, USER_ID, *HISTORY_ORDER)
         features = (
             read_entity(warehouse, "users", night, inputs.users).where(F.col(USER_ID).isin(users)).collect()
         )
         self.features = {row[USER_ID]: row.asDict() for row in features}
-        self.owner = self.events[USER_ID].to_numpy()
+        owner = self.events[USER_ID].to_numpy()
+        cuts = [0, *(np.flatnonzero(owner[1:] != owner[:-1]) + 1), len(owner)]
+        self.spans = {owner[at]: slice(at, end) for at, end in pairwise(cuts) if end > at}
+        ids = self.events[ITEM_ID]
+        self.items, self.known = corpus.rows(ids), bundle.catalogue.rows(ids.to_pylist())
         self.cutoff = np.datetime64(bundle.config.cutoff_ds, "us")
         self.night_us = int(np.datetime64(night, "us").astype(np.int64))
 
     def read(self, user: Any, policy: Policy) -> tuple[RawHistory, np.ndarray[Any, np.dtype[np.int64]]]:
         """History, and corpus rows that the policy excludes."""
-        mine = self.events.filter(pa.array(self.owner == user))
+        span = self.spans.get(user, slice(0, 0))
+        mine, items = self.events.slice(span.start, span.stop - span.start), self.items[span]
         us = mine[EVENT_TS].cast(pa.int64()).to_numpy()
-        items = self.corpus.rows(mine[ITEM_ID])
-        config, known = self.bundle.config, self.bundle.catalogue
+        config = self.bundle.config
         kinds = {name: i + 1 for i, name in enumerate(config.event_types)}
         values = {k: [v] for k, v in self.features.get(user, {}).items()}
         history = RawHistory(
             items,
-            known.rows(mine[ITEM_ID].to_pylist()),
+            self.known[span],
             np.asarray([kinds.get(t, 0) for t in mine[EVENT_TYPE].to_pylist()], np.int64),
             (us - int(self.cutoff.astype(np.int64))) / DAY_US,
             encode_columns(values, self.bundle.user_vocabularies, 1)[0],

@@ -12,12 +12,14 @@ from lime_model.bundle import BundleError, worker_bundle
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring.canonical import F32
 
+PASSED = ("item_id", "fingerprint")  # as they came
+
 
 def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa.RecordBatch]:
-    """Yield `item_id, eligible, link_weights, head_input, dot, fingerprint` for each batch.
+    """Yield `item_id, fingerprint, link_weights, head_input, dot` for each batch.
 
     Args:
-        batches: `item_id`, `eligible`, and the item columns of the bundle.
+        batches: `item_id`, `fingerprint`, and the item columns of the bundle.
         folder: the bundle.
 
     Raises:
@@ -31,10 +33,9 @@ def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa
         factors = encoder.encode(codes)
         for array in factors:
             _check_finite(ids, array)
-        prints = pa.array([encoder.fingerprint(row) for row in codes], pa.string())
         yield pa.record_batch(
-            [batch.column("item_id"), batch.column("eligible"), *map(_binary, factors), prints],
-            names=["item_id", "eligible", "link_weights", "head_input", "dot", "fingerprint"],
+            [*(batch.column(name) for name in PASSED), *map(_binary, factors)],
+            names=[*PASSED, "link_weights", "head_input", "dot"],
         )
 
 

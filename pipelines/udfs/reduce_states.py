@@ -8,7 +8,6 @@ thousands, and a state does not depend on how Arrow cut the stream.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -39,9 +38,10 @@ def reduce_states(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[p
     """Yield one row per user.
 
     Args:
-        batches: `bucket, user_id, item_id, event_ts, event_type, user_values`, sorted by user, header
-            first (its `event_ts` is null), then in history order. Only a header has `user_values`:
-            the values of the bundle's user columns in their order, null or empty for an unknown user.
+        batches: `bucket, user_id, item_id, event_ts, event_type, user_values, fingerprint`, sorted by user,
+            header first (its `event_ts` is null), then in history order. Only a header has `user_values`
+            (the values of the bundle's user columns in their order, null or empty for an unknown user)
+            and the `fingerprint` of what the row is computed from.
         folder: the bundle.
     """
     torch.set_num_threads(1)
@@ -65,6 +65,7 @@ class _User:
 
     bucket: int
     user_id: Any
+    fingerprint: str
     codes: np.ndarray[Any, np.dtype[np.int64]]
     reader: HistoryReader
     pairs: PairCounts | None = None
@@ -115,7 +116,8 @@ class _Worker:
         columns = {name: [value] for name, value in zip(self.vocabularies, values, strict=True)}
         codes = encode_columns(columns, self.vocabularies, 1)[0]
         bucket, user_id = header.column("bucket")[0].as_py(), header.column("user_id")[0].as_py()
-        return _User(bucket, user_id, codes, self.builder.open(codes))
+        fingerprint = header.column("fingerprint")[0].as_py()
+        return _User(bucket, user_id, fingerprint, codes, self.builder.open(codes))
 
     def _feed(self, part: pa.RecordBatch) -> None:
         user = self.user
@@ -141,15 +143,14 @@ class _Worker:
     def _row(self, user: _User) -> dict[str, Any]:
         pairs = user.pairs or count_pairs(np.zeros(0, np.int64), np.zeros(0), self.windows)
         now = 0.0 if user.last_us is None else (user.last_us - self.cutoff_us) / DAY_US
-        state = encode_state(user.reader.finish())
         return {
             "bucket": user.bucket,
             "user_id": user.user_id,
             "event_count": user.events,
             "last_event_ts": user.last_us,
             "codes": user.codes.tolist(),
-            "state": state,
-            "fingerprint": hashlib.blake2b(state + user.codes.tobytes(), digest_size=8).hexdigest(),
+            "state": encode_state(user.reader.finish()),
+            "fingerprint": user.fingerprint,
             "items": pairs.items.tolist(),
             "counts": pairs.times.astype(np.int64).tolist(),
             "first_ts": self._us(pairs.first),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from deltalake import DeltaTable
 
 from pipelines.tables import Warehouse
@@ -61,6 +62,7 @@ def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     assert all("{{ params.night or ds }}" in task[2] for task in tasks.values())
 
 
+@pytest.mark.airflow
 def test_airflow_runs_a_night(trained: Warehouse, tmp_path: Path) -> None:
     """`airflow dags test`, with spark-submit, publishes what the steps in this process publish."""
     root = Path(trained.settings.drops).parent

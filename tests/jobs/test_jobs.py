@@ -10,6 +10,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+import pytest
 from deltalake import DeltaTable
 
 from pipelines.leases import acquire_lease
@@ -47,6 +48,7 @@ def test_the_command_line_is_checked(tmp_path: Path) -> None:
     assert "'yesterday' is not a date like 2017-12-04" in error
 
 
+@pytest.mark.faults
 def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: Warehouse) -> None:
     ds = "2024-05-05"
     full_night(trained, "before", ds)
