@@ -97,10 +97,6 @@ class LimeModel(nn.Module):
         self.items = ItemTower(item_rows, item_sizes, config.width)
         self.users = FeatureSum(user_sizes, config.user_width)
         self.event_type = nn.Embedding(len(config.event_types) + 1, config.width)
-        self.links = Links(config)
-        self.reader = LinkAttention(config) if config.variant == "lime-mha" else XorStack(config)
-        self.head = nn.Linear(2 * config.width + config.user_width, config.hidden)
-        self.head_out = nn.Linear(config.hidden, 1, bias=False)
         self.dot_item = nn.Linear(config.width, config.dot, bias=False)
         self.dot_pools = nn.Linear(config.pools * config.width, config.dot)
         last = nn.Linear(128, config.dot)
@@ -109,6 +105,11 @@ class LimeModel(nn.Module):
         self.bias_weight = nn.Parameter(torch.tensor(0.3))
         nn.init.normal_(self.event_type.weight, std=0.02)
         nn.init.normal_(last.weight, std=1e-3)
+        # Last, so that a seed gives every variant the same towers; see `Trainer.adopt`.
+        self.links = Links(config)
+        self.reader = LinkAttention(config) if config.variant == "lime-mha" else XorStack(config)
+        self.head = nn.Linear(2 * config.width + config.user_width, config.hidden)
+        self.head_out = nn.Linear(config.hidden, 1, bias=False)
         # The dot is trained first, without links: these zeros let them join without a jump.
         nn.init.zeros_(self.head_out.weight)
         first = self.dot_user[0]

@@ -15,6 +15,7 @@ Letters: B examples, N events, S candidates, D width, J pools.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
@@ -84,23 +85,49 @@ class Trainer:
 
     def fit(self) -> list[dict[str, float]]:
         """Run both phases; returns the curve, a row per fifty steps."""
-        config, share = self.config, self.config.tower_share
-        parts: dict[str, list[nn.Parameter]] = {"links": [], "memory": [], "towers": []}
-        for name, parameter in self.model.named_parameters():
-            kind = "links" if name.startswith(LINK_PARTS) else name.split(".")[0]
-            parts[kind if kind in parts else "towers"].append(parameter)
-        towers, memory = (parts["towers"], config.learning_rate), (parts["memory"], config.memory_rate)
-        self.model.train()
-        self._phase([towers, memory], config.steps, links=False)
+        self.fit_towers()
+        return self.fit_links()
+
+    def fit_towers(self) -> None:
+        """The first phase: everything but the links."""
+        torch.manual_seed(self.config.seed)  # of dropout
+        parts = self._parts()
+        rates = [(parts["towers"], self.config.learning_rate), (parts["memory"], self.config.memory_rate)]
+        self._phase(rates, self.config.steps, links=False)
+
+    def adopt(self, model: LimeModel) -> Trainer:
+        """A trainer of another variant that stands where this one's towers do.
+
+        The first phase never looks at the links, so training them there would give the same towers.
+        """
+        towers = {k: v for k, v in self.model.state_dict().items() if not k.startswith(LINK_PARTS)}
+        model.load_state_dict(towers, strict=False)
+        other = copy.copy(self)
+        other.model, other.rng, other.curve = model, copy.deepcopy(self.rng), list(self.curve)
+        return other
+
+    def fit_links(self) -> list[dict[str, float]]:
+        """The second phase: the links, and the rest at lower rates; returns the whole curve."""
+        torch.manual_seed(self.config.seed)
+        parts, config, share = self._parts(), self.config, self.config.tower_share
         late = [(parts["towers"], config.link_rate * share), (parts["memory"], config.memory_rate * share)]
         self._phase([*late, (parts["links"], config.link_rate)], config.link_steps, links=True)
         self.model.eval()
         return self.curve
 
+    def _parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by the rate they are trained at."""
+        parts: dict[str, list[nn.Parameter]] = {"links": [], "memory": [], "towers": []}
+        for name, parameter in self.model.named_parameters():
+            kind = "links" if name.startswith(LINK_PARTS) else name.split(".")[0]
+            parts[kind if kind in parts else "towers"].append(parameter)
+        return parts
+
     def _phase(self, rates: list[tuple[list[nn.Parameter], float]], steps: int, *, links: bool) -> None:
         """`steps` steps over (parameters, highest learning rate) pairs; extends the curve."""
         if steps < 1:
             return
+        self.model.train()
         groups = [{"params": parameters} for parameters, _ in rates]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [r for _, r in rates], steps, pct_start=0.1)

@@ -38,6 +38,7 @@ from pipelines.tables import SQL_TYPES, Warehouse
 from pipelines.udfs.reduce_states import FEATURES, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
+BROADCAST_USERS = 1_000_000  # ids that every executor can hold
 
 PAYLOAD: Final = {
     "user_link_states": (BUCKET, USER_ID, "event_count", "last_event_ts", "codes", "state"),
@@ -65,7 +66,10 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
             changed = users.where(~F.col("stands") & F.col(FINGERPRINT).isNotNull())
             log = read_events(warehouse, run.ds, events)
             if counts["kept"]:
-                log = log.join(changed.select(USER_ID), USER_ID, "left_semi")
+                ids = changed.select(USER_ID)
+                # Spark does not know how few they are, and would sort the whole log to join it.
+                few = counts["recomputed"] <= BROADCAST_USERS
+                log = log.join(F.broadcast(ids) if few else ids, USER_ID, "left_semi")
             rows = compute_states(warehouse, run.ds, events, changed, log, bundle)
             stored = write_states(warehouse, rows, users.where("stands"), stored, bundle.version)
         users.unpersist()

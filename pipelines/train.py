@@ -6,11 +6,9 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +52,7 @@ def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifes
     """Train each named model on the events before `cutoff`; an unchanged bundle is kept.
 
     A bundle is unchanged when the same settings meet the same table versions: it says what it was
-    trained from. Several models train side by side, each in a process with its share of the cores.
+    trained from.
     """
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
     chosen = [warehouse.settings.model(name) for name in names]
@@ -68,44 +66,58 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests:
     """Train and store the models that are due; returns their manifests by name."""
     manifest = {}
     source = Source.read(warehouse, cutoff)
-    cores = os.cpu_count() or 1
-    workers = max(1, min(len(due), cores))
-    with (
-        tempfile.TemporaryDirectory(prefix="lime-") as folder,
-        # Spawned, not forked: this process holds a JVM connection and torch's threads.
-        ProcessPoolExecutor(workers, get_context("spawn")) as pool,
-    ):
-        fits = [
-            pool.submit(fit, settings, cutoff, source, digests[settings.name], folder, cores // workers)
-            for settings in due
-        ]
-        for settings, done in zip(due, fits, strict=True):
-            manifest[settings.name] = done.result()
-            uri = bundle_uri(warehouse, settings.name)
-            store_folder(warehouse.spark, Path(folder) / settings.name, uri)
+    groups: dict[str, list[ModelSettings]] = {}
+    for settings in due:
+        groups.setdefault(_trunk(settings), []).append(settings)
+    with tempfile.TemporaryDirectory(prefix="lime-") as folder:
+        for group in groups.values():
+            for settings, bundle in zip(group, fit(group, cutoff, source), strict=True):
+                metrics = {**bundle.metrics, "source": digests[settings.name]}
+                version = save_bundle(
+                    dataclasses.replace(bundle, metrics=metrics), Path(folder) / settings.name
+                )
+                store_folder(
+                    warehouse.spark, Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
+                )
+                about = {"model_version": version, "reused": False, "events": source.events.num_rows}
+                manifest[settings.name] = {**about, **metrics}
     return manifest
 
 
-def fit(
-    settings: ModelSettings, cutoff: str, source: Source, digest: str, folder: str, threads: int
-) -> Manifest:
-    """Train one model into `folder/<name>`; returns its version and metrics."""
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {settings.name} %(message)s", force=True)
-    torch.set_num_threads(threads)
-    config = dataclasses.replace(settings.config, cutoff_ds=cutoff)
+def fit(group: Sequence[ModelSettings], cutoff: str, source: Source) -> list[Bundle]:
+    """Train models that differ in their variant alone: the towers once, then each one's links."""
+    first = group[0]
+    config = dataclasses.replace(first.config, cutoff_ds=cutoff)
     item_words = build_vocabularies(source.items, config.item_columns, at_least=MIN_VALUE_COUNT)
     user_words = build_vocabularies(source.users, config.user_columns)
-    catalogue = build_catalogue(source.items, source.events, item_words, settings.min_buyers)
+    catalogue = build_catalogue(source.items, source.events, item_words, first.min_buyers)
     data = build_training_data(source.events, source.users, catalogue, user_words, config)
-    torch.manual_seed(settings.train.seed)
-    model = build_model(config, catalogue, item_words, user_words)
-    start_from_svd(model, data, settings.train.seed)
+    models = []
+    for settings in group:
+        torch.manual_seed(first.train.seed)
+        variant = dataclasses.replace(config, variant=settings.config.variant)
+        models.append(build_model(variant, catalogue, item_words, user_words))
+    start_from_svd(models[0], data, first.train.seed)
     started = time.monotonic()
-    curve = Trainer(model, data, settings.train).fit()
-    metrics = {"source": digest, "seconds": round(time.monotonic() - started, 1), "curve": curve}
-    bundle = Bundle(model, catalogue, item_words, user_words, metrics, "")
-    version = save_bundle(bundle, Path(folder) / settings.name)
-    return {"model_version": version, "reused": False, "events": source.events.num_rows, **metrics}
+    trainer = Trainer(models[0], data, first.train)
+    trainer.fit_towers()
+    towers = time.monotonic() - started
+    trainers = [trainer, *(trainer.adopt(model) for model in models[1:])]
+    bundles = []
+    for settings, each in zip(group, trainers, strict=True):
+        started = time.monotonic()
+        log.info("%s: towers stand after %.0f s, now its links", settings.name, towers)
+        curve = each.fit_links()
+        seconds = round(towers + time.monotonic() - started, 1)
+        metrics = {"seconds": seconds, "curve": curve}
+        bundles.append(Bundle(each.model, catalogue, item_words, user_words, metrics, ""))
+    return bundles
+
+
+def _trunk(settings: ModelSettings) -> str:
+    """Names all that the first phase of training depends on: everything but the variant."""
+    described = settings.model_dump(mode="json", exclude={"name": True, "config": {"variant"}})
+    return json.dumps(described, sort_keys=True)
 
 
 def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:

@@ -52,16 +52,33 @@ def two_tribes() -> TrainingData:
     return TrainingData(log, catalogue, np.zeros((USERS, 0), np.int64))
 
 
-def train(variant: str, seed: int = 1, **changes: object) -> tuple[LimeModel, list[dict[str, float]]]:
-    data = two_tribes()
+def fresh(variant: str, seed: int) -> LimeModel:
     config = ModelConfig(
         variant=variant, links=3, width=8, hidden=4, dot=8, heads=2, user_width=2, xor_blocks=1
     )  # type: ignore[arg-type]
     torch.manual_seed(seed)
-    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    return LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+
+
+def train(variant: str, seed: int = 1, **changes: object) -> tuple[LimeModel, list[dict[str, float]]]:
+    data, model = two_tribes(), fresh(variant, seed)
     start_from_svd(model, data, seed)
     curve = Trainer(model, data, dataclasses.replace(SHORT, seed=seed, **changes)).fit()  # type: ignore[arg-type]
     return model, curve
+
+
+def test_a_variant_that_adopts_towers_is_the_one_trained_alone() -> None:
+    data, mha = two_tribes(), fresh("lime-mha", 1)
+    start_from_svd(mha, data, 1)
+    trainer = Trainer(mha, data, dataclasses.replace(SHORT, seed=1))
+    trainer.fit_towers()
+    xor = trainer.adopt(fresh("lime-xor", 1))
+    trainer.fit_links()  # first, so that it would show if they shared anything
+    curve = xor.fit_links()
+    alone, expected = train("lime-xor")
+    assert curve == expected
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, xor.model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("variant", ["lime-mha", "lime-xor"])
