@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from lime_model.bundle import BundleError, worker_bundle
+from lime_model.bundle import worker_bundle
 from lime_model.config import DAY_US
 from lime_model.features import encode_columns
 from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
@@ -149,7 +149,7 @@ class _Worker:
             "event_count": user.events,
             "last_event_ts": user.last_us,
             "codes": user.codes.tolist(),
-            "state": self._state(user),
+            "state": encode_state(user.reader.finish()),
             "fingerprint": user.fingerprint,
             "items": pairs.items.tolist(),
             "counts": pairs.times.astype(np.int64).tolist(),
@@ -157,15 +157,6 @@ class _Worker:
             "last_ts": self._us(pairs.last),
             "features": pair_features(pairs, now, self.windows).astype("<f4").tobytes(),
         }
-
-    def _state(self, user: _User) -> bytes:
-        state = encode_state(user.reader.finish())
-        if not np.isfinite(np.frombuffer(state, "<f4")).all():
-            raise BundleError(
-                f"user {user.user_id!r}: the link state of {user.events} events holds NaN or infinity: the "
-                "bundle is broken, or an event's time is absurd; look at the user's events or train again"
-            )
-        return state
 
     def _us(self, days: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
         return (np.rint(days * DAY_US).astype(np.int64) + self.cutoff_us).tolist()
