@@ -11,8 +11,6 @@ from lime_model.bundle import Bundle
 from lime_model.features import encode_columns
 from lime_model.scoring.canonical import F32, F64, Weights
 
-REVISION = 1  # part of every bank row's fingerprint: raise it when the same item gets other factors
-
 
 class ItemEncoder:
     """Encodes items with one bundle; made once per worker.

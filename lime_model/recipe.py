@@ -1,8 +1,9 @@
-"""The digest of the training recipe: a bundle trained by other code is not "unchanged"."""
+"""Digests of code: what other code has trained or computed is not "unchanged"."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 # Every module whose text decides the bits of a trained model.
@@ -20,10 +21,38 @@ MODULES = (
     "scoring/fold",
 )
 
+# Every module whose text decides the bits of bank rows, link states and memories of a given bundle.
+ROW_MODULES = (
+    "bundle",
+    "config",
+    "encoding",
+    "features",
+    "links",
+    "memory",
+    "model",
+    "scoring/canonical",
+    "states",
+    "xor",
+)
+
 
 def recipe_digest() -> str:
     """SHA-256 over the source of the training modules."""
+    return source_digest(_files(MODULES))
+
+
+def row_files() -> list[Path]:
+    """Source files of `ROW_MODULES`."""
+    return _files(ROW_MODULES)
+
+
+def source_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over the text of some files, in order."""
     digest = hashlib.sha256()
-    for name in MODULES:
-        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _files(modules: Iterable[str]) -> list[Path]:
+    return [Path(__file__).parent / f"{name}.py" for name in modules]

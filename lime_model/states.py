@@ -35,7 +35,6 @@ from lime_model.model import History
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-REVISION = 1  # part of every state's fingerprint: raise it when the same history gives other bytes
 PIECE = 4096  # events reduced at once; part of the definition of the stored bits
 
 

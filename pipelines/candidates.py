@@ -15,13 +15,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
-from lime_model.encoding import REVISION
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.catalogue import read_entity
 from pipelines.columns import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION
 from pipelines.events import read_events
 from pipelines.leases import Run
-from pipelines.reuse import compute_checksum, compute_fingerprint
+from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
 from pipelines.runs import Manifest, once
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import Warehouse
@@ -49,7 +48,8 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
         counts = corpus.select(
             F.count("*"), *(F.sum(eligible_bit(i)) for i in range(len(policies)))
         ).collect()[0]
-        bank, changes = update_bank(warehouse, corpus, bundle)
+        base = warehouse.newest("candidate_bank")
+        bank, changes = update_bank(warehouse, corpus, bundle, base)
         bias = warehouse.replace("item_bias", compute_item_bias(corpus, run.ds, bundle), f"{DS} = '{run.ds}'")
         corpus.unpersist()
         return {
@@ -57,6 +57,7 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
             "model_version": bundle.version,
             "versions": {**versions, "candidate_bank": bank, "item_bias": bias},
             "candidates": counts[0],
+            "base": {"candidate_bank": base},
             **changes,
             "eligible_where": [policy.eligible for policy in policies],
             "eligible": {p.name: counts[1 + i] or 0 for i, p in enumerate(policies)},
@@ -91,12 +92,15 @@ def read_corpus(
         ) from error
 
 
-def update_bank(warehouse: Warehouse, corpus: DataFrame, bundle: Bundle) -> tuple[int, dict[str, int]]:
+def update_bank(
+    warehouse: Warehouse, corpus: DataFrame, bundle: Bundle, version: int
+) -> tuple[int, dict[str, int]]:
     """Make the bundle's slice of the bank hold the corpus; returns its version and what changed.
+
+    `version` is the one to start from, -1 when there is none.
 
     Counted: items `encoded`, rows `kept` and `removed`. Nothing is written when nothing changed.
     """
-    version = warehouse.newest("candidate_bank")
     rows = warehouse.read("candidate_bank", version) if version >= 0 else warehouse.empty("candidate_bank")
     stored = rows.where(F.col(MODEL_VERSION) == bundle.version)
     items = compare_items(corpus, stored).persist()
@@ -117,8 +121,7 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
     Without a fingerprint the item is no candidate tonight. `stands`: its row was computed from the
     same features, and holds what was computed.
     """
-    sound = F.col(CHECKSUM) == compute_checksum(FACTORS)
-    old = stored.select(ITEM_ID, F.when(sound, F.col(FINGERPRINT)).alias("was"))
+    old = sound_fingerprints(stored, ITEM_ID, FACTORS, "was")
     both = corpus.select(ITEM_ID, FINGERPRINT).join(old, ITEM_ID, "full_outer")
     stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False)).alias("stands")
     return both.select(ITEM_ID, FINGERPRINT, stands)
@@ -155,7 +158,7 @@ def _features(corpus: DataFrame, bundle: Bundle) -> list[Column]:
 
 def _fingerprint(corpus: DataFrame, bundle: Bundle) -> Column:
     """Of what an item's factors depend on, beside the bundle and the id."""
-    return compute_fingerprint(F.lit(REVISION).alias("revision"), *_features(corpus, bundle))
+    return compute_fingerprint(*_features(corpus, bundle))
 
 
 def compute_item_bias(corpus: DataFrame, night: str, bundle: Bundle) -> DataFrame:

@@ -14,7 +14,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
-from lime_model.states import REVISION
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.catalogue import read_entity
 from pipelines.columns import (
@@ -31,7 +30,7 @@ from pipelines.columns import (
 )  # fmt: skip
 from pipelines.events import read_events
 from pipelines.leases import Run
-from pipelines.reuse import compute_checksum, compute_fingerprint
+from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
 from pipelines.runs import Manifest, find_manifest, once
 from pipelines.session import arrow_batches_of
 from pipelines.tables import SQL_TYPES, Warehouse
@@ -59,7 +58,7 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
         bank = find_manifest(warehouse, run.run_id, "build_candidate_bank")
         events = bank["versions"]["events"] if bank else warehouse.version("events")
         read = {"events": events, "users": warehouse.newest("users")}
-        stored = {name: warehouse.newest(name) for name in PAYLOAD}
+        base = stored = {name: warehouse.newest(name) for name in PAYLOAD}
         users = compare_users(warehouse, run.ds, {**read, **stored}, bundle).persist()
         counts = _count(users)
         if counts["recomputed"] or counts["removed"] or min(stored.values()) < 0:
@@ -77,6 +76,7 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
             "model": model,
             "model_version": bundle.version,
             "versions": {**read, **stored},
+            "base": base,
             **counts,
         }
 
@@ -107,9 +107,8 @@ def compare_users(warehouse: Warehouse, night: str, versions: Versions, bundle: 
     users = read_inputs(warehouse, night, versions, bundle)
     stands = F.lit(True)
     for name, payload in PAYLOAD.items():
-        sound = F.col(CHECKSUM) == compute_checksum(payload)
         rows = _stored(warehouse, name, versions[name], bundle.version)
-        old = rows.select(USER_ID, F.when(sound, F.col(FINGERPRINT)).alias(name))
+        old = sound_fingerprints(rows, USER_ID, payload, name)
         users = users.join(old, USER_ID, "full_outer")
         stands = stands & F.coalesce(F.col(name) == F.col(FINGERPRINT), F.lit(False))
     return users.select(USER_ID, FEATURES, "events", FINGERPRINT, stands.alias("stands"))
@@ -121,12 +120,15 @@ def read_inputs(warehouse: Warehouse, night: str, versions: Versions, bundle: Bu
     none = F.lit(None).cast("string")
     values = [F.col(c).cast("string") if c in users.columns else none for c in bundle.config.user_columns]
     known = users.select(USER_ID, F.array(*values).cast("array<string>").alias(FEATURES))
-    # Keys are unique, so no two hashes cancel each other.
-    history = F.bit_xor(F.xxhash64(*HISTORY_ORDER)).alias("history")
+    # Of all events in any order; the sum too, as equal hashes would cancel each other in the other.
+    key = F.xxhash64(*HISTORY_ORDER)
+    history = F.array(F.bit_xor(key), F.sum(F.shiftright(key, 32))).alias("history")
     seen = read_events(warehouse, night, versions["events"]).groupBy(USER_ID)
     joined = known.join(seen.agg(F.count("*").alias("events"), history), USER_ID, "full_outer")
-    revision, events = F.lit(REVISION).alias("revision"), F.coalesce("events", F.lit(0)).alias("events")
-    fingerprint = compute_fingerprint(revision, events, F.col("history"), F.col(FEATURES))
+    events = F.coalesce("events", F.lit(0)).alias("events")
+    # A row of another split would belong to no work unit.
+    buckets = F.lit(warehouse.settings.night.buckets).alias("buckets")
+    fingerprint = compute_fingerprint(buckets, events, F.col("history"), F.col(FEATURES))
     return joined.select(USER_ID, FEATURES, events, fingerprint.alias(FINGERPRINT))
 
 

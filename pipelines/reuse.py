@@ -7,21 +7,55 @@ damaged row is computed again and never handed on.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 
-from pyspark.sql import Column
+import numpy as np
+import torch
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+
+from lime_model.recipe import row_files, source_digest
+from pipelines.columns import CHECKSUM, FINGERPRINT
+from pipelines.tables import MissingTable
+
+UDFS = Path(__file__).parent / "udfs"
+
+
+@functools.cache
+def code_digest() -> str:
+    """Of the code that computes rows, ours and the libraries': other code may give other bits."""
+    ours = source_digest([*row_files(), UDFS / "encode_items.py", UDFS / "reduce_states.py"])
+    return f"{ours} torch {torch.__version__} numpy {np.__version__}"
 
 
 def compute_fingerprint(*inputs: Column) -> Column:
-    """128 bits, as hex, of named inputs (see `Column.alias`).
+    """128 bits, as hex, of the code and of named inputs (see `Column.alias`).
 
     Of their JSON, which names the fields: plain hashes skip nulls, so that (a, null) would be
     (null, a).
     """
-    return F.substring(F.sha2(F.to_json(F.struct(*inputs)), 256), 1, 32)
+    code = F.lit(code_digest()).alias("code")
+    return F.substring(F.sha2(F.to_json(F.struct(code, *inputs)), 256), 1, 32)
 
 
 def compute_checksum(payload: Sequence[str]) -> Column:
     """64 bits of a row's bytes: against damage and hand edits, not against malice."""
     return F.xxhash64(*payload)
+
+
+def sound_fingerprints(rows: DataFrame, key: str, payload: Sequence[str], name: str) -> DataFrame:
+    """`key, name`: the fingerprint of each stored row; null for a damaged one and where a key is doubled.
+
+    Raises:
+        MissingTable: the rows were written before rows had checksums.
+    """
+    if CHECKSUM not in rows.columns or FINGERPRINT not in rows.columns:
+        raise MissingTable(
+            f"stored rows with the columns {rows.columns} have no fingerprint and checksum: an older version "
+            "wrote them. Remove candidate_bank, item_bias, user_link_states and user_memory from the "
+            "warehouse (the demo: make clean); the next night builds them again"
+        )
+    sound = F.first(F.col(CHECKSUM) == compute_checksum(payload)) & (F.count("*") == 1)
+    return rows.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name))

@@ -8,7 +8,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests:
     return manifest
 
 
-def fit(group: Sequence[ModelSettings], cutoff: str, source: Source) -> list[Bundle]:
+def fit(group: Sequence[ModelSettings], cutoff: str, source: Source) -> Iterator[Bundle]:
     """Train models that differ in their variant alone: the towers once, then each one's links."""
     first = group[0]
     config = dataclasses.replace(first.config, cutoff_ds=cutoff)
@@ -103,15 +103,13 @@ def fit(group: Sequence[ModelSettings], cutoff: str, source: Source) -> list[Bun
     trainer.fit_towers()
     towers = time.monotonic() - started
     trainers = [trainer, *(trainer.adopt(model) for model in models[1:])]
-    bundles = []
     for settings, each in zip(group, trainers, strict=True):
         started = time.monotonic()
         log.info("%s: towers stand after %.0f s, now its links", settings.name, towers)
         curve = each.fit_links()
         seconds = round(towers + time.monotonic() - started, 1)
         metrics = {"seconds": seconds, "curve": curve}
-        bundles.append(Bundle(each.model, catalogue, item_words, user_words, metrics, ""))
-    return bundles
+        yield Bundle(each.model, catalogue, item_words, user_words, metrics, "")
 
 
 def _trunk(settings: ModelSettings) -> str:

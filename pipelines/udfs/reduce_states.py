@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from lime_model.bundle import worker_bundle
+from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US
 from lime_model.features import encode_columns
 from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
-from lime_model.states import PIECE, HistoryReader, encode_state, worker_states
+from lime_model.states import PIECE, HistoryReader, decode_state, encode_state, worker_states
 
 SCHEMA = (
     "bucket int, user_id {user}, event_count long, last_event_ts timestamp, codes array<long>, state binary, "
@@ -80,7 +80,7 @@ class _Worker:
     def __init__(self, folder: Path) -> None:
         bundle = worker_bundle(folder)
         self.version, self.windows = bundle.version, bundle.config.memory_days
-        self.vocabularies = bundle.user_vocabularies
+        self.vocabularies, self.config = bundle.user_vocabularies, bundle.config
         self.catalogue = bundle.catalogue
         self.types = pa.array(bundle.config.event_types, pa.string())
         self.cutoff_us = int(np.datetime64(bundle.config.cutoff_ds, "us").astype(np.int64))
@@ -149,7 +149,7 @@ class _Worker:
             "event_count": user.events,
             "last_event_ts": user.last_us,
             "codes": user.codes.tolist(),
-            "state": encode_state(user.reader.finish()),
+            "state": self._state(user),
             "fingerprint": user.fingerprint,
             "items": pairs.items.tolist(),
             "counts": pairs.times.astype(np.int64).tolist(),
@@ -157,6 +157,18 @@ class _Worker:
             "last_ts": self._us(pairs.last),
             "features": pair_features(pairs, now, self.windows).astype("<f4").tobytes(),
         }
+
+    def _state(self, user: _User) -> bytes:
+        """The state's bytes, read back once: one that cannot be scored must not stand."""
+        state = encode_state(user.reader.finish())
+        try:
+            decode_state(state, self.config)
+        except BundleError as error:
+            raise BundleError(
+                f"user {user.user_id!r}: {error}. It was made of {user.events} events: the bundle is broken, "
+                "or an event's time is absurd; look at the user's events or train again"
+            ) from error
+        return state
 
     def _us(self, days: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
         return (np.rint(days * DAY_US).astype(np.int64) + self.cutoff_us).tolist()

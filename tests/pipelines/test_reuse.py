@@ -38,8 +38,8 @@ def rows_of(frame: DataFrame, key: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def nights(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A copy of the shop after one night; then a day of purchases, a moved user, a new kind of an item
-    and two damaged rows, built once over the standing tables and once from nothing."""
+    """A copy of the shop after one night; then a day of purchases, a moved user, a new kind of an item,
+    two damaged rows and one that is there twice: built over the standing tables, and from nothing."""
     root = tmp_path_factory.mktemp("reuse")
     shutil.copytree(Path(trained.settings.drops).parent, root, dirs_exist_ok=True)
     for name in (*BUILT, "item_bias", "runs"):
@@ -55,6 +55,7 @@ def nights(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict
     ingest_days(warehouse, shop.NIGHT, shop.NIGHT)
     warehouse.delta("user_memory").update(F.col("user_id") == 37, {"features": F.lit(b"damaged")})
     warehouse.delta("candidate_bank").update(F.col("item_id") == 7, {"dot": F.lit(b"damaged")})
+    warehouse.append("candidate_bank", warehouse.read("candidate_bank").where("item_id = 9"))
     built["next"] = build(warehouse, NEXT, "next")
     tables = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
     for name in BUILT:
@@ -62,7 +63,10 @@ def nights(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict
     scratch = open_shop(trained.spark, root)
     built["scratch"] = build(scratch, NEXT, "scratch")
     full = {name: rows_of(scratch.read(name), key) for name, key in BUILT.items()}
-    return {"built": built, "tables": tables, "full": full}
+    split = open_shop(trained.spark, root, buckets=2)  # no row of four buckets may stand
+    built["split"] = build(split, NEXT, "split")
+    buckets = {row["bucket"] for row in split.read("user_link_states").select("bucket").collect()}
+    return {"built": built, "tables": tables, "full": full, "buckets": buckets}
 
 
 def test_an_unchanged_night_computes_nothing(nights: dict[str, Any]) -> None:
@@ -83,7 +87,8 @@ def test_the_next_night_computes_what_changed(nights: dict[str, Any]) -> None:
     bank, states = nights["built"]["next"]
     changed = len(bought | {37, 38})  # 37: a damaged row, 38: other features
     assert (states["recomputed"], states["kept"]) == (changed, shop.USERS - changed)
-    assert (bank["encoded"], bank["kept"]) == (2, shop.ITEMS - 1)  # item 3: another kind, 7: damaged
+    # Item 3: another kind, 7: damaged, 9: there twice.
+    assert (bank["encoded"], bank["kept"]) == (3, shop.ITEMS - 2)
 
 
 def test_and_its_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> None:
@@ -91,3 +96,9 @@ def test_and_its_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> Non
     assert (bank["kept"], states["kept"]) == (0, 0)
     for name in BUILT:
         assert nights["tables"][name] == nights["full"][name], name
+
+
+def test_another_number_of_buckets_splits_everybody_again(nights: dict[str, Any]) -> None:
+    bank, states = nights["built"]["split"]
+    assert (bank["encoded"], states["kept"]) == (0, 0)
+    assert nights["buckets"] == {0, 1}
