@@ -23,7 +23,7 @@ from pipelines.leases import Run
 from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
 from pipelines.runs import Manifest, once
 from pipelines.settings import Policy, SettingsError
-from pipelines.tables import Warehouse
+from pipelines.tables import Warehouse, count_cases
 from pipelines.udfs.encode_items import PASSED, encode_items
 
 MAX_POLICIES = 63  # bits of a long
@@ -101,10 +101,11 @@ def update_bank(
 
     Counted: items `encoded`, rows `kept` and `removed`. Nothing is written when nothing changed.
     """
-    rows = warehouse.read("candidate_bank", version) if version >= 0 else warehouse.empty("candidate_bank")
-    stored = rows.where(F.col(MODEL_VERSION) == bundle.version)
+    stored = warehouse.read("candidate_bank", version).where(F.col(MODEL_VERSION) == bundle.version)
     items = compare_items(corpus, stored).persist()
-    changes = _count(items)
+    tonight, stands = F.col(FINGERPRINT).isNotNull(), F.col("stands")
+    cases = {"encoded": tonight & ~stands, "kept": stands, "removed": ~tonight}
+    changes = count_cases(items, cases)
     if version < 0 or changes["encoded"] or changes["removed"]:
         standing = items.where("stands").select(ITEM_ID)
         kept = stored.join(standing, ITEM_ID, "left_semi")
@@ -125,14 +126,6 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
     both = corpus.select(ITEM_ID, FINGERPRINT).join(old, ITEM_ID, "full_outer")
     stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False)).alias("stands")
     return both.select(ITEM_ID, FINGERPRINT, stands)
-
-
-def _count(items: DataFrame) -> dict[str, int]:
-    """What becomes of the rows of `compare_items`."""
-    tonight, stands = F.col(FINGERPRINT).isNotNull(), F.col("stands")
-    cases = {"encoded": tonight & ~stands, "kept": stands, "removed": ~tonight}
-    totals = items.agg(*(F.sum(case.cast("long")).alias(name) for name, case in cases.items())).collect()[0]
-    return {name: totals[name] or 0 for name in cases}
 
 
 def encode_corpus(corpus: DataFrame, bundle: Bundle) -> DataFrame:

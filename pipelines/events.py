@@ -27,7 +27,7 @@ from pipelines.columns import (
 from pipelines.drops import FILE, RAW, REASON, DropError, Wanted, explain_read_errors, read_drop
 from pipelines.runs import Manifest
 from pipelines.settings import Settings
-from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.tables import SQL_TYPES, Warehouse, count_cases
 
 
 def wanted_events(settings: Settings) -> dict[str, Wanted]:
@@ -183,8 +183,7 @@ def _compare(rows: DataFrame, stored: DataFrame) -> dict[str, int]:
         differs = differs | ~F.col(name).eqNullSafe(F.col(f"_old_{name}"))
     here, there = F.col("_new").isNotNull(), F.col("_old").isNotNull()
     cases = {"inserted": here & ~there, "updated": here & there & differs, "deleted": ~here & there}
-    totals = both.agg(*(F.sum(case.cast("long")).alias(name) for name, case in cases.items())).collect()[0]
-    return {name: totals[name] or 0 for name in cases}
+    return count_cases(both, cases)
 
 
 def _merge(warehouse: Warehouse, rows: DataFrame, days: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ from pipelines.leases import Run
 from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
 from pipelines.runs import Manifest, find_manifest, once
 from pipelines.session import arrow_batches_of
-from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.tables import SQL_TYPES, Warehouse, count_cases
 from pipelines.udfs.reduce_states import FEATURES, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
@@ -93,9 +93,7 @@ def _count(users: DataFrame) -> dict[str, int]:
         "kept": F.col("stands"),
         "removed": ~tonight,
     }
-    sums = {"events": F.col("events"), **{name: case.cast("long") for name, case in cases.items()}}
-    totals = users.agg(*(F.sum(value).alias(name) for name, value in sums.items())).collect()[0]
-    return {name: totals[name] or 0 for name in sums}
+    return count_cases(users, {"events": F.col("events"), **cases})
 
 
 def compare_users(warehouse: Warehouse, night: str, versions: Versions, bundle: Bundle) -> DataFrame:
@@ -151,9 +149,7 @@ def write_states(
 
 
 def _stored(warehouse: Warehouse, name: str, version: int, model_version: str) -> DataFrame:
-    """Rows of the model at a version; none when the table was not there yet (-1)."""
-    rows = warehouse.read(name, version) if version >= 0 else warehouse.empty(name)
-    return rows.where(F.col(MODEL_VERSION) == model_version)
+    return warehouse.read(name, version).where(F.col(MODEL_VERSION) == model_version)
 
 
 def compute_states(

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
@@ -39,6 +40,12 @@ def parse_schema(ddl: str) -> StructType:
 def local_rows(spark: SparkSession, rows: list[dict[str, Any]], schema: StructType) -> DataFrame:
     """A few rows of the driver's as a frame, by Arrow: plain Python rows would start a Python worker."""
     return spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema, timezone="UTC")), schema)
+
+
+def count_cases(frame: DataFrame, cases: Mapping[str, Column]) -> dict[str, int]:
+    """The sum of each of `cases` over all rows in one pass; a condition counts 1 or 0, null counts 0."""
+    totals = frame.agg(*(F.sum(case.cast("long")).alias(name) for name, case in cases.items())).collect()[0]
+    return {name: totals[name] or 0 for name in cases}
 
 
 def sorted_arrow(frame: DataFrame, *keys: str) -> pa.Table:
@@ -110,17 +117,13 @@ class Warehouse:
         return DeltaTable.forPath(self.spark, self.path(name))
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
-        """The rows at `version`; without one, the newest, or no rows when the table is not there yet."""
-        if version is None and not self.exists(name):
-            return self.empty(name)
+        """The rows at `version` (-1: of a table that was not there yet, so none); without one, the newest."""
+        if version == -1 or (version is None and not self.exists(name)):
+            return local_rows(self.spark, [], self.schema(name))
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
         return reader.load(self.path(name))
-
-    def empty(self, name: str) -> DataFrame:
-        """No rows, in the table's schema."""
-        return local_rows(self.spark, [], self.schema(name))
 
     def small(self, name: str) -> list[Row]:
         """All rows of a small table as of now, read again only when it has a new version."""

@@ -73,12 +73,9 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests:
         for group in groups.values():
             for settings, bundle in zip(group, fit(group, cutoff, source), strict=True):
                 metrics = {**bundle.metrics, "source": digests[settings.name]}
-                version = save_bundle(
-                    dataclasses.replace(bundle, metrics=metrics), Path(folder) / settings.name
-                )
-                store_folder(
-                    warehouse.spark, Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
-                )
+                local, uri = Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
+                version = save_bundle(dataclasses.replace(bundle, metrics=metrics), local)
+                store_folder(warehouse.spark, local, uri)
                 about = {"model_version": version, "reused": False, "events": source.events.num_rows}
                 manifest[settings.name] = {**about, **metrics}
     return manifest
