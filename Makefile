@@ -33,12 +33,11 @@ check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench-scoring: setup ## The scoring engine beside its peers, on one core
-	@if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -r benchmarks/requirements.txt; \
-	  else $(BIN)/python -m pip install -q -r benchmarks/requirements.txt; fi
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r benchmarks/requirements.txt
 	@$(BIN)/python -m benchmarks.scoring
 
-lock: ## Resolve requirements.txt into requirements.lock (needs uv)
-	@uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock
+lock: setup ## Resolve requirements.txt into requirements.lock
+	@$(BIN)/uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock
 
 clean: ## Remove what the demo made (.demo); keeps .venv and the jars
 	@rm -rf .demo
