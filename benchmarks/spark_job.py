@@ -189,6 +189,7 @@ def _users(rng: np.random.Generator, ids: range) -> pa.Table:
             "items": empty,
             "last_ts": pa.array([[]] * n, pa.list_(pa.timestamp("us", tz="UTC"))),
             "features": pa.array([b""] * n, pa.binary()),
+            "sound": pa.repeat(True, n),
         }
     )
 

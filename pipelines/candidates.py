@@ -110,7 +110,8 @@ def update_bank(
         standing = items.where("stands").select(ITEM_ID)
         kept = stored.join(standing, ITEM_ID, "left_semi")
         fresh = corpus.join(standing, ITEM_ID, "left_anti") if changes["kept"] else corpus
-        rows = encode_corpus(fresh, bundle).unionByName(kept)
+        strict = warehouse.settings.night.strict
+        rows = encode_corpus(fresh, bundle, strict=strict).unionByName(kept)
         version = warehouse.replace("candidate_bank", rows, f"{MODEL_VERSION} = '{bundle.version}'")
     items.unpersist()
     return version, changes
@@ -128,11 +129,11 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
     return both.select(ITEM_ID, FINGERPRINT, stands)
 
 
-def encode_corpus(corpus: DataFrame, bundle: Bundle) -> DataFrame:
-    """Bank rows by `mapInArrow`."""
+def encode_corpus(corpus: DataFrame, bundle: Bundle, *, strict: bool) -> DataFrame:
+    """Bank rows by `mapInArrow`; `strict` as of `encode_items`."""
 
     def encode(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
-        yield from encode_items(batches, shipped_folder(bundle.version))
+        yield from encode_items(batches, shipped_folder(bundle.version), strict=strict)
 
     item = corpus.schema[ITEM_ID].dataType.simpleString()
     factors = "link_weights binary, head_input binary, dot binary"

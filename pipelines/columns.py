@@ -55,13 +55,14 @@ SCHEMAS: Final[dict[str, str]] = {
     "staging": (
         "run_id string, bucket int, policy string, user_id {user}, candidates "
         + CANDIDATES
-        + ", shortfall int, pairs long"
+        + ", shortfall int, pairs long, fault string"
     ),
     "recommendations": (
         "ds date, user_id {user}, candidates "
         + CANDIDATES
-        + ", shortfall int, model_version string, run_id string"
+        + ", shortfall int, fault string, model_version string, run_id string"
     ),
+    "bank_quarantine": "run_id string, item_id {item}, reason string",
     "leases": "ds date, epoch long, run_key string, holder string",
     "runs": "run_id string, ds date, job string, seconds double, manifest string",
 }

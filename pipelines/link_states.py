@@ -168,8 +168,10 @@ def compute_states(
         USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
     ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, FEATURES, FINGERPRINT)
 
+    strict = warehouse.settings.night.strict
+
     def reduce(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
-        yield from reduce_states(batches, shipped_folder(bundle.version))
+        yield from reduce_states(batches, shipped_folder(bundle.version), strict=strict)
 
     ids = warehouse.settings.ids
     schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])

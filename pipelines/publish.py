@@ -55,14 +55,16 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
             "certificate": certificate,
         }
         lists = rows.withColumns({DS: F.lit(run.ds), MODEL_VERSION: F.lit(scored["model_version"])})
+        tag = json.dumps(manifest)
         warehouse.replace(
             "recommendations",
             lists.coalesce(4),
             f"{DS} = '{run.ds}'",
-            metadata=json.dumps(manifest),
+            metadata=tag,
             txn=(f"publish-{run.ds}", epoch),
         )
-        _confirm(warehouse, run)
+        if warehouse.find_commit("recommendations", tag) is None:
+            _confirm(warehouse, run)
         return {**manifest, "versions": {"recommendations": warehouse.version("recommendations")}}
 
     return once(warehouse, run, "publish_recommendations", work)
@@ -77,7 +79,7 @@ def _audit(rows: int, users: int, expected: int) -> None:
 
 
 def _confirm(warehouse: Warehouse, run: Run) -> None:
-    """Delta skips a stale transaction number without a word, so read what is there now.
+    """Delta skips a repeated or stale transaction number without a word, so read what is there now.
 
     Raises:
         StaleRun: the published lists are another run's.

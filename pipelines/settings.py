@@ -93,6 +93,13 @@ class NightSettings(Section):
     backend: BackendName = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     certificate_users: int = Field(default=200, ge=1)
+    # Of the bank's rows and of the users: left out with a reason. 0: the first damaged row fails the night.
+    max_damaged_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    @property
+    def strict(self) -> bool:
+        """Whether the first damaged row fails the night."""
+        return self.max_damaged_share == 0
 
 
 class SparkSettings(Section):

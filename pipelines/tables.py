@@ -152,16 +152,17 @@ class Warehouse:
         if self.exists(name):
             writer = writer.option("replaceWhere", where)
         tag = metadata or uuid.uuid4().hex
-        writer = writer.option("userMetadata", tag)
+        writer = writer.option("userMetadata", tag).option("mergeSchema", "true")
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
-        return self._committed(name, tag)
+        found = self.find_commit(name, tag)
+        return self.version(name) if found is None else found  # none: Delta saw nothing to commit
 
     def append(self, name: str, rows: DataFrame, *, txn: tuple[str, int] | None = None) -> None:
         """Append in one commit. With `txn` = (application, number) Delta lets each number in once,
         silently skipping a repeated or older one: read again to know."""
-        writer = self._shaped(name, rows).write.format("delta").mode("append")
+        writer = self._shaped(name, rows).write.format("delta").mode("append").option("mergeSchema", "true")
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
@@ -188,12 +189,11 @@ class Warehouse:
         """The commit file of a version."""
         return read_text(self.spark, f"{self.path(name)}/_delta_log/{version:020d}.json")
 
-    def _committed(self, name: str, tag: str) -> int:
-        """Version of the commit that carries `tag`; the newest when Delta saw nothing to commit."""
-        commits = self._commits(name)
-        for version in reversed(commits[-50:]):
+    def find_commit(self, name: str, tag: str) -> int | None:
+        """Version of the commit (of the last 50) that carries `tag`, None when there is none."""
+        for version in reversed(self._commits(name)[-50:]):
             lines = self._commit(name, version).splitlines()
             actions = [json.loads(line) for line in lines if '"commitInfo"' in line]
             if any(action.get("commitInfo", {}).get("userMetadata") == tag for action in actions):
                 return version
-        return commits[-1]
+        return None

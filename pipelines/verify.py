@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,10 @@ from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
 from pipelines.columns import EVENT_TS, EVENT_TYPE, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.events import read_events
+from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once
-from pipelines.scoring import NightInputs, check_version, read_users
+from pipelines.scoring import read_users
 from pipelines.settings import Policy
 from pipelines.tables import Warehouse, sorted_arrow
 
@@ -56,6 +57,8 @@ def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
         policy, wanted = warehouse.settings.night.policy, warehouse.settings.night.certificate_users
         sample = sample_users(read_users(warehouse, inputs), run.ds, wanted)
         corpus = _Corpus.read(warehouse, run.ds, inputs, bundle, policy)
+        if staged["items_left_out"]:
+            corpus.eligible[corpus.rows(_left_out(warehouse, run))] = False
         lists = _staged_lists(warehouse, run, staged["versions"]["staging"], policy, list(sample))
         faults, worst = certify(warehouse, run, inputs, bundle, corpus, sample, lists)
         report = {
@@ -110,7 +113,7 @@ def certify(
     bundle: Bundle,
     corpus: _Corpus,
     sample: dict[Any, str],
-    lists: dict[Any, list[Row]],
+    lists: dict[Any, _Staged],
 ) -> tuple[list[str], float]:
     """Check every sampled user; returns the faults and the worst relative error."""
     certifier = Certifier(bundle, corpus.codes, corpus.recent, corpus.eligible)
@@ -118,16 +121,24 @@ def certify(
     night = warehouse.settings.night
     faults = [f"user {user!r} ({sample[user]}) has no staged row" for user in sample if user not in lists]
     worst, staged = 0.0, [user for user in sample if user in lists]
-    items = corpus.rows([c["item_id"] for user in staged for c in lists[user]])
+    items = corpus.rows([c["item_id"] for user in staged for c in lists[user].candidates])
     listed = dict(
-        zip(staged, np.split(items, np.cumsum([len(lists[user]) for user in staged])), strict=False)
+        zip(
+            staged, np.split(items, np.cumsum([len(lists[user].candidates) for user in staged])), strict=False
+        )
     )
     for start in range(0, len(staged), BATCH):
         users = staged[start : start + BATCH]
         histories = [reader.read(user, night.policy) for user in users]
         scores = certifier.scores([history for history, _ in histories])
         for user, (_, excluded), row in zip(users, histories, scores, strict=True):
-            given = np.asarray([c["score"] for c in lists[user]], np.float32)
+            if (
+                lists[user].fault is not None
+            ):  # its rows are damaged: it must get nothing, and is not certified
+                if lists[user].candidates:
+                    faults.append(f"user {user!r} ({sample[user]}): has a list beside a fault")
+                continue
+            given = np.asarray([c["score"] for c in lists[user].candidates], np.float32)
             finding = certifier.check(row, excluded, listed[user], given, night.k, TOLERANCE)
             worst = max(worst, finding.worst)
             if finding.fault:
@@ -212,12 +223,25 @@ class _HistoryReader:
         return history, np.unique(items[us >= since])
 
 
+def _left_out(warehouse: Warehouse, run: Run) -> list[Any]:
+    """Items that this run does not score; see `bank_quarantine`."""
+    rows = warehouse.read("bank_quarantine").where(F.col(RUN_ID) == run.run_id).select(ITEM_ID).collect()
+    return [row[0] for row in rows]
+
+
+class _Staged(NamedTuple):
+    """One user's staged list, or why there is none."""
+
+    candidates: list[Row]
+    fault: str | None
+
+
 def _staged_lists(
     warehouse: Warehouse, run: Run, version: int, policy: Policy, users: list[Any]
-) -> dict[Any, list[Row]]:
+) -> dict[Any, _Staged]:
     mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
     rows = warehouse.read("staging", version).where(mine & F.col(USER_ID).isin(users)).collect()
-    return {row[USER_ID]: row["candidates"] for row in rows}
+    return {row[USER_ID]: _Staged(row["candidates"], row["fault"]) for row in rows}
 
 
 def _count(strata: Any) -> dict[str, int]:

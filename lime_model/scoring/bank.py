@@ -9,7 +9,7 @@ once however many score.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lime_model.bundle import BundleError
@@ -49,15 +50,46 @@ class Shard(NamedTuple):
     stats: Stats
 
 
-def pack_shard(table: pa.Table, widths: Shape) -> Cells:
-    """Cells of `item_id, link_weights, head_input, dot, bias`, sorted by item id.
+def find_damaged(table: pa.Table, widths: Shape) -> dict[int, str]:
+    """Rows that must not be scored, and why: another width, a number that is not finite, or other
+    bytes than were written (`sound` is false, where the table has that column)."""
+    damaged: dict[int, str] = {}
+    for name, width in zip(FACTORS, widths, strict=True):
+        lengths = pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
+        for row in np.flatnonzero(lengths != 4 * width):
+            damaged.setdefault(int(row), f"{name} has {lengths[row]} bytes, the model wants {4 * width}")
+        whole = np.flatnonzero(lengths == 4 * width)
+        finite = np.isfinite(_floats(table[name].take(whole), width)).all(1)
+        for row in whole[~finite]:
+            damaged.setdefault(int(row), f"{name} holds NaN or infinity")
+    beta = pc.fill_null(table["bias"], np.nan).to_numpy()
+    for row in np.flatnonzero(~np.isfinite(beta)):
+        damaged.setdefault(int(row), "bias is not finite")
+    if "sound" in table.column_names:
+        for row in np.flatnonzero(~pc.fill_null(table["sound"], False).to_numpy()):
+            damaged.setdefault(int(row), "its bytes are not those that were written (checksum)")
+    return damaged
+
+
+def refuse_damaged(table: pa.Table, damaged: Mapping[int, str]) -> None:
+    """Fail when there is a damaged row.
 
     Raises:
-        BundleError: a factor has another width, or a number is not finite (naming the item).
+        BundleError: naming the first item and its fault.
     """
-    a, b, d = (_fixed(table, name, width) for name, width in zip(FACTORS, widths, strict=True))
+    if damaged:
+        row = min(damaged)
+        raise BundleError(
+            f"candidate bank: {len(damaged)} of {len(table)} rows are damaged, the first is item "
+            f"{table['item_id'][row].as_py()!r}: {damaged[row]}; build the bank again under a new --run-key "
+            "(jobs/build_candidate_bank.py), or let night.max_damaged_share leave such items out"
+        )
+
+
+def pack_shard(table: pa.Table, widths: Shape) -> Cells:
+    """Cells of `item_id, link_weights, head_input, dot, bias`, sorted by item id, none of them damaged."""
+    a, b, d = (_floats(table[name], width) for name, width in zip(FACTORS, widths, strict=True))
     beta = table["bias"].combine_chunks().to_numpy().astype(np.float32)
-    _check_finite(table, "bias", beta[:, None])
     return Cells.pack(Rows(a, b, d, beta))
 
 
@@ -115,24 +147,6 @@ def _map_words(path: Path, cells: int, shape: Shape) -> F32:
     return np.memmap(path, np.float32, "r", shape=(cells, shape.words))
 
 
-def _fixed(table: pa.Table, name: str, width: int) -> F32:
-    """A binary column as fp32 `[C, width]`."""
-    column = table[name].combine_chunks()
-    lengths = set(pa.compute.unique(pa.compute.binary_length(column)).to_pylist())
-    if lengths - {4 * width}:
-        raise BundleError(
-            f"candidate bank: {name} has rows of {sorted(lengths)} bytes and the model wants {4 * width}; "
-            "rebuild the bank with this bundle (jobs/build_candidate_bank.py)"
-        )
-    values = np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(-1, width)
-    _check_finite(table, name, values)
-    return values
-
-
-def _check_finite(table: pa.Table, name: str, values: F32) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).all(1))
-    if len(bad):
-        raise BundleError(
-            f"candidate bank: {len(bad)} rows of {name} hold NaN or infinity, the first is item "
-            f"{table['item_id'][int(bad[0])].as_py()!r}; rebuild the bank (jobs/build_candidate_bank.py)"
-        )
+def _floats(column: pa.ChunkedArray, width: int) -> F32:
+    """Rows of `width` fp32 numbers `[n, width]`."""
+    return np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(-1, width)

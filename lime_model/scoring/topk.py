@@ -21,8 +21,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.errors import LimeError
 from lime_model.scoring.canonical import F32, F64, UserRow, Weights
 from lime_model.scoring.cells import Cells, Ints
+
+
+class ShapeMismatch(LimeError, ValueError):
+    """Users, bank and model do not fit each other, or k is no list length."""
 
 
 class Memory(NamedTuple):
@@ -96,7 +101,7 @@ def score_top_k(
         backend: see `backends.make_backend`.
 
     Raises:
-        ValueError: k < 1, or widths of users and candidates differ.
+        ShapeMismatch: k < 1, or widths of users and candidates differ.
     """
     check_shapes(weights, users, shards, k)
     if not users:
@@ -163,19 +168,19 @@ def order(rows: Ints, scores: F32, k: int) -> TopK:
 
 
 def check_shapes(weights: Weights, users: Sequence[Query], shards: Sequence[Cells], k: int) -> None:
-    """Refuse what cannot be scored, naming both sides."""
+    """Refuse what cannot be scored, naming both sides (raises ShapeMismatch)."""
     if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+        raise ShapeMismatch(f"k is {k}; it must be at least 1")
     links, hidden = weights.raw_links.shape[0], weights.out.shape[0]
     model = (links, hidden, weights.dot_out_bias.shape[0])
     for bank in {tuple(cells.shape) for cells in shards} - {model}:
-        raise ValueError(
+        raise ShapeMismatch(
             f"the candidate bank has (L, F, E) = {bank} and the model {model}; "
             "rebuild the bank with this bundle (jobs/build_candidate_bank.py)"
         )
     for user in users[:1]:
         if user.factors.g.shape != (links, hidden):
-            raise ValueError(
+            raise ShapeMismatch(
                 f"the user factors are {user.factors.g.shape} and the model wants {(links, hidden)}; "
                 "rebuild the link states with this bundle (jobs/build_link_states.py)"
             )

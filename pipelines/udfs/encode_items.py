@@ -15,12 +15,15 @@ from lime_model.scoring.canonical import F32
 PASSED = ("item_id", "fingerprint")  # as they came
 
 
-def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa.RecordBatch]:
+def encode_items(
+    batches: Iterator[pa.RecordBatch], folder: Path, *, strict: bool = True
+) -> Iterator[pa.RecordBatch]:
     """Yield `item_id, fingerprint, link_weights, head_input, dot` for each batch.
 
     Args:
         batches: `item_id`, `fingerprint`, and the item columns of the bundle.
         folder: the bundle.
+        strict: fail at a factor that is not finite; else leave it empty, and the night leaves the item out.
 
     Raises:
         BundleError: a factor is not finite, naming the item.
@@ -31,8 +34,9 @@ def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa
         columns = {c: batch.column(c).to_pylist() for c in encoder.bundle.item_vocabularies}
         codes = encoder.codes(ids, columns)
         factors = encoder.encode(codes)
-        for array in factors:
-            _check_finite(ids, array)
+        if strict:
+            for array in factors:
+                _check_finite(ids, array)
         yield pa.record_batch(
             [*(batch.column(name) for name in PASSED), *map(_binary, factors)],
             names=[*PASSED, "link_weights", "head_input", "dot"],
@@ -40,8 +44,9 @@ def encode_items(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa
 
 
 def _binary(rows: F32) -> pa.Array:
-    """One little-endian fp32 blob per row."""
-    return pa.array([row.astype("<f4").tobytes() for row in rows], pa.binary())
+    """One little-endian fp32 blob per row, empty where a number is not finite."""
+    blobs = [row.astype("<f4").tobytes() if np.isfinite(row).all() else b"" for row in rows]
+    return pa.array(blobs, pa.binary())
 
 
 def _check_finite(ids: list[object], rows: F32) -> None:

@@ -34,7 +34,9 @@ FEATURES = "user_values"
 FLUSH = 128  # users of one output batch
 
 
-def reduce_states(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa.RecordBatch]:
+def reduce_states(
+    batches: Iterator[pa.RecordBatch], folder: Path, *, strict: bool = True
+) -> Iterator[pa.RecordBatch]:
     """Yield one row per user.
 
     Args:
@@ -43,9 +45,13 @@ def reduce_states(batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[p
             (the values of the bundle's user columns in their order, null or empty for an unknown user)
             and the `fingerprint` of what the row is computed from.
         folder: the bundle.
+        strict: fail at a state that is not finite; else leave it empty, and the night leaves the user out.
+
+    Raises:
+        BundleError: a state is not finite, naming the user.
     """
     torch.set_num_threads(1)
-    worker = _Worker(folder)
+    worker = _Worker(folder, strict)
     rows: list[dict[str, Any]] = []
     schema: pa.Schema | None = None
     for batch in batches:
@@ -77,7 +83,8 @@ class _User:
 class _Worker:
     """Holds the bundle and the user whose rows are still coming."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, strict: bool) -> None:
+        self.strict = strict
         bundle = worker_bundle(folder)
         self.version, self.windows = bundle.version, bundle.config.memory_days
         self.vocabularies, self.config = bundle.user_vocabularies, bundle.config
@@ -164,6 +171,8 @@ class _Worker:
         try:
             decode_state(state, self.config)
         except BundleError as error:
+            if not self.strict:
+                return b""
             raise BundleError(
                 f"user {user.user_id!r}: {error}. It was made of {user.events} events: the bundle is broken, "
                 "or an event's time is absurd; look at the user's events or train again"

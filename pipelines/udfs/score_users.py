@@ -21,11 +21,11 @@ from lime_model.states import decode_state
 
 SCHEMA = (
     "user_id {user}, bucket int, policy string, candidates array<struct<item_id: {item}, score: float>>, "
-    "shortfall int, pairs long"
+    "shortfall int, pairs long, fault string"
 )
 
-
 ExcludeSeen = Literal["none", "all"] | int
+_NOTHING = TopK(np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,19 @@ class ScoreTask:
     exclude_seen: Mapping[str, ExcludeSeen]  # by policy
     backend: str
     device: str
+    strict: bool = True  # fail at a damaged row; else the user gets an empty list and the reason
 
 
 def score_users(batches: Iterator[pa.RecordBatch], task: ScoreTask, folder: Path) -> Iterator[pa.RecordBatch]:
-    """Yield `user_id, bucket, policy, candidates, shortfall, pairs` for each batch and policy.
+    """Yield `user_id, bucket, policy, candidates, shortfall, pairs, fault` for each batch and policy.
 
     Args:
-        batches: `user_id, bucket, state, codes, items, last_ts, features`.
+        batches: `user_id, bucket, state, codes, items, last_ts, features, sound`.
         task: what to score and how.
         folder: where the bundle and the bank were shipped to.
+
+    Raises:
+        BundleError: a user's rows are damaged and the task is strict, naming the user.
     """
     torch.set_num_threads(1)  # one core per task
     scorer = _Scorer(task, folder)
@@ -68,12 +72,18 @@ class _Scorer:
         self.night_us = int(np.datetime64(task.night, "us").astype(np.int64))
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        queries = [self._query(batch, i) for i in range(batch.num_rows)]
-        lists = score_top_k(self.weights, queries, self.bank.shards, self.task.k, self.backend)
+        read = [self._query(batch, i) for i in range(batch.num_rows)]
+        queries = [query for query in read if isinstance(query, Query)]
+        faults = [None if isinstance(query, Query) else query for query in read]
+        places = iter(score_top_k(self.weights, queries, self.bank.shards, self.task.k, self.backend))
+        lists = [next(places) if fault is None else None for fault in faults]
         for i, policy in enumerate(self.task.exclude_seen):
-            mine = [by_policy[i] for by_policy in lists]
+            mine = [_NOTHING if by_policy is None else by_policy[i] for by_policy in lists]
             short = [self.task.k - len(top.rows) for top in mine]
-            pairs = [len(self.bank) - int(q.memory.excluded[i].sum()) for q in queries]
+            pairs = [
+                len(self.bank) - int(query.memory.excluded[i].sum()) if isinstance(query, Query) else 0
+                for query in read
+            ]
             yield pa.record_batch(
                 [
                     batch.column("user_id"),
@@ -82,19 +92,34 @@ class _Scorer:
                     self._candidates(mine),
                     pa.array(short, pa.int32()),
                     pa.array(pairs, pa.int64()),
+                    pa.array(faults, pa.string()),
                 ],
-                names=["user_id", "bucket", "policy", "candidates", "shortfall", "pairs"],
+                names=["user_id", "bucket", "policy", "candidates", "shortfall", "pairs", "fault"],
             )
 
-    def _query(self, batch: pa.RecordBatch, i: int) -> Query:
+    def _query(self, batch: pa.RecordBatch, i: int) -> Query | str:
+        """The user as scoring wants it, or why it must not be scored."""
         try:
             links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
+            if not batch.column("sound")[i].as_py():
+                raise BundleError(
+                    "its state or memory is not what was written (checksum); build it again under a new "
+                    "--run-key (jobs/build_link_states.py)"
+                )
+            memory = self._memory(batch, i)
+            if not np.isfinite(memory.features).all():
+                raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
         except BundleError as error:
-            raise BundleError(f"user {batch.column('user_id')[i].as_py()!r}: {error}") from error
+            if not self.task.strict:
+                return str(error)
+            raise BundleError(
+                f"user {batch.column('user_id')[i].as_py()!r}: {error}, "
+                "or let night.max_damaged_share leave such users out"
+            ) from error
         codes = torch.tensor([batch.column("codes")[i].as_py()], dtype=torch.int64)
         with torch.inference_mode():
             user = self.users(codes)[0].numpy()
-        return Query(self.weights.fold_user(links, pools, user), self._memory(batch, i))
+        return Query(self.weights.fold_user(links, pools, user), memory)
 
     def _memory(self, batch: pa.RecordBatch, i: int) -> Memory:
         items = batch.column("items")[i].values

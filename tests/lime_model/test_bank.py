@@ -9,7 +9,15 @@ import pyarrow as pa
 import pytest
 
 from lime_model.bundle import BundleError
-from lime_model.scoring.bank import Shard, open_bank, pack_shard, shard_path, write_index
+from lime_model.scoring.bank import (
+    Shard,
+    find_damaged,
+    open_bank,
+    pack_shard,
+    refuse_damaged,
+    shard_path,
+    write_index,
+)
 from lime_model.scoring.canonical import F32
 from lime_model.scoring.cells import Shape
 
@@ -82,23 +90,34 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
         open_bank(path, "v1")
 
 
-def test_a_factor_of_another_width_is_refused(tmp_path: Path) -> None:
+def test_a_factor_of_another_width_is_refused() -> None:
     sides = factors(4)
     sides["head_input"] = sides["head_input"][:, :-1]
-    with pytest.raises(BundleError, match=r"head_input has rows of \[16\] bytes and the model wants 20"):
-        pack(tmp_path, sides)
+    table = bank_table(sides, np.zeros(4, np.float32))
+    with pytest.raises(
+        BundleError, match=r"4 of 4 rows .* item 10: head_input has 16 bytes, the model wants 20"
+    ):
+        refuse_damaged(table, find_damaged(table, Shape(L, F, E)))
 
 
 @pytest.mark.parametrize("name", ["link_weights", "head_input", "dot", "bias"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite_are_counted_and_the_first_is_named(
-    tmp_path: Path, name: str, value: float
-) -> None:
+def test_numbers_that_are_not_finite_are_counted_and_the_first_is_named(name: str, value: float) -> None:
     sides, beta = factors(6), np.zeros(6, np.float32)
     side = beta[:, None] if name == "bias" else sides[name]
     side[[3, 5], 0] = value
-    with pytest.raises(BundleError, match=rf"2 rows of {name} hold NaN or infinity, the first is item 13"):
-        pack(tmp_path, sides, beta)
+    table = bank_table(sides, beta)
+    damaged = find_damaged(table, Shape(L, F, E))
+    assert damaged.keys() == {3, 5}
+    with pytest.raises(BundleError, match=rf"2 of 6 rows are damaged, the first is item 13: {name} "):
+        refuse_damaged(table, damaged)
+
+
+def test_a_row_that_is_not_what_was_written_is_damaged() -> None:
+    table = bank_table(factors(3), np.zeros(3, np.float32)).append_column(
+        "sound", pa.array([True, None, False])
+    )
+    assert find_damaged(table, Shape(L, F, E)).keys() == {1, 2}
 
 
 def test_link_weights_that_do_not_sum_to_one_are_refused(tmp_path: Path) -> None:

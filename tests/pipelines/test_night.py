@@ -19,7 +19,7 @@ from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.link_states import build_link_states
 from pipelines.night import STEPS
 from pipelines.publish import publish_recommendations
-from pipelines.runs import find_manifest, record
+from pipelines.runs import find_manifest, need_manifest, record
 from pipelines.scoring import score_candidates
 from pipelines.settings import Policy, Settings, SettingsError
 from pipelines.tables import MissingTable, Warehouse
@@ -29,6 +29,7 @@ from tests import shop
 from tests.host import HAS_NATIVE
 
 Lists = dict[int, list[tuple[int, float]]]
+NAN = b"\x00\x00\xc0\x7f"
 
 
 def lists_of(warehouse: Warehouse, ds: str = shop.NIGHT) -> Lists:
@@ -293,7 +294,7 @@ def test_lists_do_not_depend_on_how_the_bank_is_cut(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, run = published
-    monkeypatch.setattr("pipelines.scoring.SHARD_BYTES", 4_000)
+    monkeypatch.setattr("pipelines.banks.SHARD_BYTES", 4_000)
     cut = Run(run.ds, "cut")
     build_candidate_bank(warehouse, cut, warehouse.settings.night.model, [warehouse.settings.night.policy])
     build_link_states(warehouse, cut, warehouse.settings.night.model)
@@ -302,21 +303,72 @@ def test_lists_do_not_depend_on_how_the_bank_is_cut(
     assert staged_of(warehouse, cut, warehouse.settings.night.policy.name) == lists_of(warehouse)
 
 
-def test_numbers_that_are_not_finite_end_in_one_line_from_the_worker(trained: Warehouse) -> None:
-    run = Run(shop.NIGHT, "nan")
+@pytest.fixture(scope="module")
+def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
+    """A night built and then damaged: NaN in the state of user 5, one flipped bit in that of user 6 (a state
+    that looks right and is not), NaN in item 7, another width in item 8."""
+    run = Run(shop.NIGHT, "damaged")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
     mine = F.col("model_version") == bank["model_version"]
-    nan = F.unhex(F.repeat(F.lit("0000c07f"), (F.length("state") / 4).cast("int")))
-    trained.delta("user_link_states").update(mine & (F.col("user_id") == 5), {"state": nan})
+    for table, key, column, faults in (
+        ("user_link_states", "user_id", "state", {5: NAN, 6: b"\x01"}),
+        ("candidate_bank", "item_id", "dot", {7: NAN, 8: b""}),
+    ):
+        for row, fault in faults.items():
+            here = mine & (F.col(key) == row)
+            raw = bytearray(trained.read(table).where(here).select(column).collect()[0][0])
+            raw[20:24] = bytes([raw[20] ^ 1, *raw[21:24]]) if fault == b"\x01" else fault
+            trained.delta(table).update(here, {column: F.lit(raw)})
     point_at(trained, run, "build_link_states", "user_link_states")
-    with pytest.raises(BundleError, match=r"^user 5: a link state holds NaN or infinity; rebuild"):
-        score_candidates(trained, run, [Policy()])
-    nan = F.unhex(F.repeat(F.lit("0000c07f"), (F.length("dot") / 4).cast("int")))
-    trained.delta("candidate_bank").update(mine & (F.col("item_id") == 7), {"dot": nan})
     point_at(trained, run, "build_candidate_bank", "candidate_bank")
-    with pytest.raises(BundleError, match=r"^candidate bank: 1 rows of dot hold NaN .* is item 7; rebuild"):
-        score_candidates(trained, run, [Policy()])
+    return trained, run
+
+
+def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run]) -> None:
+    warehouse, run = damaged
+    with pytest.raises(
+        BundleError, match=r"^candidate bank: 2 of \d+ rows are damaged, .* item 7: dot holds NaN"
+    ):
+        score_candidates(warehouse, run, [Policy()])
+
+
+def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run]) -> None:
+    warehouse, run = damaged
+    tolerant = with_night(warehouse, max_damaged_share=0.06, certificate_users=shop.USERS)
+    report = score_candidates(tolerant, run, [Policy()])
+    assert report["items_left_out"] == 2
+    assert report["policies"]["all"]["users_left_out"] == 2
+    reasons = {row["item_id"]: row["reason"] for row in tolerant.read("bank_quarantine").collect()}
+    assert reasons.keys() == {7, 8}
+    assert "NaN" in reasons[7]
+    assert "the model wants" in reasons[8]
+    rows = tolerant.read("staging").where(F.col("run_id") == run.run_id).collect()
+    faults = {row["user_id"]: row for row in rows if row["fault"] is not None}
+    assert faults.keys() == {5, 6}
+    assert "NaN or infinity" in faults[5]["fault"]
+    assert "checksum" in faults[6]["fault"]
+    assert [(len(row["candidates"]), row["shortfall"]) for row in faults.values()] == [(0, 10)] * 2
+    assert not {7, 8} & {c["item_id"] for row in rows for c in row["candidates"]}
+    assert verify_night(tolerant, run)["passed"]  # the others have what exists without those items
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (0.02, r"users: 2 of 40 are damaged, night.max_damaged_share is 2.00%; the first: .*user_id=5"),
+        (0.01, r"candidate bank: rows: 2 of \d+ are damaged, .* is 1.00%; the first: \(7, 'dot"),
+    ],
+)
+def test_more_damage_than_the_settings_allow_fails_the_night(
+    damaged: tuple[Warehouse, Run], limit: float, message: str
+) -> None:
+    warehouse, run = damaged
+    again = Run(run.ds, f"damaged-{limit}")
+    for job in ("build_candidate_bank", "build_link_states"):
+        record(warehouse, again.run_id, again.ds, job, need_manifest(warehouse, run, job))
+    with pytest.raises(BundleError, match=message):
+        score_candidates(with_night(warehouse, max_damaged_share=limit), again, [Policy()])
 
 
 def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:

@@ -1,0 +1,136 @@
+"""The packed bank on its way to every host: executors pack shards, Spark carries the files.
+
+Rows that are damaged (not finite, of another width, or not what was written) fail the night,
+or are left out of it and listed in `bank_quarantine`, up to `night.max_damaged_share`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_type
+
+from lime_model.bundle import Bundle, BundleError
+from lime_model.scoring.bank import Shard, shard_path, write_index
+from lime_model.scoring.cells import WIDTH, Shape, Stats
+from pipelines.bundles import scratch_folder
+from pipelines.candidates import FACTORS, eligible_bit
+from pipelines.columns import CHECKSUM, DS, ITEM_ID, MODEL_VERSION, RUN_ID
+from pipelines.inputs import NightInputs
+from pipelines.leases import Run
+from pipelines.reuse import compute_checksum
+from pipelines.runs import need_manifest
+from pipelines.session import arrow_batches_of
+from pipelines.tables import Warehouse, local_rows
+from pipelines.udfs.pack_shards import SCHEMA as PACKED
+from pipelines.udfs.pack_shards import pack_shards, read_stream
+
+SHARD_BYTES = 128 << 20  # packed: a task, and for a moment the driver's JVM, holds one whole
+ITEMS_PER_BATCH = 4096  # of the bank on its way to a packer
+
+
+class ShippedBank(NamedTuple):
+    """File name of the index on every host, and the damaged items that were left out: id -> reason."""
+
+    name: str
+    damaged: dict[Any, str]
+
+
+def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, bit: int) -> ShippedBank:
+    """Pack the candidates whose eligibility `bit` is on and send them to every host.
+
+    Executors pack, a shard per partition; the driver writes them one after the other.
+
+    Raises:
+        BundleError: more rows are damaged than `night.max_damaged_share` allows.
+    """
+    name = f"bank-{run.run_id}-{bit}-{inputs.model_version}.arrow"
+    path, config = Path(scratch_folder()) / name, bundle.config
+    shape = Shape(config.links, config.hidden, config.dot)
+    candidates = read_bank(warehouse, run.ds, inputs, bit)
+    most = need_manifest(warehouse, run, "build_candidate_bank")["candidates"]
+    wanted = -(-most * 4 * shape.words // (WIDTH * SHARD_BYTES))
+    cut = candidates.repartitionByRange(wanted, ITEM_ID) if wanted > 1 else candidates.repartition(1)
+
+    strict = warehouse.settings.night.strict
+
+    def pack(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
+        yield from pack_shards(batches, shape, strict=strict)
+
+    empty = pa.array([], to_arrow_type(candidates.schema[ITEM_ID].dataType))
+    with arrow_batches_of(warehouse.spark, ITEMS_PER_BATCH):
+        packed = cut.sortWithinPartitions(ITEM_ID).mapInArrow(pack, PACKED)
+        if wanted > 1:  # all at once: the iterator alone would run one partition after the other
+            packed = packed.persist(StorageLevel.DISK_ONLY)
+        try:
+            if wanted > 1:
+                packed.count()
+            files, damaged = collect_shards(
+                packed.toLocalIterator(), path, inputs.model_version, shape, empty
+            )
+        finally:
+            packed.unpersist()
+    refuse_damaged("candidate bank: rows", len(damaged), most, min(damaged.items(), default=None), warehouse)
+    for file in files:
+        warehouse.spark.sparkContext.addFile(str(file))
+    return ShippedBank(name, damaged)
+
+
+def refuse_damaged(what: str, damaged: int, total: int, first: object, warehouse: Warehouse) -> None:
+    """Fail when more rows are damaged than the settings allow.
+
+    Raises:
+        BundleError: naming the share, the limit and the `first` of them.
+    """
+    limit = warehouse.settings.night.max_damaged_share
+    if damaged > limit * total:
+        raise BundleError(
+            f"{what}: {damaged} of {total} are damaged, night.max_damaged_share is {limit:.2%}; the first: "
+            f"{first}. Nothing was published; build the night again under a new --run-key"
+        )
+
+
+def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str]) -> None:
+    """Say in `bank_quarantine` which items this run leaves out, and why."""
+    if damaged:
+        rows = [{RUN_ID: run.run_id, ITEM_ID: item, "reason": reason} for item, reason in damaged.items()]
+        frame = local_rows(warehouse.spark, rows, warehouse.schema("bank_quarantine"))
+        warehouse.replace("bank_quarantine", frame, f"{RUN_ID} = '{run.run_id}'")
+
+
+def collect_shards(
+    rows: Iterator[Row], path: Path, model_version: str, shape: Shape, empty: pa.Array
+) -> tuple[list[Path], dict[Any, str]]:
+    """Write packed shards as they come, in the order of their partitions; returns the bank's files, and
+    the items that were left out with their reasons."""
+    ids: list[pa.Array] = []
+    shards: list[Shard] = []
+    damaged: dict[Any, str] = {}
+    for row in rows:
+        if row["chunk"] == 0:
+            about = json.loads(row["about"])
+            shards.append(Shard(about["candidates"], Stats.from_json(about["stats"])))
+            ids.append(read_stream(row["ids"])["item_id"].combine_chunks())
+            damaged |= dict(zip(*(c.to_pylist() for c in read_stream(row["damaged"]).columns), strict=True))
+        with shard_path(path, len(shards) - 1).open("wb" if row["chunk"] == 0 else "ab") as file:
+            file.write(row["words"])
+    write_index(path, model_version, shape, [empty, *ids], shards)
+    return [path, *(shard_path(path, number) for number in range(len(shards)))], damaged
+
+
+def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -> DataFrame:
+    """Factors and bias of the candidates that a policy may recommend; `sound`: the factors are as written."""
+    mine = F.col(MODEL_VERSION) == inputs.model_version
+    bank = warehouse.read("candidate_bank", inputs.bank).where(mine)
+    bank = bank.withColumn("sound", F.col(CHECKSUM) == compute_checksum(FACTORS))
+    bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(night).cast("date")))
+    allowed = bias.where(eligible_bit(bit) == 1).select(ITEM_ID, "bias")
+    joined = bank.join(allowed, ITEM_ID, "inner")
+    return joined.select(*FACTORS, "bias", "sound")

@@ -1,0 +1,62 @@
+"""UDF bodies without Spark: what cannot be computed fails by name, or is left empty."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from lime_model.bundle import Bundle, BundleError, save_bundle
+from lime_model.states import decode_state
+from pipelines.udfs.encode_items import encode_items
+from pipelines.udfs.reduce_states import reduce_states
+from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A bundle whose item of kind "b" and whose event type "view" hold NaN."""
+    model = toy_model(toy_config())
+    with torch.no_grad():
+        model.items.features.tables[0].weight[2] = torch.nan
+        model.event_type.weight[2] = torch.nan
+    catalogue, items, users = toy_catalogue()
+    save_bundle(Bundle(model, catalogue, items, users, {}, ""), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_an_item_without_finite_factors_fails_by_name_or_is_left_empty(broken: Path) -> None:
+    batch = pa.record_batch({"item_id": ["x", "y"], "fingerprint": ["", ""], "kind": ["a", "b"]})
+    with pytest.raises(BundleError, match=r"1 items have NaN .* the first is 'y'"):
+        list(encode_items(iter([batch]), broken))
+    (out,) = encode_items(iter([batch]), broken, strict=False)
+    for name in ("link_weights", "head_input", "dot"):
+        whole, empty = out.column(name).to_pylist()
+        assert len(whole) > 0
+        assert empty == b""
+
+
+def test_a_user_without_a_finite_state_fails_by_name_or_is_left_empty(broken: Path) -> None:
+    day = dt.datetime(2024, 4, 1, tzinfo=dt.UTC)
+    rows = {
+        "bucket": pa.array([0, 0, 0, 0], pa.int32()),
+        "user_id": [1, 1, 2, 2],
+        "item_id": [None, "3", None, "3"],
+        "event_ts": pa.array([None, day, None, day], pa.timestamp("us", tz="UTC")),
+        "event_type": [None, "purchase", None, "view"],
+        "user_values": [["n"], [], ["s"], []],
+        "fingerprint": ["a", "", "b", ""],
+    }
+    batch = pa.record_batch(rows)
+    with pytest.raises(BundleError, match=r"^user 2: .*NaN .*1 events"):
+        list(reduce_states(iter([batch]), broken))
+    (out,) = reduce_states(iter([batch]), broken, strict=False)
+    whole, empty = out.column("state").to_pylist()
+    links, _ = decode_state(whole, toy_config())
+    assert links.any()
+    assert empty == b""
+    with pytest.raises(BundleError, match="could not be computed"):
+        decode_state(empty, toy_config())
