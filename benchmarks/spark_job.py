@@ -35,7 +35,7 @@ from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 TASKS, BATCH, USERS = 2, 256, 1024
 SHARD = 1 << 18  # candidates
 NIGHT = "2020-01-01"
-ALS = "ALS does one product of 64 a pair, we 2,144 multiply-adds; int8 runs in AVX2 here, without VNNI"
+ALS = "ALS does one product of 64 a pair, we 2,144 multiply-adds"
 
 
 def compare_als(candidates: int, users: int) -> list[Row]:
