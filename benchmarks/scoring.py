@@ -97,8 +97,8 @@ def _instructions() -> str:
     """What holds the exact pass back."""
     if best_isa() == "avx512-vnni":
         return (
-            "bound by vpdpbusd, which the processor starts once a cycle; eight hidden units at a time, products "
-            "accumulated by vpdpwssd and a dot in two chains were no faster"
+            "bound by vpdpbusd, which the processor starts once a cycle; eight hidden units at a time, "
+            "products accumulated by vpdpwssd and a dot in two chains were no faster"
         )
     return (
         f"on {best_isa()} two instructions do 32 multiply-adds, or 64 in 512 bits; "

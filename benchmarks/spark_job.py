@@ -82,7 +82,7 @@ def compare_job(problem: Problem) -> list[Row]:
             schema = SCHEMA.format(user="bigint", item="bigint")
 
             def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
-                yield from score_users(batches, task, folder)
+                yield from score_users(batches, task, folder / "bundle", folder / "bank.arrow")
                 note_memory(folder)
 
             def job() -> None:
@@ -129,14 +129,16 @@ def lay_out(problem: Problem, folder: Path) -> ScoreTask:
             with pa.ipc.new_file(sink, rows.schema) as writer:
                 writer.write_table(rows, max_chunksize=BATCH)
     return ScoreTask(
-        bundle="bundle", bank="bank.arrow", model_version=version, night=NIGHT, k=K,
+        model_version=version, night=NIGHT, k=K,
         exclude_seen={"all": "none"}, backend="native", device="cpu",
     )  # fmt: skip
 
 
 def bare(path: Path, task: ScoreTask, folder: Path) -> int:
     """The UDF's body without Spark; returns the rows."""
-    return sum(batch.num_rows for batch in score_users(iter(_read(path).to_batches()), task, folder))
+    users = iter(_read(path).to_batches())
+    lists = score_users(users, task, folder / "bundle", folder / "bank.arrow")
+    return sum(batch.num_rows for batch in lists)
 
 
 def note_memory(folder: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 # Every module whose text decides the bits of a trained model.
 MODULES = (
@@ -41,18 +42,19 @@ def recipe_digest() -> str:
     return source_digest(_files(MODULES))
 
 
-def row_files() -> list[Path]:
+def row_files() -> list[Traversable]:
     """Source files of `ROW_MODULES`."""
     return _files(ROW_MODULES)
 
 
-def source_digest(files: Iterable[Path]) -> str:
+def source_digest(sources: Iterable[Traversable]) -> str:
     """SHA-256 over the text of some files, in order."""
     digest = hashlib.sha256()
-    for file in files:
+    for file in sources:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _files(modules: Iterable[str]) -> list[Path]:
-    return [Path(__file__).parent / f"{name}.py" for name in modules]
+def _files(modules: Iterable[str]) -> list[Traversable]:
+    """Wherever the package lies: in a folder, or in the zip that spark-submit ships."""
+    return [files("lime_model").joinpath(f"{name}.py") for name in modules]

@@ -1,4 +1,4 @@
-"""The packed bank on its way to every host: executors pack shards, Spark carries the files.
+"""The packed bank on its way to every host: executors pack shards, broadcasts carry them (parcels.py).
 
 Rows that are damaged (not finite, of another width, or not what was written) fail the night,
 or are left out of it and listed in `bank_quarantine`, up to `night.max_damaged_share`.
@@ -25,6 +25,7 @@ from pipelines.candidates import FACTORS, eligible_bit
 from pipelines.columns import CHECKSUM, DS, ITEM_ID, MODEL_VERSION, RUN_ID
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
+from pipelines.parcels import Parcel, Sender
 from pipelines.reuse import compute_checksum
 from pipelines.runs import need_manifest
 from pipelines.session import arrow_batches_of
@@ -36,30 +37,32 @@ SHARD_BYTES = 128 << 20  # packed: a task, and for a moment the driver's JVM, ho
 ITEMS_PER_BATCH = 4096  # of the bank on its way to a packer
 
 
-class ShippedBank(NamedTuple):
-    """File name of the index on every host, and the damaged items that were left out: id -> reason."""
+INDEX = Path("bank.arrow")  # in the parcel's folder, beside the shards
 
-    name: str
+
+class ShippedBank(NamedTuple):
+    """The bank's files on their way, and the damaged items that were left out: id -> reason."""
+
+    parcel: Parcel
     damaged: dict[Any, str]
 
 
 def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, bit: int) -> ShippedBank:
     """Pack the candidates whose eligibility `bit` is on and send them to every host.
 
-    Executors pack, a shard per partition; the driver writes them one after the other.
+    Executors pack, a shard per partition; the driver passes the chunks on, one after the other.
 
     Raises:
         BundleError: more rows are damaged than `night.max_damaged_share` allows.
     """
-    name = f"bank-{run.run_id}-{bit}-{inputs.model_version}.arrow"
-    path, config = Path(scratch_folder()) / name, bundle.config
-    shape = Shape(config.links, config.hidden, config.dot)
+    shape = Shape(bundle.config.links, bundle.config.hidden, bundle.config.dot)
     candidates = read_bank(warehouse, run.ds, inputs, bit)
     most = need_manifest(warehouse, run, "build_candidate_bank")["candidates"]
     wanted = -(-most * 4 * shape.words // (WIDTH * SHARD_BYTES))
     cut = candidates.repartitionByRange(wanted, ITEM_ID) if wanted > 1 else candidates.repartition(1)
 
     strict = warehouse.settings.night.strict
+    sender = Sender(warehouse.spark.sparkContext)
 
     def pack(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
         yield from pack_shards(batches, shape, strict=strict)
@@ -72,15 +75,11 @@ def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInput
         try:
             if wanted > 1:
                 packed.count()
-            files, damaged = collect_shards(
-                packed.toLocalIterator(), path, inputs.model_version, shape, empty
-            )
+            damaged = send_shards(packed.toLocalIterator(), sender, inputs.model_version, shape, empty)
         finally:
             packed.unpersist()
     refuse_damaged("candidate bank: rows", len(damaged), most, min(damaged.items(), default=None), warehouse)
-    for file in files:
-        warehouse.spark.sparkContext.addFile(str(file))
-    return ShippedBank(name, damaged)
+    return ShippedBank(sender.parcel(), damaged)
 
 
 def refuse_damaged(what: str, damaged: int, total: int, first: object, warehouse: Warehouse) -> None:
@@ -105,11 +104,11 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
         warehouse.replace("bank_quarantine", frame, f"{RUN_ID} = '{run.run_id}'")
 
 
-def collect_shards(
-    rows: Iterator[Row], path: Path, model_version: str, shape: Shape, empty: pa.Array
-) -> tuple[list[Path], dict[Any, str]]:
-    """Write packed shards as they come, in the order of their partitions; returns the bank's files, and
-    the items that were left out with their reasons."""
+def send_shards(
+    rows: Iterator[Row], sender: Sender, model_version: str, shape: Shape, empty: pa.Array
+) -> dict[Any, str]:
+    """Send packed shards as they come, in the order of their partitions, and their index; returns the items
+    that were left out with their reasons."""
     ids: list[pa.Array] = []
     shards: list[Shard] = []
     damaged: dict[Any, str] = {}
@@ -119,10 +118,11 @@ def collect_shards(
             shards.append(Shard(about["candidates"], Stats.from_json(about["stats"])))
             ids.append(read_stream(row["ids"])["item_id"].combine_chunks())
             damaged |= dict(zip(*(c.to_pylist() for c in read_stream(row["damaged"]).columns), strict=True))
-        with shard_path(path, len(shards) - 1).open("wb" if row["chunk"] == 0 else "ab") as file:
-            file.write(row["words"])
-    write_index(path, model_version, shape, [empty, *ids], shards)
-    return [path, *(shard_path(path, number) for number in range(len(shards)))], damaged
+        sender.add(shard_path(INDEX, len(shards) - 1).name, row["words"])
+    index = Path(scratch_folder()) / INDEX
+    write_index(index, model_version, shape, [empty, *ids], shards)
+    sender.add(INDEX.name, index.read_bytes())
+    return damaged
 
 
 def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -> DataFrame:

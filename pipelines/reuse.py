@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
+from importlib.resources import files
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from lime_model.recipe import row_files, source_digest
 from pipelines.columns import CHECKSUM, FINGERPRINT
 from pipelines.tables import MissingTable
 
-UDFS = Path(__file__).parent / "udfs"
+UDFS = files("pipelines") / "udfs"
 
 
 @functools.cache

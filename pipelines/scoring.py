@@ -10,19 +10,18 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import reduce
-from pathlib import Path
 
-from pyspark import SparkFiles
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.scoring.backends import choose_backend
-from pipelines.banks import quarantine_items, refuse_damaged, ship_bank
-from pipelines.bundles import ship_bundle
+from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
+from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.columns import BUCKET, CHECKSUM, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run, check_lease
 from pipelines.link_states import PAYLOAD
+from pipelines.parcels import Parcel, land
 from pipelines.plan import WorkUnit, missing, plan_full
 from pipelines.reuse import compute_checksum
 from pipelines.runs import Manifest, need_manifest, once
@@ -53,22 +52,28 @@ def score_candidates(
         left_out = {item: reason for bank in banks.values() for item, reason in bank.damaged.items()}
         quarantine_items(warehouse, run, left_out)
         tasks = [
-            ScoreTask(
-                bundle=f"bundle-{bundle.version}",
-                bank=bank.name,
-                model_version=bundle.version, night=run.ds, k=night.k,
-                exclude_seen={p.name: p.exclude_seen for p in policies if p.eligible == eligible},
-                backend=choice.backend, device=choice.device, strict=night.strict,
+            (
+                ScoreTask(
+                    model_version=bundle.version, night=run.ds, k=night.k,
+                    exclude_seen={p.name: p.exclude_seen for p in policies if p.eligible == eligible},
+                    backend=choice.backend, device=choice.device, strict=night.strict,
+                ),
+                bank.parcel,
             )
             for eligible, bank in banks.items()
         ]  # fmt: skip
+        try:
+            staged = _stage(warehouse, run, inputs, tasks)
+        finally:
+            for bank in banks.values():
+                bank.parcel.destroy()
         return {
             "model": inputs.model,
             "model_version": inputs.model_version,
             "k": night.k,
             "backend": choice._asdict(),
             "items_left_out": len(left_out),
-            "policies": _stage(warehouse, run, inputs, tasks),
+            "policies": staged,
             "versions": {"staging": warehouse.version("staging")},
         }
 
@@ -112,7 +117,7 @@ def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
 
 
 def _stage(
-    warehouse: Warehouse, run: Run, inputs: NightInputs, tasks: Sequence[ScoreTask]
+    warehouse: Warehouse, run: Run, inputs: NightInputs, tasks: Sequence[tuple[ScoreTask, Parcel]]
 ) -> dict[str, Manifest]:
     """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy."""
     started = time.monotonic()
@@ -124,7 +129,7 @@ def _stage(
     left = missing(groups, (row[0] for row in staged))
     for index in left:
         check_lease(warehouse, run)
-        frames = [score_units(warehouse, users, groups[index], task) for task in tasks]
+        frames = [score_units(warehouse, users, groups[index], *task) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         # The transaction number lets each group in once, whoever else is retrying it.
         warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
@@ -146,22 +151,22 @@ def _stage(
         "seconds": round(seconds, 3),  # of all policies together, like the rate
         "pairs_per_second": round(sum(row[5] for row in counted) / seconds),
     }
-    policies = [policy for task in tasks for policy in task.exclude_seen]
+    policies = [policy for task, _ in tasks for policy in task.exclude_seen]
     counts = {policy: rows_by_policy.get(policy, (0, 0, 0, 0)) for policy in policies}
     names = ("users", "pairs", "users_with_shortfall", "users_left_out")
     return {policy: {**common, **dict(zip(names, row, strict=True))} for policy, row in counts.items()}
 
 
 def score_units(
-    warehouse: Warehouse, users: DataFrame, units: Sequence[WorkUnit], task: ScoreTask
+    warehouse: Warehouse, users: DataFrame, units: Sequence[WorkUnit], task: ScoreTask, parcel: Parcel
 ) -> DataFrame:
-    """Lists of the users of these units by `mapInArrow`."""
+    """Lists of the users of these units by `mapInArrow`, over the bank in the parcel."""
     buckets = [unit.bucket for unit in units]
     ids = warehouse.settings.ids
     schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
 
     def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
-        yield from score_users(batches, task, Path(SparkFiles.getRootDirectory()))
+        yield from score_users(batches, task, shipped_folder(task.model_version), land(parcel) / INDEX)
 
     mine = users.where(F.col(BUCKET).isin(buckets)).repartition(len(buckets), BUCKET)
     return mine.select(USER_ID, BUCKET, "state", "codes", "items", "last_ts", "features", "sound").mapInArrow(

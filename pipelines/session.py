@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def open_session(settings: Settings, app: str) -> SparkSession:
     """A session with Delta, UTC and the settings' own configuration on top.
 
     Raises:
-        SettingsError: the Delta jars are not there.
+        SettingsError: the Delta jars or a secret are not there.
     """
     if "spark.pyspark.python" not in settings.spark.conf:
         os.environ.setdefault(
@@ -48,7 +48,23 @@ def open_session(settings: Settings, app: str) -> SparkSession:
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    _set_secrets(session, settings.spark.secrets)
     return session
+
+
+def _set_secrets(spark: SparkSession, secrets: Mapping[str, str]) -> None:
+    """Straight into Hadoop's configuration: pyspark puts what the builder is given on a command line.
+
+    Raises:
+        SettingsError: an environment variable is not set.
+    """
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    for key, variable in secrets.items():
+        if variable not in os.environ:
+            raise SettingsError(
+                f"spark.secrets.{key} is in the environment variable {variable}, which is not set"
+            )
+        hadoop.set(key, os.environ[variable])
 
 
 @contextmanager

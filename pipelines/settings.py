@@ -7,6 +7,7 @@ An unknown key is an error that names the nearest known one. Paths are any Hadoo
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from lime_model.errors import LimeError
 from lime_model.scoring import BackendName
 
 IdType = Literal["long", "string"]
+SECRET = re.compile(r"(?i)secret|password|token|access[.]?key")  # as spark.redaction.regex has it
 
 
 class SettingsError(LimeError):
@@ -65,6 +67,18 @@ def _seen(value: str | int) -> str | int:
     return value
 
 
+def _no_secrets(conf: dict[str, str]) -> dict[str, str]:
+    """A value here ends on the driver's command line, where every user of its machine can read it."""
+    for key in conf:
+        if SECRET.search(key):
+            hadoop = key.removeprefix("spark.hadoop.")
+            raise ValueError(
+                f"{key} looks like a secret, and spark.conf goes on a command line; name the environment "
+                f"variable that holds it in spark.secrets, as {hadoop}: NAME"
+            )
+    return conf
+
+
 class Policy(Section):
     """Which candidates a user may get."""
 
@@ -106,7 +120,10 @@ class SparkSettings(Section):
     """Session configuration; `master` is left to spark-submit when null."""
 
     master: str | None = None
-    conf: dict[str, str] = {}
+    conf: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}
+    # Hadoop key -> environment variable of the driver that holds its value, such as
+    # {fs.s3a.secret.key: LAKE_SECRET}: never on a command line, never in a log.
+    secrets: dict[str, str] = {}
 
 
 class Settings(Section):
@@ -167,7 +184,9 @@ def _explain(raw: Any, problem: dict[str, Any]) -> str:
     """One readable line for one pydantic error."""
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{where}: {problem['msg']} (got {problem['input']!r})"
+        got = problem["input"]
+        # A whole section would say too much, and might hold a secret.
+        return f"{where}: {problem['msg']}" + ("" if isinstance(got, dict | list) else f" (got {got!r})")
     key = str(problem["loc"][-1])
     near = difflib.get_close_matches(key, _known_keys(), n=1, cutoff=0.0)
     return f"{where}: unknown key; nearest known key: {near[0]}"

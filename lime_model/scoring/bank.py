@@ -33,14 +33,19 @@ class PackedBank:
 
     shards: list[Cells]
     item_ids: pa.Array
-    index: pd.Index[Any]
+    index: pd.Index[Any] | None  # for ids that are no integers; those are found in their own order
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def find(self, items: NDArray[Any]) -> NDArray[np.int64]:
         """Candidate row of each item id, -1 for one that is no candidate."""
-        return self.index.get_indexer(pd.Index(items)).astype(np.int64)
+        if self.index is not None:
+            return self.index.get_indexer(pd.Index(items)).astype(np.int64)
+        ids = self.item_ids.to_numpy()
+        rows = np.searchsorted(ids, items)
+        there = ids[np.minimum(rows, len(ids) - 1)] == items if len(ids) else np.zeros(len(items), np.bool_)
+        return np.where(there, rows, -1)
 
 
 class Shard(NamedTuple):
@@ -135,7 +140,9 @@ def open_bank(path: Path, model_version: str) -> PackedBank:
         raise BundleError(
             f"{path.name} has {len(ids)} ids and its shards {sum(map(len, shards))}; score again"
         )
-    return PackedBank(shards, ids, pd.Index(ids.to_numpy(zero_copy_only=False)))
+    # A hash table would cost every worker a copy of the ids and more.
+    index = None if pa.types.is_integer(ids.type) else pd.Index(ids.to_numpy(zero_copy_only=False))
+    return PackedBank(shards, ids, index)
 
 
 def _map_words(path: Path, cells: int, shape: Shape) -> F32:

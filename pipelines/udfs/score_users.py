@@ -32,8 +32,6 @@ _NOTHING = TopK(np.zeros(0, np.int64), np.zeros(0, np.float32))
 class ScoreTask:
     """Everything a worker needs besides the rows; small and picklable."""
 
-    bundle: str  # file names as Spark ships them
-    bank: str
     model_version: str
     night: str
     k: int
@@ -43,31 +41,34 @@ class ScoreTask:
     strict: bool = True  # fail at a damaged row; else the user gets an empty list and the reason
 
 
-def score_users(batches: Iterator[pa.RecordBatch], task: ScoreTask, folder: Path) -> Iterator[pa.RecordBatch]:
+def score_users(
+    batches: Iterator[pa.RecordBatch], task: ScoreTask, bundle: Path, bank: Path
+) -> Iterator[pa.RecordBatch]:
     """Yield `user_id, bucket, policy, candidates, shortfall, pairs, fault` for each batch and policy.
 
     Args:
         batches: `user_id, bucket, state, codes, items, last_ts, features, sound`.
         task: what to score and how.
-        folder: where the bundle and the bank were shipped to.
+        bundle: folder of the bundle.
+        bank: index file of the packed bank.
 
     Raises:
         BundleError: a user's rows are damaged and the task is strict, naming the user.
     """
     torch.set_num_threads(1)  # one core per task
-    scorer = _Scorer(task, folder)
+    scorer = _Scorer(task, bundle, bank)
     for batch in batches:
         if batch.num_rows:
             yield from scorer.score(batch)
 
 
 class _Scorer:
-    def __init__(self, task: ScoreTask, folder: Path) -> None:
-        bundle = worker_bundle(folder / task.bundle)
-        self.task, self.config = task, bundle.config
-        self.weights = Weights.of(bundle.model)
-        self.users = bundle.model.users.double()
-        self.bank = open_bank(folder / task.bank, task.model_version)
+    def __init__(self, task: ScoreTask, bundle: Path, bank: Path) -> None:
+        loaded = worker_bundle(bundle)
+        self.task, self.config = task, loaded.config
+        self.weights = Weights.of(loaded.model)
+        self.users = loaded.model.users.double()
+        self.bank = open_bank(bank, task.model_version)
         self.backend = make_backend(task.backend, task.device)
         self.night_us = int(np.datetime64(task.night, "us").astype(np.int64))
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from pyspark.sql import SparkSession
 
+from pipelines.session import open_session
 from pipelines.settings import SettingsError, load_settings
 from tests import shop
 
@@ -40,11 +42,35 @@ def test_the_demo_settings_are_valid_and_frozen() -> None:
             r"widht: unknown key; nearest known key: width",
         ),
         ({"evaluate_policies": [{"name": "a", "exclude_seen": 0}]}, r"must be at least 1"),
+        (
+            {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "hush"}}},
+            r"fs.s3a.secret.key looks like a secret.* in spark.secrets, as fs.s3a.secret.key: NAME$",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_settings(write(tmp_path, **changes))
+
+
+def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(write(tmp_path, spark={"conf": {"spark.my.password": "hush"}}))
+    assert "hush" not in str(error.value)
+
+
+def test_secrets_come_from_the_environment_into_hadoop_and_nowhere_else(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(write(tmp_path, spark={"secrets": {"fs.s3a.secret.key": "LAKE_SECRET"}}))
+    monkeypatch.delenv("LAKE_SECRET", raising=False)
+    with pytest.raises(SettingsError, match="environment variable LAKE_SECRET, which is not set"):
+        open_session(settings, "tests")
+    monkeypatch.setenv("LAKE_SECRET", "hush")
+    session = open_session(settings, "tests")
+    assert session.sparkContext._jsc.hadoopConfiguration().get("fs.s3a.secret.key") == "hush"
+    assert "hush" not in str(session.sparkContext.getConf().getAll())
+    session.sparkContext._jsc.hadoopConfiguration().unset("fs.s3a.secret.key")
 
 
 def test_a_missing_or_broken_file(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +29,7 @@ from lime_model.scoring.cells import Cells, Ints, Shape
 from lime_model.scoring.tiled import error_bound
 from lime_model.scoring.topk import Backend, Query
 
-HERE = Path(__file__).parent
-SOURCE = HERE / "kernel.cpp"
+HERE = files(__package__)  # a folder, or inside the zip that spark-submit ships
 # No contraction: `lime_base` must round as canonical.py does. Intrinsics are not affected.
 FLAGS = ("-O3", "-std=c++17", "-mtune=generic", "-ffp-contract=off", "-shared", "-fPIC")
 
@@ -54,9 +54,26 @@ QUADS = {"avx2-quads": Isa("Avx2Quads", ("-march=x86-64-v3",), 1)}
 
 def library_path(isa: str) -> Path:
     """Where the library of these sources belongs."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + (HERE / "simd.h").read_bytes())
+    digest = hashlib.sha256((HERE / "kernel.cpp").read_bytes() + (HERE / "simd.h").read_bytes())
     digest.update(repr((FLAGS, ISAS)).encode())
-    return Path(os.environ.get("LIME_NATIVE", HERE)) / f"lime-{digest.hexdigest()[:12]}-{isa}.so"
+    return _folder() / f"lime-{digest.hexdigest()[:12]}-{isa}.so"
+
+
+@functools.cache
+def _folder() -> Path:
+    """Where sources and libraries lie as files: the package's own folder, or beside the zip it is in."""
+    if "LIME_NATIVE" in os.environ:
+        return Path(os.environ["LIME_NATIVE"])
+    if isinstance(HERE, Path):
+        return HERE
+    folder = Path(__loader__.archive).parent / ".lime-native"  # type: ignore[name-defined]
+    folder.mkdir(exist_ok=True)
+    for file in HERE.iterdir():
+        if not file.name.endswith(".py") and not (folder / file.name).exists():
+            made = folder / f"{file.name}.{os.getpid()}"  # workers of a host may all be doing this
+            made.write_bytes(file.read_bytes())
+            made.replace(folder / file.name)
+    return folder
 
 
 def find_compiler() -> str | None:
@@ -91,7 +108,8 @@ def compile_for(isa: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
-            flags = [*FLAGS, *about.flags, f"-DLIME_ISA={about.struct}", "-o", str(made), str(SOURCE)]
+            source = (HERE if isinstance(HERE, Path) else _folder()) / "kernel.cpp"
+            flags = [*FLAGS, *about.flags, f"-DLIME_ISA={about.struct}", "-o", str(made), str(source)]
             done = subprocess.run([*shlex.split(compiler), *flags], capture_output=True, text=True)
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or [f"{compiler} ended with {done.returncode}"]
