@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-faults check bench-scoring lock clean
+.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -26,11 +26,17 @@ test: setup ## Model, engine, pipelines and jobs on real Spark and Delta, 12 min
 test-airflow: setup ## A night through Airflow, spark-submit and all
 	@$(BIN)/python -m pytest -m airflow
 
-test-faults: setup ## Jobs killed halfway, and their retries
+test-cluster: setup ## The night on a Spark standalone cluster of processes, from the package alone
+	@$(BIN)/python -m pytest -m cluster
+
+test-faults: setup ## Workers, executors and drivers killed halfway, damage, full disks, and the retries
 	@$(BIN)/python -m pytest -m faults
 
 check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+package: setup ## dist/: a wheel, and lime.zip for spark-submit --py-files
+	@bash tools/package.sh
 
 bench-scoring: setup ## The scoring engine beside its peers, on one core
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r benchmarks/requirements.txt

@@ -1,12 +1,13 @@
 """Bundles on any Hadoop storage: where they are, how they reach driver and workers.
 
-`SparkContext.addFile` brings a folder from any Hadoop URI to the driver and to every
-executor, once per host; workers find it by its model version.
+The driver fetches and checks a bundle; `SparkContext.addArchive` brings it to the executors
+(`addFile` takes no local folder on a cluster), where workers find it by its model version.
 """
 
 from __future__ import annotations
 
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -41,8 +42,11 @@ def ship_bundle(warehouse: Warehouse, model: str) -> Bundle:
         raise BundleError(f"no bundle at {uri}; run jobs/train_model.py for model {model!r} first")
     local = fetch_folder(warehouse.spark, uri)
     bundle = load_bundle(local)
-    named = local.rename(local.parent / f"bundle-{bundle.version}")
-    warehouse.spark.sparkContext.addFile(str(named), recursive=True)
+    name = f"bundle-{bundle.version}"
+    archive = Path(scratch_folder()) / f"{name}.zip"  # one path: a night's steps ship it again and again
+    if not archive.exists():
+        shutil.make_archive(str(archive.with_suffix("")), "zip", local)
+    warehouse.spark.sparkContext.addArchive(f"{archive}#{name}")
     return bundle
 
 

@@ -40,11 +40,10 @@ def open_session(settings: Settings, app: str) -> SparkSession:
         os.environ.setdefault(
             "PYSPARK_PYTHON", sys.executable
         )  # workers need this environment, not `python3`
-    # Under spark-submit the driver's jars were fixed when it started (dags/spark_conf.py names them).
     builder = SparkSession.builder.appName(app)
     if settings.spark.master:
         builder = builder.master(settings.spark.master)
-    for key, value in {**DEFAULTS, "spark.jars": _jars(), **settings.spark.conf}.items():
+    for key, value in {**DEFAULTS, **_jars(), **settings.spark.conf}.items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
@@ -88,9 +87,11 @@ def _nothing(_: int) -> None:
     return
 
 
-def _jars() -> str:
+def _jars() -> dict[str, str]:
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit started this driver, its jars were fixed then
+        return {}
     folder = Path(os.environ.get("LIME_JARS", JARS))
     jars = sorted(str(path) for path in folder.glob("delta-*.jar"))
     if len(jars) < 2:
         raise SettingsError(f"the Delta jars are not in {folder}; run `make setup`, or set LIME_JARS")
-    return ",".join(jars)
+    return {"spark.jars": ",".join(jars)}

@@ -1,0 +1,41 @@
+"""The package is built from what is tested, and a cluster stands for a module."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.settings import load_settings
+from pipelines.tables import Warehouse
+from tests import shop
+from tests.cluster.standalone import ROOT, Cluster, copy_tables, standalone
+
+
+@pytest.fixture(scope="session")
+def package() -> None:
+    """`make package`."""
+    subprocess.run(["bash", str(ROOT / "tools" / "package.sh")], check=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(package: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One master and two workers of one core."""
+    with standalone(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(trained: Warehouse, tmp_path: Path) -> Warehouse:
+    """The shop's log and bundles under a warehouse in which no night has run."""
+    settings = shop.settings(tmp_path) | {
+        "bundles": trained.settings.bundles,
+        "drops": trained.settings.drops,
+    }
+    del settings["spark"]["master"]
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    copy_tables(Path(trained.settings.warehouse), tmp_path / "warehouse")
+    return Warehouse(trained.spark, load_settings(tmp_path / "settings.yaml"))

@@ -1,0 +1,197 @@
+"""A Spark standalone cluster of processes on this machine: a master, workers, and what runs on them.
+
+Each daemon has a process group and folders of its own. Nothing here is a stand-in: these are
+the classes that a real cluster runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyspark
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SPARK = Path(pyspark.__file__).parent
+HOST = "127.0.0.1"
+
+
+@dataclass
+class Cluster:
+    """Daemons that are up; see `standalone`."""
+
+    folder: Path
+    port: int
+    web: int
+    daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """For `--master`."""
+        return f"spark://{HOST}:{self.port}"
+
+    def state(self) -> dict[str, Any]:
+        """What the master says of itself."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.web}/json/", timeout=5) as answer:
+            state: dict[str, Any] = json.load(answer)
+        return state
+
+    def add_worker(self, *, cores: int, memory: str, gpus: int = 0) -> None:
+        """Start a worker daemon with folders of its own, and wait until the master knows it."""
+        known = len(self.workers)
+        home = self.folder / f"worker-{known}"
+        home.mkdir()
+        options = ["-c", str(cores), "-m", memory, "-d", str(home / "work"), "--webui-port", "0"]
+        env = {"SPARK_LOCAL_DIRS": str(home / "local"), "SPARK_WORKER_OPTS": _gpu_options(home, gpus)}
+        worker = self._start("worker.Worker", [*options, "-h", HOST, self.url], f"worker-{known}", env)
+        self.workers.append(worker)
+        wait_until(lambda: len(self.state()["workers"]) > known, "a worker did not register")
+
+    def submit(
+        self,
+        script: str,
+        *options: str,
+        conf: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """`spark-submit` in client mode with the package; a process group of its own."""
+        package = ROOT / "dist" / "lime.zip"
+        settings = {
+            "spark.executor.memory": "800m",
+            "spark.executorEnv.PYTHONPATH": package.name,  # lands in the executor's working folder
+            "spark.pyspark.python": sys.executable,
+            **(conf or {}),
+        }
+        given = [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
+        jars = ",".join(str(jar) for jar in sorted((ROOT / ".jars").glob("delta-*.jar")))
+        submit = [
+            str(SPARK / "bin" / "spark-submit"), "--master", self.url, "--driver-memory", "1g",
+            "--jars", jars, "--py-files", str(package), *given, script, *options,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            submit, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYSPARK_DRIVER_PYTHON": sys.executable, **(env or {})},
+        )  # fmt: skip
+
+    def executors(self) -> list[psutil.Process]:
+        """JVMs of running executors."""
+        return self._descendants("CoarseGrainedExecutorBackend")
+
+    def python_daemons(self) -> list[psutil.Process]:
+        """Daemons from which Python workers are forked, one per executor."""
+        daemons = self._descendants("pipelines.worker_daemon")
+        return [process for process in daemons if "java" in process.parent().name()]
+
+    def _descendants(self, word: str) -> list[psutil.Process]:
+        found = []
+        for worker in self.workers:
+            if worker.poll() is None:
+                for process in psutil.Process(worker.pid).children(recursive=True):
+                    try:
+                        if any(word in part for part in process.cmdline()):
+                            found.append(process)
+                    except psutil.NoSuchProcess:
+                        continue
+        return found
+
+    def _start(
+        self, name: str, options: list[str], log: str, env: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{log}.log").open("wb") as sink:
+            daemon = subprocess.Popen(
+                [str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}", *options],
+                cwd=self.folder, stdout=sink, stderr=sink, start_new_session=True,
+                env={**os.environ, "SPARK_HOME": str(SPARK), "PYSPARK_PYTHON": sys.executable, **env},
+            )  # fmt: skip
+        self.daemons.append(daemon)
+        return daemon
+
+    def start_master(self) -> None:
+        """Start the master, and wait until it answers."""
+        options = ["--host", HOST, "--port", str(self.port), "--webui-port", str(self.web)]
+        master = self._start("master.Master", options, "master", {})
+        wait_until(lambda: master.poll() is None and _answers(self), "the master does not answer")
+
+    def stop(self) -> None:
+        """End every process that was started here, executors included."""
+        for daemon in reversed(self.daemons):
+            if daemon.poll() is None:
+                for process in psutil.Process(daemon.pid).children(recursive=True):
+                    _kill(process.pid)
+                _kill(daemon.pid)
+            daemon.wait(timeout=30)
+
+
+@contextmanager
+def standalone(
+    folder: Path, *, workers: int = 2, cores: int = 1, memory: str = "1g", gpus: int = 0
+) -> Iterator[Cluster]:
+    """A cluster whose daemons live as long as the context."""
+    cluster = Cluster(folder, _free_port(), _free_port())
+    try:
+        cluster.start_master()
+        for _ in range(workers):
+            cluster.add_worker(cores=cores, memory=memory, gpus=gpus)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def wait_until(ready: Callable[[], bool], why: str, seconds: float = 60) -> None:
+    """Poll; fails with `why` when it takes longer."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"{why} within {seconds} s"
+        time.sleep(0.05)
+
+
+def _answers(cluster: Cluster) -> bool:
+    try:
+        return bool(cluster.state()["status"] == "ALIVE")
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        return int(found.getsockname()[1])
+
+
+def _gpu_options(home: Path, gpus: int) -> str:
+    """A worker that declares GPUs; a script tells their addresses, as on a machine that has them."""
+    if not gpus:
+        return ""
+    script = home / "gpus.sh"
+    addresses = json.dumps({"name": "gpu", "addresses": [str(i) for i in range(gpus)]})
+    script.write_text(f"#!/bin/sh\necho '{addresses}'\n")
+    script.chmod(0o755)
+    return f"-Dspark.worker.resource.gpu.amount={gpus} -Dspark.worker.resource.gpu.discoveryScript={script}"
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def copy_tables(source: Path, target: Path, names: tuple[str, ...] = ("events", "items", "users")) -> None:
+    """Delta tables hold relative paths: a copy of the folder is a copy of the table."""
+    for name in names:
+        shutil.copytree(source / name, target / name)
