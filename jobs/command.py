@@ -3,7 +3,7 @@
     python jobs/<name>.py --config conf/local.yaml --ds YYYY-MM-DD [--run-key KEY]
 
 Exit 0 only when the job's rows are committed; 1 with one `error:` line for what an operator
-can mend; a traceback for a bug.
+can mend; 143 after SIGTERM; a traceback for a bug.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import datetime as dt
 import importlib
 import json
 import logging
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from lime_model.errors import LimeError
 from pipelines.leases import acquire_lease, check_lease
@@ -78,6 +80,7 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, _stop)
     try:
         settings = load_settings(config)
         # Importing torch takes seconds, and so does a JVM: let them overlap.
@@ -85,15 +88,30 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
         spark = open_session(settings, app)
         if udfs:  # likewise the workers' daemon, which loads torch before it forks
             threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
+        interrupted = False
         try:
             work(Warehouse(spark, settings))
+        except (
+            SystemExit
+        ):  # in the middle of a call to the JVM, which now answers nothing; it stops by itself
+            interrupted = True
+            raise
         finally:
-            spark.stop()
+            if not interrupted:
+                spark.stop()
     except LimeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)
     return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """A scheduler's SIGTERM: say so and leave."""
+    print(
+        "stopped by SIGTERM; what is committed stays, a rerun takes up the rest", file=sys.stderr, flush=True
+    )
+    sys.exit(128 + number)
 
 
 def report(step: str, manifest: Manifest) -> None:

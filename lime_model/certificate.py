@@ -95,8 +95,8 @@ class Certifier:
         allowed[excluded] = False
         if len(rows) != min(k, int(allowed.sum())):
             return Finding(f"{len(rows)} candidates listed, {min(k, int(allowed.sum()))} exist", np.inf)
-        if len(np.unique(rows)) != len(rows) or not allowed[rows].all():
-            return Finding("an excluded, ineligible or repeated item is listed", np.inf)
+        if (rows < 0).any() or len(np.unique(rows)) != len(rows) or not allowed[rows].all():
+            return Finding("an unknown, excluded, ineligible or repeated item is listed", np.inf)
         given = published.astype(np.float64)
         if not (np.isfinite(given).all() and np.isfinite(scores[rows]).all()):
             return Finding("a score is not finite", np.inf)

@@ -57,8 +57,8 @@ def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInput
     """
     shape = Shape(bundle.config.links, bundle.config.hidden, bundle.config.dot)
     candidates = read_bank(warehouse, run.ds, inputs, bit)
-    most = need_manifest(warehouse, run, "build_candidate_bank")["candidates"]
-    wanted = -(-most * 4 * shape.words // (WIDTH * SHARD_BYTES))
+    eligible = list(need_manifest(warehouse, run, "build_candidate_bank")["eligible"].values())[bit]
+    wanted = -(-eligible * 4 * shape.words // (WIDTH * SHARD_BYTES))
     cut = candidates.repartitionByRange(wanted, ITEM_ID) if wanted > 1 else candidates.repartition(1)
 
     strict = warehouse.settings.night.strict
@@ -75,10 +75,17 @@ def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInput
         try:
             if wanted > 1:
                 packed.count()
-            damaged = send_shards(packed.toLocalIterator(), sender, inputs.model_version, shape, empty)
+            rows = packed.toLocalIterator()
+            packed_rows, damaged = send_shards(rows, sender, inputs.model_version, shape, empty)
         finally:
             packed.unpersist()
-    refuse_damaged("candidate bank: rows", len(damaged), most, min(damaged.items(), default=None), warehouse)
+    first = min(damaged.items(), default=None)
+    refuse_damaged("candidate bank: rows", len(damaged), eligible, first, warehouse)
+    if packed_rows + len(damaged) != eligible:
+        raise BundleError(
+            f"candidate bank: {packed_rows} rows and {len(damaged)} damaged ones for {eligible} eligible "
+            "items: an item has several rows; build the bank again under a new --run-key"
+        )
     return ShippedBank(sender.parcel(), damaged)
 
 
@@ -98,7 +105,7 @@ def refuse_damaged(what: str, damaged: int, total: int, first: object, warehouse
 
 def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str]) -> None:
     """Say in `bank_quarantine` which items this run leaves out, and why."""
-    if damaged:
+    if damaged or warehouse.exists("bank_quarantine"):  # an earlier attempt may have left out others
         rows = [{RUN_ID: run.run_id, ITEM_ID: item, "reason": reason} for item, reason in damaged.items()]
         frame = local_rows(warehouse.spark, rows, warehouse.schema("bank_quarantine"))
         warehouse.replace("bank_quarantine", frame, f"{RUN_ID} = '{run.run_id}'")
@@ -106,9 +113,9 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
 
 def send_shards(
     rows: Iterator[Row], sender: Sender, model_version: str, shape: Shape, empty: pa.Array
-) -> dict[Any, str]:
-    """Send packed shards as they come, in the order of their partitions, and their index; returns the items
-    that were left out with their reasons."""
+) -> tuple[int, dict[Any, str]]:
+    """Send packed shards as they come, in the order of their partitions, and their index; returns how many
+    candidates they hold, and the items that were left out with their reasons."""
     ids: list[pa.Array] = []
     shards: list[Shard] = []
     damaged: dict[Any, str] = {}
@@ -122,7 +129,7 @@ def send_shards(
     index = Path(scratch_folder()) / INDEX
     write_index(index, model_version, shape, [empty, *ids], shards)
     sender.add(INDEX.name, index.read_bytes())
-    return damaged
+    return sum(shard.candidates for shard in shards), damaged
 
 
 def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -> DataFrame:
@@ -132,5 +139,6 @@ def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -
     bank = bank.withColumn("sound", F.col(CHECKSUM) == compute_checksum(FACTORS))
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(night).cast("date")))
     allowed = bias.where(eligible_bit(bit) == 1).select(ITEM_ID, "bias")
-    joined = bank.join(allowed, ITEM_ID, "inner")
+    # From the bias: an item without a row in the bank is a damaged one, not one less.
+    joined = allowed.join(bank, ITEM_ID, "left")
     return joined.select(*FACTORS, "bias", "sound")

@@ -123,7 +123,8 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
     Without a fingerprint the item is no candidate tonight. `stands`: its row was computed from the
     same features, and holds what was computed.
     """
-    old = sound_fingerprints(stored, ITEM_ID, FACTORS, "was")
+    there = F.least(*(F.length(name) for name in FACTORS[1:])) > 0  # empty: it could not be computed
+    old = sound_fingerprints(stored.where(there), ITEM_ID, FACTORS, "was")
     both = corpus.select(ITEM_ID, FINGERPRINT).join(old, ITEM_ID, "full_outer")
     stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False)).alias("stands")
     return both.select(ITEM_ID, FINGERPRINT, stands)

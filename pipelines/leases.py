@@ -12,11 +12,9 @@ import datetime as dt
 import socket
 from dataclasses import dataclass
 
-from delta.exceptions import DeltaConcurrentModificationException
-
 from lime_model.errors import LimeError
 from pipelines.columns import DS
-from pipelines.tables import Warehouse, local_rows
+from pipelines.tables import Warehouse, WriteConflict, local_rows
 
 
 class StaleRun(LimeError):
@@ -80,5 +78,5 @@ def _take(warehouse: Warehouse, ds: str, key: str, epoch: int) -> None:
     rows = local_rows(warehouse.spark, [row], warehouse.schema("leases"))
     try:
         warehouse.append("leases", rows, txn=(f"lease-{ds}", epoch))
-    except DeltaConcurrentModificationException:
+    except WriteConflict:
         return  # the other writer's epoch is read on the next look

@@ -12,6 +12,7 @@ and remove it when the application ends. With a local master it is the driver's 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -86,54 +87,62 @@ def land(parcel: Parcel) -> Path:
     Raises:
         ParcelError: a chunk is not what was sent, or there is no room on the disk.
     """
-    root = Path(parcel.root or _local_root())
+    root = Path(parcel.root or local_root())
     target = root / parcel.name
-    with (root / f"{parcel.name}.lock").open("w") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # the kernel lets go of it when the worker dies
-        if not target.exists():
-            for torn in root.glob(f"{parcel.name}.torn-*"):  # of workers that died here
-                shutil.rmtree(torn, ignore_errors=True)
-            _unpack(parcel, target)
+    try:
+        with (root / f"{parcel.name}.lock").open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)  # the kernel lets go of it when the worker dies
+            if not target.exists():
+                for torn in root.glob(f"{parcel.name}.torn-*"):  # of workers that died here
+                    shutil.rmtree(torn, ignore_errors=True)
+                _unpack(parcel, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ParcelError(_no_room(parcel, root)) from error
+        raise ParcelError(f"the bank cannot land under {root}: {error}") from error
     return target
 
 
 def _unpack(parcel: Parcel, target: Path) -> None:
-    free = shutil.disk_usage(target.parent).free
-    full = (
-        f"no room for {parcel.size:,} bytes under {target.parent}, {free:,} are free: make room, or give the "
-        "executors another spark.local.dir; then run the job again, it takes up what is missing"
-    )
-    if free < parcel.size:
-        raise ParcelError(full)
+    if shutil.disk_usage(target.parent).free < parcel.size:
+        raise ParcelError(_no_room(parcel, target.parent))
     folder = Path(tempfile.mkdtemp(prefix=f"{parcel.name}.torn-", dir=target.parent))
     try:
         for part in parcel.parts:
             with (folder / part.file).open("ab") as file:
                 file.write(_checked(part))
         folder.rename(target)
-    except OSError as error:
-        raise ParcelError(f"{full} ({error})") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _no_room(parcel: Parcel, root: Path) -> str:
+    return (
+        f"no room for {parcel.size:,} bytes under {root}, {shutil.disk_usage(root).free:,} free: make room, "
+        "or give the executors another spark.local.dir; then run the job again, it takes up what is missing"
+    )
+
+
 def _checked(part: Part) -> bytes:
     """The bytes of a part, if they are what was sent."""
+    cause: Exception | None = None
     try:
         data = part.chunk.value
         vars(part.chunk).pop("_value", None)  # it would keep every chunk in the worker for good
         whole = hashlib.sha256(data).hexdigest() == part.sha256
-    except Exception:  # noqa: BLE001  # a damaged pickle raises what it likes; all of it is said below
-        whole = False
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  # a damaged pickle raises what it likes
+        whole, cause = False, error
     if not whole:
         raise ParcelError(
             f"a chunk of {part.file} reached {os.uname().nodename} damaged (SHA-256 differs); nothing of it "
             "was used. Run the job again; if it persists, look at that host's disk and memory"
-        )
+        ) from cause
     return data
 
 
-def _local_root() -> str:
-    """Spark's local directory of the application on this host."""
+def local_root() -> str:
+    """Spark's local directory of the application on this host; asked by its workers."""
     blocks = os.environ["SPARK_LOCAL_DIRS"].split(",")[0]  # …/<of the application>/blockmgr-<id>
     return os.path.dirname(blocks.rstrip("/"))

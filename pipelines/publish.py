@@ -51,6 +51,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
             "model_version": scored["model_version"],
             "versions": {**bank["versions"], **states["versions"], **scored["versions"]},
             "scoring": scored["policies"][policy],
+            "items_left_out": scored["items_left_out"],
             "backend": scored["backend"],
             "certificate": certificate,
         }

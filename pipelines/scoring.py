@@ -6,7 +6,6 @@ that are missing. Nothing here is visible to readers of `recommendations`.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from functools import reduce
@@ -18,18 +17,18 @@ from lime_model.scoring.backends import choose_backend
 from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.columns import BUCKET, CHECKSUM, MODEL_VERSION, POLICY, RUN_ID, USER_ID
+from pipelines.forecast import compare_forecast
 from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run, check_lease
 from pipelines.link_states import PAYLOAD
 from pipelines.parcels import Parcel, land
 from pipelines.plan import WorkUnit, missing, plan_full
+from pipelines.progress import Progress
 from pipelines.reuse import compute_checksum
-from pipelines.runs import Manifest, need_manifest, once
+from pipelines.runs import Manifest, find_manifest, need_manifest, once
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import SQL_TYPES, Warehouse
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
-
-log = logging.getLogger(__name__)
 
 
 def score_candidates(
@@ -74,6 +73,7 @@ def score_candidates(
             "backend": choice._asdict(),
             "items_left_out": len(left_out),
             "policies": staged,
+            **compare_forecast(find_manifest(warehouse, run.run_id, "plan_night"), staged),
             "versions": {"staging": warehouse.version("staging")},
         }
 
@@ -127,13 +127,16 @@ def _stage(
     groups = plan.commits(warehouse.settings.night.units_per_commit)
     users = read_users(warehouse, inputs)
     left = missing(groups, (row[0] for row in staged))
-    for index in left:
+    expected = _expected_pairs(warehouse, run, tasks) * len(left) // len(groups)
+    progress = Progress(warehouse.spark.sparkContext, f"night {run.run_id}", len(left), expected)
+    for done, index in enumerate(left):
         check_lease(warehouse, run)
+        progress.report(done)
         frames = [score_units(warehouse, users, groups[index], *task) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         # The transaction number lets each group in once, whoever else is retrying it.
         warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
-        log.info("night %s: staged commit %d of %d", run.run_id, index + 1, len(groups))
+    progress.report(len(left))
     short = F.sum((F.col("shortfall") > 0).cast("int"))
     just_now = F.col(BUCKET).isin([unit.bucket for index in left for unit in groups[index]])
     fresh = F.sum(F.when(just_now, F.col("pairs")).otherwise(0))
@@ -155,6 +158,13 @@ def _stage(
     counts = {policy: rows_by_policy.get(policy, (0, 0, 0, 0)) for policy in policies}
     names = ("users", "pairs", "users_with_shortfall", "users_left_out")
     return {policy: {**common, **dict(zip(names, row, strict=True))} for policy, row in counts.items()}
+
+
+def _expected_pairs(warehouse: Warehouse, run: Run, tasks: Sequence[tuple[ScoreTask, Parcel]]) -> int:
+    """Of a whole night: one dense pass per task, whatever its policies exclude."""
+    states = need_manifest(warehouse, run, "build_link_states")
+    eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"]
+    return sum(states["users"] * int(eligible[next(iter(task.exclude_seen))]) for task, _ in tasks)
 
 
 def score_units(

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from delta import exceptions as delta_errors
 from delta.tables import DeltaTable
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
@@ -22,12 +23,27 @@ from pipelines.columns import PARTITIONS, SCHEMAS
 from pipelines.settings import Settings
 from pipelines.storage import list_names, read_text
 
+# Each by name: what Delta raises from the JVM does not derive from the first of them, as its docs have it.
+CONFLICTS = (
+    delta_errors.DeltaConcurrentModificationException,
+    delta_errors.ConcurrentWriteException,
+    delta_errors.ConcurrentAppendException,
+    delta_errors.ConcurrentDeleteReadException,
+    delta_errors.ConcurrentDeleteDeleteException,
+    delta_errors.ConcurrentTransactionException,
+    delta_errors.MetadataChangedException,
+    delta_errors.ProtocolChangedException,
+)
 COMMIT = re.compile(r"(\d{20})\.json")
 SQL_TYPES = {"long": "bigint", "string": "string"}
 
 
 class MissingTable(LimeError):
     """A job reads a table that no job has written yet."""
+
+
+class WriteConflict(LimeError):
+    """Another writer changed the same rows of a table first."""
 
 
 def parse_schema(ddl: str) -> StructType:
@@ -147,6 +163,9 @@ class Warehouse:
 
         A row outside the slice fails the write: Delta checks `replaceWhere`. With `txn` =
         (application, number) a repeated or older number is skipped silently: read again to know.
+
+        Raises:
+            WriteConflict: another writer changed the slice meanwhile.
         """
         writer = self._shaped(name, rows).write.format("delta").mode("overwrite")
         if self.exists(name):
@@ -155,22 +174,36 @@ class Warehouse:
         writer = writer.option("userMetadata", tag).option("mergeSchema", "true")
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
-        writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
+        self._save(name, writer)
         found = self.find_commit(name, tag)
         return self.version(name) if found is None else found  # none: Delta saw nothing to commit
 
     def append(self, name: str, rows: DataFrame, *, txn: tuple[str, int] | None = None) -> None:
         """Append in one commit. With `txn` = (application, number) Delta lets each number in once,
-        silently skipping a repeated or older one: read again to know."""
+        silently skipping a repeated or older one: read again to know.
+
+        Raises:
+            WriteConflict: another writer committed under the same application meanwhile.
+        """
         writer = self._shaped(name, rows).write.format("delta").mode("append").option("mergeSchema", "true")
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
-        writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
+        self._save(name, writer)
 
     def overwrite(self, name: str, rows: DataFrame) -> None:
         """Replace the whole table, schema included (tables whose columns the settings declare)."""
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         writer.save(self.path(name))
+
+    def _save(self, name: str, writer: DataFrameWriter) -> None:
+        try:
+            writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
+        except CONFLICTS as error:
+            raise WriteConflict(
+                f"table {name}: another writer changed the same rows while this job wrote them "
+                f"({type(error).__name__}); nothing of this write was committed. Run the job again: "
+                "what is done stays done"
+            ) from error
 
     def _shaped(self, name: str, rows: DataFrame) -> DataFrame:
         """Columns in schema order with schema types: the contract of every table."""

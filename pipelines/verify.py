@@ -61,8 +61,15 @@ def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
             corpus.eligible[corpus.rows(_left_out(warehouse, run))] = False
         lists = _staged_lists(warehouse, run, staged["versions"]["staging"], policy, list(sample))
         faults, worst = certify(warehouse, run, inputs, bundle, corpus, sample, lists)
+        skipped = sum(lists[user].fault is not None for user in sample if user in lists)
+        if sample and skipped == len(sample):
+            raise CertificateFailed(
+                f"night {run.ds}, run {run.key!r}: all {skipped} sampled users were left out as damaged, "
+                "so nothing is certified; build the night again under a new --run-key"
+            )
         report = {
-            "users": len(sample),
+            "users": len(sample) - skipped,
+            "users_left_out": skipped,
             "strata": _count(sample.values()),
             "candidates": len(corpus.ids),
             "worst_relative_error": worst,
@@ -170,9 +177,10 @@ class _Corpus:
         return cls(ids, codes, table["recent_count"].to_numpy().astype(np.float64), eligible)
 
     def rows(self, items: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Corpus rows of item ids, all of which must be there."""
+        """Corpus rows of item ids, -1 for one that is not there."""
         array = items if isinstance(items, pa.ChunkedArray) else pa.array(items, self.ids.type)
-        return np.asarray(pc.index_in(array, value_set=self.ids).to_numpy(zero_copy_only=False), np.int64)
+        found = pc.fill_null(pc.index_in(array, value_set=self.ids), -1)
+        return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
 
 
 class _HistoryReader:

@@ -11,7 +11,12 @@ from pyspark.errors import PythonException
 
 from lime_model.errors import LimeError
 
+NO_ROOM = "No space left on device"
 OURS = re.compile(r"(?:lime_model|pipelines)\.[\w.]*?(\w+): (.+)")
+
+
+class DiskFull(LimeError):
+    """Spark found no room on a host's local disk."""
 
 
 @contextmanager
@@ -20,7 +25,7 @@ def worker_errors() -> Iterator[None]:
     try:
         yield
     except (PythonException, Py4JJavaError) as error:  # the second from iterators over rows
-        ours = find_error(str(error))
+        ours = find_error(str(error)) or find_full_disk(str(error))
         if ours is None:
             raise
         raise ours from error
@@ -33,6 +38,18 @@ def find_error(text: str) -> LimeError | None:
     found = OURS.fullmatch(next(ends, ""))
     kinds = {kind.__name__: kind for kind in _kinds(LimeError)}
     return kinds[found[1]](found[2]) if found and found[1] in kinds else None
+
+
+def find_full_disk(text: str) -> DiskFull | None:
+    """What Spark says when a host has no room for its blocks, in one line, or None."""
+    if NO_ROOM not in text:
+        return None
+    lines = [line.strip() for line in text.splitlines()]
+    where = next((line for line in lines if NO_ROOM in line and "/" in line), NO_ROOM)
+    return DiskFull(
+        f"no room on a host's disk ({where}): make room under its Spark local directory, or give the "
+        "executors another spark.local.dir; then run the job again, it takes up what is missing"
+    )
 
 
 def _kinds(kind: type[LimeError]) -> Iterator[type[LimeError]]:

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 .venv/bin/python -m lime_model.scoring.native --all
-rm -rf build dist lime_model/scoring/native/*-avx2-quads.so # that one is for tests
+rm -rf build dist lime_model/scoring/native/*-avx2-quads.* # that one is for tests
 .venv/bin/uv build -q --wheel --python .venv/bin/python --out-dir dist \
   --config-setting=--build-option=--plat-name="linux_$(uname -m)"
 rm -rf build

@@ -62,7 +62,9 @@ def find_damaged(table: pa.Table, widths: Shape) -> dict[int, str]:
     for name, width in zip(FACTORS, widths, strict=True):
         lengths = pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
         for row in np.flatnonzero(lengths != 4 * width):
-            damaged.setdefault(int(row), f"{name} has {lengths[row]} bytes, the model wants {4 * width}")
+            bytes_ = f"{name} has {lengths[row]} bytes, the model wants {4 * width}"
+            gone = f"{name} is not there: the bank has no such row, or it could not be computed"
+            damaged.setdefault(int(row), bytes_ if lengths[row] else gone)
         whole = np.flatnonzero(lengths == 4 * width)
         finite = np.isfinite(_floats(table[name].take(whole), width)).all(1)
         for row in whole[~finite]:

@@ -110,10 +110,12 @@ class Cells:
         """Cells of candidates in row order.
 
         Raises:
-            BundleError: link weights that are negative or do not sum to 1 within 1e-3.
+            BundleError: a number is not finite, or link weights are negative or do not sum to 1 within 1e-3.
         """
         shape = Shape(rows.a.shape[1], rows.b.shape[1], rows.d.shape[1])
         stats, count = Stats.of(rows), len(rows.beta)
+        if not all(np.isfinite(side).all() for side in rows):
+            raise BundleError("candidates hold NaN or infinity (bank.find_damaged names them)")
         if stats.drift > 1e-3 or (rows.a < 0).any():
             raise BundleError(
                 f"link weights must be non-negative and sum to 1; they are off by {stats.drift:.2g}, the "

@@ -25,6 +25,8 @@ from lime_model.errors import LimeError
 from lime_model.scoring.canonical import F32, F64, UserRow, Weights
 from lime_model.scoring.cells import Cells, Ints
 
+LARGEST, SMALLEST = 1e30, 1e-25  # far inside fp32's 3e38 and 1e-38: sums and steps of int8 need room
+
 
 class ShapeMismatch(LimeError, ValueError):
     """Users, bank and model do not fit each other, or k is no list length."""
@@ -106,6 +108,7 @@ def score_top_k(
     check_shapes(weights, users, shards, k)
     if not users:
         return []
+    k = min(k, max(1, sum(map(len, shards))))  # backends keep room for k
     own = [np.zeros(0, np.float32)] * len(users)
     parts, start = [], 0  # the users as each shard sees them, and where it starts
     for cells in shards:
@@ -139,12 +142,39 @@ def _extend(
 ) -> list[TopK]:
     """The K best outside the memory, with those of the shard that begins at row `start`."""
     seeds = [np.append(scores, best.scores) for scores, best in zip(common, found, strict=True)]
-    kept = backend.keep(weights, users, cells, seeds, k)
+    kept = _keep(weights, users, cells, seeds, k, backend)
     better = []
     for user, rows, best in zip(users, kept, found, strict=True):
         scores = weights.publish(backend.base(weights, user, cells, rows), cells.beta(rows))
         better.append(order(np.append(best.rows, rows + start), np.append(best.scores, scores), k))
     return better
+
+
+def _keep(
+    weights: Weights, users: Sequence[Query], cells: Cells, seeds: Sequence[F32], k: int, backend: Backend
+) -> list[Ints]:
+    """`Backend.keep`; of a user whose numbers leave fp32's range of constant relative error, every row."""
+    usual = [i for i, user in enumerate(users) if in_range(weights, user, cells)]
+    kept = [np.zeros(0, np.int64)] * len(users)
+    if usual:
+        found = backend.keep(weights, [users[i] for i in usual], cells, [seeds[i] for i in usual], k)
+        for i, rows in zip(usual, found, strict=True):
+            kept[i] = rows
+    for i in set(range(len(users))) - set(usual):
+        kept[i] = np.setdiff1d(np.arange(len(cells)), users[i].memory.rows, assume_unique=True)
+    return kept
+
+
+def in_range(weights: Weights, user: Query, cells: Cells) -> bool:
+    """Whether the filters' bounds hold: they are relative, so nothing may overflow, nor all underflow."""
+    out, stats = np.abs(weights.out), cells.stats
+    g, e = np.abs(user.factors.g).max(0).astype(np.float64), user.factors.e.astype(np.float64)
+    links, dot = out @ (g + stats.b_max), float(np.linalg.norm(e)) * stats.d_norm
+    total = links + dot + stats.beta_max
+    largest = max(
+        total, g.max(initial=0.0), stats.b_max.max(initial=0.0), np.abs(e).max(initial=0.0), stats.d_norm
+    )
+    return bool(largest < LARGEST and (total == 0.0 or total > SMALLEST))
 
 
 def within(user: Query, start: int, stop: int) -> Query:
@@ -178,9 +208,19 @@ def check_shapes(weights: Weights, users: Sequence[Query], shards: Sequence[Cell
             f"the candidate bank has (L, F, E) = {bank} and the model {model}; "
             "rebuild the bank with this bundle (jobs/build_candidate_bank.py)"
         )
-    for user in users[:1]:
-        if user.factors.g.shape != (links, hidden):
-            raise ShapeMismatch(
-                f"the user factors are {user.factors.g.shape} and the model wants {(links, hidden)}; "
-                "rebuild the link states with this bundle (jobs/build_link_states.py)"
-            )
+    for number, user in enumerate(users):
+        _check_user(number, user, model, sum(map(len, shards)))
+
+
+def _check_user(number: int, user: Query, model: tuple[int, int, int], candidates: int) -> None:
+    factors, own = user.factors, user.memory.rows
+    found, wanted = (factors.g.shape, factors.e.shape), (model[:2], model[2:])
+    if found != wanted:
+        raise ShapeMismatch(
+            f"the factors of user {number} are {found} and the model wants {wanted}; "
+            "rebuild the link states with this bundle (jobs/build_link_states.py)"
+        )
+    if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
+        raise ShapeMismatch(f"the factors of user {number} hold NaN or infinity")
+    if len(own) and (own[0] < 0 or own[-1] >= candidates or (np.diff(own) <= 0).any()):
+        raise ShapeMismatch(f"the memory of user {number} must be ascending rows below {candidates}")

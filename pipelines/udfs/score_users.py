@@ -107,6 +107,12 @@ class _Scorer:
                     "its state or memory is not what was written (checksum); build it again under a new "
                     "--run-key (jobs/build_link_states.py)"
                 )
+            codes = torch.tensor([batch.column("codes")[i].as_py()], dtype=torch.int64)
+            with torch.inference_mode():
+                user = self.users(codes)[0].numpy()
+            factors = self.weights.fold_user(links, pools, user)
+            if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
+                raise BundleError("its state and features fold to NaN or infinity; train again")
             memory = self._memory(batch, i)
             if not np.isfinite(memory.features).all():
                 raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
@@ -117,10 +123,7 @@ class _Scorer:
                 f"user {batch.column('user_id')[i].as_py()!r}: {error}, "
                 "or let night.max_damaged_share leave such users out"
             ) from error
-        codes = torch.tensor([batch.column("codes")[i].as_py()], dtype=torch.int64)
-        with torch.inference_mode():
-            user = self.users(codes)[0].numpy()
-        return Query(self.weights.fold_user(links, pools, user), memory)
+        return Query(factors, memory)
 
     def _memory(self, batch: pa.RecordBatch, i: int) -> Memory:
         items = batch.column("items")[i].values

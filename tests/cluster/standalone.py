@@ -30,6 +30,34 @@ HOST = "127.0.0.1"
 
 
 @dataclass
+class Job:
+    """A submitted driver. It writes to files: a pipe that nobody reads would stop it."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    error: Path
+
+    @property
+    def pid(self) -> int:
+        """Of the process group, too."""
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        return self.process.returncode
+
+    def poll(self) -> int | None:
+        """Return code, None while it runs."""
+        return self.process.poll()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end; what Python wrote (spark-submit makes its streams one), and the JVM."""
+        self.process.wait(timeout)
+        return self.out.read_text(errors="replace"), self.error.read_text(errors="replace")
+
+
+@dataclass
 class Cluster:
     """Daemons that are up; see `standalone`."""
 
@@ -38,6 +66,7 @@ class Cluster:
     web: int
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -54,7 +83,7 @@ class Cluster:
         """Start a worker daemon with folders of its own, and wait until the master knows it."""
         known = len(self.workers)
         home = self.folder / f"worker-{known}"
-        home.mkdir()
+        home.mkdir(parents=True, exist_ok=True)
         options = ["-c", str(cores), "-m", memory, "-d", str(home / "work"), "--webui-port", "0"]
         env = {"SPARK_LOCAL_DIRS": str(home / "local"), "SPARK_WORKER_OPTS": _gpu_options(home, gpus)}
         worker = self._start("worker.Worker", [*options, "-h", HOST, self.url], f"worker-{known}", env)
@@ -67,7 +96,7 @@ class Cluster:
         *options: str,
         conf: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
-    ) -> subprocess.Popen[str]:
+    ) -> Job:
         """`spark-submit` in client mode with the package; a process group of its own."""
         package = ROOT / "dist" / "lime.zip"
         settings = {
@@ -82,11 +111,15 @@ class Cluster:
             str(SPARK / "bin" / "spark-submit"), "--master", self.url, "--driver-memory", "1g",
             "--jars", jars, "--py-files", str(package), *given, script, *options,
         ]  # fmt: skip
-        return subprocess.Popen(
-            submit, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "PYSPARK_DRIVER_PYTHON": sys.executable, **(env or {})},
-        )  # fmt: skip
+        number = len(self.jobs)
+        out, error = (self.folder / f"job-{number}.{stream}" for stream in ("out", "err"))
+        with out.open("wb") as out_sink, error.open("wb") as error_sink:
+            process = subprocess.Popen(
+                submit, cwd=self.folder, stdout=out_sink, stderr=error_sink, start_new_session=True,
+                env={**os.environ, "PYSPARK_DRIVER_PYTHON": sys.executable, **(env or {})},
+            )  # fmt: skip
+        self.jobs.append(Job(process, out, error))
+        return self.jobs[-1]
 
     def executors(self) -> list[psutil.Process]:
         """JVMs of running executors."""
@@ -128,7 +161,11 @@ class Cluster:
         wait_until(lambda: master.poll() is None and _answers(self), "the master does not answer")
 
     def stop(self) -> None:
-        """End every process that was started here, executors included."""
+        """End every process that was started here, drivers and executors included."""
+        for job in self.jobs:
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGKILL)
+                job.process.wait(timeout=30)
         for daemon in reversed(self.daemons):
             if daemon.poll() is None:
                 for process in psutil.Process(daemon.pid).children(recursive=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pipelines.leases import Run
 from pipelines.night import STEPS
 from pipelines.tables import Warehouse
 from tests import shop
-from tests.cluster.standalone import ROOT, Cluster
+from tests.cluster.standalone import ROOT, Cluster, standalone, wait_until
 from tests.pipelines.test_night import lists_of
 
 pytestmark = pytest.mark.cluster
@@ -26,3 +27,27 @@ def test_the_cluster_gives_the_lists_of_one_process(
     out, error = job.communicate(timeout=300)
     assert job.returncode == 0, error[-3000:] + out[-1000:]
     assert lists_of(fresh) == lists_of(published[0])
+
+
+def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, tmp_path: Path) -> None:
+    bank, workers = 160 << 20, 2
+    with standalone(tmp_path, workers=1, cores=workers, memory="2g") as cluster:
+        script = str(Path(__file__).parent / "share_parcel.py")
+        one_core = {"spark.executor.cores": "1", "spark.executor.instances": str(workers)}
+        job = cluster.submit(script, str(bank), str(workers), conf=one_core)
+        out, error = job.communicate(timeout=240)
+        assert job.returncode == 0, error[-3000:]
+        held = [
+            json.loads(line.removeprefix("worker "))
+            for line in out.splitlines()
+            if line.startswith("worker ")
+        ]
+        assert len({row["executor"] for row in held}) == workers  # a JVM and a daemon each
+        assert len({row["inode"] for row in held}) == 1
+        assert len({row["total"] for row in held}) == 1
+        assert sum(row["share"] for row in held) <= 1.1 * bank
+        assert all(row["growth"] < 0.1 * bank for row in held)
+        work = cluster.folder / "worker-0" / "work"
+        assert all(Path(row["code"]).is_relative_to(work) for row in held)  # the package, not this folder
+        gone = lambda: not list((cluster.folder / "worker-0" / "local").rglob("lime-*"))  # noqa: E731
+        wait_until(gone, "Spark has not removed the bank after the application")

@@ -17,6 +17,7 @@ from pipelines.leases import acquire_lease
 from pipelines.night import STEPS
 from pipelines.tables import Warehouse
 from tests import shop
+from tests.cluster.standalone import Job
 from tests.pipelines.test_night import full_night, lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -77,7 +78,7 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: 
     assert set(table["run_id"].to_pylist()) == {run.run_id}
 
 
-def wait_for_first_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str]) -> int:
+def wait_for_first_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:
     """Users staged when the first commit of the run appears, seen within a fraction of a second."""
     deadline = time.monotonic() + 240
     before = DeltaTable(warehouse.path("staging")).version()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from lime_model.bundle import Bundle, BundleError
 from lime_model.certificate import Certifier
+from lime_model.scoring import native
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
 from lime_model.scoring.cells import Cells, Shape, Stats, quantise_weights
@@ -19,7 +21,7 @@ from lime_model.scoring.fused import Fused
 from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
-from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_top_k
+from lime_model.scoring.topk import Backend, Memory, Query, ShapeMismatch, TopK, score_top_k
 from tests.host import HAS_NATIVE, WHY
 from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
@@ -178,9 +180,89 @@ def test_bad_shapes_are_refused_by_name() -> None:
         score_top_k(weights, queries, [cells], 0, Reference())
     with pytest.raises(ValueError, match=r"\(4, 3, 2\).*\(3, 3, 2\).*build_candidate_bank"):
         score_top_k(weights, queries, [Cells.pack(wider)], 5, Reference())
-    wide = Query(UserRow(np.zeros((4, 3), np.float32), queries[0].factors.e), queries[0].memory)
-    with pytest.raises(ValueError, match="build_link_states"):
-        score_top_k(weights, [wide], [cells], 5, Reference())
+    good, (g, e) = queries[0], queries[0].factors
+    late = good.memory._replace(rows=np.asarray([9]), features=np.zeros((1, 6), np.float32))
+    for bad, message in (
+        (good._replace(factors=UserRow(g[:2], e)), r"user 1 are \(\(2, 3\).*build_link_states"),
+        (good._replace(factors=UserRow(g, e[:1])), r"user 1 are .*\(1,\).*build_link_states"),
+        (good._replace(factors=UserRow(np.full_like(g, np.inf), e)), "user 1 hold NaN or infinity"),
+        (good._replace(memory=late), "memory of user 1 must be ascending rows below 9"),
+    ):
+        with pytest.raises(ShapeMismatch, match=message):
+            score_top_k(weights, [good, bad], [cells], 5, Reference())
+    with pytest.raises(BundleError, match="hold NaN or infinity"):
+        Cells.pack(bank._replace(d=bank.d * np.float32(np.nan)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    sides=st.tuples(*[st.sampled_from([1e-42, 1e-38, 1e-30, 1e-22, 1.0, 1e10, 1e18])] * 4),
+    out=st.sampled_from([1e-20, 1.0, 1e8]),
+)
+def test_lists_are_exact_where_fp32_leaves_its_range(
+    backend: str, seed: int, sides: tuple[float, ...], out: float
+) -> None:
+    weights, queries, bank = make_case(seed, 3, 150, 5, 7, 3, 1000, 1.0)
+    weights.out[:] *= out
+    b, d, g, e = (np.float32(side) for side in sides)
+    bank = bank._replace(b=bank.b * b, d=bank.d * d, beta=bank.beta * min(b, np.float32(1.0)))
+    none = Memory.empty(6)
+    queries = [Query(UserRow(q.factors.g * g, q.factors.e * e), none) for q in queries]
+    cells = [Cells.pack(bank)]
+    expected = score_top_k(weights, queries, cells, 9, Reference())
+    found = score_top_k(weights, queries, cells, 9, BACKENDS[backend])
+    for one, other in zip(chain(*found), chain(*expected), strict=True):
+        assert same(one, other)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("k", [2**31 - 1, 2**32, 2**32 + 5])
+def test_a_k_beyond_all_candidates_lists_them_all(backend: str, k: int) -> None:
+    weights, queries, bank = make_case(3, 1, 70, 3, 4, 2, 5, 1.0)
+    query = queries[0]._replace(memory=Memory.empty(6))
+    ((found,),) = score_top_k(weights, [query], [Cells.pack(bank)], k, BACKENDS[backend])
+    assert len(found.rows) == 70
+
+
+@pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
+def test_a_processor_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, the kernel is refused by name, on driver and workers; `auto` says why it took torch."""
+    monkeypatch.setattr(native, "processor_level", lambda: 0)
+    native.why_not.cache_clear()
+    try:
+        with pytest.raises(BackendError, match=r"'native' was asked for: this processor has no avx2"):
+            choose_backend("native", "cpu")
+        with pytest.raises(BackendError, match="this host can't run it: this processor has no avx2"):
+            make_backend("native", "cpu")
+        choice = choose_backend("auto", "cpu")
+        assert choice.backend == "tiled"
+        assert "no native kernel: this processor has no avx2" in choice.why
+    finally:
+        native.why_not.cache_clear()
+
+
+@pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
+def test_a_damaged_kernel_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIME_NATIVE", str(tmp_path))
+    native._folder.cache_clear()
+    try:
+        assert compile_for("avx2") == ""
+        assert why_not("avx2") == ""
+        library = native.library_path("avx2")
+        half = library.read_bytes()[:3000]
+        library.unlink()  # this process has mapped the file
+        library.write_bytes(half)
+        native.why_not.cache_clear()
+        assert "is damaged; run" in why_not("avx2")
+        assert choose_backend("auto", "cpu").backend == "tiled"
+        assert compile_for("avx2") == ""  # which makes it again
+        assert why_not("avx2") == ""
+    finally:
+        native._folder.cache_clear()
+        for answer in (native.why_not, native.best_isa, native.processor_level):
+            answer.cache_clear()
 
 
 def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:

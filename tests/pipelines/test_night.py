@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
 from pipelines.bundles import scratch_folder
-from pipelines.candidates import build_candidate_bank
+from pipelines.candidates import FACTORS, build_candidate_bank
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
-from pipelines.link_states import build_link_states
+from pipelines.link_states import PAYLOAD, build_link_states
 from pipelines.night import STEPS
 from pipelines.publish import publish_recommendations
 from pipelines.runs import find_manifest, need_manifest, record
@@ -332,6 +332,33 @@ def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run
         BundleError, match=r"^candidate bank: 2 of \d+ rows are damaged, .* item 7: dot holds NaN"
     ):
         score_candidates(warehouse, run, [Policy()])
+
+
+def test_a_row_that_is_gone_from_the_bank_is_a_damaged_one(trained: Warehouse) -> None:
+    run = Run(shop.NIGHT, "gone")
+    bank = build_candidate_bank(trained, run, "mha", [Policy()])
+    build_link_states(trained, run, "mha")
+    mine = F.col("model_version") == bank["model_version"]
+    trained.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
+    point_at(trained, run, "build_candidate_bank", "candidate_bank")
+    with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is not there"):
+        score_candidates(trained, run, [Policy()])
+
+
+def test_what_could_not_be_computed_is_tried_again(trained: Warehouse) -> None:
+    version = build_candidate_bank(trained, Run(shop.NIGHT, "empty"), "mha", [Policy()])["model_version"]
+    for table, payload, key in (
+        ("candidate_bank", FACTORS, "item_id"), ("user_link_states", PAYLOAD["user_link_states"], "user_id"),
+    ):  # fmt: skip
+        column = payload[-1]
+        empty = {
+            column: F.lit(b""),
+            "checksum": F.xxhash64(*(F.lit(b"") if n == column else n for n in payload)),
+        }
+        trained.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
+    run = Run(shop.NIGHT, "filled")
+    assert build_candidate_bank(trained, run, "mha", [Policy()])["encoded"] == 1
+    assert build_link_states(trained, run, "mha")["recomputed"] == 1
 
 
 def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run]) -> None:

@@ -92,15 +92,26 @@ def build(*, everything: bool = False) -> str:
     for old in library_path(BASE).parent.glob("lime-*.so"):
         if not old.name.startswith(current):
             old.unlink()
+            _checksum(old).unlink(missing_ok=True)
     said = "; ".join(f"not for {isa}: {why}" for isa, why in problems.items() if why)
     built = ", ".join(dict.fromkeys([*(isa for isa, why in problems.items() if not why), BASE]))
     return f"native scoring is built for {built}" + (f"; {said}" if said else "")
 
 
+def _checksum(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _torn(path: Path) -> bool:
+    """Whether a library is not what the compiler wrote."""
+    said = _checksum(path)
+    return not said.exists() or said.read_text() != hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def compile_for(isa: str) -> str:
     """Compile for one instruction set unless that is done; returns the problem in one line, if any."""
     path, about, compiler = library_path(isa), (ISAS | QUADS)[isa], find_compiler()
-    if path.exists():
+    if path.exists() and not _torn(path):
         return ""
     if not compiler:
         return "no C++ compiler (Debian: apt-get install g++)"
@@ -114,6 +125,7 @@ def compile_for(isa: str) -> str:
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or [f"{compiler} ended with {done.returncode}"]
                 return next((line for line in lines if "error" in line), lines[-1])
+            _checksum(path).write_text(hashlib.sha256(made.read_bytes()).hexdigest())
             made.replace(path)
     except OSError as error:  # no such compiler, or a folder that can't be written
         return str(error)
@@ -139,8 +151,11 @@ def best_isa() -> str:
 def why_not(isa: str = BASE) -> str:
     """Why the native backend can't run here with an instruction set; empty when it can."""
     path = library_path(isa)
-    if not (path.exists() and library_path(BASE).exists()):
-        return f"{path} is not there; run `python -m lime_model.scoring.native` with a C++ compiler"
+    for library in (path, library_path(BASE)):
+        if not library.exists():
+            return f"{library} is not there; run `python -m lime_model.scoring.native` with a C++ compiler"
+        if _torn(library):  # loading it could kill the process
+            return f"{library} is damaged; run `python -m lime_model.scoring.native` with a C++ compiler"
     try:
         level = processor_level()
     except OSError as error:

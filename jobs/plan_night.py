@@ -1,0 +1,38 @@
+"""What a night will take, before it runs.
+
+    python jobs/plan_night.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY] [--price-per-hour 0.05]
+
+Prints users, candidates, pairs, bytes, memory, tasks, seconds (every core is measured for a second) and,
+at a given price of a core for an hour (of a GPU, where one scores), the cost. Exit 1 when the night
+cannot run. The run's scoring manifest then shows what it did take beside it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import night_options, parser, report, with_warehouse
+from pipelines.leases import acquire_lease
+from pipelines.tables import Warehouse
+
+
+def main() -> int:
+    """Parse and plan."""
+    options = night_options(parser("plan_night", __doc__ or ""))
+    options.add_argument("--price-per-hour", type=float, help="of a core, or of a GPU where one scores")
+    args = options.parse_args()
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.forecast import plan_night
+
+        run = acquire_lease(warehouse, args.ds, args.run_key)
+        forecast = plan_night(warehouse, run, args.price_per_hour)
+        for name, value in forecast.items():
+            print(f"{name:20}{value:>20,}" if isinstance(value, int | float) else f"{name:20}{value!s:>20}")
+        report("plan_night", forecast)
+
+    return with_warehouse(args.config, f"plan_night {args.ds}", work, udfs=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""What a night will take, before it runs: pairs, bytes, memory, tasks, seconds and cost.
+
+The rate is measured, not assumed: every core that the session has scores for a second with the
+night's bundle, backend, K and widths, over random factors, all cores at once, as they will.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from lime_model.bundle import worker_bundle
+from lime_model.config import MEMORY_FEATURES
+from lime_model.errors import LimeError
+from lime_model.scoring.backends import choose_backend, make_backend
+from lime_model.scoring.canonical import Rows, Weights
+from lime_model.scoring.cells import WIDTH, Cells, Shape
+from lime_model.scoring.topk import Memory, Query, score_top_k
+from lime_model.states import state_bytes
+from pipelines.bundles import ship_bundle, shipped_folder
+from pipelines.candidates import read_corpus
+from pipelines.catalogue import read_entity
+from pipelines.columns import USER_ID
+from pipelines.events import read_events
+from pipelines.leases import Run
+from pipelines.parcels import local_root
+from pipelines.runs import Manifest, find_manifest, once
+from pipelines.tables import Warehouse
+
+WORKER_BYTES = 600 << 20  # a worker's own, above the shared bank: at most (benchmarks/results/scoring.json)
+COMMIT_SECONDS = 3.0  # to start a commit's tasks and write it
+SAMPLE = 1 << 16  # candidates that the calibration scores at most
+USERS = 32  # of a calibration batch
+
+
+class ImpossibleNight(LimeError):
+    """The cluster cannot hold what the night needs."""
+
+
+def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Manifest:
+    """Forecast the scoring of a night; the manifest is kept, and scoring puts its own figures beside it.
+
+    Args:
+        price: of a core (or GPU, where one scores) for an hour; None leaves the cost out.
+
+    Raises:
+        ImpossibleNight: naming the number that makes it impossible.
+    """
+
+    def work() -> Manifest:
+        bundle = ship_bundle(warehouse, warehouse.settings.night.model)
+        night, config = warehouse.settings.night, bundle.config
+        choice = choose_backend(night.backend, night.device)
+        users, candidates = count_sides(warehouse, run, config.bias_days)
+        shape = Shape(config.links, config.hidden, config.dot)
+        bank = -(-candidates // WIDTH) * 4 * shape.words
+        tasks = warehouse.spark.sparkContext.defaultParallelism
+        hosts = calibrate(warehouse, bundle.version, (choice.backend, choice.device), min(candidates, SAMPLE))
+        rate = sum(host["pairs_per_second"] for host in hosts)
+        commits = -(-night.buckets // night.units_per_commit)
+        pairs = users * candidates
+        seconds = pairs / rate + commits * COMMIT_SECONDS
+        check_room(hosts, bank)
+        forecast = {
+            "users": users,
+            "candidates": candidates,
+            "pairs": pairs,
+            "bank_bytes": bank,
+            "state_bytes": users * state_bytes(config),
+            "worker_bytes": WORKER_BYTES,
+            "tasks": tasks,
+            "commits": commits,
+            "backend": choice._asdict(),
+            "pairs_per_second": round(rate),
+            "predicted_seconds": round(seconds, 1),
+        }
+        if price is not None:
+            cost = seconds / 3600 * tasks * price
+            forecast |= {"price_per_hour": price, "predicted_cost": cost}
+        return forecast
+
+    return once(warehouse, run, "plan_night", work)
+
+
+def compare_forecast(forecast: Manifest | None, staged: Mapping[str, Manifest]) -> Manifest:
+    """What was predicted beside what the scored `staged` policies took; nothing when nobody planned."""
+    if forecast is None:
+        return {}
+    actual = next(iter(staged.values()))["seconds"]
+    compared = {"predicted_seconds": forecast["predicted_seconds"], "actual_seconds": actual}
+    if "price_per_hour" in forecast:
+        cost = actual / 3600 * forecast["tasks"] * forecast["price_per_hour"]
+        pairs = sum(policy["pairs"] for policy in staged.values())
+        compared |= {"cost": cost, "cost_per_million_pairs": cost / max(pairs, 1) * 1e6}
+    return {"forecast": compared}
+
+
+def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> tuple[int, int]:
+    """Users and eligible candidates of the night: of its manifests once they are built, else counted."""
+    policy = warehouse.settings.night.policy
+    states, bank = (
+        find_manifest(warehouse, run.run_id, f"build_{job}") for job in ("link_states", "candidate_bank")
+    )
+    if states and bank:
+        return states["users"], bank["eligible"][policy.name]
+    known = read_entity(warehouse, "users", run.ds, warehouse.newest("users")).select(USER_ID)
+    seen = read_events(warehouse, run.ds).select(USER_ID)
+    versions = (warehouse.version("events"), warehouse.newest("items"))
+    corpus = read_corpus(warehouse, run.ds, versions, [policy], bias_days)
+    return known.union(seen).distinct().count(), corpus.where(F.col("eligible") == 1).count()
+
+
+def calibrate(
+    warehouse: Warehouse, version: str, backend: tuple[str, str], candidates: int
+) -> list[dict[str, Any]]:
+    """By core: `pairs_per_second`, and of its host `host, free_bytes, memory_bytes`."""
+    k = warehouse.settings.night.k
+
+    def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            rate = measure_rate(shipped_folder(version), *backend, candidates=candidates, k=k)
+            found = json.dumps({"pairs_per_second": rate, **_room()})
+            yield pa.record_batch([pa.array([found])], names=["found"])
+
+    spark = warehouse.spark
+    tasks = spark.sparkContext.defaultParallelism
+    spread = spark.range(tasks, numPartitions=tasks)
+    return [json.loads(row[0]) for row in spread.mapInArrow(measure, "found string").collect()]
+
+
+def measure_rate(
+    bundle: Path, backend: str, device: str, *, candidates: int, k: int, seconds: float = 1.0
+) -> float:
+    """Pairs a second of this core with the bundle's widths and weights over random factors."""
+    weights = Weights.of(worker_bundle(bundle).model)
+    links, hidden, dot = len(weights.raw_links), len(weights.out), len(weights.dot_out_bias)
+    rng = np.random.default_rng(0)
+    count = max(candidates, 1)
+    a = rng.gamma(0.3, size=(count, links)).astype(np.float32) + np.float32(1e-6)
+    b, d = (rng.standard_normal((count, side)).astype(np.float32) for side in (hidden, dot))
+    beta = rng.standard_normal(count).astype(np.float32)
+    cells = Cells.pack(Rows(a / a.sum(1, keepdims=True), b, d, beta))
+    pools, width = len(weights.dot_pools) // len(weights.item), len(weights.item)
+    users = [
+        Query(
+            weights.fold_user(
+                rng.standard_normal((links, width)),
+                rng.standard_normal((pools, width)),
+                rng.standard_normal(len(weights.user)),
+            ),
+            Memory.empty(MEMORY_FEATURES),
+        )
+        for _ in range(USERS)
+    ]
+    scorer = make_backend(backend, device)
+    score_top_k(weights, users[:1], [cells], k, scorer)  # loads, compiles
+    scored, started = 0, time.monotonic()
+    while time.monotonic() - started < seconds:
+        score_top_k(weights, users, [cells], k, scorer)
+        scored += USERS * count
+    return scored / (time.monotonic() - started)
+
+
+def check_room(hosts: list[dict[str, Any]], bank: int) -> None:
+    """Every host must hold the bank on disk once, and its workers in memory.
+
+    Raises:
+        ImpossibleNight: naming host, bytes wanted and bytes there.
+    """
+    for name in sorted({host["host"] for host in hosts}):
+        here = [host for host in hosts if host["host"] == name]
+        free, memory = (min(host[key] for host in here) for key in ("free_bytes", "memory_bytes"))
+        if free < bank:
+            raise ImpossibleNight(
+                f"the bank takes {bank:,} bytes of Spark's local directory, {name} has {free:,} free there; "
+                "make room, give executors another spark.local.dir, or score fewer candidates"
+            )
+        if memory < len(here) * WORKER_BYTES:
+            raise ImpossibleNight(
+                f"{len(here)} workers on {name} take up to {len(here) * WORKER_BYTES:,} bytes and {memory:,} "
+                "are available; run fewer tasks at once there (spark.executor.cores), or use larger hosts"
+            )
+
+
+def _room() -> dict[str, Any]:
+    """Of this host: its name, bytes free under Spark's local directory, bytes of memory available."""
+    text = Path("/proc/meminfo").read_text() if Path("/proc/meminfo").exists() else ""
+    available = next(
+        (int(line.split()[1]) << 10 for line in text.splitlines() if "MemAvailable" in line), 1 << 62
+    )
+    return {
+        "host": os.uname().nodename,
+        "free_bytes": shutil.disk_usage(local_root()).free,
+        "memory_bytes": available,
+    }

@@ -1,0 +1,34 @@
+"""How far a long job is: in the driver's log, and in the Spark UI as the description of its jobs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from pyspark import SparkContext
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Commits that share `pairs` about evenly; users are hashed to them."""
+
+    context: SparkContext
+    what: str
+    commits: int
+    pairs: int
+    started: float = field(default_factory=time.monotonic)
+
+    def report(self, done: int) -> str:
+        """Say that `done` commits are there, what rate that is, and how long the others will take."""
+        spent = time.monotonic() - self.started
+        scored = self.pairs * done / max(self.commits, 1)
+        text = f"{self.what}: {done} of {self.commits} commits, about {scored:,.0f} of {self.pairs:,} pairs"
+        if done:
+            left = spent / done * (self.commits - done)
+            text += f", {scored / spent / 1e6:,.2f} M pairs/s, {left:,.0f} s left"
+        log.info(text)
+        self.context.setJobDescription(text)
+        return text

@@ -1,0 +1,71 @@
+"""A driver: sends a parcel and has all executors map it at once; prints what each worker then holds.
+
+    spark-submit … share_parcel.py BYTES WORKERS
+
+Prints one JSON line per worker: where its code lies, the parcel's inode, and of its memory, in bytes, the
+proportional share of the parcel's pages (`Pss`) and the growth of everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pyspark import BarrierTaskContext
+from pyspark.sql import SparkSession
+
+import pipelines.parcels
+from pipelines.parcels import Sender, land
+
+
+def memory(word: str) -> tuple[int, int]:
+    """Proportional bytes of mappings of a file whose path holds `word`, and of all the others."""
+    ours = others = 0
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if not first.endswith(":"):
+            inside = word in line
+        elif first == "Pss:":
+            size = int(line.split()[1]) << 10
+            ours, others = (ours + size, others) if inside else (ours, others + size)
+    return ours, others
+
+
+def main() -> None:
+    size, workers = int(sys.argv[1]), int(sys.argv[2])
+    spark = SparkSession.builder.getOrCreate()
+    sender = Sender(spark.sparkContext)
+    sender.add("bank", os.urandom(size))
+    parcel = sender.parcel()
+
+    def hold(_: Any) -> Any:
+        _, before = memory(parcel.name)
+        barrier = BarrierTaskContext.get()
+        with (
+            (land(parcel) / "bank").open("rb") as file,
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages,
+        ):
+            total = sum(pages[at] for at in range(0, size, 4096))  # touch every page
+            barrier.barrier()
+            share, after = memory(parcel.name)
+            barrier.barrier()
+            yield {
+                "code": pipelines.parcels.__file__,
+                "inode": os.fstat(file.fileno()).st_ino, "pid": os.getpid(),
+                "share": share, "growth": after - before, "total": total, "executor": os.getppid(),
+            }  # fmt: skip
+
+    for row in (
+        spark.sparkContext.parallelize(range(workers), workers).barrier().mapPartitions(hold).collect()
+    ):
+        print("worker " + json.dumps(row), flush=True)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

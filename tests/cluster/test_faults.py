@@ -1,0 +1,258 @@
+"""What dies while a night is scored on a cluster changes nothing in its lists.
+
+Each fault strikes after the first commit of the scoring step, with most units still to do. The
+event log shows that it struck work, not an idle process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from pipelines.leases import acquire_lease
+from pipelines.night import STEPS
+from pipelines.settings import load_settings
+from pipelines.tables import Warehouse
+from tests import shop
+from tests.cluster.standalone import ROOT, Cluster, Job, copy_tables, standalone, wait_until
+from tests.jobs.test_jobs import wait_for_first_commit
+from tests.pipelines.test_night import Lists, lists_of
+
+pytestmark = pytest.mark.faults
+ITEMS = 12_000  # so many, and the slowest backend: each commit takes seconds
+BUILD, REST = ["build_candidate_bank", "build_link_states"], ["verify_night", "publish_recommendations"]
+
+
+@pytest.fixture(scope="module")
+def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lists]:
+    """A warehouse with a wide catalogue, a night built in it and not scored; and the lists it must give."""
+    root = tmp_path_factory.mktemp("wide")
+    items = pd.DataFrame({"item_id": range(ITEMS)})
+    items["kind"] = [f"kind-{i % shop.KINDS}" for i in range(ITEMS)]
+    items["price"] = [f"price-{i % 4}" for i in range(ITEMS)]
+    copy_tables(Path(trained.settings.warehouse), root / "warehouse", ("events", "users"))
+    shop.write_drop(root / "raw", "items", shop.FIRST, items)
+    shop.write_drop(root / "raw", "events", shop.FIRST, shop.events().head(0))
+    warehouse = Warehouse(trained.spark, load_settings(write_settings(root, trained, master="local[2]")))
+    from pipelines.catalogue import ingest_entity
+
+    ingest_entity(warehouse, "items", [shop.FIRST])
+    run = acquire_lease(warehouse, shop.NIGHT, "undisturbed")
+    for name in BUILD:
+        STEPS[name](warehouse, run)
+    for name in ("score_candidates", *REST):
+        STEPS[name](warehouse, run)
+    return root, lists_of(warehouse)
+
+
+def write_settings(root: Path, trained: Warehouse, master: str | None) -> Path:
+    raw = shop.settings(root, backend="reference", buckets=16, units_per_commit=2, certificate_users=8) | {
+        "bundles": trained.settings.bundles
+    }
+    raw["spark"]["master"] = master
+    path = root / f"settings-{'local' if master else 'cluster'}.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+@pytest.fixture
+def cluster(package: None, tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of its own for each fault."""
+    (tmp_path / "cluster").mkdir()
+    with standalone(tmp_path / "cluster") as running:
+        yield running
+
+
+class Night:
+    """One run of the night on a cluster, disturbed once its first commit is there."""
+
+    def __init__(self, cluster: Cluster, trained: Warehouse, root: Path, key: str, log: Path) -> None:
+        self.cluster, self.key, self.log = cluster, key, log
+        self.warehouse = Warehouse(trained.spark, load_settings(write_settings(root, trained, "local[2]")))
+        self.run = acquire_lease(self.warehouse, shop.NIGHT, key)
+        for name in BUILD:
+            STEPS[name](self.warehouse, self.run)
+        self.config = write_settings(root, trained, None)
+        log.mkdir(exist_ok=True)
+
+    def score(self, **conf: str) -> Job:
+        """Submit the scoring step."""
+        options = ("--config", str(self.config), "--ds", shop.NIGHT, "--run-key", self.key)
+        events = {
+            "spark.eventLog.enabled": "true",
+            "spark.eventLog.dir": f"file:{self.log}",
+            "spark.eventLog.compress": "false",
+        }
+        script = str(ROOT / "jobs" / "run_steps.py")
+        return self.cluster.submit(
+            script,
+            *options,
+            "--steps",
+            "score_candidates",
+            conf={**events, "spark.task.maxFailures": "8", **conf},
+        )
+
+    def disturb(self, job: Job, strike: Callable[[], None]) -> None:
+        """Strike when the first commit is there."""
+        staged = wait_for_first_commit(self.warehouse, self.run.run_id, job)
+        assert 0 < staged < shop.USERS
+        strike()
+
+    def publish(self) -> Lists:
+        """Certify and publish what was scored; the lists."""
+        for name in REST:
+            STEPS[name](self.warehouse, self.run)
+        return lists_of(self.warehouse)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Entries of Spark's own event logs."""
+        lines = [
+            line for path in self.log.rglob("*") if path.is_file() for line in path.open(errors="replace")
+        ]
+        found = (json.loads(line) for line in lines if f'"Event":"{kind}"' in line)
+        return list(found)
+
+
+def finish(job: Job) -> str:
+    """Standard output of a job that must succeed."""
+    out, error = job.communicate(timeout=300)
+    assert job.returncode == 0, out[-2000:] + error[-2000:]
+    return out
+
+
+def failed_tasks(night: Night) -> list[dict[str, Any]]:
+    return [
+        event
+        for event in night.events("SparkListenerTaskEnd")
+        if event["Task End Reason"]["Reason"] != "Success"
+    ]
+
+
+def busy_python_worker(cluster: Cluster) -> psutil.Process:
+    """A forked worker that is computing."""
+    while True:
+        for daemon in cluster.python_daemons():
+            for worker in daemon.children():
+                before = worker.cpu_times().user
+                time.sleep(0.1)
+                if worker.is_running() and worker.cpu_times().user - before > 0.05:
+                    return worker
+
+
+@pytest.mark.parametrize("victim", ["python worker", "executor", "worker daemon"])
+def test_what_is_killed_changes_nothing(
+    victim: str, cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+) -> None:
+    root, expected = built
+    night = Night(cluster, trained, root, f"killed {victim}", tmp_path / "events")
+    job = night.score()
+
+    def strike() -> None:
+        if victim == "python worker":
+            for _ in range(3):  # a task may end just before its worker is killed
+                os.kill(busy_python_worker(cluster).pid, signal.SIGKILL)
+                time.sleep(0.5)
+        elif victim == "executor":
+            os.kill(cluster.executors()[0].pid, signal.SIGKILL)
+        else:  # with what it started: a machine that is gone
+            gone = [psutil.Process(cluster.workers[0].pid)]
+            for process in [*gone[0].children(recursive=True), *gone]:
+                process.kill()
+
+    night.disturb(job, strike)
+    finish(job)
+    assert night.publish() == expected
+    if victim == "python worker":
+        assert any("Python worker exited" in str(event) for event in failed_tasks(night))
+    else:
+        assert night.events("SparkListenerExecutorRemoved")
+
+
+def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
+    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+) -> None:
+    root, expected = built
+    night = Night(cluster, trained, root, "killed driver", tmp_path / "events")
+    job = night.score()
+    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL))
+    job.communicate(timeout=60)
+    assert job.returncode == -signal.SIGKILL
+    out = finish(night.score())
+    report = json.loads(out.split("score_candidates ", 1)[1].splitlines()[0])
+    assert report["policies"]["all"]["commits_reused"] >= 1
+    assert night.publish() == expected
+
+
+def test_a_driver_that_wakes_up_late_is_fenced(
+    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+) -> None:
+    root, expected = built
+    night = Night(cluster, trained, root, "sleeper", tmp_path / "events")
+    job = night.score()
+    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
+    newer = acquire_lease(night.warehouse, shop.NIGHT, "newer")
+    os.killpg(job.pid, signal.SIGCONT)
+    out, _ = job.communicate(timeout=300)
+    assert job.returncode == 1
+    assert f"was overtaken by run 'newer' (epoch {newer.epoch})" in out
+    assert lists_of(night.warehouse) == expected
+
+
+def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
+    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+) -> None:
+    root, expected = built
+    night = Night(cluster, trained, root, "terminated", tmp_path / "events")
+    job = night.score()
+    driver = lambda: next(p for p in psutil.Process(job.pid).children(recursive=True) if "python" in p.name())  # noqa: E731
+    night.disturb(job, lambda: os.kill(driver().pid, signal.SIGTERM))
+    out, _ = job.communicate(timeout=120)
+    assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
+    assert "stopped by SIGTERM; what is committed stays" in out
+    assert "Traceback" not in out
+    assert lists_of(night.warehouse) == expected  # yesterday's answer
+    finish(night.score())
+    assert night.publish() == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_said_and_a_rerun_completes(
+    package: None, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+) -> None:
+    root, expected = built
+    (tmp_path / "cluster").mkdir()
+    with standalone(tmp_path / "cluster", workers=0) as cluster:
+        disk = cluster.folder / "worker-0" / "local"
+        disk.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
+        try:
+            cluster.add_worker(cores=1, memory="1g")
+            night = Night(cluster, trained, root, "full disk", tmp_path / "events")
+            job = night.score()
+            # Once the executor is at work: without room to start in, it would never be one.
+            wait_until(lambda: bool(cluster.python_daemons()), "no Python worker")
+            filler = disk / "filler"
+            subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], check=False, capture_output=True)
+            out, _ = job.communicate(timeout=300)
+            assert job.returncode == 1, out[-2000:]
+            last = out.splitlines()[-1]
+            assert last.startswith("error: ")
+            assert "no room" in last
+            assert str(disk) in last
+            filler.unlink()
+            finish(night.score())
+            assert night.publish() == expected
+        finally:
+            cluster.stop()
+            subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -1,0 +1,66 @@
+"""The plan of a night: what it counts, what it refuses, and how it stands beside what the night took."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+from pipelines.candidates import build_candidate_bank
+from pipelines.forecast import WORKER_BYTES, ImpossibleNight, check_room, plan_night
+from pipelines.leases import Run
+from pipelines.link_states import build_link_states
+from pipelines.scoring import score_candidates
+from pipelines.tables import Warehouse
+from tests import shop
+
+HOST = {"host": "here", "pairs_per_second": 1e6, "free_bytes": 1 << 30, "memory_bytes": 4 << 30}
+
+
+def test_a_plan_counts_the_same_before_and_after_the_build(trained: Warehouse) -> None:
+    policy = trained.settings.night.policy
+    before = plan_night(trained, Run(shop.NIGHT, "plan-first"))
+    run = Run(shop.NIGHT, "plan-last")
+    build_candidate_bank(trained, run, trained.settings.night.model, [policy])
+    build_link_states(trained, run, trained.settings.night.model)
+    after = plan_night(trained, run, price=0.05)
+    for name in ("users", "candidates", "pairs", "bank_bytes", "state_bytes", "tasks", "commits"):
+        assert before[name] == after[name], name
+    assert after["pairs"] == shop.USERS * (shop.ITEMS + 1)
+    assert after["predicted_seconds"] > 0
+    assert after["predicted_cost"] == pytest.approx(
+        after["predicted_seconds"] / 3600 * after["tasks"] * 0.05, rel=0.02
+    )
+    scored = score_candidates(trained, run, [policy])
+    assert scored["forecast"]["predicted_seconds"] == after["predicted_seconds"]
+    assert scored["forecast"]["actual_seconds"] == scored["policies"][policy.name]["seconds"]
+    assert scored["forecast"]["cost_per_million_pairs"] > 0
+
+
+def test_an_impossible_night_is_refused_with_the_number() -> None:
+    with pytest.raises(
+        ImpossibleNight, match=r"bank takes 2,147,483,648 bytes .* here has 1,073,741,824 free"
+    ):
+        check_room([HOST], 2 << 30)
+    check_room([HOST], 1 << 30)
+    many = [HOST] * 8
+    with pytest.raises(ImpossibleNight, match=rf"8 workers on here take up to {8 * WORKER_BYTES:,} bytes"):
+        check_room(many, 1 << 20)
+
+
+def test_progress_says_what_is_done_and_what_is_left(
+    trained: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(shop.NIGHT, "progress")
+    policy = trained.settings.night.policy
+    build_candidate_bank(trained, run, trained.settings.night.model, [policy])
+    build_link_states(trained, run, trained.settings.night.model)
+    with caplog.at_level(logging.INFO, "pipelines.progress"):
+        score_candidates(trained, run, [policy])
+    pairs = shop.USERS * (shop.ITEMS + 1)
+    assert f"0 of 2 commits, about 0 of {pairs:,} pairs" in caplog.text
+    assert re.search(
+        rf"1 of 2 commits, about {pairs // 2:,} of {pairs:,} pairs, .* M pairs/s, \d+ s left", caplog.text
+    )
+    assert f"2 of 2 commits, about {pairs:,} of" in caplog.text
