@@ -27,6 +27,7 @@ from pipelines.runs import Manifest
 from pipelines.session import open_session, start_workers
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
+from pipelines.worker_errors import worker_errors
 
 
 def night_date(text: str) -> str:
@@ -90,7 +91,8 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
             threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
         interrupted = False
         try:
-            work(Warehouse(spark, settings))
+            with worker_errors():
+                work(Warehouse(spark, settings))
         except (
             SystemExit
         ):  # in the middle of a call to the JVM, which now answers nothing; it stops by itself

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import PythonException
+from pyspark.errors import PySparkException
 
 from lime_model.errors import LimeError
 
 NO_ROOM = "No space left on device"
+HOST = re.compile(r"Lost task \S+ in stage \S+ \(TID \d+\) \(([^)]*)\)")  # "10.0.0.7 executor 3"
 OURS = re.compile(r"(?:lime_model|pipelines)\.[\w.]*?(\w+): (.+)")
 
 
@@ -24,7 +25,7 @@ def worker_errors() -> Iterator[None]:
     """Raise what a worker raised when it is a `LimeError`; anything else is a bug and keeps its traceback."""
     try:
         yield
-    except (PythonException, Py4JJavaError) as error:  # the second from iterators over rows
+    except (PySparkException, Py4JJavaError) as error:  # the second from iterators over rows
         ours = find_error(str(error)) or find_full_disk(str(error))
         if ours is None:
             raise
@@ -44,11 +45,11 @@ def find_full_disk(text: str) -> DiskFull | None:
     """What Spark says when a host has no room for its blocks, in one line, or None."""
     if NO_ROOM not in text:
         return None
-    lines = [line.strip() for line in text.splitlines()]
-    where = next((line for line in lines if NO_ROOM in line and "/" in line), NO_ROOM)
+    found = HOST.search(text)
+    host = found[1] if found else "a host"
     return DiskFull(
-        f"no room on a host's disk ({where}): make room under its Spark local directory, or give the "
-        "executors another spark.local.dir; then run the job again, it takes up what is missing"
+        f"no room on the disk of {host}: make room under its Spark local directory, or "
+        "give executors another spark.local.dir; then run the job again, it takes up what is missing"
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
+
 import torch
 
 from lime_model.scoring.native import find_compiler
@@ -9,3 +12,14 @@ from lime_model.scoring.native import find_compiler
 # A machine with a compiler and AVX2 must have the kernel: without it the native tests fail there.
 HAS_NATIVE = find_compiler() is not None and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 WHY = "no C++ compiler, or a processor without AVX2: there is no native kernel to test here"
+
+
+def can_mount() -> bool:
+    """Whether this process may mount a disk of its own: root in many containers may not."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True
+        )
+        if mounted.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+        return mounted.returncode == 0
