@@ -55,7 +55,7 @@ def main() -> None:
             share, after = memory(parcel.name)
             barrier.barrier()
             yield {
-                "code": pipelines.parcels.__file__,
+                "code": os.path.abspath(pipelines.parcels.__file__),
                 "inode": os.fstat(file.fileno()).st_ino, "pid": os.getpid(),
                 "share": share, "growth": after - before, "total": total, "executor": os.getppid(),
             }  # fmt: skip
