@@ -89,18 +89,15 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
         spark = open_session(settings, app)
         if udfs:  # likewise the workers' daemon, which loads torch before it forks
             threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
-        interrupted = False
         try:
             with worker_errors():
                 work(Warehouse(spark, settings))
-        except (
-            SystemExit
-        ):  # in the middle of a call to the JVM, which now answers nothing; it stops by itself
-            interrupted = True
+        except SystemExit:
+            raise  # in the middle of a call to the JVM, which now answers nothing; it stops by itself
+        except BaseException:
+            spark.stop()
             raise
-        finally:
-            if not interrupted:
-                spark.stop()
+        spark.stop()
     except LimeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -110,9 +107,8 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """A scheduler's SIGTERM: say so and leave."""
-    print(
-        "stopped by SIGTERM; what is committed stays, a rerun takes up the rest", file=sys.stderr, flush=True
-    )
+    said = "stopped by SIGTERM; what is committed stays, a rerun takes up the rest"
+    print(said, file=sys.stderr, flush=True)
     sys.exit(128 + number)
 
 

@@ -79,24 +79,18 @@ class Cluster:
             state: dict[str, Any] = json.load(answer)
         return state
 
-    def add_worker(self, *, cores: int, memory: str, gpus: int = 0) -> None:
+    def add_worker(self, *, cores: int, memory: str) -> None:
         """Start a worker daemon with folders of its own, and wait until the master knows it."""
         known = len(self.workers)
         home = self.folder / f"worker-{known}"
         home.mkdir(parents=True, exist_ok=True)
         options = ["-c", str(cores), "-m", memory, "-d", str(home / "work"), "--webui-port", "0"]
-        env = {"SPARK_LOCAL_DIRS": str(home / "local"), "SPARK_WORKER_OPTS": _gpu_options(home, gpus)}
+        env = {"SPARK_LOCAL_DIRS": str(home / "local")}
         worker = self._start("worker.Worker", [*options, "-h", HOST, self.url], f"worker-{known}", env)
         self.workers.append(worker)
         wait_until(lambda: len(self.state()["workers"]) > known, "a worker did not register")
 
-    def submit(
-        self,
-        script: str,
-        *options: str,
-        conf: Mapping[str, str] | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> Job:
+    def submit(self, script: str, *options: str, conf: Mapping[str, str] | None = None) -> Job:
         """`spark-submit` in client mode with the package; a process group of its own."""
         package = ROOT / "dist" / "lime.zip"
         settings = {
@@ -116,7 +110,7 @@ class Cluster:
         with out.open("wb") as out_sink, error.open("wb") as error_sink:
             process = subprocess.Popen(
                 submit, cwd=self.folder, stdout=out_sink, stderr=error_sink, start_new_session=True,
-                env={**os.environ, "PYSPARK_DRIVER_PYTHON": sys.executable, **(env or {})},
+                env={**os.environ, "PYSPARK_DRIVER_PYTHON": sys.executable},
             )  # fmt: skip
         self.jobs.append(Job(process, out, error))
         return self.jobs[-1]
@@ -175,15 +169,13 @@ class Cluster:
 
 
 @contextmanager
-def standalone(
-    folder: Path, *, workers: int = 2, cores: int = 1, memory: str = "1g", gpus: int = 0
-) -> Iterator[Cluster]:
+def standalone(folder: Path, *, workers: int = 2, cores: int = 1, memory: str = "1g") -> Iterator[Cluster]:
     """A cluster whose daemons live as long as the context."""
     cluster = Cluster(folder, _free_port(), _free_port())
     try:
         cluster.start_master()
         for _ in range(workers):
-            cluster.add_worker(cores=cores, memory=memory, gpus=gpus)
+            cluster.add_worker(cores=cores, memory=memory)
         yield cluster
     finally:
         cluster.stop()
@@ -208,17 +200,6 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind((HOST, 0))
         return int(found.getsockname()[1])
-
-
-def _gpu_options(home: Path, gpus: int) -> str:
-    """A worker that declares GPUs; a script tells their addresses, as on a machine that has them."""
-    if not gpus:
-        return ""
-    script = home / "gpus.sh"
-    addresses = json.dumps({"name": "gpu", "addresses": [str(i) for i in range(gpus)]})
-    script.write_text(f"#!/bin/sh\necho '{addresses}'\n")
-    script.chmod(0o755)
-    return f"-Dspark.worker.resource.gpu.amount={gpus} -Dspark.worker.resource.gpu.discoveryScript={script}"
 
 
 def _kill(pid: int) -> None:

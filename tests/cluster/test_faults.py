@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 
+from pipelines.catalogue import ingest_entity
 from pipelines.leases import acquire_lease
 from pipelines.night import STEPS
 from pipelines.settings import load_settings
@@ -44,10 +45,7 @@ def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple
     items["price"] = [f"price-{i % 4}" for i in range(ITEMS)]
     copy_tables(Path(trained.settings.warehouse), root / "warehouse", ("events", "users"))
     shop.write_drop(root / "raw", "items", shop.FIRST, items)
-    shop.write_drop(root / "raw", "events", shop.FIRST, shop.events().head(0))
     warehouse = Warehouse(trained.spark, load_settings(write_settings(root, trained, master="local[2]")))
-    from pipelines.catalogue import ingest_entity
-
     ingest_entity(warehouse, "items", [shop.FIRST])
     run = acquire_lease(warehouse, shop.NIGHT, "undisturbed")
     for name in BUILD:
@@ -87,7 +85,7 @@ class Night:
         self.config = write_settings(root, trained, None)
         log.mkdir(exist_ok=True)
 
-    def score(self, **conf: str) -> Job:
+    def score(self) -> Job:
         """Submit the scoring step."""
         options = ("--config", str(self.config), "--ds", shop.NIGHT, "--run-key", self.key)
         events = {
@@ -101,7 +99,7 @@ class Night:
             *options,
             "--steps",
             "score_candidates",
-            conf={**events, "spark.task.maxFailures": "8", **conf},
+            conf={**events, "spark.task.maxFailures": "8"},
         )
 
     def disturb(self, job: Job, strike: Callable[[], None]) -> None:
