@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,10 @@ class Night:
             STEPS[name](self.warehouse, self.run)
         return lists_of(self.warehouse)
 
+    def logged(self) -> int:
+        """Bytes of Spark's own event logs."""
+        return sum(path.stat().st_size for path in self.log.rglob("*") if path.is_file())
+
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Entries of Spark's own event logs."""
         lines = [
@@ -130,23 +135,26 @@ def finish(job: Job) -> str:
     return out
 
 
-def failed_tasks(night: Night) -> list[dict[str, Any]]:
-    return [
-        event
-        for event in night.events("SparkListenerTaskEnd")
-        if event["Task End Reason"]["Reason"] != "Success"
-    ]
+@contextmanager
+def held_at_work(cluster: Cluster, night: Night) -> Iterator[list[psutil.Process]]:
+    """Python workers stopped under tasks that wait for them: what strikes now strikes work.
 
-
-def busy_python_worker(cluster: Cluster) -> psutil.Process:
-    """A forked worker that is computing."""
-    while True:
-        for daemon in cluster.python_daemons():
-            for worker in daemon.children():
-                before = worker.cpu_times().user
-                time.sleep(0.1)
-                if worker.is_running() and worker.cpu_times().user - before > 0.05:
-                    return worker
+    Spark writes its event log as jobs and stages come and go; it falls silent when all wait.
+    """
+    held: dict[int, psutil.Process] = {}
+    size, since = -1, time.monotonic()
+    while time.monotonic() - since < 3:
+        for worker in (worker for daemon in cluster.python_daemons() for worker in daemon.children()):
+            if worker.pid not in held:
+                worker.suspend()
+                held[worker.pid] = worker
+        time.sleep(0.05)
+        if night.logged() != size:
+            size, since = night.logged(), time.monotonic()
+    yield list(held.values())
+    for worker in held.values():
+        if worker.is_running():
+            worker.resume()
 
 
 @pytest.mark.parametrize("victim", ["python worker", "executor", "worker daemon"])
@@ -158,23 +166,25 @@ def test_what_is_killed_changes_nothing(
     job = night.score()
 
     def strike() -> None:
-        if victim == "python worker":
-            for _ in range(3):  # a task may end just before its worker is killed
-                os.kill(busy_python_worker(cluster).pid, signal.SIGKILL)
-                time.sleep(0.5)
-        elif victim == "executor":
-            os.kill(cluster.executors()[0].pid, signal.SIGKILL)
-        else:  # with what it started: a machine that is gone
-            gone = [psutil.Process(cluster.workers[0].pid)]
-            for process in [*gone[0].children(recursive=True), *gone]:
-                process.kill()
+        with held_at_work(cluster, night) as workers:
+            if victim == "python worker":
+                for worker in workers:
+                    worker.kill()
+            elif victim == "executor":
+                cluster.executors()[0].kill()
+            else:  # with what it started: a machine that is gone
+                gone = [psutil.Process(cluster.workers[0].pid)]
+                for process in [*gone[0].children(recursive=True), *gone]:
+                    process.kill()
 
     night.disturb(job, strike)
     finish(job)
     assert night.publish() == expected
+    failed = [str(task["Task End Reason"]) for task in night.events("SparkListenerTaskEnd")]
     if victim == "python worker":
-        assert any("Python worker exited" in str(event) for event in failed_tasks(night))
+        assert any("Python worker exited" in reason for reason in failed)
     else:
+        assert any("ExecutorLostFailure" in reason for reason in failed)
         assert night.events("SparkListenerExecutorRemoved")
 
 
