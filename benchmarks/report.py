@@ -37,9 +37,11 @@ def row(what: str, value: float, unit: str, reach: str = "", aim: str = "", why:
     return Row(what, round(value, 4), unit, reach, aim, holds, "" if holds else why)
 
 
-def interleave(runs: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, list[float]]:
-    """Seconds of each run, round by round, so that a noisy minute hits all of them; one warm-up each."""
-    for run in runs.values():
+def interleave(
+    runs: Mapping[str, Callable[[], object]], rounds: int = 5, *, warm: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of each run, round by round, so that a noisy minute hits all; `warm`: after one run each."""
+    for run in runs.values() if warm else ():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):

@@ -13,6 +13,7 @@ from lime_model.scoring.tiled import Tiled
 from lime_model.scoring.topk import Backend
 
 NAMES: tuple[BackendName, ...] = get_args(BackendName)
+PASSES: dict[str, native.First] = {"native": "int8", "native-bf16": "bf16", "native-fp32": "fp32"}
 
 
 class BackendError(LimeError, RuntimeError):
@@ -37,7 +38,7 @@ def choose_backend(backend: str, device: str) -> Choice:
         raise BackendError(f"unknown backend {backend!r}; use one of {', '.join(NAMES)}")
     if device not in ("auto", "cpu", "cuda"):
         raise BackendError(f"unknown device {device!r}; use auto, cpu or cuda")
-    cuda, reason = torch.cuda.is_available(), native.why_not()
+    cuda, reason = torch.cuda.is_available(), native.why_not(_isa(backend))
     if device == "cuda" and not cuda:
         raise BackendError(
             "device 'cuda' was asked for and torch sees no CUDA device on this host; "
@@ -67,6 +68,11 @@ def _choose(device: str, *, cuda: bool, reason: str) -> Choice:
     return Choice("native", "cpu", f"auto: {where}; the native kernel runs here ({native.best_isa()})")
 
 
+def _isa(backend: str) -> str:
+    """What a native backend needs; the emulation of bf16 elsewhere is for tests."""
+    return "avx512-bf16" if backend == "native-bf16" else native.BASE
+
+
 def make_backend(name: str, device: str) -> Backend:
     """The backend of a resolved choice.
 
@@ -82,8 +88,8 @@ def make_backend(name: str, device: str) -> Backend:
 
         return Fused(device)
     if name.startswith("native"):
-        if reason := native.why_not():
+        if reason := native.why_not(_isa(name)):
             raise BackendError(f"the driver chose backend {name!r} and this host can't run it: {reason}")
-        return native.Native(int8=name == "native")
+        return native.Native(PASSES[name])
     # A GPU wants far larger tiles than a core's cache does.
     return Tiled() if device == "cpu" else Tiled(device=device, user_block=64, tile=8192, stripe=65536)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -37,7 +38,9 @@ BACKENDS: dict[str, Backend] = {
         {
             "native": Native(),
             "native-quads": Native(isa="avx2-quads"),  # what VNNI computes, without VNNI
-            "native-fp32": Native(int8=False),
+            "native-bf16": Native("bf16"),
+            "native-bf16-emulated": Native("bf16", isa="avx2"),  # the same pass without its instruction
+            "native-fp32": Native("fp32"),
         }
         if HAS_NATIVE
         else {}
@@ -234,6 +237,10 @@ def test_a_processor_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -
     try:
         with pytest.raises(BackendError, match=r"'native' was asked for: this processor has no avx2"):
             choose_backend("native", "cpu")
+        with pytest.raises(
+            BackendError, match="'native-bf16' was asked for: this processor has no avx512-bf16"
+        ):
+            choose_backend("native-bf16", "cpu")
         with pytest.raises(BackendError, match="this host can't run it: this processor has no avx2"):
             make_backend("native", "cpu")
         choice = choose_backend("auto", "cpu")
@@ -274,7 +281,7 @@ def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
         assert "no CUDA device" in choose_backend("auto", "auto").why
         with pytest.raises(RuntimeError, match="use device: auto or cpu"):
             choose_backend("tiled", "cuda")
-    with pytest.raises(BackendError, match="use one of auto, reference, tiled, native, native-fp32, triton"):
+    with pytest.raises(BackendError, match="use one of auto, reference, tiled, native, native-bf16"):
         choose_backend("fast", "auto")
 
 
@@ -308,7 +315,7 @@ def test_kernels_keep_every_list_at_real_sizes(
         weights.out[-1] *= 1e4
     cells = cut(bank, [70])
     runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
-    every: list[Backend] = [Native(isa=isa, int8=int8) for isa in runnable for int8 in (True, False)]
+    every: list[Backend] = [Native(first, isa) for isa in runnable for first in get_args(native.First)]
     expected = score_top_k(weights, queries, cells, 9, Reference())
     for backend in [*every, BACKENDS["triton"]]:
         found = score_top_k(weights, queries, cells, 9, backend)

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
+from lime_model.scoring import native
 from pipelines.bundles import scratch_folder
 from pipelines.candidates import FACTORS, build_candidate_bank
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
@@ -165,6 +166,8 @@ def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, R
 def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse, Run]) -> None:
     warehouse, built = published
     others = ["reference", *(["native", "native-fp32"] if HAS_NATIVE else [])]
+    if not native.why_not("avx512-bf16"):
+        others.append("native-bf16")
     for units, backend in enumerate(others, 3):
         other = with_night(warehouse, backend=backend, units_per_commit=units)
         run = Run(shop.NIGHT, f"by-{backend}")

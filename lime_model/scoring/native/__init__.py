@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ class Isa(NamedTuple):
 
 BASE = "avx2"  # every processor that runs any of them runs this one
 ISAS = {  # the fastest first
+    "avx512-bf16": Isa("Avx512Bf16", ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"), 4),
     "avx512-vnni": Isa("Avx512Vnni", ("-march=x86-64-v4", "-mavx512vnni"), 3),
     "avx512": Isa("Avx512", ("-march=x86-64-v4",), 2),
     BASE: Isa("Avx2", ("-march=x86-64-v3",), 1),
@@ -150,17 +151,23 @@ def best_isa() -> str:
 @functools.cache
 def why_not(isa: str = BASE) -> str:
     """Why the native backend can't run here with an instruction set; empty when it can."""
-    path = library_path(isa)
-    for library in (path, library_path(BASE)):
-        if not library.exists():
-            return f"{library} is not there; run `python -m lime_model.scoring.native` with a C++ compiler"
-        if _torn(library):  # loading it could kill the process
-            return f"{library} is damaged; run `python -m lime_model.scoring.native` with a C++ compiler"
+    if problem := _unusable(library_path(BASE)):
+        return problem
     try:
         level = processor_level()
     except OSError as error:
         return f"{library_path(BASE)} does not load: {error}"
-    return "" if level >= (ISAS | QUADS)[isa].level else f"this processor has no {isa}"
+    if level < (ISAS | QUADS)[isa].level:
+        return f"this processor has no {isa}"
+    return _unusable(library_path(isa))
+
+
+def _unusable(library: Path) -> str:
+    if not library.exists():
+        return f"{library} is not there; run `python -m lime_model.scoring.native` with a C++ compiler"
+    if _torn(library):  # loading it could kill the process
+        return f"{library} is damaged; run `python -m lime_model.scoring.native` with a C++ compiler"
+    return ""
 
 
 @functools.cache
@@ -195,18 +202,21 @@ def kernel_words(shape: Shape) -> int:
     return int(_library(best_isa()).lime_cell_floats(*shape))
 
 
+First = Literal["fp32", "int8", "bf16"]
+
+
 @dataclass
 class Native(Backend):
     """Filter by the compiled kernel.
 
     Args:
-        int8: the exact cascade (int8, then fp32 for what it leaves); False: fp32 for every pair.
-        isa: a key of `ISAS`; the fastest that runs here by default.
+        first: the pass that every pair meets; fp32 takes what an int8 or bf16 pass leaves.
+        isa: a key of `ISAS`; the fastest that runs here by default. bf16 is quick on avx512-bf16 alone.
     """
 
-    int8: bool = True
+    first: First = "int8"
     isa: str = field(default_factory=best_isa)
-    rescored: int = 0  # pairs that the int8 pass left to fp32, summed over calls
+    rescored: int = 0  # pairs that the first pass left to fp32, summed over calls
 
     def keep(
         self, weights: Weights, users: Sequence[Query], candidates: Cells, seeds: Sequence[F32], k: int
@@ -221,7 +231,7 @@ class Native(Backend):
         result = library.lime_filter(
             candidates.words, len(candidates), *candidates.shape, len(users), g, e, weights.out,
             error_bound(weights, users, stats), stats.b_step, stats.b_max, stats.drift,
-            seen, seen_at, seed, seed_at, k, int(self.int8), ctypes.byref(count),
+            seen, seen_at, seed, seed_at, k, get_args(First).index(self.first), ctypes.byref(count),
         )  # fmt: skip
         try:
             kept = [np.empty(library.lime_count(result, i), np.int64) for i in range(len(users))]

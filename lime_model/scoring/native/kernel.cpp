@@ -15,6 +15,13 @@
 // the residual of G (a convex combination of its rows, so at most the worst row), of B, of w, and
 // (a - a8 / 255) G by Cauchy-Schwarz, column by column or by the spectral norm, whichever is less.
 //
+// bf16 pass.  Two links at a time into fp32 sums (vdpbf16ps). G is centred on its mean over links, m_f:
+//
+//     x = B + m + sum_l a16 g16      |bf16 - published| <= base + alpha * |a - a16|_2
+//
+// with the same two bounds as above; what the instruction flushes to zero is added to `base`. The
+// link weights of a cell are rounded once for all users of a block, and their residual measured then.
+//
 // fp32 pass.  Survivors, or whole cells while there is no threshold yet; its bound eps32 is that of
 // lime_model/scoring/tiled.py. What is left is rescored canonically by `lime_base`.
 //
@@ -88,7 +95,48 @@ struct User {
   std::vector<int32_t> f16;  // [F, 2]: m16 and k16, each twice
   std::vector<int32_t> w16;  // [F / 2]: two hidden units
   float worth = 0;           // of one step of sum w16 h16
-  float alpha = 0, base = 0; // of the int8 bound
+  std::vector<uint32_t> g16; // [F / NF, pairs, NF]: two links in bf16
+  std::vector<float> mean;   // [F]
+  float alpha = 0, base = 0; // of the bound of the first pass
+};
+
+enum First { FP32, INT8, BF16 }; // the pass that a pair meets first
+
+constexpr float FLUSHED = 0x1p-126f; // the smallest normal float: vdpbf16ps takes less for zero
+
+// The nearest bf16, ties to even, as the upper half of a float.
+uint32_t to_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+}
+
+float from_bits(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// The link weights of one cell in bf16.
+struct Halves {
+  std::vector<uint32_t> a; // [pairs, 32]
+  float norm[W];           // |a - a16|_2 of each candidate, rounded up
+
+  void fill(const float *cell, const Shape &s) {
+    a.assign(size_t(s.pairs()) * W, 0);
+    float square[W] = {};
+    for (int l = 0; l < s.links; l++) {
+      const float *from = cell + s.a() + size_t(l) * W;
+      uint32_t *to = &a[size_t(l / 2) * W];
+      for (int i = 0; i < W; i++) {
+        const uint32_t half = to_bf16(from[i]);
+        const float gone = from[i] - from_bits(half);
+        square[i] += gone * gone;
+        to[i] |= l % 2 ? half : half >> 16;
+      }
+    }
+    for (int i = 0; i < W; i++) norm[i] = (std::sqrt(square[i]) + s.links * 1e-20f) * float(UP);
+  }
 };
 
 double spectral_norm(const std::vector<double> &m, int rows, int cols) {
@@ -166,6 +214,84 @@ void quantise(User &u, const Shape &s, const double *w, const double *step, cons
   base += *std::max_element(residual.begin(), residual.end()) + 6 * eps32;
   u.base = float(base * UP);
   u.alpha = float(std::min(columns, std::sqrt(double(F)) * spectral_norm(centred, L, F)) * UP);
+}
+
+// Round one user to bf16 and bound what it costs; `drift` as for `quantise`.
+void halve(User &u, const Shape &s, const double *w, double drift, double eps32) {
+  const int L = s.links, F = s.hidden, P = s.pairs(), N = s.units();
+  u.g16.assign(size_t(N) * P, 0);
+  u.mean.assign(N, 0);
+  std::vector<double> residual(L, 0.0), rounded(size_t(L) * F);
+  double base = 0, columns = 0;
+  for (int f = 0; f < F; f++) {
+    double mean = 0, norm = 0, largest = 0;
+    for (int l = 0; l < L; l++) mean += double(u.g[size_t(l) * F + f]) / L;
+    u.mean[f] = float(mean);
+    for (int l = 0; l < L; l++) {
+      const double centred = double(u.g[size_t(l) * F + f]) - u.mean[f];
+      const uint32_t half = to_bf16(float(centred));
+      const double g16 = from_bits(half);
+      u.g16[(size_t(f / NF) * P + l / 2) * NF + f % NF] |= l % 2 ? half : half >> 16;
+      residual[l] += std::abs(w[f]) * std::abs(centred - g16);
+      rounded[size_t(l) * F + f] = std::abs(w[f]) * g16;
+      norm += g16 * g16, largest = std::max(largest, std::abs(g16));
+    }
+    columns += std::abs(w[f]) * std::sqrt(norm);
+    base += std::abs(w[f]) * (drift * std::abs(double(u.mean[f])) + (2 * L + 4) * (1 + largest) * double(FLUSHED));
+  }
+  base += *std::max_element(residual.begin(), residual.end()) * (1 + drift) + 6 * eps32;
+  u.base = float(base * UP);
+  u.alpha = float(std::min(columns, std::sqrt(double(F)) * spectral_norm(rounded, L, F)) * UP);
+}
+
+// Adds the outputs of G groups of NF hidden units to the scores of 2 V::lanes candidates.
+template <int G>
+inline void halved_units(const float *b, const uint32_t *a, int P, const uint32_t *g, const float *mean, const float *w,
+                         V::F &low, V::F &high) {
+  V::F x[G * NF], y[G * NF];
+#pragma GCC unroll 8
+  for (int j = 0; j < G * NF; j++) {
+    const V::F middle = V::every(mean + j);
+    x[j] = V::add(V::load(b + size_t(j) * W), middle), y[j] = V::add(V::load(b + size_t(j) * W + V::lanes), middle);
+  }
+  for (int p = 0; p < P; p++, g += NF, a += W) {
+    const V::H left = V::halves(a), right = V::halves(a + V::lanes);
+#pragma GCC unroll 8
+    for (int j = 0; j < G * NF; j++) {
+      const V::H gg = V::every_half(g + size_t(j / NF) * P * NF + j % NF);
+      x[j] = V::dot16(x[j], left, gg), y[j] = V::dot16(y[j], right, gg);
+    }
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < G * NF; j++) {
+    const V::F ww = V::every(w + j);
+    low = V::fma(ww, V::max(x[j], V::zero()), low), high = V::fma(ww, V::max(y[j], V::zero()), high);
+  }
+}
+
+// Which of the 32 candidates may reach the threshold: bit i for candidate i.
+uint32_t pass_bf16(const float *cell, const Halves &halves, const Shape &s, const User &u, const float *w) {
+  const int P = s.pairs(), N = s.units();
+  const V::F alpha = V::every(u.alpha), limit = V::every(u.leaders.threshold - u.base);
+  uint32_t mask = 0;
+  for (int lane = 0; lane < W; lane += 2 * V::lanes) {
+    V::F low = V::fma(alpha, V::load(halves.norm + lane), V::load(cell + lane));
+    V::F high = V::fma(alpha, V::load(halves.norm + lane + V::lanes), V::load(cell + lane + V::lanes));
+    for (int k = 0; k < s.dot; k++) {
+      const V::F e = V::every(u.e + k);
+      const float *d = cell + s.d() + size_t(k) * W + lane;
+      low = V::fma(V::load(d), e, low), high = V::fma(V::load(d + V::lanes), e, high);
+    }
+    const float *b = cell + s.b() + lane;
+    const uint32_t *a = halves.a.data() + lane, *g = u.g16.data();
+    int f = 0;
+    for (; f + 2 * NF <= N; f += 2 * NF)
+      halved_units<2>(b + size_t(f) * W, a, P, g + size_t(f) * P, &u.mean[f], w + f, low, high);
+    for (; f < N; f += NF) halved_units<1>(b + size_t(f) * W, a, P, g + size_t(f) * P, &u.mean[f], w + f, low, high);
+    mask |= V::reaches(low, limit) << lane;
+    mask |= V::reaches(high, limit) << (lane + V::lanes);
+  }
+  return mask;
 }
 
 // Which of the 32 candidates may reach the threshold: bit i for candidate i.
@@ -285,13 +411,16 @@ uint32_t unseen(User &u, int64_t row, uint32_t mask) {
   return mask;
 }
 
-void visit(User &u, const float *cell, const Shape &s, const float *w, int64_t row, uint32_t valid, bool int8,
-           uint64_t *rescored) {
+void visit(User &u, const float *cell, const Halves &halves, const Shape &s, const float *w, int64_t row,
+           uint32_t valid, First first, uint64_t *rescored) {
   const bool started = u.leaders.threshold > -std::numeric_limits<float>::infinity();
-  uint32_t mask = unseen(u, row, int8 && started ? pass_int8(cell, s, u) & valid : valid);
+  uint32_t mask = valid;
+  if (started && first == INT8) mask &= pass_int8(cell, s, u);
+  if (started && first == BF16) mask &= pass_bf16(cell, halves, s, u, w);
+  mask = unseen(u, row, mask);
   const int left = __builtin_popcount(mask);
   if (left == 0) return;
-  if (int8) *rescored += left;
+  if (first != FP32) *rescored += left;
   alignas(32) float scores[W];
   const bool whole = left >= 6; // about where a pass over the cell is cheaper than candidates one by one
   if (whole) pass_fp32(cell, s, u, w, scores);
@@ -309,7 +438,8 @@ struct Result {
 
 extern "C" {
 
-// What this processor runs: 0 nothing of ours, 1 AVX2, 2 AVX-512 BW, 3 AVX-512 VNNI. Asked of the AVX2 library.
+// What this processor runs: 0 nothing of ours, 1 AVX2, 2 AVX-512 BW, 3 VNNI too, 4 BF16 too. Asked of the AVX2
+// library.
 int lime_level() {
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
@@ -317,7 +447,8 @@ int lime_level() {
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512cd");
   if (!wide) return 1;
-  return __builtin_cpu_supports("avx512vnni") ? 3 : 2;
+  if (!__builtin_cpu_supports("avx512vnni")) return 2;
+  return __builtin_cpu_supports("avx512bf16") ? 4 : 3;
 }
 
 // Floats of a cell; a test holds the packer (cells.py) to it.
@@ -326,32 +457,37 @@ int64_t lime_cell_floats(int links, int hidden, int dot) { return int64_t(Shape{
 // Rows per user that may reach the K best outside `seen`: a superset of them, ascending. Free with lime_free.
 //
 // cells [C / 32 rounded up, lime_cell_floats]; g [U, L, F]; e [U, E]; w [F]; eps32 [U]; step, bmax [F];
-// seen: rows of all users, ascending within one, offsets seen_at [U + 1]; seeds likewise.
+// seen: rows of all users, ascending within one, offsets seen_at [U + 1]; seeds likewise; first: see First.
 void *lime_filter(const float *cells, int64_t candidates, int links, int hidden, int dot, int users, const float *g,
                   const float *e, const double *w, const double *eps32, const double *step, const double *bmax,
                   double drift, const int64_t *seen, const int64_t *seen_at, const float *seeds,
-                  const int64_t *seeds_at, int k, int int8, uint64_t *rescored) {
+                  const int64_t *seeds_at, int k, int first, uint64_t *rescored) {
   const Shape s{links, hidden, dot};
+  const First pass = First(first);
   std::vector<float> w32(w, w + hidden);
+  w32.resize(s.units());
+  Halves halves;
   auto *result = new Result;
   *rescored = 0;
-  for (int first = 0; first < users; first += BLOCK) {
-    std::vector<User> block(std::min(BLOCK, users - first));
+  for (int start = 0; start < users; start += BLOCK) {
+    std::vector<User> block(std::min(BLOCK, users - start));
     for (size_t i = 0; i < block.size(); i++) {
       User &u = block[i];
-      const int id = first + int(i);
+      const int id = start + int(i);
       u.g = g + size_t(id) * links * hidden, u.e = e + size_t(id) * dot;
       u.seen = seen + seen_at[id], u.seen_end = seen + seen_at[id + 1];
       u.leaders.k = u.leaders.limit = size_t(k);
       u.leaders.slack = 2 * eps32[id];
       for (int64_t j = seeds_at[id]; j < seeds_at[id + 1]; j++) u.leaders.offer({seeds[j], -1});
-      if (int8) quantise(u, s, w, step, bmax, drift, eps32[id]);
+      if (pass == INT8) quantise(u, s, w, step, bmax, drift, eps32[id]);
+      if (pass == BF16) halve(u, s, w, drift, eps32[id]);
     }
     const float *cell = cells;
     for (int64_t row = 0; row < candidates; row += W, cell += s.size()) {
       const int64_t left = candidates - row;
       const uint32_t valid = left >= W ? ~0u : (1u << left) - 1;
-      for (User &u : block) visit(u, cell, s, w32.data(), row, valid, int8 != 0, rescored);
+      if (pass == BF16) halves.fill(cell, s);
+      for (User &u : block) visit(u, cell, halves, s, w32.data(), row, valid, pass, rescored);
     }
     for (User &u : block) {
       u.leaders.refresh();

@@ -6,7 +6,10 @@
 //     pairs   two links a step, u8 x s8 into int16 (vpmaddubsw, vpaddw): AVX2 and AVX-512 BW
 //     quads   four links a step, u8 x s8 into int32 (vpdpbusd): AVX-512 VNNI
 //
-// Both read the same cells. Avx2Quads is the quad kernel in AVX2 instructions, slower than Avx2 and
+// and, for the bf16 pass, in how pairs of links meet: `dot16` is vdpbf16ps where the processor has it
+// and two multiply-adds on the widened halves elsewhere, to be tested on.
+//
+// All read the same cells. Avx2Quads is the quad kernel in AVX2 instructions, slower than Avx2 and
 // there so that its logic is tested on machines without VNNI.
 
 #pragma once
@@ -31,9 +34,20 @@ struct Avx2 {
   static F every(float x) { return _mm256_set1_ps(x); }
   static F zero() { return _mm256_setzero_ps(); }
   static F fma(F x, F y, F z) { return _mm256_fmadd_ps(x, y, z); }
+  static F add(F x, F y) { return _mm256_add_ps(x, y); }
   static F max(F x, F y) { return _mm256_max_ps(x, y); }
   static void store(float *p, F x) { _mm256_storeu_ps(p, x); }
   static uint32_t reaches(F x, F limit) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ))); }
+
+  using H = __m256i; // two bf16 links of `lanes` candidates, or of one user in every lane
+  static H halves(const uint32_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+  static H every_half(const uint32_t *p) { return _mm256_set1_epi32(int(*p)); }
+  static F widened(H x) { return _mm256_castsi256_ps(x); }
+  static F dot16(F sum, H x, H y) {
+    const H top = _mm256_set1_epi32(int(0xffff0000u));
+    sum = fma(widened(_mm256_and_si256(x, top)), widened(_mm256_and_si256(y, top)), sum);
+    return fma(widened(_mm256_slli_epi32(x, 16)), widened(_mm256_slli_epi32(y, 16)), sum);
+  }
 
   // x[j] = start[j] + sum over links of weights and g: `weights` [pairs, 32, 2], `g` [steps, NF] words.
   static void multiply(I (&x)[NF], const int32_t *start, const int8_t *weights, int pairs, const int32_t *g) {
@@ -116,9 +130,20 @@ struct Avx512 {
   static F every(float x) { return _mm512_set1_ps(x); }
   static F zero() { return _mm512_setzero_ps(); }
   static F fma(F x, F y, F z) { return _mm512_fmadd_ps(x, y, z); }
+  static F add(F x, F y) { return _mm512_add_ps(x, y); }
   static F max(F x, F y) { return _mm512_max_ps(x, y); }
   static void store(float *p, F x) { _mm512_storeu_ps(p, x); }
   static uint32_t reaches(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ); }
+
+  using H = __m512i;
+  static H halves(const uint32_t *p) { return _mm512_loadu_si512(p); }
+  static H every_half(const uint32_t *p) { return _mm512_set1_epi32(int(*p)); }
+  static F widened(H x) { return _mm512_castsi512_ps(x); }
+  static F dot16(F sum, H x, H y) {
+    const H top = _mm512_set1_epi32(int(0xffff0000u));
+    sum = fma(widened(_mm512_and_si512(x, top)), widened(_mm512_and_si512(y, top)), sum);
+    return fma(widened(_mm512_slli_epi32(x, 16)), widened(_mm512_slli_epi32(y, 16)), sum);
+  }
 
   static void multiply(I (&x)[NF], const int32_t *start, const int8_t *weights, int pairs, const int32_t *g) {
     for (int j = 0; j < NF; j++) x[j] = _mm512_set1_epi32(start[2 * j]);
@@ -170,6 +195,12 @@ struct Avx512Vnni : Avx512 {
     for (int j = 0; j < NF; j++)
       x[j] = _mm512_add_epi16(_mm512_packs_epi32(sums[j].v[0], sums[j].v[1]), _mm512_set1_epi32(start[2 * j]));
   }
+};
+#endif
+
+#ifdef __AVX512BF16__
+struct Avx512Bf16 : Avx512Vnni {
+  static F dot16(F sum, H x, H y) { return _mm512_dpbf16_ps(sum, __m512bh(x), __m512bh(y)); }
 };
 #endif
 
