@@ -78,7 +78,7 @@ class Certifier:
             for row, history in zip(base, histories, strict=True):
                 items, features = self._memory(history)
                 at = torch.from_numpy(items)
-                row[at] = row[at] + self.model.memory(torch.from_numpy(features), row[at])
+                row[at] = row[at] + self.model.repeat_boost(torch.from_numpy(features), row[at])
         return np.asarray(base.numpy() + self.bias)
 
     def check(

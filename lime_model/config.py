@@ -6,6 +6,7 @@ that training, encoding and scoring cannot disagree about a shape.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ class ModelConfig:
     """Sizes of one LIME model (letters as in docs/model.md).
 
     Raises:
-        ValueError: a size is not positive, or `width` is not a multiple of `heads`.
+        ValueError: a size is not positive, `heads` do not divide `width`, or weights do not fit the tasks.
     """
 
     variant: Variant = "lime-mha"
@@ -39,6 +40,8 @@ class ModelConfig:
     event_types: tuple[str, ...] = ("purchase",)
     item_columns: tuple[str, ...] = ()  # categorical
     user_columns: tuple[str, ...] = ()  # categorical
+    tasks: tuple[str, ...] = ()  # event types that are each a task; none: one task, any event
+    task_weights: tuple[float, ...] = ()  # of the tasks' logits in the score, in their order; none: 1 each
     cutoff_ds: str = "1970-01-01"  # the bundle has seen no event from this day on
 
     def __post_init__(self) -> None:
@@ -53,6 +56,25 @@ class ModelConfig:
             )
         if self.variant not in ("lime-mha", "lime-xor"):
             raise ValueError(f"model.variant is {self.variant!r}; use 'lime-mha' or 'lime-xor'")
+        self._check_tasks()
+
+    def _check_tasks(self) -> None:
+        for name in self.tasks:
+            if name not in self.event_types or self.tasks.count(name) > 1:
+                raise ValueError(
+                    f"model.tasks names {name!r}; use each of {list(self.event_types)} at most once"
+                )
+        if self.task_weights and len(self.task_weights) != len(self.tasks):
+            raise ValueError(
+                f"model.task_weights has {len(self.task_weights)} weights for {len(self.tasks)} tasks"
+            )
+        if not all(math.isfinite(weight) for weight in self.mix) or not any(self.mix):
+            raise ValueError(f"model.task_weights is {list(self.mix)}; weights are finite and one is not 0")
+
+    @property
+    def mix(self) -> tuple[float, ...]:
+        """Weight of every task's logit in the score, `[T]`."""
+        return self.task_weights or (1.0,) * max(1, len(self.tasks))
 
     @property
     def pools(self) -> int:

@@ -21,7 +21,10 @@ from lime_model.memory import count_pairs, pair_features
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-FLAT = ("memory_item", "memory_shown", "memory_features", "pool_weights", "target_item", "fresh_item")
+FLAT = (
+    "memory_item", "memory_shown", "memory_features", "pool_weights",
+    "target_item", "target_task", "fresh_item", "fresh_task",
+)  # fmt: skip
 
 
 class EventLog(NamedTuple):
@@ -64,8 +67,10 @@ class Batch:
     type_weights: NDArray[np.float32]  # [B, J, event types]
     target_row: Ints
     target_item: Ints
+    target_task: Ints
     fresh_row: Ints  # targets that are new to the shown history
     fresh_item: Ints
+    fresh_task: Ints
 
 
 def history_pairs(item: Ints, days: Floats, now: float, decay_days: tuple[float, float]) -> Pairs:
@@ -87,6 +92,7 @@ class ExampleBuilder:
     decay_days: tuple[float, float]
     pool_days: tuple[float, ...]
     event_types: int  # codes, 0 included
+    tasks: tuple[int, ...] = ()  # codes of the event types that are each a task; none: any event is the task
 
     def valid(self, min_events: int) -> tuple[Ints, Ints]:
         """All (user, cut index) with at least `min_events` before and one target after the cut."""
@@ -124,10 +130,19 @@ class ExampleBuilder:
         # The memory keeps the hidden items, as it does at night; only state and masks forget them.
         pairs = history_pairs(item, days, days[-1], self.decay_days)
         shown = self._shown(pairs.item, rng)
-        target = np.unique(self.log.item[middle:end][self.log.session_start[middle:end] >= day])
-        new = np.setdiff1d(target, pairs.item, assume_unique=True)
+        later = self.log.session_start[middle:end] >= day
         tail = slice(-self.max_events, None)
         keep, types = shown[pairs.inverse], self.log.event_type[start:middle]
+        targets, fresh = [], []
+        for task in self.tasks or (None,):
+            follows, before = (
+                kinds == task if task is not None else np.ones(len(kinds), np.bool_)
+                for kinds in (self.log.event_type[middle:end], types)
+            )
+            targets.append(np.unique(self.log.item[middle:end][later & follows]))
+            new = np.setdiff1d(targets[-1], pairs.item, assume_unique=True)
+            hidden = np.setdiff1d(np.unique(item[before]), pairs.item[shown], assume_unique=True)
+            fresh.append(np.concatenate([new, hidden]))
         weights = self._pool_weights(days - days[-1], keep)
         return {
             "item": item[tail],
@@ -139,8 +154,10 @@ class ExampleBuilder:
             "memory_features": pairs.features,
             "pool_weights": _sum_by(pairs.inverse, weights, len(shown)).T,
             "type_weights": _sum_by(types, weights, self.event_types),
-            "target_item": target,
-            "fresh_item": np.concatenate([new, pairs.item[~shown]]),
+            "target_item": np.concatenate(targets),
+            "target_task": np.repeat(np.arange(len(targets)), [len(part) for part in targets]),
+            "fresh_item": np.concatenate(fresh),
+            "fresh_task": np.repeat(np.arange(len(fresh)), [len(part) for part in fresh]),
         }
 
     def _pool_weights(self, age: Floats, keep: NDArray[np.bool_]) -> Floats:

@@ -2,6 +2,7 @@
 
 Six features per (user, item) of the history, all relative to the user's *own last
 event*, so they do not age between nights; the seventh input is the pair's base score.
+Several tasks share inputs and hidden units; each has its own boost.
 
 | # | feature |
 |---|---|
@@ -11,7 +12,7 @@ event*, so they do not age between nights; the seventh input is the pair's base 
 | 3 | log1p(gap / (interval + 1)): overdue or not |
 | 4, 5 | log1p(Σ exp(-age / days)) for the two `memory_days` |
 
-Letters: M pairs of history, Q = 6 features, Z hidden units.
+Letters: M pairs of history, Q = 6 features, Z hidden units, T tasks.
 """
 
 from __future__ import annotations
@@ -103,15 +104,15 @@ class RepeatMemory(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.inner = nn.Linear(MEMORY_FEATURES + 1, config.memory_hidden)
-        self.outer = nn.Linear(config.memory_hidden, 1)
-        self.skip = nn.Linear(MEMORY_FEATURES + 1, 1, bias=False)
+        self.outer = nn.Linear(config.memory_hidden, len(config.mix))
+        self.skip = nn.Linear(MEMORY_FEATURES + 1, len(config.mix), bias=False)
         nn.init.zeros_(self.skip.weight)
         with torch.no_grad():
-            self.skip.weight[0, 0] = 1.0  # starts as "what was bought often is bought again"
+            self.skip.weight[:, 0] = 1.0  # starts as "what was bought often is bought again"
             self.outer.bias.fill_(1.0)
 
     def forward(self, features: Tensor, base: Tensor) -> Tensor:
-        """s `[M]` from features `[M, Q]` and base scores `[M]` (links and dot, no bias)."""
+        """s of every task `[M, T]` from features `[M, Q]` and base scores `[M]` (links and dot, no bias)."""
         inputs = torch.cat([features, base.unsqueeze(-1)], -1)
         boost: Tensor = self.outer(torch.relu(self.inner(inputs))) + self.skip(inputs)
-        return boost.squeeze(-1)
+        return boost

@@ -2,16 +2,20 @@
 
     score(u, c) = w·relu([o ; T_c ; x_u] W + b) + d_c·e_u + s_u(c) + β_c,   o = A_c P_u
 
+Tasks differ in w, e_u and s_u, each linear in what they share; the score is the weighted sum
+of their logits, so it has the same form. The repeat memory sees the weighted sum z, too.
+
 `lime_model/scoring/fold.py` folds it into per-user and per-item factors. Source:
 arXiv:2510.18239 for links, link weights and the XOR mask; the dot, the bias and the
 memory are this project's.
 
 Letters: B users, N events, C candidates, L links, D width, X user width, F hidden
-units, E width of the dot, J pools.
+units, E width of the dot, J pools, T tasks.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -98,8 +102,9 @@ class LimeModel(nn.Module):
         self.users = FeatureSum(user_sizes, config.user_width)
         self.event_type = nn.Embedding(len(config.event_types) + 1, config.width)
         self.dot_item = nn.Linear(config.width, config.dot, bias=False)
-        self.dot_pools = nn.Linear(config.pools * config.width, config.dot)
-        last = nn.Linear(128, config.dot)
+        tasks = len(config.mix)
+        self.dot_pools = nn.Linear(config.pools * config.width, tasks * config.dot)
+        last = nn.Linear(128, tasks * config.dot)
         self.dot_user = nn.Sequential(nn.Linear(state_width, 128), nn.ReLU(), last)
         self.memory = RepeatMemory(config)
         self.bias_weight = nn.Parameter(torch.tensor(0.3))
@@ -109,7 +114,7 @@ class LimeModel(nn.Module):
         self.links = Links(config)
         self.reader = LinkAttention(config) if config.variant == "lime-mha" else XorStack(config)
         self.head = nn.Linear(2 * config.width + config.user_width, config.hidden)
-        self.head_out = nn.Linear(config.hidden, 1, bias=False)
+        self.head_out = nn.Linear(config.hidden, tasks, bias=False)
         # The dot is trained first, without links: these zeros let them join without a jump.
         nn.init.zeros_(self.head_out.weight)
         first = self.dot_user[0]
@@ -128,20 +133,33 @@ class LimeModel(nn.Module):
         return UserState(links, finish_softmax(pools), user)
 
     def dot_vector(self, state: UserState) -> Tensor:
-        """e_u `[B, E]`."""
+        """e_u of every task `[B, T, E]`."""
         pools = state.pools.flatten(1)
         wide = torch.cat([state.links.flatten(1), pools, state.user], -1)
         dot: Tensor = self.dot_pools(pools) + self.dot_user(wide)
-        return dot
+        return dot.view(len(dot), -1, self.config.dot)
 
     def base_scores(self, state: UserState, items: Tensor) -> Tensor:
         """Links and dot `[B, C]` for T `[C, D]`: the score without memory and bias."""
+        return self.weigh(self.task_scores(state, items), 1)
+
+    def repeat_boost(self, features: Tensor, base: Tensor) -> Tensor:
+        """s `[M]` from features `[M, Q]` and base scores `[M]`."""
+        return self.weigh(self.memory(features, base), 1)
+
+    def weigh(self, values: Tensor, axis: int) -> Tensor:
+        """The weighted sum of the tasks, which lie along `axis`."""
+        parts = (weight * part for weight, part in zip(self.config.mix, values.unbind(axis), strict=True))
+        return functools.reduce(torch.add, parts)
+
+    def task_scores(self, state: UserState, items: Tensor) -> Tensor:
+        """Links and dot of every task `[B, T, C]` for T `[C, D]`."""
         attended = self.links.weights(items) @ state.links  # o [B, C, D]
         blocks = [self.config.width, self.config.width, self.config.user_width]
         of_links, of_item, of_user = self.head.weight.split(blocks, 1)  # W over [o ; T_c ; x_u]
         hidden = (attended @ of_links.T).add_(items @ of_item.T + self.head.bias)  # [B, C, F]
         hidden = hidden.add_((state.user @ of_user.T).unsqueeze(1)).relu_()
-        shallow: Tensor = self.head_out(hidden).squeeze(-1)
+        shallow: Tensor = self.head_out(hidden).transpose(1, 2)
         return shallow + self.dot_vector(state) @ self.dot_item(items).T
 
     def item_bias(self, recent_count: Tensor) -> Tensor:

@@ -78,11 +78,12 @@ def _take_means(table: Tensor, vectors: Tensor, catalogue: Catalogue) -> None:
 
 
 def _set_dot(model: LimeModel, popularity: float) -> None:
-    """The dot as the inner product with the mean of the pools, plus `popularity` times coordinate 0."""
-    width, pools = model.config.width, model.config.pools
-    eye = torch.eye(model.config.dot, width)
+    """Every dot as the inner product with the mean of the pools, plus `popularity` times coordinate 0."""
+    width, pools, dot = model.config.width, model.config.pools, model.config.dot
+    eye = torch.eye(dot, width)
     model.dot_item.weight.copy_(eye)
-    model.dot_pools.weight.copy_(eye.repeat(1, pools) * DOT_SCALE / pools / width**0.5)
-    model.dot_pools.weight[0] = 0.0
+    of_pools = eye.repeat(len(model.config.mix), pools)
+    model.dot_pools.weight.copy_(of_pools * DOT_SCALE / pools / width**0.5)
+    model.dot_pools.weight[::dot] = 0.0
     model.dot_pools.bias.zero_()
-    model.dot_pools.bias[0] = popularity
+    model.dot_pools.bias[::dot] = popularity

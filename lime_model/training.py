@@ -10,7 +10,7 @@ items new to the history, where a random share of the history is hidden and aske
    other items, whose exp(score) counts for those left out, so that the softmax
    denominator is unbiased. The links start at zero effect (see `LimeModel`).
 
-Letters: B examples, N events, S candidates, D width, J pools.
+Letters: B examples, N events, S candidates, D width, J pools, T tasks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lime_model.config import TrainConfig
 from lime_model.examples import Batch, EventLog, ExampleBuilder, Floats, Ints
 from lime_model.features import Catalogue
 from lime_model.model import History, LimeModel, UserState
-from lime_model.scoring.fold import fold_items, fold_users, folded_scores
+from lime_model.scoring.fold import fold_items, fold_users, folded_task_scores
 from lime_model.svd_start import set_start
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Trainer:
             decay_days=model.config.memory_days,
             pool_days=model.config.pool_days,
             event_types=model.event_type.num_embeddings,
+            tasks=tuple(model.config.event_types.index(name) + 1 for name in model.config.tasks),
         )
         self.users, self.cuts = self.builder.valid(config.min_events)
         if len(self.users) == 0:
@@ -183,25 +184,26 @@ class Trainer:
         return np.concatenate([positive, sample]), np.log(stands_for)
 
     def losses(self, batch: Batch, sample: Ints, log_weight: Floats, *, links: bool) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over everything and over items new to the shown history."""
+        """Cross-entropy over everything and over items new to the shown history, means over the tasks."""
         column = np.full(len(self.data.catalogue.id_rows), -1)
         column[sample] = np.arange(len(sample))
         z = self._base(batch, sample, links=links)
         bias = self.model.item_bias(torch.tensor(self.recent[batch.cuts][:, sample], dtype=z.dtype))
-        scores = z + bias + torch.tensor(log_weight, dtype=z.dtype)
+        shared = bias + torch.tensor(log_weight, dtype=z.dtype)  # [B, S]
+        scores = (z + shared.unsqueeze(1)).transpose(1, 2)  # [B, S, T]
         inside = column[batch.memory_item] >= 0
         row, col = torch.tensor(batch.memory_row[inside]), torch.tensor(column[batch.memory_item[inside]])
-        boost = self.model.memory(torch.tensor(batch.memory_features[inside]), z[row, col])
+        base = self.model.weigh(z, 1)[row, col]
+        boost = self.model.memory(torch.tensor(batch.memory_features[inside]), base)
         everything = scores.index_put((row, col), boost, accumulate=True)
         shown = torch.tensor(batch.memory_shown[inside])
         unseen = scores.index_put((row[shown], col[shown]), torch.tensor(-1e4, dtype=z.dtype))
-        return (
-            _cross_entropy(everything, batch.target_row, column[batch.target_item]),
-            _cross_entropy(unseen, batch.fresh_row, column[batch.fresh_item]),
-        )
+        targets = (batch.target_row, column[batch.target_item], batch.target_task)
+        fresh = (batch.fresh_row, column[batch.fresh_item], batch.fresh_task)
+        return _task_loss(everything, *targets), _task_loss(unseen, *fresh)
 
     def _base(self, batch: Batch, sample: Ints, *, links: bool) -> Tensor:
-        """Base scores z `[B, S]`; without links only the dot, which then sees zeros for the link state."""
+        """Base scores z `[B, T, S]`; without links only the dot, which then sees zeros for the link state."""
         model, drop = self.model, self.config.dropout
         vectors, place = self._vectors(np.union1d(batch.memory_item, sample))
         items, codes = vectors[torch.tensor(place[sample])], torch.tensor(self.data.users[batch.users])
@@ -214,7 +216,7 @@ class Trainer:
             return dot
         state = model.read(embed(model, vectors[torch.tensor(place[batch.item])], batch), codes)
         state = state._replace(pools=pools, links=F.dropout(state.links, drop))
-        return folded_scores(model, fold_users(model, state), fold_items(model, items))
+        return folded_task_scores(model, fold_users(model, state), fold_items(model, items))
 
     def _pools(self, batch: Batch, vectors: Tensor, place: Ints) -> Tensor:
         """`[B, J, D]` of the whole shown history: a sparse product over distinct items, no padded events."""
@@ -254,6 +256,13 @@ def recent_counts(data: TrainingData, cuts: Floats, window: float) -> Floats:
         inside = (data.log.days >= cut - window) & (data.log.days < cut)
         counts[index] = np.bincount(data.log.item[inside], minlength=counts.shape[1])
     return counts
+
+
+def _task_loss(scores: Tensor, row: Ints, col: Ints, task: Ints) -> Tensor:
+    """Mean over the tasks of `_cross_entropy`; `scores [B, S, T]`, `task` of each positive."""
+    tasks = scores.shape[2]
+    losses = [_cross_entropy(scores[:, :, t], row[task == t], col[task == t]) for t in range(tasks)]
+    return torch.stack(losses).mean()
 
 
 def _cross_entropy(scores: Tensor, row: Ints, col: Ints) -> Tensor:

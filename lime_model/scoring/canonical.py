@@ -63,7 +63,10 @@ def ordered_matmul(x: F64, w: F64) -> F64:
 
 @dataclass(frozen=True)
 class Weights:
-    """The parameters that scoring needs, float64, taken from a model once per worker."""
+    """The parameters that scoring needs, float64, taken from a model once per worker.
+
+    Of several tasks these hold the weighted sum.
+    """
 
     attended: F64  # W_o [D, F]
     item: F64  # W_t [D, F]
@@ -92,31 +95,34 @@ class Weights:
     def of(cls, model: LimeModel) -> Weights:
         """Copy out of a model in eval mode."""
         config = model.config
+        mix, dot = np.asarray(config.mix), config.dot
         attended, item, user = model.head.weight.split([config.width, config.width, config.user_width], 1)
         inner, outer, skip = model.memory.inner, model.memory.outer, model.memory.skip
+        dot_out = model.dot_user[2]
+        assert isinstance(dot_out, torch.nn.Linear)
         return cls(
             attended=_array(attended.T),
             item=_array(item.T),
             user=_array(user.T),
             head_bias=_array(model.head.bias),
-            out=_array(model.head_out.weight[0]),
+            out=_weigh(mix, model.head_out.weight, 1)[0],
             deep_in=_weight(model.items.deep[0]),
             deep_in_bias=_bias(model.items.deep[0]),
             deep_out=_weight(model.items.deep[2]),
             deep_out_bias=_bias(model.items.deep[2]),
             raw_links=_array(model.links.raw),
             dot_item=_array(model.dot_item.weight.T),
-            dot_pools=_weight(model.dot_pools),
-            dot_pools_bias=_bias(model.dot_pools),
+            dot_pools=np.ascontiguousarray(_weigh(mix, model.dot_pools.weight, dot).T),
+            dot_pools_bias=_weigh(mix, model.dot_pools.bias, dot)[:, 0],
             dot_in=_weight(model.dot_user[0]),
             dot_in_bias=_bias(model.dot_user[0]),
-            dot_out=_weight(model.dot_user[2]),
-            dot_out_bias=_bias(model.dot_user[2]),
+            dot_out=np.ascontiguousarray(_weigh(mix, dot_out.weight, dot).T),
+            dot_out_bias=_weigh(mix, dot_out.bias, dot)[:, 0],
             memory_in=_weight(inner),
             memory_in_bias=_bias(inner),
-            memory_out=_array(outer.weight[0]),
-            memory_skip=_array(skip.weight[0]),
-            memory_bias=float(outer.bias.item()),
+            memory_out=_weigh(mix, outer.weight, 1)[0],
+            memory_skip=_weigh(mix, skip.weight, 1)[0],
+            memory_bias=float(_weigh(mix, outer.bias, 1)[0, 0]),
         )
 
     def fold_user(self, links: F64, pools: F64, user: F64) -> UserRow:
@@ -177,6 +183,12 @@ class Weights:
         if features is not None:
             z = z + self.memory(features, z)
         return (z + beta.astype(np.float64)).astype(np.float32)
+
+
+def _weigh(mix: F64, parameter: torch.Tensor, rows: int) -> F64:
+    """The weighted sum `[rows, *]` of the tasks' blocks of `rows` rows, added in their order."""
+    blocks = _array(parameter).reshape(len(mix), -1)
+    return ordered_matmul(mix[None], blocks).reshape(rows, -1)
 
 
 def _weight(layer: torch.nn.Module) -> F64:

@@ -8,7 +8,9 @@ Training runs these very functions in float32, whole batches at a time; a night 
 them in float64, one user at a time, and rounds once (a batched product would change
 its last bits with the batch).
 
-Letters: B users, C candidates, L links, D width, X user width, F hidden, E dot width.
+Several tasks have a w and an e_u each; their weighted sum is one w and one e_u.
+
+Letters: B users, C candidates, L links, D width, X user width, F hidden, E dot width, T tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from lime_model.model import LimeModel, UserState
 
 
 class UserFactors(NamedTuple):
-    """`G [B, L, F]` and `e [B, E]`."""
+    """`G [B, L, F]` and e of every task `[B, T, E]`."""
 
     g: Tensor
     e: Tensor
@@ -52,8 +54,18 @@ def fold_items(model: LimeModel, items: Tensor) -> ItemFactors:
 
 def folded_scores(model: LimeModel, users: UserFactors, items: ItemFactors) -> Tensor:
     """z `[B, C]`, differentiable; equal to `model.base_scores` up to rounding."""
-    hidden = torch.matmul(items.a, users.g).add_(items.b).relu_()  # [B, C, F]
-    return hidden @ model.head_out.weight[0] + users.e @ items.d.T
+    out, e = model.weigh(model.head_out.weight, 0), model.weigh(users.e, 1)
+    return _hidden(users, items) @ out + e @ items.d.T
+
+
+def folded_task_scores(model: LimeModel, users: UserFactors, items: ItemFactors) -> Tensor:
+    """z of every task `[B, T, C]`; equal to `model.task_scores` up to rounding."""
+    return (_hidden(users, items) @ model.head_out.weight.T).transpose(1, 2) + users.e @ items.d.T
+
+
+def _hidden(users: UserFactors, items: ItemFactors) -> Tensor:
+    """The head's hidden units `[B, C, F]`, shared by the tasks."""
+    return torch.matmul(items.a, users.g).add_(items.b).relu_()
 
 
 def _head_blocks(model: LimeModel) -> tuple[Tensor, Tensor, Tensor]:

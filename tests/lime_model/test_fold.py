@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from lime_model.model import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
-from lime_model.scoring.fold import fold_items, fold_users, folded_scores
-from tests.lime_model.toys import toy_config, toy_model
+from lime_model.scoring.fold import fold_items, fold_users, folded_scores, folded_task_scores
+from tests.lime_model.toys import TWO_TASKS, toy_config, toy_model
 
 
 def random_state(model_width: int, pools: int, links: int, batch: int) -> UserState:
@@ -20,8 +22,9 @@ def random_state(model_width: int, pools: int, links: int, batch: int) -> UserSt
     )
 
 
-def test_folded_equals_unfolded_with_gradients() -> None:
-    model = toy_model(toy_config()).double()
+@pytest.mark.parametrize("tasks", [{}, TWO_TASKS])
+def test_folded_equals_unfolded_with_gradients(tasks: dict[str, Any]) -> None:
+    model = toy_model(toy_config(**tasks)).double()
     state, items = random_state(8, 3, 5, 2), torch.randn(11, 8).double()
     plain = model.base_scores(state, items)
     folded = folded_scores(model, fold_users(model, state), fold_items(model, items))
@@ -37,8 +40,9 @@ def test_folded_equals_unfolded_with_gradients() -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
-def test_canonical_equals_unfolded() -> None:
-    model = toy_model(toy_config()).double()
+@pytest.mark.parametrize("tasks", [{}, TWO_TASKS])
+def test_canonical_equals_unfolded(tasks: dict[str, Any]) -> None:
+    model = toy_model(toy_config(**tasks)).double()
     weights, state = Weights.of(model), random_state(8, 3, 5, 1)
     flat = torch.randn(13, 8).double()
     items = flat + model.items.deep(flat)
@@ -49,8 +53,26 @@ def test_canonical_equals_unfolded() -> None:
     expected = model.base_scores(state, items)[0].detach()
     np.testing.assert_allclose(weights.base(user, rows), expected.numpy(), rtol=1e-5, atol=1e-5)
     features = torch.rand(13, 6)
-    boost = model.memory(features.double(), expected).detach().numpy()
+    boost = model.repeat_boost(features.double(), expected).detach().numpy()
     np.testing.assert_allclose(weights.memory(features.numpy(), expected.numpy()), boost, rtol=1e-10)
+
+
+def test_the_score_is_the_weighted_sum_of_the_tasks_logits() -> None:
+    """By hand from a model of one task each, whose weights are one task's share of the two."""
+    both = toy_model(toy_config(**TWO_TASKS)).double()
+    state, items = random_state(8, 3, 5, 2), torch.randn(11, 8).double()
+    alone = []
+    for task in range(2):
+        one = toy_model(toy_config()).double()
+        shares = {
+            name: value.unflatten(0, (2, -1))[task] if one.state_dict()[name].shape != value.shape else value
+            for name, value in both.state_dict().items()
+        }
+        one.load_state_dict(shares)
+        alone.append(one.base_scores(state, items))
+    torch.testing.assert_close(both.base_scores(state, items), 0.3 * alone[0] + 1.7 * alone[1])
+    users, bank = fold_users(both, state), fold_items(both, items)
+    torch.testing.assert_close(folded_task_scores(both, users, bank), torch.stack(alone, 1))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])

@@ -108,6 +108,61 @@ def test_a_session_that_began_before_the_cut_is_no_target() -> None:
     assert batch.days.max() == 0.0  # nothing after the cut is in the history
 
 
+def test_a_task_has_the_targets_of_its_event_type() -> None:
+    """A history of a view of 1, purchases of 1 and 2; then a view of 3 and 2, a purchase of 3."""
+    days = np.array([-9.0, -8.0, -7.0, -3.0, -2.5, -2.0])
+    item, kinds = np.array([1, 1, 2, 3, 2, 3]), np.array([2, 1, 1, 2, 2, 1])
+    log = EventLog(np.array([0, 6]), item, kinds, days, days)
+    pairs = []
+    for hide_share in (0.0, 1.0):
+        builder = ExampleBuilder(
+            log, np.array([-4.0]), 10.0, 32, hide_share, (90.0, 21.0), (90.0,), 3, (2, 1)
+        )
+        batch = builder.build(np.array([0]), np.array([0]), np.random.default_rng(0))
+        assert list(zip(batch.target_task, batch.target_item, strict=True)) == [(0, 2), (0, 3), (1, 3)]
+        pairs.append(list(zip(batch.fresh_task.tolist(), batch.fresh_item.tolist(), strict=True)))
+    assert pairs == [[(0, 3), (1, 3)], [(0, 3), (0, 1), (1, 3), (1, 1), (1, 2)]]
+
+
+def test_tasks_learn_their_own_items_and_weights_choose_between_them() -> None:
+    """Every user views items 1 to 6 and takes 7 to 12: each task ranks its own first."""
+    data = two_tribes()
+    item = np.where(np.arange(len(data.log.item)) % 2, 1 + data.log.item % 6, 7 + data.log.item % 6)
+    data = dataclasses.replace(data, log=data.log._replace(item=item, event_type=1 + (item > 6)))
+    config = ModelConfig(
+        links=3, width=8, hidden=4, dot=8, user_width=2,
+        event_types=("view", "purchase"), tasks=("view", "purchase"),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    start_from_svd(model, data, 0)
+    trainer = Trainer(model, data, dataclasses.replace(SHORT, steps=150))
+    trainer.fit()
+    batch = trainer.builder.build(trainer.users[:8], trainer.cuts[:8], np.random.default_rng(0))
+    with torch.inference_mode():
+        z = trainer._base(batch, trainer.trainable, links=True).mean(0)  # [T, S]
+    viewed = torch.tensor(data.catalogue.id_rows[trainer.trainable] <= 6)
+    assert z[0][viewed].min() > z[0][~viewed].max()
+    assert z[1][~viewed].min() > z[1][viewed].max()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "weights", "message"),
+    [
+        (("share",), (), "names 'share'"),
+        (("view", "view"), (), "at most once"),
+        (("view",), (1.0, 2.0), "2 weights for 1 tasks"),
+        (("view",), (0.0,), "one is not 0"),
+        (("view",), (np.nan,), "weights are finite"),
+    ],
+)
+def test_tasks_that_cannot_be_are_refused(
+    tasks: tuple[str, ...], weights: tuple[float, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(event_types=("view", "purchase"), tasks=tasks, task_weights=weights)
+
+
 def test_what_follows_the_cut_does_not_reach_the_history() -> None:
     data = two_tribes()
     later = data.log.days >= -30

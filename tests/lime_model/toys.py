@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -12,7 +14,10 @@ from lime_model.model import LimeModel
 ITEMS = 30
 
 
-def toy_config(variant: str = "lime-mha", **sizes: int) -> ModelConfig:
+TWO_TASKS = {"tasks": ("view", "purchase"), "task_weights": (0.3, 1.7)}
+
+
+def toy_config(variant: str = "lime-mha", **sizes: Any) -> ModelConfig:
     """L=5, D=8, F=7, E=6 unless overridden."""
     defaults = {"links": 5, "width": 8, "hidden": 7, "dot": 6, "heads": 2, "user_width": 4, "max_events": 12}
     return ModelConfig(

@@ -244,31 +244,6 @@ void halve(User &u, const Shape &s, const double *w, double drift, double eps32)
   u.alpha = float(std::min(columns, std::sqrt(double(F)) * spectral_norm(rounded, L, F)) * UP);
 }
 
-// Adds the outputs of G groups of NF hidden units to the scores of 2 V::lanes candidates.
-template <int G>
-inline void halved_units(const float *b, const uint32_t *a, int P, const uint32_t *g, const float *mean, const float *w,
-                         V::F &low, V::F &high) {
-  V::F x[G * NF], y[G * NF];
-#pragma GCC unroll 8
-  for (int j = 0; j < G * NF; j++) {
-    const V::F middle = V::every(mean + j);
-    x[j] = V::add(V::load(b + size_t(j) * W), middle), y[j] = V::add(V::load(b + size_t(j) * W + V::lanes), middle);
-  }
-  for (int p = 0; p < P; p++, g += NF, a += W) {
-    const V::H left = V::halves(a), right = V::halves(a + V::lanes);
-#pragma GCC unroll 8
-    for (int j = 0; j < G * NF; j++) {
-      const V::H gg = V::every_half(g + size_t(j / NF) * P * NF + j % NF);
-      x[j] = V::dot16(x[j], left, gg), y[j] = V::dot16(y[j], right, gg);
-    }
-  }
-#pragma GCC unroll 8
-  for (int j = 0; j < G * NF; j++) {
-    const V::F ww = V::every(w + j);
-    low = V::fma(ww, V::max(x[j], V::zero()), low), high = V::fma(ww, V::max(y[j], V::zero()), high);
-  }
-}
-
 // Which of the 32 candidates may reach the threshold: bit i for candidate i.
 uint32_t pass_bf16(const float *cell, const Halves &halves, const Shape &s, const User &u, const float *w) {
   const int P = s.pairs(), N = s.units();
@@ -282,12 +257,30 @@ uint32_t pass_bf16(const float *cell, const Halves &halves, const Shape &s, cons
       const float *d = cell + s.d() + size_t(k) * W + lane;
       low = V::fma(V::load(d), e, low), high = V::fma(V::load(d + V::lanes), e, high);
     }
-    const float *b = cell + s.b() + lane;
-    const uint32_t *a = halves.a.data() + lane, *g = u.g16.data();
-    int f = 0;
-    for (; f + 2 * NF <= N; f += 2 * NF)
-      halved_units<2>(b + size_t(f) * W, a, P, g + size_t(f) * P, &u.mean[f], w + f, low, high);
-    for (; f < N; f += NF) halved_units<1>(b + size_t(f) * W, a, P, g + size_t(f) * P, &u.mean[f], w + f, low, high);
+    const uint32_t *g = u.g16.data();
+    for (int f = 0; f < N; f += NF) {
+      const float *b = cell + s.b() + size_t(f) * W + lane;
+      const uint32_t *a = halves.a.data() + lane;
+      V::F x[NF], y[NF];
+#pragma GCC unroll 4
+      for (int j = 0; j < NF; j++) {
+        const V::F mean = V::every(&u.mean[f + j]);
+        x[j] = V::add(V::load(b + size_t(j) * W), mean), y[j] = V::add(V::load(b + size_t(j) * W + V::lanes), mean);
+      }
+      for (int p = 0; p < P; p++, g += NF, a += W) {
+        const V::H left = V::halves(a), right = V::halves(a + V::lanes);
+#pragma GCC unroll 4
+        for (int j = 0; j < NF; j++) {
+          const V::H gg = V::every_half(g + j);
+          x[j] = V::dot16(x[j], left, gg), y[j] = V::dot16(y[j], right, gg);
+        }
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < NF; j++) {
+        const V::F ww = V::every(w + f + j);
+        low = V::fma(ww, V::max(x[j], V::zero()), low), high = V::fma(ww, V::max(y[j], V::zero()), high);
+      }
+    }
     mask |= V::reaches(low, limit) << lane;
     mask |= V::reaches(high, limit) << (lane + V::lanes);
   }
@@ -483,11 +476,17 @@ void *lime_filter(const float *cells, int64_t candidates, int links, int hidden,
       if (pass == BF16) halve(u, s, w, drift, eps32[id]);
     }
     const float *cell = cells;
+    // Cache lines of the next cell that each user asks for ahead: all that the first pass reads of it.
+    const size_t ahead = (pass == INT8 ? s.b() : s.size()) * sizeof(float) / 64 / block.size();
     for (int64_t row = 0; row < candidates; row += W, cell += s.size()) {
       const int64_t left = candidates - row;
       const uint32_t valid = left >= W ? ~0u : (1u << left) - 1;
       if (pass == BF16) halves.fill(cell, s);
-      for (User &u : block) visit(u, cell, halves, s, w32.data(), row, valid, pass, rescored);
+      const char *next = reinterpret_cast<const char *>(left > W ? cell + s.size() : cell);
+      for (User &u : block) {
+        for (size_t i = 0; i < ahead; i++, next += 64) _mm_prefetch(next, _MM_HINT_T0);
+        visit(u, cell, halves, s, w32.data(), row, valid, pass, rescored);
+      }
     }
     for (User &u : block) {
       u.leaders.refresh();
