@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from lime_model.bundle import worker_bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.errors import LimeError
-from lime_model.scoring.backends import choose_backend, make_backend
+from lime_model.scoring.backends import make_backend
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import WIDTH, Cells, Shape
 from lime_model.scoring.topk import Memory, Query, score_top_k
@@ -31,6 +31,7 @@ from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
 from pipelines.columns import USER_ID
 from pipelines.events import read_events
+from pipelines.gpus import Placement, own_device, place
 from pipelines.leases import Run
 from pipelines.parcels import local_root
 from pipelines.runs import Manifest, find_manifest, once
@@ -59,12 +60,12 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, warehouse.settings.night.model)
         night, config = warehouse.settings.night, bundle.config
-        choice = choose_backend(night.backend, night.device)
+        placement = place(warehouse.spark.sparkContext, night.backend, night.device)
+        choice, tasks = placement.choice, placement.tasks
         users, candidates = count_sides(warehouse, run, config.bias_days)
         shape = Shape(config.links, config.hidden, config.dot)
         bank = -(-candidates // WIDTH) * 4 * shape.words
-        tasks = warehouse.spark.sparkContext.defaultParallelism
-        hosts = calibrate(warehouse, bundle.version, (choice.backend, choice.device), min(candidates, SAMPLE))
+        hosts = calibrate(warehouse, bundle.version, placement, min(candidates, SAMPLE))
         rate = sum(host["pairs_per_second"] for host in hosts)
         commits = -(-night.buckets // night.units_per_commit)
         pairs = users * candidates
@@ -120,21 +121,22 @@ def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> tuple[int, in
 
 
 def calibrate(
-    warehouse: Warehouse, version: str, backend: tuple[str, str], candidates: int
+    warehouse: Warehouse, version: str, placement: Placement, candidates: int
 ) -> list[dict[str, Any]]:
-    """By core: `pairs_per_second`, and of its host `host, free_bytes, memory_bytes`."""
-    k = warehouse.settings.night.k
+    """By core or GPU: `pairs_per_second`, and of its host `host, free_bytes, memory_bytes`."""
+    k, choice = warehouse.settings.night.k, placement.choice
 
     def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:
-            rate = measure_rate(shipped_folder(version), *backend, candidates=candidates, k=k)
+            device = own_device(choice.device)
+            rate = measure_rate(shipped_folder(version), choice.backend, device, candidates=candidates, k=k)
             found = json.dumps({"pairs_per_second": rate, **_room()})
             yield pa.record_batch([pa.array([found])], names=["found"])
 
     spark = warehouse.spark
-    tasks = spark.sparkContext.defaultParallelism
-    spread = spark.range(tasks, numPartitions=tasks)
-    return [json.loads(row[0]) for row in spread.mapInArrow(measure, "found string").collect()]
+    spread = spark.range(placement.tasks, numPartitions=placement.tasks)
+    found = spread.mapInArrow(measure, "found string", profile=placement.profile)
+    return [json.loads(row[0]) for row in found.collect()]
 
 
 def measure_rate(

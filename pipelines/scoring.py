@@ -6,18 +6,20 @@ that are missing. Nothing here is visible to readers of `recommendations`.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from functools import reduce
 
+from pyspark.resource import ResourceProfile
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.scoring.backends import choose_backend
 from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.columns import BUCKET, CHECKSUM, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.forecast import compare_forecast
+from pipelines.gpus import own_device, place
 from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run, check_lease
 from pipelines.link_states import PAYLOAD
@@ -42,7 +44,8 @@ def score_candidates(
         check_version(bundle, inputs)
         check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
         night = warehouse.settings.night
-        choice = choose_backend(night.backend, night.device)
+        placement = place(warehouse.spark.sparkContext, night.backend, night.device)
+        choice = placement.choice
         # One dense pass serves all policies over the same candidates.
         banks = {
             eligible: ship_bank(warehouse, run, bundle, inputs, _bit(policies, eligible))
@@ -62,7 +65,7 @@ def score_candidates(
             for eligible, bank in banks.items()
         ]  # fmt: skip
         try:
-            staged = _stage(warehouse, run, inputs, tasks)
+            staged = _stage(warehouse, run, inputs, tasks, placement.profile)
         finally:
             for bank in banks.values():
                 bank.parcel.destroy()
@@ -117,7 +120,11 @@ def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
 
 
 def _stage(
-    warehouse: Warehouse, run: Run, inputs: NightInputs, tasks: Sequence[tuple[ScoreTask, Parcel]]
+    warehouse: Warehouse,
+    run: Run,
+    inputs: NightInputs,
+    tasks: Sequence[tuple[ScoreTask, Parcel]],
+    profile: ResourceProfile | None,
 ) -> dict[str, Manifest]:
     """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy."""
     started = time.monotonic()
@@ -132,7 +139,7 @@ def _stage(
     for done, index in enumerate(left):
         check_lease(warehouse, run)
         progress.report(done)
-        frames = [score_units(warehouse, users, groups[index], *task) for task in tasks]
+        frames = [score_units(warehouse, users, groups[index], *task, profile) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         # The transaction number lets each group in once, whoever else is retrying it.
         warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
@@ -168,7 +175,12 @@ def _expected_pairs(warehouse: Warehouse, run: Run, tasks: Sequence[tuple[ScoreT
 
 
 def score_units(
-    warehouse: Warehouse, users: DataFrame, units: Sequence[WorkUnit], task: ScoreTask, parcel: Parcel
+    warehouse: Warehouse,
+    users: DataFrame,
+    units: Sequence[WorkUnit],
+    task: ScoreTask,
+    parcel: Parcel,
+    profile: ResourceProfile | None = None,
 ) -> DataFrame:
     """Lists of the users of these units by `mapInArrow`, over the bank in the parcel."""
     buckets = [unit.bucket for unit in units]
@@ -176,9 +188,10 @@ def score_units(
     schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
 
     def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
-        yield from score_users(batches, task, shipped_folder(task.model_version), land(parcel) / INDEX)
+        mine = dataclasses.replace(task, device=own_device(task.device))
+        yield from score_users(batches, mine, shipped_folder(task.model_version), land(parcel) / INDEX)
 
     mine = users.where(F.col(BUCKET).isin(buckets)).repartition(len(buckets), BUCKET)
     return mine.select(USER_ID, BUCKET, "state", "codes", "items", "last_ts", "features", "sound").mapInArrow(
-        score, schema
+        score, schema, profile=profile
     )

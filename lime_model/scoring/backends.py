@@ -28,8 +28,13 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_backend(backend: str, device: str) -> Choice:
+def choose_backend(backend: str, device: str, *, cuda: bool) -> Choice:
     """Resolve `auto`: a GPU if there is one, else the compiled kernel, else torch on the CPU.
+
+    Args:
+        backend: a name of `NAMES`.
+        device: auto, cpu or cuda.
+        cuda: whether whoever will score has a GPU.
 
     Raises:
         BackendError: an unknown name, or a device or kernel that is not there.
@@ -38,16 +43,16 @@ def choose_backend(backend: str, device: str) -> Choice:
         raise BackendError(f"unknown backend {backend!r}; use one of {', '.join(NAMES)}")
     if device not in ("auto", "cpu", "cuda"):
         raise BackendError(f"unknown device {device!r}; use auto, cpu or cuda")
-    cuda, reason = torch.cuda.is_available(), native.why_not(_isa(backend))
+    reason = native.why_not(_isa(backend))
     if device == "cuda" and not cuda:
         raise BackendError(
-            "device 'cuda' was asked for and torch sees no CUDA device on this host; "
+            "device 'cuda' was asked for and there is no CUDA device; "
             "use device: auto or cpu, or schedule the job where there is one"
         )
     if device == "cuda" and backend not in ("auto", "tiled", "triton"):
         raise BackendError(f"the {backend} backend runs on the CPU only; use backend: tiled or triton")
     if backend == "triton" and (device == "cpu" or not cuda):
-        where = "the CPU was asked for" if device == "cpu" else "torch sees no CUDA device on this host"
+        where = "the CPU was asked for" if device == "cpu" else "there is no CUDA device"
         raise BackendError(f"backend 'triton' was asked for and {where}; it needs a GPU: use backend: auto")
     if backend.startswith("native") and reason:
         raise BackendError(f"backend {backend!r} was asked for: {reason}; or use backend: auto")
@@ -55,14 +60,14 @@ def choose_backend(backend: str, device: str) -> Choice:
         return _choose(device, cuda=cuda, reason=reason)
     if backend not in ("tiled", "triton") or device == "cpu":
         return Choice(backend, "cpu", "asked for" if device == "cpu" else f"{backend} runs on the CPU")
-    why = "asked for" if device == "cuda" else f"auto: torch sees {'a' if cuda else 'no'} CUDA device"
+    why = "asked for" if device == "cuda" else f"auto: there is {'a' if cuda else 'no'} CUDA device"
     return Choice(backend, "cuda" if cuda else "cpu", why)
 
 
 def _choose(device: str, *, cuda: bool, reason: str) -> Choice:
     if device == "cuda" or (device == "auto" and cuda):
-        return Choice("tiled", "cuda", "auto: torch sees a CUDA device")
-    where = "the CPU was asked for" if device == "cpu" else "torch sees no CUDA device"
+        return Choice("tiled", "cuda", "auto: there is a CUDA device")
+    where = "the CPU was asked for" if device == "cpu" else "there is no CUDA device"
     if reason:
         return Choice("tiled", "cpu", f"auto: {where}; no native kernel: {reason}")
     return Choice("native", "cpu", f"auto: {where}; the native kernel runs here ({native.best_isa()})")
@@ -79,8 +84,8 @@ def make_backend(name: str, device: str) -> Backend:
     Raises:
         BackendError: this host can't run what the driver chose.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BackendError("the driver chose device 'cuda' and torch sees none on this host")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BackendError(f"the driver chose device {device!r} and torch sees none on this host")
     if name == "reference":
         return Reference()
     if name == "triton":

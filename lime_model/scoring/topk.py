@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lime_model.errors import LimeError
@@ -30,6 +31,10 @@ LARGEST, SMALLEST = 1e30, 1e-25  # far inside fp32's 3e38 and 1e-38: sums and st
 
 class ShapeMismatch(LimeError, ValueError):
     """Users, bank and model do not fit each other, or k is no list length."""
+
+
+class DeviceFull(LimeError, RuntimeError):
+    """A device has no memory for even one user."""
 
 
 class Memory(NamedTuple):
@@ -195,6 +200,28 @@ def order(rows: Ints, scores: F32, k: int) -> TopK:
     """The first k by (score descending, row ascending)."""
     best = np.lexsort((rows, -scores))[:k]
     return TopK(rows[best], scores[best])
+
+
+def score_in_halves(
+    weights: Weights, users: Sequence[Query], shards: Sequence[Cells], k: int, backend: Backend
+) -> list[list[TopK]]:
+    """`score_top_k`; a block of users that a device has no memory for is halved and tried again.
+
+    Raises:
+        DeviceFull: one user alone is too many.
+    """
+    try:
+        return score_top_k(weights, users, shards, k, backend)
+    except torch.OutOfMemoryError as error:
+        if len(users) == 1:
+            raise DeviceFull(
+                f"the device has no memory for one user over {sum(map(len, shards)):,} candidates: {error}; "
+                "use a larger device, or night.device: cpu"
+            ) from error
+    torch.cuda.empty_cache()  # here, where the failed attempt holds nothing any more
+    half = len(users) // 2
+    parts = (users[:half], users[half:])
+    return [lists for part in parts for lists in score_in_halves(weights, part, shards, k, backend)]
 
 
 def check_shapes(weights: Weights, users: Sequence[Query], shards: Sequence[Cells], k: int) -> None:

@@ -16,7 +16,7 @@ from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
 from lime_model.scoring.canonical import Weights
-from lime_model.scoring.topk import Memory, Query, TopK, score_top_k
+from lime_model.scoring.topk import Memory, Query, TopK, score_in_halves
 from lime_model.states import decode_state
 
 SCHEMA = (
@@ -76,7 +76,7 @@ class _Scorer:
         read = [self._query(batch, i) for i in range(batch.num_rows)]
         queries = [query for query in read if isinstance(query, Query)]
         faults = [None if isinstance(query, Query) else query for query in read]
-        places = iter(score_top_k(self.weights, queries, self.bank.shards, self.task.k, self.backend))
+        places = iter(score_in_halves(self.weights, queries, self.bank.shards, self.task.k, self.backend))
         lists = [next(places) if fault is None else None for fault in faults]
         for i, policy in enumerate(self.task.exclude_seen):
             mine = [_NOTHING if by_policy is None else by_policy[i] for by_policy in lists]

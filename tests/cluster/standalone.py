@@ -79,13 +79,23 @@ class Cluster:
             state: dict[str, Any] = json.load(answer)
         return state
 
-    def add_worker(self, *, cores: int, memory: str) -> None:
-        """Start a worker daemon with folders of its own, and wait until the master knows it."""
+    def add_worker(self, *, cores: int, memory: str, gpu: str = "") -> None:
+        """Start a worker daemon with folders of its own, and wait until the master knows it.
+
+        `gpu` is an address that it declares; Spark schedules by what is declared.
+        """
         known = len(self.workers)
         home = self.folder / f"worker-{known}"
         home.mkdir(parents=True, exist_ok=True)
         options = ["-c", str(cores), "-m", memory, "-d", str(home / "work"), "--webui-port", "0"]
         env = {"SPARK_LOCAL_DIRS": str(home / "local")}
+        if gpu:
+            script = home / "find-gpus"
+            script.write_text(f"""#!/bin/sh\necho '{{"name": "gpu", "addresses": ["{gpu}"]}}'\n""")
+            script.chmod(0o755)
+            found = {"amount": "1", "discoveryScript": str(script)}
+            given = [f"-Dspark.worker.resource.gpu.{key}={value}" for key, value in found.items()]
+            env["SPARK_WORKER_OPTS"] = " ".join(given)
         worker = self._start("worker.Worker", [*options, "-h", HOST, self.url], f"worker-{known}", env)
         self.workers.append(worker)
         wait_until(lambda: len(self.state()["workers"]) > known, "a worker did not register")
@@ -122,7 +132,7 @@ class Cluster:
     def python_daemons(self) -> list[psutil.Process]:
         """Daemons from which Python workers are forked, one per executor."""
         daemons = self._descendants("pipelines.worker_daemon")
-        return [process for process in daemons if "java" in process.parent().name()]
+        return [d for d in daemons if (parent := d.parent()) and "java" in parent.name()]
 
     def _descendants(self, word: str) -> list[psutil.Process]:
         found = []

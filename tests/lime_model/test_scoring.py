@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import get_args
@@ -17,12 +18,21 @@ from lime_model.certificate import Certifier
 from lime_model.scoring import native
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
-from lime_model.scoring.cells import Cells, Shape, Stats, quantise_weights
+from lime_model.scoring.cells import Cells, Ints, Shape, Stats, quantise_weights
 from lime_model.scoring.fused import Fused
 from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
-from lime_model.scoring.topk import Backend, Memory, Query, ShapeMismatch, TopK, score_top_k
+from lime_model.scoring.topk import (
+    Backend,
+    DeviceFull,
+    Memory,
+    Query,
+    ShapeMismatch,
+    TopK,
+    score_in_halves,
+    score_top_k,
+)  # fmt: skip
 from tests.host import HAS_NATIVE, WHY
 from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
@@ -236,18 +246,43 @@ def test_a_processor_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -
     native.why_not.cache_clear()
     try:
         with pytest.raises(BackendError, match=r"'native' was asked for: this processor has no avx2"):
-            choose_backend("native", "cpu")
+            choose_backend("native", "cpu", cuda=torch.cuda.is_available())
         with pytest.raises(
             BackendError, match="'native-bf16' was asked for: this processor has no avx512-bf16"
         ):
-            choose_backend("native-bf16", "cpu")
+            choose_backend("native-bf16", "cpu", cuda=torch.cuda.is_available())
         with pytest.raises(BackendError, match="this host can't run it: this processor has no avx2"):
             make_backend("native", "cpu")
-        choice = choose_backend("auto", "cpu")
+        choice = choose_backend("auto", "cpu", cuda=torch.cuda.is_available())
         assert choice.backend == "tiled"
         assert "no native kernel: this processor has no avx2" in choice.why
     finally:
         native.why_not.cache_clear()
+
+
+class Narrow(Tiled):
+    """A device with room for so many users at once."""
+
+    room = 2
+
+    def keep(
+        self, weights: Weights, users: Sequence[Query], candidates: Cells, seeds: Sequence[F32], k: int
+    ) -> list[Ints]:
+        if len(users) > self.room:
+            raise torch.OutOfMemoryError(f"tried to hold {len(users)} users")
+        return super().keep(weights, users, candidates, seeds, k)
+
+
+def test_a_block_that_a_device_cannot_hold_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, queries, bank = make_case(5, 7, 60, 3, 4, 2, 1000, 1.0)
+    cells = cut(bank, [20])
+    whole = score_top_k(weights, queries, cells, 9, Tiled())
+    halved = score_in_halves(weights, queries, cells, 9, Narrow())
+    assert len(halved) == len(queries)
+    assert all(same(*pair) for pair in zip(chain(*whole), chain(*halved), strict=True))
+    monkeypatch.setattr(Narrow, "room", 0)
+    with pytest.raises(DeviceFull, match="no memory for one user over 60 candidates: tried to hold 1 users"):
+        score_in_halves(weights, queries, cells, 9, Narrow())
 
 
 @pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
@@ -263,7 +298,7 @@ def test_a_damaged_kernel_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Monk
         library.write_bytes(half)
         native.why_not.cache_clear()
         assert "is damaged; run" in why_not("avx2")
-        assert choose_backend("auto", "cpu").backend == "tiled"
+        assert choose_backend("auto", "cpu", cuda=torch.cuda.is_available()).backend == "tiled"
         assert compile_for("avx2") == ""  # which makes it again
         assert why_not("avx2") == ""
     finally:
@@ -273,16 +308,16 @@ def test_a_damaged_kernel_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
-    choice = choose_backend("auto", "cpu")
+    choice = choose_backend("auto", "cpu", cuda=torch.cuda.is_available())
     assert choice.backend == ("native" if HAS_NATIVE else "tiled")
     assert "CPU was asked for" in choice.why
     make_backend(choice.backend, "cpu")
     if not torch.cuda.is_available():
-        assert "no CUDA device" in choose_backend("auto", "auto").why
+        assert "no CUDA device" in choose_backend("auto", "auto", cuda=torch.cuda.is_available()).why
         with pytest.raises(RuntimeError, match="use device: auto or cpu"):
-            choose_backend("tiled", "cuda")
+            choose_backend("tiled", "cuda", cuda=torch.cuda.is_available())
     with pytest.raises(BackendError, match="use one of auto, reference, tiled, native, native-bf16"):
-        choose_backend("fast", "auto")
+        choose_backend("fast", "auto", cuda=torch.cuda.is_available())
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,0 +1,74 @@
+"""GPUs by Spark's scheduling, on workers that declare some: who gets which, and what is said without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipelines.tables import Warehouse
+from tests import shop
+from tests.cluster.standalone import ROOT, Cluster, standalone
+
+pytestmark = pytest.mark.cluster
+GPUS = {"spark.executor.resource.gpu.amount": "1"}
+CORES = 2  # of a worker: more than its GPUs, so that cores alone would let tasks share one
+
+
+@pytest.fixture(scope="module")
+def gpus(package: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers of two cores that declare one GPU each, "3" and "5"."""
+    with standalone(tmp_path_factory.mktemp("gpus"), workers=0) as running:
+        for address in ("3", "5"):
+            running.add_worker(cores=CORES, memory="1g", gpu=address)
+        yield running
+
+
+@pytest.mark.parametrize("level", ["stage", "application"])
+def test_a_task_owns_one_gpu(gpus: Cluster, level: str) -> None:
+    asked = {"spark.task.resource.gpu.amount": "1"} if level == "application" else {}
+    job = gpus.submit(str(Path(__file__).parent / "gpu_tasks.py"), "6", conf=GPUS | asked)
+    out, error = job.communicate(timeout=240)
+    assert job.returncode == 0, out[-2000:] + error[-3000:]
+    backend, device, why, profiled, tasks = json.loads(out.split("placement ", 1)[1].splitlines()[0])
+    assert (backend, device, profiled, tasks) == ("tiled", "cuda", level == "stage", 2)
+    assert ("stage-level" if level == "stage" else "spark.task.resource.gpu.amount") in why
+    rows = [json.loads(line.removeprefix("task ")) for line in out.splitlines() if line.startswith("task ")]
+    assert len(rows) == 6
+    assert {device for device, *_ in rows} == {"cuda:3", "cuda:5"}
+    for address in ("cuda:3", "cuda:5"):
+        mine = sorted(times for device, *times in rows if device == address)
+        assert all(end <= start for (_, end), (start, _) in pairwise(mine))  # never two at once
+
+
+def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
+    gpus: Cluster, fresh: Warehouse, tmp_path: Path
+) -> None:
+    config = tmp_path / "settings.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["night"] |= {"device": "cuda", "backend": "auto"}
+    config.write_text(yaml.safe_dump(settings))
+    night = ("--config", str(config), "--ds", shop.NIGHT, "--run-key", "gpu", "--steps")
+    build = ("build_candidate_bank", "build_link_states")
+    script = str(ROOT / "jobs" / "run_steps.py")
+    out, error = gpus.submit(script, *night, *build).communicate(timeout=300)
+    assert gpus.jobs[-1].returncode == 0, out[-2000:] + error[-3000:]
+    refused = [
+        ({}, "the executors declare no GPU: set spark.executor.resource.gpu.amount"),
+        (GPUS | {"spark.task.resource.gpu.amount": "0.5"}, "is 0.5, so tasks would share a GPU"),
+    ]
+    if not torch.cuda.is_available():  # declared, and not there: the task that gets it says so
+        refused.append((GPUS, "the driver chose device 'cuda:"))
+    for conf, message in refused:
+        job = gpus.submit(script, *night, "score_candidates", conf=conf)
+        out, error = job.communicate(timeout=300)
+        assert job.returncode == 1, error[-3000:]
+        last = out.splitlines()[-1]
+        assert last.startswith("error: ")
+        assert message in last
+        assert "Traceback" not in out
