@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring lock clean
+.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring bench-scale bench-night lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -41,6 +41,12 @@ package: setup ## dist/: a wheel, and lime.zip for spark-submit --py-files
 bench-scoring: setup ## The scoring engine beside its peers, on one core
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r benchmarks/requirements.txt
 	@$(BIN)/python -m benchmarks.scoring
+
+bench-scale: setup ## Ten billion pairs through Spark, and what a second worker brings
+	@$(BIN)/python -m benchmarks.scale
+
+bench-night: setup ## A night killed at half and run again, and its forecast beside what it took
+	@$(BIN)/python -m benchmarks.night
 
 lock: setup ## Resolve requirements.txt into requirements.lock
 	@$(BIN)/uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock

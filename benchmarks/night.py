@@ -1,0 +1,185 @@
+"""Three billion pairs by the jobs of a night: killed at half and run again, and forecast: `make bench-night`.
+
+40,000 users with three events each and 80,000 candidates, at the benchmark's model sizes, in a warehouse
+of its own. Every job is a process, as a scheduler starts it.
+
+1. Scoring killed (SIGKILL) once half of the users are staged: the rerun / an undisturbed run, wall clock,
+   start of the JVM included; median of 5 rounds.
+2. `plan_night`'s seconds / what scoring then took, in fp32, so that it takes more than a minute. Once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from deltalake import DeltaTable
+from pyspark.sql import functions as F
+
+from benchmarks.problem import CONFIG
+from benchmarks.report import ROOT, Row, publish, row
+from pipelines.catalogue import ingest_entity
+from pipelines.night import ingest_days
+from pipelines.session import open_session
+from pipelines.settings import load_settings
+from pipelines.tables import Warehouse
+from pipelines.train import train_models
+from tests import shop
+
+ITEMS, USERS, EVENTS = 80_000, 40_000, 3  # beside the shop's own
+ROUNDS = 5
+
+
+def write_settings(root: Path, backend: str) -> Path:
+    """The shop's settings at the benchmark's sizes."""
+    raw = shop.settings(root, backend=backend, k=100, buckets=16, units_per_commit=2)
+    sizes = {"links": CONFIG.links, "width": CONFIG.width, "hidden": CONFIG.hidden, "dot": CONFIG.dot}
+    model = raw["models"][0]
+    model["config"] |= sizes
+    model["train"] |= {"steps": 5, "link_steps": 2}
+    raw["models"] = [model]
+    raw["spark"]["conf"]["spark.driver.memory"] = "4g"
+    path = root / f"{backend}.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def fill(root: Path, config: Path) -> None:
+    """Ingest and train on the shop, then add many users and items."""
+    shop.write_shop(root / "raw")
+    items = pd.DataFrame({"item_id": range(ITEMS)})
+    items["kind"] = [f"kind-{i % shop.KINDS}" for i in range(ITEMS)]
+    items["price"] = [f"price-{i % 4}" for i in range(ITEMS)]
+    spark = open_session(load_settings(str(config)), "bench-night")
+    warehouse = Warehouse(spark, load_settings(str(config)))
+    ingest_days(warehouse, shop.FIRST, shop.LAST)
+    train_models(warehouse, shop.NIGHT, ["mha"])
+    shop.write_drop(root / "raw", "items", shop.FIRST, items)
+    ingest_entity(warehouse, "items", [shop.FIRST])
+    stamp = F.timestamp_seconds(F.unix_timestamp(F.lit(shop.NIGHT).cast("timestamp")) - 1 - F.col("id"))
+    day, label = F.to_date(stamp), F.lit(None).cast("double")
+    events = spark.range(USERS * EVENTS).select(
+        (1_000_000 + F.floor(F.col("id") / EVENTS)).alias("user_id"), (F.col("id") % ITEMS).alias("item_id"),
+        stamp.alias("event_ts"), F.lit("purchase").alias("event_type"),
+        F.col("id").cast("string").alias("session_id"),
+        label.alias("label"), day.alias("drop_ds"), day.alias("ds"),
+    )  # fmt: skip
+    warehouse.append("events", events)
+    spark.stop()
+
+
+def start(config: Path, key: str, job: str, *options: str) -> subprocess.Popen[str]:
+    """A job as a process of its own, and its group."""
+    command = [
+        sys.executable,
+        f"jobs/{job}.py",
+        "--config",
+        str(config),
+        "--ds",
+        shop.NIGHT,
+        "--run-key",
+        key,
+    ]
+    return subprocess.Popen(
+        [*command, *options], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def finish(job: subprocess.Popen[str], step: str) -> dict[str, Any]:
+    """The manifest of a step of a job that must succeed."""
+    out, _ = job.communicate(timeout=900)
+    if job.returncode != 0:
+        raise RuntimeError(f"{step} ended with {job.returncode}: {out[-2000:]}")
+    lines = [line for line in out.splitlines() if line.startswith(f"{step} {{")]
+    manifest: dict[str, Any] = json.loads(lines[-1].removeprefix(step))
+    return manifest
+
+
+def build(config: Path, key: str) -> None:
+    """Bank and states; they stand after the first time."""
+    steps = ("--steps", "build_candidate_bank", "build_link_states")
+    finish(start(config, key, "run_steps", *steps), "build_link_states")
+
+
+def score(config: Path, key: str) -> tuple[float, dict[str, Any]]:
+    """Seconds of the scoring job, and its manifest."""
+    started = time.monotonic()
+    manifest = finish(start(config, key, "score_candidates"), "score_candidates")
+    return time.monotonic() - started, manifest
+
+
+def kill_at_half(config: Path, key: str, warehouse: Path) -> None:
+    """Start scoring and kill it once half of the users are staged."""
+    before = DeltaTable(str(warehouse / "staging")).to_pyarrow_dataset().count_rows()
+    job = start(config, key, "score_candidates")
+    staged = 0
+    while staged < USERS // 2:
+        if job.poll() is not None:
+            raise RuntimeError("scoring ended before it was killed")
+        time.sleep(0.1)
+        staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_dataset().count_rows() - before
+    os.killpg(job.pid, signal.SIGKILL)
+    job.communicate()
+
+
+def compare_reruns(root: Path, config: Path) -> list[Row]:
+    """Rerun after a kill at half / a whole run."""
+    ratios = []
+    for number in range(ROUNDS):
+        build(config, f"whole-{number}")
+        whole, _ = score(config, f"whole-{number}")
+        build(config, f"killed-{number}")
+        kill_at_half(config, f"killed-{number}", root / "warehouse")
+        rerun, manifest = score(config, f"killed-{number}")
+        if not manifest["policies"]["all"]["commits_reused"]:
+            raise RuntimeError("the rerun took nothing over from the killed run")
+        ratios.append(rerun / whole)
+    what = "scoring again after a kill at half / an undisturbed run"
+    return [row(what, statistics.median(ratios), "x", "<= 0.6")]
+
+
+def compare_plan(config: Path) -> list[Row]:
+    """The forecast of a night beside what it took."""
+    build(config, "planned")
+    finish(start(config, "planned", "plan_night"), "plan_night")
+    _, manifest = score(config, "planned")
+    predicted, actual = (manifest["forecast"][f"{kind}_seconds"] for kind in ("predicted", "actual"))
+    off = abs(predicted / actual - 1)
+    return [
+        row("scoring of the planned night", actual, "s", ">= 60"),
+        row("plan_night's seconds / the actual ones", predicted / actual, "x"),
+        row("off by", off, "share", "<= 0.3"),
+    ]
+
+
+def main() -> int:
+    """Measure and publish."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="lime-bench-") as name:
+        root = Path(name)
+        config, slow = write_settings(root, "auto"), write_settings(root, "native-fp32")
+        fill(root, config)
+        rows = [*compare_plan(slow), *compare_reruns(root, config)]
+    about = (
+        f"two cores; {USERS:,} users x {ITEMS:,} candidates, L = {CONFIG.links}, F = {CONFIG.hidden}, "
+        f"E = {CONFIG.dot}, K = 100, 8 commits"
+    )
+    publish("night", rows, about, started)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""A driver for `scale.py`: scores the users laid out in a folder on the cluster it is submitted to.
+
+    spark-submit … scale_driver.py FOLDER
+
+Prints `seconds S` of one pass over all users, after one over a few.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.udfs.score_users import SCHEMA, score_users
+
+BATCH = 64
+
+
+def main() -> None:
+    """Time one pass."""
+    folder = Path(sys.argv[1])
+    task = pickle.loads((folder / "task.pickle").read_bytes())
+    spark = SparkSession.builder.config(
+        "spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH)
+    ).getOrCreate()
+    tables = [pa.ipc.open_file(str(path)).read_all() for path in sorted(folder.glob("users-*.arrow"))]
+    users = spark.createDataFrame(pa.concat_tables(tables))
+    users = users.repartitionByRange(2, "user_id").cache()  # as many tasks for one worker as for two
+    users.count()
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from score_users(batches, task, folder / "bundle", folder / "bank.arrow")
+
+    def run(some: DataFrame) -> None:
+        scored = some.mapInArrow(score, SCHEMA.format(user="bigint", item="bigint"))
+        scored.write.format("noop").mode("overwrite").save()
+
+    run(users.where(F.col("user_id") % 64 == 0))
+    started = time.monotonic()
+    run(users)
+    print(f"seconds {time.monotonic() - started:.2f}", flush=True)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
