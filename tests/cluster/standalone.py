@@ -202,7 +202,7 @@ def wait_until(ready: Callable[[], bool], why: str, seconds: float = 60) -> None
 def _answers(cluster: Cluster) -> bool:
     try:
         return bool(cluster.state()["status"] == "ALIVE")
-    except OSError:
+    except (OSError, json.JSONDecodeError):  # not up yet, or up before its pages are
         return False
 
 
