@@ -1,7 +1,8 @@
 """What a night will take, before it runs: pairs, bytes, memory, tasks, seconds and cost.
 
-The rate is measured, not assumed: every core that the session has scores for a second with the
-night's bundle, backend, K and widths, over random factors, all cores at once, as they will.
+The rates are measured, not assumed: every core that the session has reads users for half a second and
+scores them for a second with the night's bundle, backend, K and widths, over random numbers, all cores
+at once, as they will.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from lime_model.errors import LimeError
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import WIDTH, Cells, Shape
-from lime_model.scoring.topk import Memory, Query, score_top_k
+from lime_model.scoring.topk import Backend, Memory, Query, score_memory, score_top_k
 from lime_model.states import state_bytes
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.candidates import read_corpus
@@ -36,6 +37,7 @@ from pipelines.leases import Run
 from pipelines.parcels import local_root
 from pipelines.runs import Manifest, find_manifest, once
 from pipelines.tables import Warehouse
+from pipelines.udfs.score_users import StateFolder
 
 WORKER_BYTES = 600 << 20  # a worker's own, above the shared bank: at most (benchmarks/results/scoring.json)
 COMMIT_SECONDS = 3.0  # to start a commit's tasks and write it
@@ -62,14 +64,15 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
         night, config = warehouse.settings.night, bundle.config
         placement = place(warehouse.spark.sparkContext, night.backend, night.device)
         choice, tasks = placement.choice, placement.tasks
-        users, candidates = count_sides(warehouse, run, config.bias_days)
+        users, events, candidates = count_sides(warehouse, run, config.bias_days)
         shape = Shape(config.links, config.hidden, config.dot)
         bank = -(-candidates // WIDTH) * 4 * shape.words
-        hosts = calibrate(warehouse, bundle.version, placement, min(candidates, SAMPLE))
-        rate = sum(host["pairs_per_second"] for host in hosts)
+        history = -(-events // max(users, 1))
+        hosts = calibrate(warehouse, bundle.version, placement, candidates, history)
+        rate, readers = (sum(host[name] for host in hosts) for name in Speed._fields)
         commits = -(-night.buckets // night.units_per_commit)
         pairs = users * candidates
-        seconds = pairs / rate + commits * COMMIT_SECONDS
+        seconds = pairs / rate + users / readers + commits * COMMIT_SECONDS
         check_room(hosts, bank)
         forecast = {
             "users": users,
@@ -82,6 +85,7 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
             "commits": commits,
             "backend": choice._asdict(),
             "pairs_per_second": round(rate),
+            "users_per_second": round(readers),
             "predicted_seconds": round(seconds, 1),
         }
         if price is not None:
@@ -105,71 +109,106 @@ def compare_forecast(forecast: Manifest | None, staged: Mapping[str, Manifest]) 
     return {"forecast": compared}
 
 
-def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> tuple[int, int]:
-    """Users and eligible candidates of the night: of its manifests once they are built, else counted."""
+def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> tuple[int, int, int]:
+    """Users, their events and the eligible candidates: of the night's manifests once built, else counted."""
     policy = warehouse.settings.night.policy
     states, bank = (
         find_manifest(warehouse, run.run_id, f"build_{job}") for job in ("link_states", "candidate_bank")
     )
     if states and bank:
-        return states["users"], bank["eligible"][policy.name]
+        return states["users"], states["events"], bank["eligible"][policy.name]
     known = read_entity(warehouse, "users", run.ds, warehouse.newest("users")).select(USER_ID)
     seen = read_events(warehouse, run.ds).select(USER_ID)
     versions = (warehouse.version("events"), warehouse.newest("items"))
     corpus = read_corpus(warehouse, run.ds, versions, [policy], bias_days)
-    return known.union(seen).distinct().count(), corpus.where(F.col("eligible") == 1).count()
+    users = known.union(seen).distinct().count()
+    return users, seen.count(), corpus.where(F.col("eligible") == 1).count()
 
 
 def calibrate(
-    warehouse: Warehouse, version: str, placement: Placement, candidates: int
+    warehouse: Warehouse, version: str, placement: Placement, candidates: int, history: int
 ) -> list[dict[str, Any]]:
-    """By core or GPU: `pairs_per_second`, and of its host `host, free_bytes, memory_bytes`."""
+    """By core or GPU: its `Speed`, and of its host `host, free_bytes, memory_bytes`."""
     k, choice = warehouse.settings.night.k, placement.choice
+    candidates = min(max(candidates, 1), SAMPLE)
+    history = min(history, candidates)
 
-    def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for _ in batches:
-            device = own_device(choice.device)
-            rate = measure_rate(shipped_folder(version), choice.backend, device, candidates=candidates, k=k)
-            found = json.dumps({"pairs_per_second": rate, **_room()})
-            yield pa.record_batch([pa.array([found])], names=["found"])
+    def run(seconds: float) -> list[dict[str, Any]]:
+        def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for _ in batches:
+                scorer = make_backend(choice.backend, own_device(choice.device))
+                folder = shipped_folder(version)
+                speed = measure_speed(
+                    folder, scorer, candidates=candidates, history=history, k=k, seconds=seconds
+                )
+                found = json.dumps({**speed._asdict(), **_room()})
+                yield pa.record_batch([pa.array([found])], names=["found"])
 
-    spark = warehouse.spark
-    spread = spark.range(placement.tasks, numPartitions=placement.tasks)
-    found = spread.mapInArrow(measure, "found string", profile=placement.profile)
-    return [json.loads(row[0]) for row in found.collect()]
+        spread = warehouse.spark.range(placement.tasks, numPartitions=placement.tasks)
+        found = spread.mapInArrow(measure, "found string", profile=placement.profile)
+        return [json.loads(row[0]) for row in found.collect()]
+
+    run(0.0)  # starts the workers, loads, compiles: the next ones start together
+    return run(1.0)
 
 
-def measure_rate(
-    bundle: Path, backend: str, device: str, *, candidates: int, k: int, seconds: float = 1.0
-) -> float:
-    """Pairs a second of this core with the bundle's widths and weights over random factors."""
-    weights = Weights.of(worker_bundle(bundle).model)
-    links, hidden, dot = len(weights.raw_links), len(weights.out), len(weights.dot_out_bias)
+class Speed(NamedTuple):
+    """Of one core or GPU."""
+
+    pairs_per_second: float
+    users_per_second: float  # read from their states and memories, before any candidate
+
+
+def measure_speed(
+    bundle: Path, scorer: Backend, *, candidates: int, history: int, k: int, seconds: float
+) -> Speed:
+    """How fast this core or GPU is with the bundle's widths and weights, over random factors.
+
+    Args:
+        bundle: folder of the bundle.
+        scorer: the night's backend.
+        candidates: to score, at least 1.
+        history: items of each user's repeat memory, at most `candidates`.
+        k: list length.
+        seconds: to score for; users are read for half of that.
+    """
+    loaded = worker_bundle(bundle)
+    states = StateFolder(loaded)
     rng = np.random.default_rng(0)
-    count = max(candidates, 1)
+    cells = Cells.pack(_random_rows(rng, states.weights, candidates))
+    state = rng.standard_normal(state_bytes(loaded.config) // 4).astype("<f4").tobytes()
+    codes = [0] * len(loaded.config.user_columns)
+
+    empty = Memory.empty(MEMORY_FEATURES)
+    own = Memory(
+        np.arange(history, dtype=np.int64),
+        np.zeros((history, MEMORY_FEATURES), np.float32),
+        np.zeros((1, history), np.bool_),
+    )
+    users = [Query(states.fold(state, codes), empty) for _ in range(USERS)]
+    reading = _per_second(
+        lambda: score_memory(states.weights, Query(states.fold(state, codes), own), cells, scorer),
+        seconds / 2,
+    )
+    scoring = _per_second(lambda: score_top_k(states.weights, users, [cells], k, scorer), seconds)
+    return Speed(scoring * USERS * candidates, reading)
+
+
+def _random_rows(rng: np.random.Generator, weights: Weights, count: int) -> Rows:
+    links, hidden, dot = len(weights.raw_links), len(weights.out), len(weights.dot_out_bias)
     a = rng.gamma(0.3, size=(count, links)).astype(np.float32) + np.float32(1e-6)
     b, d = (rng.standard_normal((count, side)).astype(np.float32) for side in (hidden, dot))
-    beta = rng.standard_normal(count).astype(np.float32)
-    cells = Cells.pack(Rows(a / a.sum(1, keepdims=True), b, d, beta))
-    pools, width = len(weights.dot_pools) // len(weights.item), len(weights.item)
-    users = [
-        Query(
-            weights.fold_user(
-                rng.standard_normal((links, width)),
-                rng.standard_normal((pools, width)),
-                rng.standard_normal(len(weights.user)),
-            ),
-            Memory.empty(MEMORY_FEATURES),
-        )
-        for _ in range(USERS)
-    ]
-    scorer = make_backend(backend, device)
-    score_top_k(weights, users[:1], [cells], k, scorer)  # loads, compiles
-    scored, started = 0, time.monotonic()
-    while time.monotonic() - started < seconds:
-        score_top_k(weights, users, [cells], k, scorer)
-        scored += USERS * count
-    return scored / (time.monotonic() - started)
+    return Rows(a / a.sum(1, keepdims=True), b, d, rng.standard_normal(count).astype(np.float32))
+
+
+def _per_second(work: Callable[[], object], seconds: float) -> float:
+    """Times a second, over at least one and `seconds`, after one that loads and compiles."""
+    work()
+    count, started = 0, time.monotonic()
+    while not count or time.monotonic() - started < seconds:
+        work()
+        count += 1
+    return count / (time.monotonic() - started)
 
 
 def check_room(hosts: list[dict[str, Any]], bank: int) -> None:

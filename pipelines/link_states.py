@@ -164,7 +164,9 @@ def compute_states(
         log: their events, of `events` at `events_version`.
     """
     buckets = warehouse.settings.night.buckets
-    ordered = stack_histories(users, log).withColumn(BUCKET, bucket_of(buckets)).repartition(buckets, BUCKET)
+    # By the bucket itself: its hash would put several into one task and none into others.
+    stacked = stack_histories(users, log).withColumn(BUCKET, bucket_of(buckets))
+    ordered = stacked.repartitionById(buckets, BUCKET)
     # The user first, not the bucket: Spark compares the first key alone before it looks at the others.
     ordered = ordered.sortWithinPartitions(
         USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from functools import reduce
 
-from pyspark.resource import ResourceProfile
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -19,7 +18,7 @@ from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.columns import BUCKET, CHECKSUM, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.forecast import compare_forecast
-from pipelines.gpus import own_device, place
+from pipelines.gpus import Placement, own_device, place
 from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run, check_lease
 from pipelines.link_states import PAYLOAD
@@ -31,6 +30,8 @@ from pipelines.runs import Manifest, find_manifest, need_manifest, once
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import SQL_TYPES, Warehouse
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+
+TASKS_PER_CORE = 2  # of a commit, at least
 
 
 def score_candidates(
@@ -65,7 +66,7 @@ def score_candidates(
             for eligible, bank in banks.items()
         ]  # fmt: skip
         try:
-            staged = _stage(warehouse, run, inputs, tasks, placement.profile)
+            staged = _stage(warehouse, run, inputs, tasks, placement)
         finally:
             for bank in banks.values():
                 bank.parcel.destroy()
@@ -124,7 +125,7 @@ def _stage(
     run: Run,
     inputs: NightInputs,
     tasks: Sequence[tuple[ScoreTask, Parcel]],
-    profile: ResourceProfile | None,
+    placement: Placement,
 ) -> dict[str, Manifest]:
     """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy."""
     started = time.monotonic()
@@ -139,7 +140,7 @@ def _stage(
     for done, index in enumerate(left):
         check_lease(warehouse, run)
         progress.report(done)
-        frames = [score_units(warehouse, users, groups[index], *task, profile) for task in tasks]
+        frames = [score_units(warehouse, users, groups[index], *task, placement) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         # The transaction number lets each group in once, whoever else is retrying it.
         warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
@@ -180,9 +181,12 @@ def score_units(
     units: Sequence[WorkUnit],
     task: ScoreTask,
     parcel: Parcel,
-    profile: ResourceProfile | None = None,
+    placement: Placement,
 ) -> DataFrame:
-    """Lists of the users of these units by `mapInArrow`, over the bank in the parcel."""
+    """Lists of the users of these units by `mapInArrow`, over the bank in the parcel.
+
+    Tasks share the users evenly, whatever their units: the commit waits for the last one.
+    """
     buckets = [unit.bucket for unit in units]
     ids = warehouse.settings.ids
     schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
@@ -191,7 +195,8 @@ def score_units(
         mine = dataclasses.replace(task, device=own_device(task.device))
         yield from score_users(batches, mine, shipped_folder(task.model_version), land(parcel) / INDEX)
 
-    mine = users.where(F.col(BUCKET).isin(buckets)).repartition(len(buckets), BUCKET)
+    parts = max(len(buckets), TASKS_PER_CORE * placement.tasks)
+    mine = users.where(F.col(BUCKET).isin(buckets)).repartition(parts, USER_ID)
     return mine.select(USER_ID, BUCKET, "state", "codes", "items", "last_ts", "features", "sound").mapInArrow(
-        score, schema, profile=profile
+        score, schema, profile=placement.profile
     )

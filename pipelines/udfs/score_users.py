@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lime_model.bundle import BundleError, worker_bundle
+from lime_model.bundle import Bundle, BundleError, worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
-from lime_model.scoring.canonical import Weights
+from lime_model.scoring.canonical import UserRow, Weights
 from lime_model.scoring.topk import Memory, Query, TopK, score_in_halves
 from lime_model.states import decode_state
 
@@ -62,12 +62,34 @@ def score_users(
             yield from scorer.score(batch)
 
 
+class StateFolder:
+    """Stored link states to the factors that scoring wants."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.config = bundle.config
+        self.weights = Weights.of(bundle.model)
+        self.users = bundle.model.users.double()
+
+    def fold(self, state: bytes, codes: Sequence[int]) -> UserRow:
+        """G_u and e_u of one user from its state and feature codes.
+
+        Raises:
+            BundleError: the state is not one of this model, or a number is not finite.
+        """
+        links, pools = decode_state(state, self.config)
+        with torch.inference_mode():
+            user = self.users(torch.tensor([codes], dtype=torch.int64))[0].numpy()
+        factors = self.weights.fold_user(links, pools, user)
+        if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
+            raise BundleError("its state and features fold to NaN or infinity; train again")
+        return factors
+
+
 class _Scorer:
     def __init__(self, task: ScoreTask, bundle: Path, bank: Path) -> None:
-        loaded = worker_bundle(bundle)
-        self.task, self.config = task, loaded.config
-        self.weights = Weights.of(loaded.model)
-        self.users = loaded.model.users.double()
+        self.task = task
+        self.states = StateFolder(worker_bundle(bundle))
+        self.weights = self.states.weights
         self.bank = open_bank(bank, task.model_version)
         self.backend = make_backend(task.backend, task.device)
         self.night_us = int(np.datetime64(task.night, "us").astype(np.int64))
@@ -101,18 +123,12 @@ class _Scorer:
     def _query(self, batch: pa.RecordBatch, i: int) -> Query | str:
         """The user as scoring wants it, or why it must not be scored."""
         try:
-            links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
+            factors = self.states.fold(batch.column("state")[i].as_py(), batch.column("codes")[i].as_py())
             if not batch.column("sound")[i].as_py():
                 raise BundleError(
                     "its state or memory is not what was written (checksum); build it again under a new "
                     "--run-key (jobs/build_link_states.py)"
                 )
-            codes = torch.tensor([batch.column("codes")[i].as_py()], dtype=torch.int64)
-            with torch.inference_mode():
-                user = self.users(codes)[0].numpy()
-            factors = self.weights.fold_user(links, pools, user)
-            if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
-                raise BundleError("its state and features fold to NaN or infinity; train again")
             memory = self._memory(batch, i)
             if not np.isfinite(memory.features).all():
                 raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
