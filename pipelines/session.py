@@ -23,6 +23,7 @@ DEFAULTS = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",  # a night is a UTC day
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",  # users of one scoring batch
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # whatever their histories weigh
     "spark.sql.sources.partitionOverwriteMode": "static",
     # A worker reads one core: several torch threads in several workers collapse each other.
     "spark.executorEnv.OMP_NUM_THREADS": "1",

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Night:
         self.config = write_settings(root, trained, None)
         log.mkdir(exist_ok=True)
 
-    def score(self) -> Job:
+    def score(self, conf: Mapping[str, str] | None = None) -> Job:
         """Submit the scoring step."""
         options = ("--config", str(self.config), "--ds", shop.NIGHT, "--run-key", self.key)
         events = {
@@ -100,7 +100,7 @@ class Night:
             *options,
             "--steps",
             "score_candidates",
-            conf={**events, "spark.task.maxFailures": "8"},
+            conf={**events, "spark.task.maxFailures": "8", **(conf or {})},
         )
 
     def disturb(self, job: Job, strike: Callable[[], None]) -> None:
@@ -186,6 +186,30 @@ def test_what_is_killed_changes_nothing(
     else:
         assert any("ExecutorLostFailure" in reason for reason in failed)
         assert night.events("SparkListenerExecutorRemoved")
+
+
+def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
+    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+) -> None:
+    root, expected = built
+    night = Night(cluster, trained, root, "speculative", tmp_path / "events")
+    job = night.score({"spark.speculation": "true", "spark.speculation.quantile": "0.5"})
+    stuck: list[psutil.Process] = []
+
+    def strike() -> None:
+        stuck.extend(cluster.python_daemons()[0].children())
+        for worker in stuck:
+            worker.suspend()  # nothing fails, its task just never ends
+
+    night.disturb(job, strike)
+    finish(job)
+    assert stuck
+    for worker in stuck:
+        if worker.is_running():  # Spark kills those it gave up waiting for
+            worker.kill()
+    assert night.publish() == expected
+    copies = [task for task in night.events("SparkListenerTaskEnd") if task["Task Info"]["Speculative"]]
+    assert any(task["Task End Reason"]["Reason"] == "Success" for task in copies)
 
 
 def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
