@@ -102,7 +102,7 @@ def start(config: Path, key: str, job: str, *options: str) -> subprocess.Popen[s
     ]
     return subprocess.Popen(
         [*command, *options], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def compare_job(problem: Problem, count: int = USERS, k: int = K, *, warm: bool 
 
 def lay_out(problem: Problem, folder: Path, count: int, k: int) -> ScoreTask:
     """Bundle, packed bank and users as files, as a night ships them."""
-    nothing = Catalogue((), np.zeros(1, np.int64), np.zeros((1, 0), np.int64))
+    nothing = Catalogue.build((), np.zeros((0, 0), np.int64), np.zeros(0, np.bool_))
     version = save_bundle(Bundle(problem.model, nothing, {}, {}, {}, ""), folder / "bundle")
     a, b, d, beta = problem.rows
     blobs = {

@@ -31,6 +31,7 @@ from lime_model.errors import LimeError
 from lime_model.features import Catalogue
 from lime_model.model import LimeModel
 
+CATALOGUE = ("id_rows", "codes", "fame")  # arrays of a `Catalogue`, in its order
 CHECKSUMS = "SHA256.json"
 
 
@@ -75,7 +76,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.contiguous() for k, v in bundle.model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors")
-    arrays = {"id_rows": bundle.catalogue.id_rows, "codes": bundle.catalogue.codes}
+    arrays = {name: getattr(bundle.catalogue, name) for name in CATALOGUE}
     save_arrays(arrays, folder / "catalogue.safetensors")
     described = {
         "config": bundle.config.to_json(),
@@ -100,7 +101,11 @@ def load_bundle(folder: Path) -> Bundle:
     text = _checked(folder)
     raw = json.loads((folder / "bundle.json").read_text())
     arrays = load_arrays(folder / "catalogue.safetensors")
-    catalogue = Catalogue(tuple(raw["item_ids"]), arrays["id_rows"], arrays["codes"])
+    if arrays.keys() != set(CATALOGUE):
+        raise BundleError(
+            f"{folder}: its catalogue has {sorted(arrays)}, this code wants {CATALOGUE}; train again"
+        )
+    catalogue = Catalogue(tuple(raw["item_ids"]), arrays["id_rows"], arrays["codes"], arrays["fame"])
     config = ModelConfig.from_json(raw["config"])
     # In the order of the columns: the embedding tables have no names.
     items = {k: Vocabulary(tuple(raw["item_vocabularies"][k])) for k in config.item_columns}

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from lime_model.bundle import Bundle
+from lime_model.config import MEMORY_FEATURES
 from lime_model.memory import compute_memory_features
 from lime_model.model import History, UserState
 
@@ -128,13 +129,14 @@ class Certifier:
         return self.model.read(History(events[None], days, keep), torch.from_numpy(history.codes[None]))
 
     def _memory(self, history: RawHistory) -> tuple[Ints, Floats]:
-        """Corpus rows of the distinct items and their six features, by plain loops."""
+        """Corpus rows of the distinct items and their features, by plain loops."""
         by_item: dict[int, list[float]] = {}
         for item, day in zip(history.items.tolist(), history.days.tolist(), strict=True):
             by_item.setdefault(item, []).append(day)
         items = np.asarray(sorted(by_item), np.int64)
         if len(items) == 0:
-            return items, np.zeros((0, 6))
+            return items, np.zeros((0, MEMORY_FEATURES))
+        row_of = dict(zip(history.items.tolist(), history.rows.tolist(), strict=True))
         now, windows = float(history.days[-1]), self.bundle.config.memory_days
         days = [by_item[item] for item in items.tolist()]
         decays = [[sum(np.exp((day - now) / w) for day in times) for w in windows] for times in days]
@@ -143,5 +145,6 @@ class Certifier:
             np.asarray([now - times[-1] for times in days]),
             np.asarray([times[-1] - times[0] for times in days]),
             np.asarray(decays),
+            self.bundle.catalogue.fame[[row_of[item] for item in items.tolist()]],
         )
         return items, features.astype(np.float64)

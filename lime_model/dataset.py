@@ -5,6 +5,7 @@ Letters: U users, n events, I items.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lime_model.config import DAY_US, ModelConfig, Vocabulary
-from lime_model.examples import EventLog
+from lime_model.examples import EventLog, item_fame
 from lime_model.features import Catalogue, build_vocabulary, encode_columns
 from lime_model.training import TrainingData
 
@@ -65,7 +66,7 @@ def build_training_data(
     vocabularies: Mapping[str, Vocabulary],
     config: ModelConfig,
 ) -> TrainingData:
-    """Arrays for the trainer.
+    """Arrays for the trainer; its catalogue knows how often items were taken.
 
     Args:
         events: `user_id, item_id, event_ts, event_type, session_id` sorted by user, then in
@@ -93,6 +94,8 @@ def build_training_data(
         days=days,
         session_start=_session_starts(owner, events["session_id"], days),
     )
+    fame = item_fame(log, 0.0, config.bias_days, len(catalogue.id_rows))
+    catalogue = dataclasses.replace(catalogue, fame=fame)
     return TrainingData(log, catalogue, _user_codes(owner[starts], users, vocabularies))
 
 

@@ -73,11 +73,28 @@ class Batch:
     fresh_task: Ints
 
 
-def history_pairs(item: Ints, days: Floats, now: float, decay_days: tuple[float, float]) -> Pairs:
-    """Memory features of every distinct item in one time-ordered history that ends at `now`."""
+def history_pairs(
+    item: Ints, days: Floats, now: float, decay_days: tuple[float, float], fame: NDArray[np.float32]
+) -> Pairs:
+    """Memory features of every distinct item in one time-ordered history that ends at `now`.
+
+    `fame [I + 1, 3]` of all catalogue rows.
+    """
     pairs = count_pairs(item, days, decay_days)
-    inverse = np.searchsorted(pairs.items, item)
-    return Pairs(pairs.items.astype(np.int64), pair_features(pairs, now, decay_days), inverse)
+    rows, inverse = pairs.items.astype(np.int64), np.searchsorted(pairs.items, item)
+    return Pairs(rows, pair_features(pairs, now, decay_days, fame[rows]), inverse)
+
+
+def item_fame(log: EventLog, cut: float, window: float, rows: int) -> NDArray[np.float32]:
+    """log1p of every item's events in the `window` days before `cut`, of all before it, and of its users
+    before it, `[rows, 3]`; zeros in row 0, which is every unknown item."""
+    users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
+    before = log.days < cut
+    item, recent = log.item[before], log.item[before & (log.days >= cut - window)]
+    takers = np.unique(item * len(log.offsets) + users[before]) // len(log.offsets)
+    counts = np.stack([np.bincount(part, minlength=rows) for part in (recent, item, takers)], 1)
+    counts[0] = 0
+    return np.log1p(counts).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -91,6 +108,7 @@ class ExampleBuilder:
     hide_share: float
     decay_days: tuple[float, float]
     pool_days: tuple[float, ...]
+    fame: NDArray[np.float32]  # [cuts, I + 1, 3] as of each cut: no example sees later events
     event_types: int  # codes, 0 included
     tasks: tuple[int, ...] = ()  # codes of the event types that are each a task; none: any event is the task
 
@@ -128,7 +146,7 @@ class ExampleBuilder:
         middle, end = start + np.searchsorted(days, [day, day + self.horizon_days])
         item, days = self.log.item[start:middle], days[: middle - start]
         # The memory keeps the hidden items, as it does at night; only state and masks forget them.
-        pairs = history_pairs(item, days, days[-1], self.decay_days)
+        pairs = history_pairs(item, days, days[-1], self.decay_days, self.fame[cut])
         shown = self._shown(pairs.item, rng)
         later = self.log.session_start[middle:end] >= day
         tail = slice(-self.max_events, None)

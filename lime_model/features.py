@@ -42,16 +42,18 @@ class Catalogue:
     """The items as training knew them; row 0 is every item it did not know.
 
     `id_rows [I + 1]` is the id embedding of a row (0 where the item was too rare to
-    have one), `codes [I + 1, columns]` its features. Ids are held as text.
+    have one), `codes [I + 1, columns]` its features, `fame [I + 1, 3]` how often it was taken before the
+    cut-off (`examples.item_fame`). Ids are held as text.
     """
 
     item_ids: tuple[str, ...]
     id_rows: Codes
     codes: Codes
+    fame: NDArray[np.float32]
 
     @classmethod
     def build(cls, item_ids: Sequence[str], codes: Codes, has_id: NDArray[np.bool_]) -> Catalogue:
-        """From items in any order; `has_id [I]` says which get an embedding of their own."""
+        """From items in any order, none taken yet; `has_id [I]`: which get an embedding of their own."""
         order = sorted(range(len(item_ids)), key=item_ids.__getitem__)
         flags = has_id[order]
         id_rows = np.where(flags, np.cumsum(flags), 0)
@@ -59,6 +61,7 @@ class Catalogue:
             tuple(item_ids[i] for i in order),
             np.concatenate([[0], id_rows]).astype(np.int64),
             np.concatenate([np.zeros((1, codes.shape[1]), np.int64), codes[order]]),
+            np.zeros((len(order) + 1, 3), np.float32),
         )
 
     def rows(self, item_ids: Iterable[object]) -> Codes:

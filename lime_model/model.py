@@ -107,7 +107,7 @@ class LimeModel(nn.Module):
         last = nn.Linear(128, tasks * config.dot)
         self.dot_user = nn.Sequential(nn.Linear(state_width, 128), nn.ReLU(), last)
         self.memory = RepeatMemory(config)
-        self.bias_weight = nn.Parameter(torch.tensor(0.3))
+        self.bias_weight = nn.Parameter(torch.tensor(0.7))
         nn.init.normal_(self.event_type.weight, std=0.02)
         nn.init.normal_(last.weight, std=1e-3)
         # Last, so that a seed gives every variant the same towers; see `Trainer.adopt`.

@@ -21,7 +21,7 @@ from lime_model.features import Catalogue
 from lime_model.model import LimeModel
 
 DOT_SCALE = 0.6  # of the starting dot with the pools
-POPULARITY = 0.7  # starting weight of log1p(recent count) in the dot; the bias has the rest of 1
+POPULARITY = 0.3  # starting weight of log1p(recent count) in the dot; the bias has the rest of 1
 
 
 def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> Floats:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lime_model.config import TrainConfig
-from lime_model.examples import Batch, EventLog, ExampleBuilder, Floats, Ints
+from lime_model.examples import Batch, EventLog, ExampleBuilder, Floats, Ints, item_fame
 from lime_model.features import Catalogue
 from lime_model.model import History, LimeModel, UserState
 from lime_model.scoring.fold import fold_items, fold_users, folded_task_scores
@@ -60,14 +60,17 @@ class Trainer:
         self.model, self.data, self.config = model, data, config
         self.rng = np.random.default_rng(config.seed)
         span = np.arange(-config.horizon_days, -config.first_cut_days - 1, -config.cut_every_days)
+        cuts, rows = np.ascontiguousarray(span[::-1]), len(data.catalogue.id_rows)
+        fame = [item_fame(data.log, cut, model.config.bias_days, rows) for cut in cuts]
         self.builder = ExampleBuilder(
             log=data.log,
-            cuts=np.ascontiguousarray(span[::-1]),
+            cuts=cuts,
             horizon_days=config.horizon_days,
             max_events=config.max_events,
             hide_share=config.hide_share,
             decay_days=model.config.memory_days,
             pool_days=model.config.pool_days,
+            fame=np.stack(fame),
             event_types=model.event_type.num_embeddings,
             tasks=tuple(model.config.event_types.index(name) + 1 for name in model.config.tasks),
         )
@@ -80,7 +83,7 @@ class Trainer:
         weight = 0.5 ** (-self.builder.cuts[self.cuts] / config.cut_half_life_days)
         self.probability = weight / weight.sum()
         self.trainable = np.flatnonzero(data.catalogue.id_rows > 0)
-        self.recent = recent_counts(data, self.builder.cuts, model.config.bias_days)
+        self.recent = np.expm1(self.builder.fame[:, :, 0]).round()
         self.start = model.items.ids.weight.detach().clone()
         self.curve: list[dict[str, float]] = []
 

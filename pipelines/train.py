@@ -106,7 +106,7 @@ def fit(group: Sequence[ModelSettings], cutoff: str, source: Source) -> Iterator
         curve = each.fit_links()
         seconds = round(towers + time.monotonic() - started, 1)
         metrics = {"seconds": seconds, "curve": curve}
-        yield Bundle(each.model, catalogue, item_words, user_words, metrics, "")
+        yield Bundle(each.model, data.catalogue, item_words, user_words, metrics, "")
 
 
 def _trunk(settings: ModelSettings) -> str:

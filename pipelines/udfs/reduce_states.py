@@ -162,8 +162,11 @@ class _Worker:
             "counts": pairs.times.astype(np.int64).tolist(),
             "first_ts": self._us(pairs.first),
             "last_ts": self._us(pairs.last),
-            "features": pair_features(pairs, now, self.windows).astype("<f4").tobytes(),
+            "features": self._features(pairs, now).astype("<f4").tobytes(),
         }
+
+    def _features(self, pairs: PairCounts, now: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return pair_features(pairs, now, self.windows, self.catalogue.fame[self.catalogue.rows(pairs.items)])
 
     def _state(self, user: _User) -> bytes:
         """The state's bytes, read back once: one that cannot be scored must not stand."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lime_model.config import MEMORY_FEATURES
 from lime_model.model import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
 from lime_model.scoring.fold import fold_items, fold_users, folded_scores, folded_task_scores
@@ -52,7 +53,7 @@ def test_canonical_equals_unfolded(tasks: dict[str, Any]) -> None:
     rows = Rows(*factors, np.zeros(13, np.float32))
     expected = model.base_scores(state, items)[0].detach()
     np.testing.assert_allclose(weights.base(user, rows), expected.numpy(), rtol=1e-5, atol=1e-5)
-    features = torch.rand(13, 6)
+    features = torch.rand(13, MEMORY_FEATURES)
     boost = model.repeat_boost(features.double(), expected).detach().numpy()
     np.testing.assert_allclose(weights.memory(features.numpy(), expected.numpy()), boost, rtol=1e-10)
 

@@ -14,11 +14,13 @@ WINDOWS = (90.0, 21.0)
 def test_features_by_hand() -> None:
     days = np.asarray([-30.0, -20.0, -20.0, 0.0])
     pairs = count_pairs(np.asarray([7, 7, 3, 7]), days, WINDOWS)
-    features = pair_features(pairs, 0.0, WINDOWS)
+    fame = np.asarray([[4.0, 6.0, 2.0], [0.0, 4.0, 4.0]], np.float32)
+    features = pair_features(pairs, 0.0, WINDOWS, fame)
     assert pairs.items.tolist() == [3, 7]
     seven = [
         np.log1p(3), 0.0, np.log1p(15), 0.0,
         np.log1p(1 + np.exp(-30 / 90) + np.exp(-20 / 90)), np.log1p(1 + np.exp(-30 / 21) + np.exp(-20 / 21)),
+        -2.0, 0.0, 0.0,
     ]  # fmt: skip
     three = [
         np.log1p(1),
@@ -27,6 +29,9 @@ def test_features_by_hand() -> None:
         np.log1p(20),
         np.log1p(np.exp(-20 / 90)),
         np.log1p(np.exp(-20 / 21)),
+        0.0,
+        1.0,
+        -1.0,
     ]
     np.testing.assert_allclose(features, [three, seven], rtol=1e-6)
 
@@ -46,7 +51,8 @@ def test_pieces_merge_into_the_whole(steps: list[tuple[int, float]], data: st.Da
 
 def test_features_do_not_age() -> None:
     days = np.asarray([1.0, 4.0, 9.0])
+    fame = np.zeros((2, 3), np.float32)
     early, late = (count_pairs(np.asarray([1, 2, 1]), days + shift, WINDOWS) for shift in (0.0, 500.0))
     np.testing.assert_allclose(
-        pair_features(early, 9.0, WINDOWS), pair_features(late, 509.0, WINDOWS), rtol=1e-6
+        pair_features(early, 9.0, WINDOWS, fame), pair_features(late, 509.0, WINDOWS, fame), rtol=1e-6
     )

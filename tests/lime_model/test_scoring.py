@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lime_model.bundle import Bundle, BundleError
 from lime_model.certificate import Certifier
+from lime_model.config import MEMORY_FEATURES
 from lime_model.scoring import native
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
@@ -86,7 +87,7 @@ def make_case(
     for _ in range(users):
         size = int(rng.integers(0, candidates // 2 + 1))
         rows = np.sort(rng.choice(candidates, size, replace=False)).astype(np.int64)
-        memory = Memory(rows, draw(size, 6), rng.random((2, size)) < 0.4)
+        memory = Memory(rows, draw(size, MEMORY_FEATURES), rng.random((2, size)) < 0.4)
         queries.append(Query(UserRow(draw(links, hidden), draw(dot)), memory))
     return weights, queries, bank
 
@@ -159,7 +160,7 @@ def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
 def test_all_scores_equal_go_by_row(backend: str) -> None:
     weights, queries, bank = make_case(1, 2, 30, 3, 3, 2, 1, 1.0)
     flat = Rows(*(np.repeat(x[:1], 30, 0) for x in bank))
-    nobody = [Query(q.factors, Memory.empty(6)) for q in queries]
+    nobody = [Query(q.factors, Memory.empty(MEMORY_FEATURES)) for q in queries]
     for (found,) in score_top_k(weights, nobody, cut(flat, [9, 9]), 7, BACKENDS[backend]):
         assert found.rows.tolist() == list(range(7))
 
@@ -173,14 +174,14 @@ def test_a_near_tie_at_the_threshold_is_kept(backend: str) -> None:
         0
     ).permutation(64)
     near = near._replace(beta=beta.astype(np.float32))
-    query = Query(queries[0].factors, Memory.empty(6))
+    query = Query(queries[0].factors, Memory.empty(MEMORY_FEATURES))
     [[found]] = score_top_k(weights, [query], cut(near, [20]), 10, BACKENDS[backend])
     assert same(found, brute_force(weights, query, near, 10))
 
 
 def test_everything_excluded_gives_an_empty_list() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
-    memory = Memory(np.arange(9), np.zeros((9, 6), np.float32), np.ones((1, 9), np.bool_))
+    memory = Memory(np.arange(9), np.zeros((9, MEMORY_FEATURES), np.float32), np.ones((1, 9), np.bool_))
     query = Query(queries[0].factors, memory)
     [[found]] = score_top_k(weights, [query], cut(bank, [4]), 5, Tiled())
     assert len(found.rows) == 0
@@ -194,7 +195,7 @@ def test_bad_shapes_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"\(4, 3, 2\).*\(3, 3, 2\).*build_candidate_bank"):
         score_top_k(weights, queries, [Cells.pack(wider)], 5, Reference())
     good, (g, e) = queries[0], queries[0].factors
-    late = good.memory._replace(rows=np.asarray([9]), features=np.zeros((1, 6), np.float32))
+    late = good.memory._replace(rows=np.asarray([9]), features=np.zeros((1, MEMORY_FEATURES), np.float32))
     for bad, message in (
         (good._replace(factors=UserRow(g[:2], e)), r"user 1 are \(\(2, 3\).*build_link_states"),
         (good._replace(factors=UserRow(g, e[:1])), r"user 1 are .*\(1,\).*build_link_states"),
@@ -221,7 +222,7 @@ def test_lists_are_exact_where_fp32_leaves_its_range(
     weights.out[:] *= out
     b, d, g, e = (np.float32(side) for side in sides)
     bank = bank._replace(b=bank.b * b, d=bank.d * d, beta=bank.beta * min(b, np.float32(1.0)))
-    none = Memory.empty(6)
+    none = Memory.empty(MEMORY_FEATURES)
     queries = [Query(UserRow(q.factors.g * g, q.factors.e * e), none) for q in queries]
     cells = [Cells.pack(bank)]
     expected = score_top_k(weights, queries, cells, 9, Reference())
@@ -234,7 +235,7 @@ def test_lists_are_exact_where_fp32_leaves_its_range(
 @pytest.mark.parametrize("k", [2**31 - 1, 2**32, 2**32 + 5])
 def test_a_k_beyond_all_candidates_lists_them_all(backend: str, k: int) -> None:
     weights, queries, bank = make_case(3, 1, 70, 3, 4, 2, 5, 1.0)
-    query = queries[0]._replace(memory=Memory.empty(6))
+    query = queries[0]._replace(memory=Memory.empty(MEMORY_FEATURES))
     ((found,),) = score_top_k(weights, [query], [Cells.pack(bank)], k, BACKENDS[backend])
     assert len(found.rows) == 70
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lime_model.config import ModelConfig, TrainConfig
-from lime_model.examples import EventLog, ExampleBuilder
+from lime_model.examples import EventLog, ExampleBuilder, item_fame
 from lime_model.features import Catalogue
 from lime_model.model import LimeModel
 from lime_model.recipe import MODULES, recipe_digest
@@ -28,6 +28,8 @@ SHORT = TrainConfig(
     max_events=32,
     learning_rate=1e-2,
 )
+
+UNKNOWN = np.zeros((1, 10, 3), np.float32)  # fame of every item at the only cut
 
 
 def two_tribes() -> TrainingData:
@@ -95,13 +97,22 @@ def test_the_loss_falls_below_guessing_over_all_items() -> None:
     assert curve[-1]["loss"] < np.log(ITEMS / 2) + 0.1 < np.log(ITEMS)  # knows the tribe
 
 
+def test_fame_counts_what_came_before_the_cut() -> None:
+    """Two users; the cut at -4 hides a take of item 2, and the window of 3 days an early one of item 1."""
+    item, days = np.array([1, 1, 2, 1, 0]), np.array([-9.0, -5.0, -3.0, -6.0, -5.0])
+    log = EventLog(np.array([0, 3, 5]), item, np.ones(5, np.int64), days, days)
+    recent, all_time, users = np.expm1(item_fame(log, -4.0, 3.0, 3)).round().T.tolist()
+    assert (recent, all_time, users) == ([0, 2, 0], [0, 3, 0], [0, 2, 0])
+    assert np.expm1(item_fame(log, 0.0, 3.0, 3)).round()[2].tolist() == [1, 1, 1]
+
+
 def test_a_session_that_began_before_the_cut_is_no_target() -> None:
     """Five events at days -9 to -5, and a session over the cut at -4: its later half is no target."""
     days = np.array([-9.0, -8.0, -7.0, -6.0, -5.0, -4.5, -3.5, -3.0])
     session = days.copy()
     session[6] = -4.5  # belongs to the session of the event before
     log = EventLog(np.array([0, 8]), np.array([1, 2, 1, 3, 1, 4, 5, 6]), np.ones(8, np.int64), days, session)
-    builder = ExampleBuilder(log, np.array([-4.0]), 10.0, 32, 0.0, (90.0, 21.0), (90.0,), 2)
+    builder = ExampleBuilder(log, np.array([-4.0]), 10.0, 32, 0.0, (90.0, 21.0), (90.0,), UNKNOWN, 2)
     batch = builder.build(np.array([0]), np.array([0]), np.random.default_rng(0))
     assert batch.target_item.tolist() == [6]
     assert set(batch.memory_item.tolist()) == {1, 2, 3, 4}
@@ -116,7 +127,7 @@ def test_a_task_has_the_targets_of_its_event_type() -> None:
     pairs = []
     for hide_share in (0.0, 1.0):
         builder = ExampleBuilder(
-            log, np.array([-4.0]), 10.0, 32, hide_share, (90.0, 21.0), (90.0,), 3, (2, 1)
+            log, np.array([-4.0]), 10.0, 32, hide_share, (90.0, 21.0), (90.0,), UNKNOWN, 3, (2, 1)
         )
         batch = builder.build(np.array([0]), np.array([0]), np.random.default_rng(0))
         assert list(zip(batch.target_task, batch.target_item, strict=True)) == [(0, 2), (0, 3), (1, 3)]
@@ -169,7 +180,8 @@ def test_what_follows_the_cut_does_not_reach_the_history() -> None:
     changed = data.log._replace(item=np.where(later, ITEMS, data.log.item))
     batches = []
     for log in (data.log, changed):
-        builder = ExampleBuilder(log, np.array([-30.0]), 10.0, 64, 0.0, (90.0, 21.0), (90.0,), 2)
+        fame = item_fame(log, -30.0, 28.0, ITEMS + 1)[None]
+        builder = ExampleBuilder(log, np.array([-30.0]), 10.0, 64, 0.0, (90.0, 21.0), (90.0,), fame, 2)
         batches.append(builder.build(np.arange(4), np.zeros(4, np.int64), np.random.default_rng(0)))
     for name in ("item", "days", "memory_item", "memory_features", "pool_weights"):
         assert np.array_equal(getattr(batches[0], name), getattr(batches[1], name)), name

@@ -1,0 +1,140 @@
+"""Lists of K items a household, over all items and over items new to it, and how good they are.
+
+Letters: U households, I items, K listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.journey import Ints, Journey
+from lime_model.bundle import Bundle
+from lime_model.dataset import build_training_data
+from lime_model.examples import history_pairs
+from lime_model.model import History, LimeModel
+from lime_model.scoring.fold import ItemFactors, fold_items, fold_users, folded_scores
+from lime_model.training import TrainingData, recent_counts
+
+K = 100
+Scores = NDArray[np.float32]
+Scorer = Callable[[slice], Scores]  # scores [u, I] of some households; may be written to
+
+
+class Lists(NamedTuple):
+    """Item columns in rank order, `[U, K]` each, -1 past the end."""
+
+    all: Ints
+    new: Ints
+
+
+def make_lists(score: Scorer, journey: Journey, block: int = 256) -> Lists:
+    """The K best of every household, with and without the items it has bought before."""
+    parts: list[tuple[Ints, Ints]] = []
+    for start in range(0, len(journey.users), block):
+        rows = slice(start, start + block)
+        scores = score(rows)
+        every = _top(scores)
+        scores[journey.before[rows].nonzero()] = -np.inf
+        parts.append((every, _top(scores)))
+    return Lists(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+
+
+def _top(scores: Scores) -> Ints:
+    best = torch.topk(torch.from_numpy(scores), K, 1)
+    return np.where(torch.isfinite(best.values), best.indices, -1)
+
+
+class Quality(NamedTuple):
+    """Of each household with something to find, `[U]`: recall and NDCG at K."""
+
+    recall: NDArray[np.float64]
+    ndcg: NDArray[np.float64]
+
+
+def measure(lists: Lists, journey: Journey) -> tuple[Quality, Quality]:
+    """Over all items, and over those new to the household; recall divides by all relevant ones."""
+    fresh = journey.after.copy()
+    fresh.data[:] = fresh.data > 0
+    old = journey.before.copy()
+    old.data[:] = 1.0
+    fresh = fresh - fresh.multiply(old)
+    fresh.eliminate_zeros()
+    return _measure(lists.all, journey.after), _measure(lists.new, fresh)
+
+
+def _measure(lists: Ints, relevant: sp.csr_array) -> Quality:
+    discount = 1.0 / np.log2(np.arange(2, K + 2))
+    best = np.concatenate([[0.0], np.cumsum(discount)])
+    recall, ndcg = [], []
+    for row, ranked in enumerate(lists):
+        wanted = relevant.indices[relevant.indptr[row] : relevant.indptr[row + 1]]
+        if len(wanted):
+            hits = np.isin(ranked, wanted)
+            recall.append(hits.sum() / len(wanted))
+            ndcg.append(hits @ discount / best[min(K, len(wanted))])
+    return Quality(np.array(recall), np.array(ndcg))
+
+
+def lime_scorer(bundle: Bundle, journey: Journey) -> Scorer:
+    """The published score of a bundle as of the day, in float32."""
+    model, catalogue = bundle.model.eval(), bundle.catalogue
+    data = build_training_data(
+        journey.source.events, journey.source.users, catalogue, bundle.user_vocabularies, model.config
+    )
+    column = np.concatenate([[-1], np.searchsorted(journey.items, np.asarray(catalogue.item_ids, np.int64))])
+    with torch.inference_mode():
+        vectors = model.items(torch.from_numpy(catalogue.id_rows), torch.from_numpy(catalogue.codes))
+        recent = recent_counts(data, np.zeros(1), model.config.bias_days)[0]
+        bias = model.item_bias(torch.from_numpy(recent).float()).numpy()
+        factors = fold_items(model, vectors)
+    owners = np.unique(journey.source.events["user_id"].to_numpy())
+    place = np.searchsorted(owners, journey.users)
+
+    def score(rows: slice) -> Scores:
+        users = place[rows]
+        out = np.full((len(users), len(journey.items)), -np.inf, np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(users), 32):
+                block = users[start : start + 32]
+                z = _base(model, data, vectors, factors, block)
+                _remember(model, data, z, block)
+                out[start : start + 32, column[1:]] = z[:, 1:] + bias[1:]
+        return out
+
+    return score
+
+
+def _base(
+    model: LimeModel, data: TrainingData, vectors: torch.Tensor, factors: ItemFactors, users: Ints
+) -> Scores:
+    """z `[B, I + 1]` of users of the log."""
+    spans = [slice(*data.log.offsets[user : user + 2]) for user in users]
+    width = max(span.stop - span.start for span in spans)
+    item, kind, days = (np.zeros((len(users), width), t) for t in (np.int64, np.int64, np.float32))
+    keep = np.zeros((len(users), width), np.bool_)
+    for row, span in enumerate(spans):
+        tail = slice(width - (span.stop - span.start), None)
+        item[row, tail], kind[row, tail] = data.log.item[span], data.log.event_type[span]
+        days[row, tail] = data.log.days[span] - data.log.days[span.stop - 1]
+        keep[row, tail] = True
+    events = vectors[torch.from_numpy(item)] + model.event_type(torch.from_numpy(kind))
+    history = History(events, torch.from_numpy(days), torch.from_numpy(keep))
+    folded = fold_users(model, model.read(history, torch.from_numpy(data.users[users])))
+    tiles = zip(*(side.split(4096) for side in factors), strict=True)
+    return torch.cat([folded_scores(model, folded, ItemFactors(*tile)) for tile in tiles], 1).numpy()
+
+
+def _remember(model: LimeModel, data: TrainingData, z: Scores, users: Ints) -> None:
+    """Add the repeat boost of every household's own items, in place."""
+    for row, user in enumerate(users):
+        span = slice(*data.log.offsets[user : user + 2])
+        item, days = data.log.item[span], data.log.days[span]
+        pairs = history_pairs(item, days, days[-1], model.config.memory_days, data.catalogue.fame)
+        base = torch.from_numpy(z[row, pairs.item])
+        z[row, pairs.item] += model.repeat_boost(torch.from_numpy(pairs.features), base).numpy()

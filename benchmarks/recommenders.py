@@ -1,0 +1,128 @@
+"""Recommenders from outside, for the quality table: counts, neighbours, EASE, Spark ALS.
+
+Letters: U households, I items, J items with enough buyers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from pyspark.ml.recommendation import ALS
+
+from benchmarks.journey import Ints, Journey
+from benchmarks.lists import Scorer, Scores
+from benchmarks.spark_job import session
+
+Floats = NDArray[np.float64]
+
+
+def popularity(journey: Journey, days: int) -> Scorer:
+    """Purchases of the last `days`."""
+    recent = np.log1p(_recent(journey, days)).astype(np.float32)
+    return lambda rows: np.tile(recent, (len(journey.users[rows]), 1))
+
+
+def personal_frequency(journey: Journey, half_life: float, days: int) -> Scorer:
+    """What a household bought, each purchase halved in `half_life` days; then what was popular of late."""
+    events = journey.source.events.select(["user_id", "item_id", "event_ts"]).to_pandas()
+    events = events[np.isin(events["user_id"], journey.users)]
+    age = (np.datetime64(journey.day) - events["event_ts"].to_numpy()) / np.timedelta64(1, "D")
+    entry = (
+        np.searchsorted(journey.users, events["user_id"]),
+        np.searchsorted(journey.items, events["item_id"]),
+    )
+    own = sp.csr_array(sp.coo_array((0.5 ** (age / half_life), entry), shape=journey.before.shape))
+    recent = np.log1p(_recent(journey, days))
+    small = (1e-6 * recent / max(recent.max(), 1.0)).astype(np.float32)  # below any purchase
+    return lambda rows: own[rows].toarray().astype(np.float32) + small
+
+
+def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
+    """Items like those a household bought: cosine over root counts, the `neighbours` nearest of each."""
+    counts = _root(journey.before)
+    overlap = sp.csc_array(counts.T @ counts)
+    norms = np.sqrt(overlap.diagonal())
+    overlap.setdiag(0.0)
+    columns = []
+    for item in range(overlap.shape[1]):
+        span = slice(overlap.indptr[item], overlap.indptr[item + 1])
+        near, dot = overlap.indices[span], overlap.data[span]
+        alike = dot / (norms[near] * norms[item] + shrink)
+        if len(near) > neighbours:
+            best = np.argpartition(-alike, neighbours)[:neighbours]
+            near, alike = near[best], alike[best]
+        columns.append((near, alike))
+    sizes = [len(near) for near, _ in columns]
+    like = sp.csc_array(
+        (
+            np.concatenate([alike for _, alike in columns]),
+            np.concatenate([near for near, _ in columns]),
+            np.concatenate([[0], np.cumsum(sizes)]),
+        ),
+        shape=overlap.shape,
+    )
+    return lambda rows: (counts[rows] @ like).toarray().astype(np.float32)
+
+
+def ease(journey: Journey, buyers: int, pull: float) -> Scorer:
+    """EASE (Steck 2019, arXiv:1905.03375) over items with `buyers` households; `pull` is its λ."""
+    kept = _bought(journey, buyers)
+    counts = _root(journey.before)[:, kept]
+    gram = torch.from_numpy((counts.T @ counts).toarray())  # [J, J]
+    gram.diagonal().add_(pull)
+    weights = torch.linalg.inv(gram).numpy()
+    weights /= -np.diagonal(weights)
+    np.fill_diagonal(weights, 0.0)
+    return _spread(lambda rows: counts[rows] @ weights, kept, journey)
+
+
+def spark_als(journey: Journey, rank: int, alpha: float, pull: float) -> Scorer:
+    """Spark's implicit ALS over purchase counts."""
+    pairs = journey.before.tocoo()
+    with session("local[2]") as spark:
+        table = spark.createDataFrame(
+            np.stack([*pairs.coords, pairs.data], 1).tolist(), "user double, item double, count double"
+        ).selectExpr("int(user) user", "int(item) item", "count")
+        als = ALS(
+            rank=rank, alpha=alpha, regParam=pull, implicitPrefs=True, seed=7, maxIter=10,
+            userCol="user", itemCol="item", ratingCol="count",
+        )  # fmt: skip
+        model = als.fit(table)
+        users, items = (
+            frame.toPandas().sort_values("id") for frame in (model.userFactors, model.itemFactors)
+        )
+    of_users, of_items = (np.array(side["features"].tolist(), np.float32) for side in (users, items))
+    return _spread(lambda rows: of_users[rows] @ of_items.T, items["id"].to_numpy(), journey)
+
+
+def _spread(score: Scorer, kept: Ints, journey: Journey) -> Scorer:
+    """Scores of some columns among all; the others come last."""
+
+    def spread(rows: slice) -> Scores:
+        some = score(rows)
+        out = np.full((len(some), len(journey.items)), -np.inf, np.float32)
+        out[:, kept] = some
+        return out
+
+    return spread
+
+
+def _root(counts: sp.csr_array) -> sp.csr_array:
+    rooted = counts.copy()
+    rooted.data = np.sqrt(rooted.data)
+    return rooted
+
+
+def _bought(journey: Journey, buyers: int) -> Ints:
+    """Columns of items that so many households bought."""
+    return np.flatnonzero(np.bincount(journey.before.indices, minlength=len(journey.items)) >= buyers)
+
+
+def _recent(journey: Journey, days: int) -> Ints:
+    """Purchases of every item in the last `days`."""
+    events = journey.source.events
+    since = np.datetime64(journey.day) - np.timedelta64(days, "D")
+    items = events["item_id"].to_numpy()[events["event_ts"].to_numpy() >= since]
+    return np.bincount(np.searchsorted(journey.items, items), minlength=len(journey.items))
