@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from benchmarks.journey import Ints, Journey
 from lime_model.bundle import Bundle
 from lime_model.dataset import build_training_data
-from lime_model.examples import history_pairs
+from lime_model.examples import TrainingData, history_pairs
+from lime_model.metrics import ndcg_at_k, recall_at_k
 from lime_model.model import History, LimeModel
 from lime_model.scoring.fold import ItemFactors, fold_items, fold_users, folded_scores
-from lime_model.training import TrainingData, recent_counts
+from lime_model.training import recent_counts
 
 K = 100
 Scores = NDArray[np.float32]
@@ -69,15 +70,12 @@ def measure(lists: Lists, journey: Journey) -> tuple[Quality, Quality]:
 
 
 def _measure(lists: Ints, relevant: sp.csr_array) -> Quality:
-    discount = 1.0 / np.log2(np.arange(2, K + 2))
-    best = np.concatenate([[0.0], np.cumsum(discount)])
     recall, ndcg = [], []
-    for row, ranked in enumerate(lists):
-        wanted = relevant.indices[relevant.indptr[row] : relevant.indptr[row + 1]]
-        if len(wanted):
-            hits = np.isin(ranked, wanted)
-            recall.append(hits.sum() / len(wanted))
-            ndcg.append(hits @ discount / best[min(K, len(wanted))])
+    for row, ranked in enumerate(lists.tolist()):
+        wanted = set(relevant.indices[relevant.indptr[row] : relevant.indptr[row + 1]].tolist())
+        if wanted:
+            recall.append(recall_at_k(ranked, wanted))
+            ndcg.append(ndcg_at_k(ranked, wanted, K))
     return Quality(np.array(recall), np.array(ndcg))
 
 

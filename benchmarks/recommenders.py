@@ -24,19 +24,11 @@ def popularity(journey: Journey, days: int) -> Scorer:
     return lambda rows: np.tile(recent, (len(journey.users[rows]), 1))
 
 
-def personal_frequency(journey: Journey, half_life: float, days: int) -> Scorer:
-    """What a household bought, each purchase halved in `half_life` days; then what was popular of late."""
-    events = journey.source.events.select(["user_id", "item_id", "event_ts"]).to_pandas()
-    events = events[np.isin(events["user_id"], journey.users)]
-    age = (np.datetime64(journey.day) - events["event_ts"].to_numpy()) / np.timedelta64(1, "D")
-    entry = (
-        np.searchsorted(journey.users, events["user_id"]),
-        np.searchsorted(journey.items, events["item_id"]),
-    )
-    own = sp.csr_array(sp.coo_array((0.5 ** (age / half_life), entry), shape=journey.before.shape))
+def personal_frequency(journey: Journey, days: int) -> Scorer:
+    """What a household bought by count, then what was popular in the last `days`."""
     recent = np.log1p(_recent(journey, days))
-    small = (1e-6 * recent / max(recent.max(), 1.0)).astype(np.float32)  # below any purchase
-    return lambda rows: own[rows].toarray().astype(np.float32) + small
+    small = (1e-3 * recent / max(recent.max(), 1.0)).astype(np.float32)  # below any purchase
+    return lambda rows: journey.before[rows].toarray() + small
 
 
 def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
@@ -68,7 +60,7 @@ def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
 
 def ease(journey: Journey, buyers: int, pull: float) -> Scorer:
     """EASE (Steck 2019, arXiv:1905.03375) over items with `buyers` households; `pull` is its λ."""
-    kept = _bought(journey, buyers)
+    kept = np.flatnonzero(np.bincount(journey.before.indices, minlength=len(journey.items)) >= buyers)
     counts = _root(journey.before)[:, kept]
     gram = torch.from_numpy((counts.T @ counts).toarray())  # [J, J]
     gram.diagonal().add_(pull)
@@ -113,11 +105,6 @@ def _root(counts: sp.csr_array) -> sp.csr_array:
     rooted = counts.copy()
     rooted.data = np.sqrt(rooted.data)
     return rooted
-
-
-def _bought(journey: Journey, buyers: int) -> Ints:
-    """Columns of items that so many households bought."""
-    return np.flatnonzero(np.bincount(journey.before.indices, minlength=len(journey.items)) >= buyers)
 
 
 def _recent(journey: Journey, days: int) -> Ints:

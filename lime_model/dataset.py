@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lime_model.config import DAY_US, ModelConfig, Vocabulary
-from lime_model.examples import EventLog, item_fame
+from lime_model.examples import EventLog, TrainingData, item_fame
 from lime_model.features import Catalogue, build_vocabulary, encode_columns
-from lime_model.training import TrainingData
 
 MIN_VALUE_COUNT = 3  # rows that a category value needs for an embedding of its own
 

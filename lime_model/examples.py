@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.features import Catalogue
 from lime_model.memory import count_pairs, pair_features
 
 Ints = NDArray[np.int64]
@@ -39,6 +40,15 @@ class EventLog(NamedTuple):
     event_type: Ints
     days: Floats
     session_start: Floats
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The log and the item side of it; `users [U, columns]` are user feature codes."""
+
+    log: EventLog
+    catalogue: Catalogue
+    users: Ints
 
 
 class Pairs(NamedTuple):

@@ -14,6 +14,7 @@ MODULES = (
     "examples",
     "features",
     "links",
+    "losses",
     "memory",
     "model",
     "svd_start",

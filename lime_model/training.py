@@ -10,7 +10,7 @@ items new to the history, where a random share of the history is hidden and aske
    other items, whose exp(score) counts for those left out, so that the softmax
    denominator is unbiased. The links start at zero effect (see `LimeModel`).
 
-Letters: B examples, N events, S candidates, D width, J pools, T tasks.
+The losses are in `lime_model/losses.py`.
 """
 
 from __future__ import annotations
@@ -18,33 +18,22 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from lime_model.checkpoints import Checkpoints, Saved, pack_optimiser, unpack_optimiser
 from lime_model.config import TrainConfig
-from lime_model.examples import Batch, EventLog, ExampleBuilder, Floats, Ints, item_fame
-from lime_model.features import Catalogue
-from lime_model.model import History, LimeModel, UserState
-from lime_model.scoring.fold import fold_items, fold_users, folded_task_scores
+from lime_model.examples import ExampleBuilder, Floats, TrainingData, item_fame
+from lime_model.losses import Objective
+from lime_model.model import LimeModel
 from lime_model.svd_start import set_start
 
 log = logging.getLogger(__name__)
 
 LINK_PARTS = ("links.", "reader.", "head.", "head_out.")
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The log and the item side of it; `users [U, columns]` are user feature codes."""
-
-    log: EventLog
-    catalogue: Catalogue
-    users: Ints
 
 
 def start_from_svd(model: LimeModel, data: TrainingData, seed: int) -> None:
@@ -54,10 +43,19 @@ def start_from_svd(model: LimeModel, data: TrainingData, seed: int) -> None:
 
 
 class Trainer:
-    """Owns model, data and random state of one run; deterministic by seed."""
+    """Owns model, data and random state of one run; deterministic by seed.
 
-    def __init__(self, model: LimeModel, data: TrainingData, config: TrainConfig) -> None:
-        self.model, self.data, self.config = model, data, config
+    With `checkpoints` a run that was killed goes on where it was saved.
+    """
+
+    def __init__(
+        self,
+        model: LimeModel,
+        data: TrainingData,
+        config: TrainConfig,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.model, self.data, self.config, self.checkpoints = model, data, config, checkpoints
         self.rng = np.random.default_rng(config.seed)
         span = np.arange(-config.horizon_days, -config.first_cut_days - 1, -config.cut_every_days)
         cuts, rows = np.ascontiguousarray(span[::-1]), len(data.catalogue.id_rows)
@@ -82,8 +80,7 @@ class Trainer:
             )
         weight = 0.5 ** (-self.builder.cuts[self.cuts] / config.cut_half_life_days)
         self.probability = weight / weight.sum()
-        self.trainable = np.flatnonzero(data.catalogue.id_rows > 0)
-        self.recent = np.expm1(self.builder.fame[:, :, 0]).round()
+        self.objective = Objective(model, data, config, np.expm1(self.builder.fame[:, :, 0]).round())
         self.start = model.items.ids.weight.detach().clone()
         self.curve: list[dict[str, float]] = []
 
@@ -108,6 +105,7 @@ class Trainer:
         model.load_state_dict(towers, strict=False)
         other = copy.copy(self)
         other.model, other.rng, other.curve = model, copy.deepcopy(self.rng), list(self.curve)
+        other.objective = replace(self.objective, model=model)
         return other
 
     def fit_links(self) -> list[dict[str, float]]:
@@ -135,21 +133,55 @@ class Trainer:
         groups = [{"params": parameters} for parameters, _ in rates]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [r for _, r in rates], steps, pct_start=0.1)
+        phase = f"links of {self.model.config.variant}" if links else "towers"
         before = int(self.curve[-1]["step"]) if self.curve else 0
-        total, started = [], time.monotonic()
-        for step in range(1, steps + 1):
-            total.append(self.step(optimiser, links=links))
+        done, recent = self._resume(phase, optimiser, schedule)
+        first, started = done, time.monotonic()
+        for step in range(done + 1, steps + 1):
+            recent.append(self.step(optimiser, links=links))
             schedule.step()
             if step % 50 == 0 or step == steps:
-                loss_all, loss_new = (float(x) for x in np.mean(total, 0))
-                rate = step / (time.monotonic() - started)
+                loss_all, loss_new = (float(x) for x in np.mean(recent, 0))
+                rate = (step - first) / (time.monotonic() - started)
                 log.info(
                     "%s step %d/%d loss %.4f new %.4f, %.1f steps/s, %.0f s left",
-                    "links" if links else "towers",
-                    step, steps, loss_all, loss_new, rate, (steps - step) / rate,
+                    phase, step, steps, loss_all, loss_new, rate, (steps - step) / rate,
                 )  # fmt: skip
                 self.curve.append({"step": before + step, "loss": loss_all, "loss_new": loss_new})
-                total = []
+                recent = []
+            if self.checkpoints and (self.checkpoints.due or step == steps):
+                self._save(self.checkpoints, phase, step, recent, pack_optimiser(optimiser, schedule))
+
+    def _save(
+        self, checkpoints: Checkpoints, phase: str, step: int, recent: list[tuple[float, float]], of: Saved
+    ) -> None:
+        """All that the next step depends on."""
+        model = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        moments = {f"optimiser.{k}": v for k, v in of.tensors.items()}
+        state = {
+            "step": step, "recent": recent, "curve": self.curve, "optimiser": of.state,
+            "random": self.rng.bit_generator.state,
+        }  # fmt: skip
+        checkpoints.save(phase, {**model, **moments, "torch random": torch.get_rng_state()}, state)
+
+    def _resume(
+        self, phase: str, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+    ) -> tuple[int, list[tuple[float, float]]]:
+        """Steps that are done, and the losses since the last row of the curve."""
+        saved = self.checkpoints.load(phase) if self.checkpoints else None
+        if saved is None:
+            return 0, []
+        sides: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+        for name, value in saved.tensors.items():
+            side, _, key = name.partition(".")
+            sides.setdefault(side, {})[key] = value
+        self.model.load_state_dict(sides["model"])
+        unpack_optimiser(Saved(sides["optimiser"], saved.state["optimiser"]), optimiser, schedule)
+        torch.set_rng_state(saved.tensors["torch random"])
+        self.rng.bit_generator.state = saved.state["random"]
+        self.curve = saved.state["curve"]
+        log.info("%s go on after step %d", phase, saved.state["step"])
+        return saved.state["step"], [tuple(pair) for pair in saved.state["recent"]]
 
     def step(self, optimiser: torch.optim.Optimizer, *, links: bool) -> tuple[float, float]:
         """One optimiser step; returns the two losses in nats per positive, averaged over examples.
@@ -160,8 +192,7 @@ class Trainer:
         size = self.config.link_batch if links else self.config.batch
         chosen = self.rng.choice(len(self.users), size, p=self.probability)
         batch = self.builder.build(self.users[chosen], self.cuts[chosen], self.rng)
-        sample, log_weight = self.candidates(batch) if links else (self.trainable, np.zeros(1))
-        loss_all, loss_new = self.losses(batch, sample, log_weight, links=links)
+        loss_all, loss_new = self.objective.losses(batch, self.rng, links=links)
         loss = loss_all + loss_new
         if not torch.isfinite(loss):
             users = batch.users.tolist()
@@ -174,83 +205,6 @@ class Trainer:
             self.model.items.ids.weight.lerp_(self.start, self.config.id_decay)
         return loss_all.item(), loss_new.item()
 
-    def candidates(self, batch: Batch) -> tuple[Ints, Floats]:
-        """Rows `[S]`: the batch's positives, then sampled others; and log of the items each stands for."""
-        positive = np.union1d(batch.target_item, batch.fresh_item)
-        positive = positive[self.data.catalogue.id_rows[positive] > 0]
-        others = np.setdiff1d(self.trainable, positive, assume_unique=True)
-        wanted = max(self.config.candidates - len(positive), self.config.candidates // 4)
-        size = min(wanted, len(others))
-        stands_for = np.ones(len(positive) + size)
-        stands_for[len(positive) :] = len(others) / max(size, 1)
-        sample = self.rng.choice(others, size, replace=False)
-        return np.concatenate([positive, sample]), np.log(stands_for)
-
-    def losses(self, batch: Batch, sample: Ints, log_weight: Floats, *, links: bool) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over everything and over items new to the shown history, means over the tasks."""
-        column = np.full(len(self.data.catalogue.id_rows), -1)
-        column[sample] = np.arange(len(sample))
-        z = self._base(batch, sample, links=links)
-        bias = self.model.item_bias(torch.tensor(self.recent[batch.cuts][:, sample], dtype=z.dtype))
-        shared = bias + torch.tensor(log_weight, dtype=z.dtype)  # [B, S]
-        scores = (z + shared.unsqueeze(1)).transpose(1, 2)  # [B, S, T]
-        inside = column[batch.memory_item] >= 0
-        row, col = torch.tensor(batch.memory_row[inside]), torch.tensor(column[batch.memory_item[inside]])
-        base = self.model.weigh(z, 1)[row, col]
-        boost = self.model.memory(torch.tensor(batch.memory_features[inside]), base)
-        everything = scores.index_put((row, col), boost, accumulate=True)
-        shown = torch.tensor(batch.memory_shown[inside])
-        unseen = scores.index_put((row[shown], col[shown]), torch.tensor(-1e4, dtype=z.dtype))
-        targets = (batch.target_row, column[batch.target_item], batch.target_task)
-        fresh = (batch.fresh_row, column[batch.fresh_item], batch.fresh_task)
-        return _task_loss(everything, *targets), _task_loss(unseen, *fresh)
-
-    def _base(self, batch: Batch, sample: Ints, *, links: bool) -> Tensor:
-        """Base scores z `[B, T, S]`; without links only the dot, which then sees zeros for the link state."""
-        model, drop = self.model, self.config.dropout
-        vectors, place = self._vectors(np.union1d(batch.memory_item, sample))
-        items, codes = vectors[torch.tensor(place[sample])], torch.tensor(self.data.users[batch.users])
-        pools = F.dropout(self._pools(batch, vectors, place), drop)
-        if not links:
-            empty = items.new_zeros(len(codes), model.config.links, model.config.width)
-            dot: Tensor = (
-                model.dot_vector(UserState(empty, pools, model.users(codes))) @ model.dot_item(items).T
-            )
-            return dot
-        state = model.read(embed(model, vectors[torch.tensor(place[batch.item])], batch), codes)
-        state = state._replace(pools=pools, links=F.dropout(state.links, drop))
-        return folded_task_scores(model, fold_users(model, state), fold_items(model, items))
-
-    def _pools(self, batch: Batch, vectors: Tensor, place: Ints) -> Tensor:
-        """`[B, J, D]` of the whole shown history: a sparse product over distinct items, no padded events."""
-        count, pools, _ = batch.type_weights.shape
-        row = (batch.memory_row[:, None] * pools + np.arange(pools)).ravel()
-        entry = (row, np.repeat(place[batch.memory_item], pools))
-        sparse = sp.csr_array((batch.pool_weights.ravel(), entry), shape=(count * pools, len(vectors)))
-        weights = torch.sparse_csr_tensor(
-            torch.tensor(sparse.indptr),
-            torch.tensor(sparse.indices),
-            torch.tensor(sparse.data),
-            size=sparse.shape,
-            check_invariants=False,
-        )
-        types: Tensor = torch.tensor(batch.type_weights) @ self.model.event_type.weight
-        return (weights @ vectors).view(count, pools, -1) + types
-
-    def _vectors(self, rows: Ints) -> tuple[Tensor, Ints]:
-        """T of the catalogue rows needed this step, and where each row landed."""
-        place = np.zeros(len(self.data.catalogue.id_rows), np.int64)
-        place[rows] = np.arange(len(rows))
-        catalogue = self.data.catalogue
-        ids, codes = torch.tensor(catalogue.id_rows[rows]), torch.tensor(catalogue.codes[rows])
-        return self.model.items(ids, codes), place
-
-
-def embed(model: LimeModel, items: Tensor, batch: Batch) -> History:
-    """Event embeddings: item plus event type, `[B, N, D]`."""
-    events = items + model.event_type(torch.tensor(batch.event_type))
-    return History(events, torch.tensor(batch.days, dtype=items.dtype), torch.tensor(batch.keep))
-
 
 def recent_counts(data: TrainingData, cuts: Floats, window: float) -> Floats:
     """Events of every catalogue row in the `window` days before each cut, `[cuts, I + 1]`."""
@@ -259,28 +213,3 @@ def recent_counts(data: TrainingData, cuts: Floats, window: float) -> Floats:
         inside = (data.log.days >= cut - window) & (data.log.days < cut)
         counts[index] = np.bincount(data.log.item[inside], minlength=counts.shape[1])
     return counts
-
-
-def _task_loss(scores: Tensor, row: Ints, col: Ints, task: Ints) -> Tensor:
-    """Mean over the tasks of `_cross_entropy`; `scores [B, S, T]`, `task` of each positive."""
-    tasks = scores.shape[2]
-    losses = [_cross_entropy(scores[:, :, t], row[task == t], col[task == t]) for t in range(tasks)]
-    return torch.stack(losses).mean()
-
-
-def _cross_entropy(scores: Tensor, row: Ints, col: Ints) -> Tensor:
-    """Mean over examples of the mean negative log likelihood of their positives; zero when there are none.
-
-    Args:
-        scores: `[B, S]`.
-        row: example of each positive.
-        col: column of each positive, -1 outside the sample: left out.
-    """
-    row, col = row[col >= 0], col[col >= 0]
-    if len(row) == 0:
-        return scores.sum() * 0.0
-    count = np.bincount(row, minlength=len(scores))
-    weight = torch.tensor(1.0 / count[row], dtype=scores.dtype)
-    at = torch.tensor(row)
-    loss: Tensor = ((torch.logsumexp(scores, 1)[at] - scores[at, torch.tensor(col)]) * weight).sum()
-    return loss / int((count > 0).sum())

@@ -19,6 +19,12 @@ def path_exists(spark: SparkSession, uri: str) -> bool:
     return bool(fs.exists(path))
 
 
+def drop_folder(spark: SparkSession, uri: str) -> None:
+    """Remove a Hadoop folder and what is in it; nothing when it is not there."""
+    path, fs = hadoop_path(spark, uri)
+    fs.delete(path, True)
+
+
 def list_names(spark: SparkSession, uri: str) -> list[str]:
     """Names in a folder, ascending; none when the folder is not there."""
     path, fs = hadoop_path(spark, uri)

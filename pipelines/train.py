@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from lime_model.bundle import Bundle, BundleError, build_model, load_bundle, save_bundle
+from lime_model.checkpoints import Checkpoints
 from lime_model.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, build_vocabularies
 from lime_model.recipe import recipe_digest
 from lime_model.training import Trainer, start_from_svd
@@ -25,6 +26,7 @@ from pipelines.columns import HISTORY_ORDER, ITEM_ID, USER_ID
 from pipelines.events import read_events
 from pipelines.runs import Manifest
 from pipelines.settings import ModelSettings
+from pipelines.storage import drop_folder, path_exists
 from pipelines.tables import Warehouse, sorted_arrow
 
 log = logging.getLogger(__name__)
@@ -71,18 +73,34 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests:
         groups.setdefault(_trunk(settings), []).append(settings)
     with tempfile.TemporaryDirectory(prefix="lime-") as folder:
         for group in groups.values():
-            for settings, bundle in zip(group, fit(group, cutoff, source), strict=True):
+            first = group[0].name
+            unfinished = f"{bundle_uri(warehouse, first)}.training"
+            checkpoints = open_checkpoints(warehouse, Path(folder) / "training", unfinished, digests[first])
+            for settings, bundle in zip(group, fit(group, cutoff, source, checkpoints), strict=True):
                 metrics = {**bundle.metrics, "source": digests[settings.name]}
                 local, uri = Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
                 version = save_bundle(dataclasses.replace(bundle, metrics=metrics), local)
                 store_folder(warehouse.spark, local, uri)
                 about = {"model_version": version, "reused": False, "events": source.events.num_rows}
                 manifest[settings.name] = {**about, **metrics}
+            drop_folder(warehouse.spark, unfinished)
     return manifest
 
 
-def fit(group: Sequence[ModelSettings], cutoff: str, source: Source) -> Iterator[Bundle]:
-    """Train models that differ in their variant alone: the towers once, then each one's links."""
+def open_checkpoints(warehouse: Warehouse, local: Path, uri: str, source: str) -> Checkpoints:
+    """Those that a killed run left at `uri`, if any; every save is carried there."""
+    if path_exists(warehouse.spark, uri):
+        fetch_folder(warehouse.spark, uri).rename(local)
+    return Checkpoints(local, source, stored=lambda: store_folder(warehouse.spark, local, uri))
+
+
+def fit(
+    group: Sequence[ModelSettings], cutoff: str, source: Source, checkpoints: Checkpoints | None = None
+) -> Iterator[Bundle]:
+    """Train models that differ in their variant alone: the towers once, then each one's links.
+
+    With `checkpoints` a run that was killed goes on.
+    """
     first = group[0]
     config = dataclasses.replace(first.config, cutoff_ds=cutoff)
     item_words = build_vocabularies(source.items, config.item_columns, at_least=MIN_VALUE_COUNT)
@@ -96,7 +114,7 @@ def fit(group: Sequence[ModelSettings], cutoff: str, source: Source) -> Iterator
         models.append(build_model(variant, catalogue, item_words, user_words))
     start_from_svd(models[0], data, first.train.seed)
     started = time.monotonic()
-    trainer = Trainer(models[0], data, first.train)
+    trainer = Trainer(models[0], data, first.train, checkpoints)
     trainer.fit_towers()
     towers = time.monotonic() - started
     trainers = [trainer, *(trainer.adopt(model) for model in models[1:])]

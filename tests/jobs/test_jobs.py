@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,13 +10,17 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from deltalake import DeltaTable
 
 from pipelines.leases import acquire_lease
 from pipelines.night import STEPS
+from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
+from pipelines.train import Source, fit
 from tests import shop
 from tests.cluster.standalone import Job
 from tests.pipelines.test_night import full_night, lists_of
@@ -76,6 +81,37 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: 
         filters=[("ds", "=", date.fromisoformat(ds))]
     )
     assert set(table["run_id"].to_pylist()) == {run.run_id}
+
+
+@pytest.mark.faults
+def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse, tmp_path: Path) -> None:
+    raw = shop.settings(Path(trained.settings.drops).parent) | {"bundles": str(tmp_path / "bundles")}
+    raw["models"][0]["train"] |= {"steps": 60, "link_steps": 600}
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    options = ("--config", str(config), "--ds", shop.NIGHT, "--model", "mha")
+    left = tmp_path / "bundles" / "mha.training" / "towers.safetensors"
+    job = start("train_model", *options)
+    while not left.exists():
+        assert job.poll() is None, job.communicate()[1][-2000:]
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait(timeout=60)
+    assert not (tmp_path / "bundles" / "mha").exists()
+    out, error = start("train_model", *options).communicate(timeout=300)
+    assert "towers go on after step 60" in error, error[-2000:]
+    assert not left.parent.exists()
+    settings = load_settings(str(config)).model("mha")
+    (whole,) = fit([settings], shop.NIGHT, Source.read(trained, shop.NIGHT))
+    for mine, undisturbed in zip(report_of(out)["mha"]["curve"], whole.metrics["curve"], strict=True):
+        assert mine == pytest.approx(undisturbed, rel=1e-4)
+
+
+def report_of(out: str) -> dict[str, Any]:
+    """What a job printed."""
+    line = next(line for line in out.splitlines() if line.startswith("train_model {"))
+    found: dict[str, Any] = json.loads(line.removeprefix("train_model "))
+    return found
 
 
 def wait_for_first_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lime_model.checkpoints import Checkpoints
 from lime_model.config import ModelConfig, TrainConfig
-from lime_model.examples import EventLog, ExampleBuilder, item_fame
+from lime_model.examples import EventLog, ExampleBuilder, TrainingData, item_fame
 from lime_model.features import Catalogue
+from lime_model.losses import cross_entropy
 from lime_model.model import LimeModel
 from lime_model.recipe import MODULES, recipe_digest
-from lime_model.training import Trainer, TrainingData, _cross_entropy, start_from_svd
+from lime_model.training import Trainer, start_from_svd
 
 USERS, ITEMS, BASKETS = 24, 12, 30
 SHORT = TrainConfig(
@@ -97,6 +104,47 @@ def test_the_loss_falls_below_guessing_over_all_items() -> None:
     assert curve[-1]["loss"] < np.log(ITEMS / 2) + 0.1 < np.log(ITEMS)  # knows the tribe
 
 
+def toy_trainer(config: TrainConfig, checkpoints: Checkpoints | None = None) -> Trainer:
+    """Of a small model over two tribes, from its start."""
+    data = two_tribes()
+    torch.manual_seed(0)
+    sizes = ModelConfig(links=3, width=8, hidden=4, dot=8, user_width=2)
+    model = LimeModel(sizes, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    start_from_svd(model, data, 0)
+    return Trainer(model, data, config, checkpoints)
+
+
+def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
+    """SIGKILL at about half of 300 steps; the second process needs no more than the rest."""
+    steps = 300
+    command = [sys.executable, "-m", "tests.lime_model.train_toy", str(tmp_path), str(steps)]
+    killed = subprocess.Popen(command)
+    checkpoints = Checkpoints(tmp_path, "toy")
+    done = 0
+    while done < steps // 2:
+        assert killed.poll() is None, "it ended before it was killed"
+        saved = checkpoints.load("towers")
+        done = saved.state["step"] if saved else 0
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert done < steps
+    assert checkpoints.load("links of lime-mha") is None
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    curve = toy_trainer(dataclasses.replace(SHORT, steps=steps, link_steps=20)).fit()
+    for mine, whole in zip(json.loads(again.stdout), curve, strict=True):
+        assert mine == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_checkpoint_of_another_run_or_a_torn_one_is_not_taken_up(tmp_path: Path) -> None:
+    curve = toy_trainer(SHORT, Checkpoints(tmp_path, "one")).fit()
+    assert Checkpoints(tmp_path, "other").load("towers") is None
+    file = tmp_path / "towers.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert Checkpoints(tmp_path, "one").load("towers") is None
+    (tmp_path / "links of lime-mha.safetensors").unlink()
+    assert toy_trainer(SHORT, Checkpoints(tmp_path, "one")).fit() == curve
+
+
 def test_fame_counts_what_came_before_the_cut() -> None:
     """Two users; the cut at -4 hides a take of item 2, and the window of 3 days an early one of item 1."""
     item, days = np.array([1, 1, 2, 1, 0]), np.array([-9.0, -5.0, -3.0, -6.0, -5.0])
@@ -151,8 +199,8 @@ def test_tasks_learn_their_own_items_and_weights_choose_between_them() -> None:
     trainer.fit()
     batch = trainer.builder.build(trainer.users[:8], trainer.cuts[:8], np.random.default_rng(0))
     with torch.inference_mode():
-        z = trainer._base(batch, trainer.trainable, links=True).mean(0)  # [T, S]
-    viewed = torch.tensor(data.catalogue.id_rows[trainer.trainable] <= 6)
+        z = trainer.objective.base(batch, trainer.objective.trainable, links=True).mean(0)  # [T, S]
+    viewed = torch.tensor(data.catalogue.id_rows[trainer.objective.trainable] <= 6)
     assert z[0][viewed].min() > z[0][~viewed].max()
     assert z[1][~viewed].min() > z[1][viewed].max()
 
@@ -209,7 +257,7 @@ def test_no_user_with_enough_events_is_an_error_with_a_remedy() -> None:
 def test_cross_entropy_by_hand() -> None:
     """Two examples: ln 2 for one of two equal scores; a positive outside the sample (-1) is left out."""
     scores = torch.zeros(3, 2)
-    loss = _cross_entropy(scores, np.array([0, 1, 2]), np.array([0, 1, -1]))
+    loss = cross_entropy(scores, np.array([0, 1, 2]), np.array([0, 1, -1]))
     assert loss.item() == pytest.approx(np.log(2.0))
 
 
