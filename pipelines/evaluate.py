@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.metrics import mean_and_error, ndcg_at_k, recall_at_k
+from lime_model.metrics import bootstrap_interval, coverage, mean_and_error, ndcg_at_k, novelty, recall_at_k
 from pipelines.bundles import bundle_uri, stored_version
 from pipelines.candidates import build_candidate_bank
 from pipelines.columns import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
@@ -36,6 +36,7 @@ class Truth(NamedTuple):
     before: dict[Any, dict[Any, int]]
     after: dict[Any, set[Any]]
     popular: list[Any]  # items by events of the last `POPULARITY_DAYS`
+    takers: dict[Any, int]  # of every item before the night, users
 
 
 def evaluate_models(
@@ -106,19 +107,24 @@ def read_truth(warehouse: Warehouse, night: str, horizon_days: int, min_events: 
             f"no user with {min_events} events before {night} has one in the {horizon_days} days after it; "
             "ingest those days first"
         )
-    return Truth(dict(before), dict(after), [item for item, _ in _rows(recent)])
+    takers = Counter(item for items in before.values() for item in items)
+    return Truth(dict(before), dict(after), [item for item, _ in _rows(recent)], takers)
 
 
 def measure(
     name: str, policy: str, lists: dict[Any, list[Any]], truth: Truth, k: int, *, fresh: bool
 ) -> dict[str, Any]:
-    """Macro recall@k and NDCG@k over users; with `fresh`, over items new to the user only."""
-    recalls, gains = [], []
+    """Macro recall@k, its interval, NDCG@k and hit rate over users; with `fresh`, over items new to the user.
+
+    Beside them of the users' lists: coverage of the items that anyone took before, and novelty.
+    """
+    recalls, gains, shown = [], [], []
     for user, items in truth.after.items():
         relevant = items - truth.before[user].keys() if fresh else items
         if relevant:
-            recalls.append(recall_at_k(lists.get(user, [])[:k], relevant))
-            gains.append(ndcg_at_k(lists.get(user, []), relevant, k))
+            shown.append(lists.get(user, [])[:k])
+            recalls.append(recall_at_k(shown[-1], relevant))
+            gains.append(ndcg_at_k(shown[-1], relevant, k))
     recall, error = mean_and_error(recalls)
     return {
         "model": name,
@@ -126,7 +132,11 @@ def measure(
         "users": len(recalls),
         "recall": round(recall, 4),
         "recall_error": round(error, 4),
+        "recall_95": [round(end, 4) for end in bootstrap_interval(recalls)],
         "ndcg": round(mean_and_error(gains)[0], 4),
+        "hit_rate": round(mean_and_error([float(r > 0) for r in recalls])[0], 4),
+        "coverage": round(coverage(shown, len(truth.takers)), 4),
+        "novelty_bits": round(novelty(shown, truth.takers, len(truth.before)), 2),
     }
 
 

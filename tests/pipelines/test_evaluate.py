@@ -11,6 +11,12 @@ from tests.pipelines.test_night import with_night
 def evaluated(warehouse: Warehouse) -> dict[tuple[str, str], float]:
     """Recall by (model, policy)."""
     manifest = evaluate_models(warehouse, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5)
+    for row in manifest["rows"]:
+        low, high = row["recall_95"]
+        assert 0 <= low <= row["recall"] <= high <= 1
+        assert row["recall"] <= row["hit_rate"] <= 1
+        assert 0 < row["coverage"] <= 1
+        assert row["novelty_bits"] >= 0
     return {(row["model"], row["policy"]): row["recall"] for row in manifest["rows"]}
 
 
