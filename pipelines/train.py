@@ -75,7 +75,9 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests:
         for group in groups.values():
             first = group[0].name
             unfinished = f"{bundle_uri(warehouse, first)}.training"
-            checkpoints = open_checkpoints(warehouse, Path(folder) / "training", unfinished, digests[first])
+            checkpoints = open_checkpoints(
+                warehouse, Path(folder) / f"{first}.training", unfinished, digests[first]
+            )
             for settings, bundle in zip(group, fit(group, cutoff, source, checkpoints), strict=True):
                 metrics = {**bundle.metrics, "source": digests[settings.name]}
                 local, uri = Path(folder) / settings.name, bundle_uri(warehouse, settings.name)

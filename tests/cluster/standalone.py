@@ -79,10 +79,11 @@ class Cluster:
             state: dict[str, Any] = json.load(answer)
         return state
 
-    def add_worker(self, *, cores: int, memory: str, gpu: str = "") -> None:
+    def add_worker(self, *, cores: int, memory: str, gpu: str = "", host: str = HOST) -> None:
         """Start a worker daemon with folders of its own, and wait until the master knows it.
 
-        `gpu` is an address that it declares; Spark schedules by what is declared.
+        `gpu` is an address that it declares; Spark schedules by what is declared. `host` is another of this
+        machine's addresses where Spark must take the worker for another machine.
         """
         known = len(self.workers)
         home = self.folder / f"worker-{known}"
@@ -96,7 +97,7 @@ class Cluster:
             found = {"amount": "1", "discoveryScript": str(script)}
             given = [f"-Dspark.worker.resource.gpu.{key}={value}" for key, value in found.items()]
             env["SPARK_WORKER_OPTS"] = " ".join(given)
-        worker = self._start("worker.Worker", [*options, "-h", HOST, self.url], f"worker-{known}", env)
+        worker = self._start("worker.Worker", [*options, "-h", host, self.url], f"worker-{known}", env)
         self.workers.append(worker)
         wait_until(lambda: len(self.state()["workers"]) > known, "a worker did not register")
 

@@ -188,25 +188,33 @@ def test_what_is_killed_changes_nothing(
         assert night.events("SparkListenerExecutorRemoved")
 
 
+@pytest.fixture
+def two_hosts(package: None, tmp_path: Path) -> Iterator[Cluster]:
+    """Spark copies a stuck task to another host only: the whole of 127.0.0.0/8 is this machine."""
+    (tmp_path / "cluster").mkdir()
+    with standalone(tmp_path / "cluster", workers=0) as running:
+        for host in ("127.0.0.1", "127.0.0.2"):
+            running.add_worker(cores=1, memory="1g", host=host)
+        yield running
+
+
 def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
-    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    two_hosts: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
 ) -> None:
-    root, expected = built
+    cluster, (root, expected) = two_hosts, built
     night = Night(cluster, trained, root, "speculative", tmp_path / "events")
     job = night.score({"spark.speculation": "true", "spark.speculation.quantile": "0.5"})
-    stuck: list[psutil.Process] = []
 
     def strike() -> None:
-        stuck.extend(cluster.python_daemons()[0].children())
-        for worker in stuck:
-            worker.suspend()  # nothing fails, its task just never ends
+        with held_at_work(cluster, night) as workers:
+            stuck = {worker.pid for worker in cluster.python_daemons()[0].children()}
+            for worker in workers:
+                if worker.pid not in stuck:
+                    worker.resume()
+            job.process.wait(timeout=240)  # nothing fails, but the tasks of one executor never end
 
     night.disturb(job, strike)
     finish(job)
-    assert stuck
-    for worker in stuck:
-        if worker.is_running():  # Spark kills those it gave up waiting for
-            worker.kill()
     assert night.publish() == expected
     copies = [task for task in night.events("SparkListenerTaskEnd") if task["Task Info"]["Speculative"]]
     assert any(task["Task End Reason"]["Reason"] == "Success" for task in copies)
