@@ -1,6 +1,6 @@
 """The Complete Journey as a candidate-generation problem: histories before a day, purchases after it.
 
-Letters: U households, I + 1 catalogue rows, M (household, item) pairs.
+Letters: U households, I items.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pipelines.columns import HISTORY_ORDER, USER_ID
 from pipelines.train import Source
 
 HORIZON_DAYS, MIN_EVENTS = 28, 20
-ITEM_COLUMNS = ("product_type", "product_category", "department", "brand", "manufacturer_id")
 
 Ints = NDArray[np.int64]
 
@@ -47,7 +46,7 @@ def load(day: str) -> Journey:
     later = events[(stamp >= cut) & (stamp < cut + np.timedelta64(HORIZON_DAYS, "D"))]
     counts = past["user_id"].value_counts()
     users = np.intersect1d(counts.index[counts >= MIN_EVENTS], later["user_id"])
-    items = np.union1d(products["item_id"], past["item_id"])
+    items = np.union1d(products["item_id"], events["item_id"])
     people = read("demographics").rename(columns={"household_id": "user_id"}).astype({"user_id": "int64"})
     source = Source(
         pa.Table.from_pandas(past.sort_values([USER_ID, *HISTORY_ORDER]), preserve_index=False),
@@ -75,8 +74,8 @@ def _events() -> pd.DataFrame:
 
 
 def _counts(events: pd.DataFrame, users: Ints, items: Ints) -> sp.csr_array:
-    """Purchases `[U, I]` of these households; items that are not among `items` are left out."""
-    known = events[np.isin(events["user_id"], users) & np.isin(events["item_id"], items)]
+    """Purchases `[U, I]` of these households."""
+    known = events[np.isin(events["user_id"], users)]
     entry = (np.searchsorted(users, known["user_id"]), np.searchsorted(items, known["item_id"]))
     shape = (len(users), len(items))
     return sp.csr_array(sp.coo_array((np.ones(len(known), np.float32), entry), shape=shape))

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from benchmarks.journey import Ints, Journey
 from lime_model.bundle import Bundle
 from lime_model.dataset import build_training_data
-from lime_model.examples import TrainingData, history_pairs
+from lime_model.examples import TrainingData, history_pairs, item_counts
 from lime_model.metrics import ndcg_at_k, recall_at_k
 from lime_model.model import History, LimeModel
 from lime_model.scoring.fold import ItemFactors, fold_items, fold_users, folded_scores
-from lime_model.training import recent_counts
 
 K = 100
 Scores = NDArray[np.float32]
@@ -88,7 +87,7 @@ def lime_scorer(bundle: Bundle, journey: Journey) -> Scorer:
     column = np.concatenate([[-1], np.searchsorted(journey.items, np.asarray(catalogue.item_ids, np.int64))])
     with torch.inference_mode():
         vectors = model.items(torch.from_numpy(catalogue.id_rows), torch.from_numpy(catalogue.codes))
-        recent = recent_counts(data, np.zeros(1), model.config.bias_days)[0]
+        recent = item_counts(data.log, 0.0, model.config.bias_days, len(vectors))[:, 0]
         bias = model.item_bias(torch.from_numpy(recent).float()).numpy()
         factors = fold_items(model, vectors)
     owners = np.unique(journey.source.events["user_id"].to_numpy())

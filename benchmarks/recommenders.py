@@ -8,14 +8,11 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from pyspark.ml.recommendation import ALS
 
 from benchmarks.journey import Ints, Journey
 from benchmarks.lists import Scorer, Scores
 from benchmarks.spark_job import session
-
-Floats = NDArray[np.float64]
 
 
 def popularity(journey: Journey, days: int) -> Scorer:

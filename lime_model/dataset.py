@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lime_model.config import DAY_US, ModelConfig, Vocabulary
-from lime_model.examples import EventLog, TrainingData, item_fame
+from lime_model.examples import EventLog, TrainingData, item_counts, item_fame
 from lime_model.features import Catalogue, build_vocabulary, encode_columns
 
 MIN_VALUE_COUNT = 3  # rows that a category value needs for an embedding of its own
@@ -93,8 +93,8 @@ def build_training_data(
         days=days,
         session_start=_session_starts(owner, events["session_id"], days),
     )
-    fame = item_fame(log, 0.0, config.bias_days, len(catalogue.id_rows))
-    catalogue = dataclasses.replace(catalogue, fame=fame)
+    counts = item_counts(log, 0.0, config.bias_days, len(catalogue.id_rows))
+    catalogue = dataclasses.replace(catalogue, fame=item_fame(counts))
     return TrainingData(log, catalogue, _user_codes(owner[starts], users, vocabularies))
 
 

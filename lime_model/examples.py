@@ -95,15 +95,20 @@ def history_pairs(
     return Pairs(rows, pair_features(pairs, now, decay_days, fame[rows]), inverse)
 
 
-def item_fame(log: EventLog, cut: float, window: float, rows: int) -> NDArray[np.float32]:
-    """log1p of every item's events in the `window` days before `cut`, of all before it, and of its users
-    before it, `[rows, 3]`; zeros in row 0, which is every unknown item."""
+def item_counts(log: EventLog, cut: float, window: float, rows: int) -> Ints:
+    """Of every item its events in the `window` days before `cut`, all before it, and its users before it,
+    `[rows, 3]`; zeros in row 0, which is every unknown item."""
     users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
     before = log.days < cut
     item, recent = log.item[before], log.item[before & (log.days >= cut - window)]
     takers = np.unique(item * len(log.offsets) + users[before]) // len(log.offsets)
     counts = np.stack([np.bincount(part, minlength=rows) for part in (recent, item, takers)], 1)
     counts[0] = 0
+    return counts
+
+
+def item_fame(counts: Ints) -> NDArray[np.float32]:
+    """log1p of `item_counts`, as the repeat memory reads them."""
     return np.log1p(counts).astype(np.float32)
 
 

@@ -5,6 +5,7 @@ Letters: B examples, N events, S candidates, D width, J pools, T tasks.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Objective:
     config: TrainConfig
     recent: Floats
 
-    @property
+    @functools.cached_property
     def trainable(self) -> Ints:
         """Catalogue rows of the items with an id embedding."""
         return np.flatnonzero(self.data.catalogue.id_rows > 0)

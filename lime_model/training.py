@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lime_model.checkpoints import Checkpoints, Saved, pack_optimiser, unpack_optimiser
 from lime_model.config import TrainConfig
-from lime_model.examples import ExampleBuilder, Floats, TrainingData, item_fame
+from lime_model.examples import ExampleBuilder, TrainingData, item_counts, item_fame
 from lime_model.losses import Objective
 from lime_model.model import LimeModel
 from lime_model.svd_start import set_start
@@ -34,12 +34,13 @@ from lime_model.svd_start import set_start
 log = logging.getLogger(__name__)
 
 LINK_PARTS = ("links.", "reader.", "head.", "head_out.")
+TOWERS = "towers"  # name of the first phase
 
 
 def start_from_svd(model: LimeModel, data: TrainingData, seed: int) -> None:
     """Start item embeddings and dot from the log; see `lime_model/svd_start.py`."""
-    recent = recent_counts(data, np.zeros(1), model.config.bias_days)[0]
-    set_start(model, data.log, data.catalogue, recent, seed)
+    counts = item_counts(data.log, 0.0, model.config.bias_days, len(data.catalogue.id_rows))
+    set_start(model, data.log, data.catalogue, counts[:, 0].astype(np.float64), seed)
 
 
 class Trainer:
@@ -59,7 +60,7 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         span = np.arange(-config.horizon_days, -config.first_cut_days - 1, -config.cut_every_days)
         cuts, rows = np.ascontiguousarray(span[::-1]), len(data.catalogue.id_rows)
-        fame = [item_fame(data.log, cut, model.config.bias_days, rows) for cut in cuts]
+        counts = np.stack([item_counts(data.log, cut, model.config.bias_days, rows) for cut in cuts])
         self.builder = ExampleBuilder(
             log=data.log,
             cuts=cuts,
@@ -68,7 +69,7 @@ class Trainer:
             hide_share=config.hide_share,
             decay_days=model.config.memory_days,
             pool_days=model.config.pool_days,
-            fame=np.stack(fame),
+            fame=item_fame(counts),
             event_types=model.event_type.num_embeddings,
             tasks=tuple(model.config.event_types.index(name) + 1 for name in model.config.tasks),
         )
@@ -80,7 +81,7 @@ class Trainer:
             )
         weight = 0.5 ** (-self.builder.cuts[self.cuts] / config.cut_half_life_days)
         self.probability = weight / weight.sum()
-        self.objective = Objective(model, data, config, np.expm1(self.builder.fame[:, :, 0]).round())
+        self.objective = Objective(model, data, config, recent=counts[:, :, 0].astype(np.float64))
         self.start = model.items.ids.weight.detach().clone()
         self.curve: list[dict[str, float]] = []
 
@@ -101,8 +102,7 @@ class Trainer:
 
         The first phase never looks at the links, so training them there would give the same towers.
         """
-        towers = {k: v for k, v in self.model.state_dict().items() if not k.startswith(LINK_PARTS)}
-        model.load_state_dict(towers, strict=False)
+        model.load_state_dict(self._towers(), strict=False)
         other = copy.copy(self)
         other.model, other.rng, other.curve = model, copy.deepcopy(self.rng), list(self.curve)
         other.objective = replace(self.objective, model=model)
@@ -116,6 +116,10 @@ class Trainer:
         self._phase([*late, (parts["links"], config.link_rate)], config.link_steps, links=True)
         self.model.eval()
         return self.curve
+
+    def _towers(self) -> dict[str, Tensor]:
+        """What the first phase trains."""
+        return {k: v for k, v in self.model.state_dict().items() if not k.startswith(LINK_PARTS)}
 
     def _parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by the rate they are trained at."""
@@ -133,7 +137,7 @@ class Trainer:
         groups = [{"params": parameters} for parameters, _ in rates]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [r for _, r in rates], steps, pct_start=0.1)
-        phase = f"links of {self.model.config.variant}" if links else "towers"
+        phase = f"links of {self.model.config.variant}" if links else TOWERS
         before = int(self.curve[-1]["step"]) if self.curve else 0
         done, recent = self._resume(phase, optimiser, schedule)
         first, started = done, time.monotonic()
@@ -155,8 +159,9 @@ class Trainer:
     def _save(
         self, checkpoints: Checkpoints, phase: str, step: int, recent: list[tuple[float, float]], of: Saved
     ) -> None:
-        """All that the next step depends on."""
-        model = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        """All that the next step depends on; of the towers what every variant shares."""
+        mine = self._towers() if phase == TOWERS else self.model.state_dict()
+        model = {f"model.{k}": v for k, v in mine.items()}
         moments = {f"optimiser.{k}": v for k, v in of.tensors.items()}
         state = {
             "step": step, "recent": recent, "curve": self.curve, "optimiser": of.state,
@@ -175,7 +180,7 @@ class Trainer:
         for name, value in saved.tensors.items():
             side, _, key = name.partition(".")
             sides.setdefault(side, {})[key] = value
-        self.model.load_state_dict(sides["model"])
+        self.model.load_state_dict(sides["model"], strict=phase != TOWERS)
         unpack_optimiser(Saved(sides["optimiser"], saved.state["optimiser"]), optimiser, schedule)
         torch.set_rng_state(saved.tensors["torch random"])
         self.rng.bit_generator.state = saved.state["random"]
@@ -204,12 +209,3 @@ class Trainer:
         with torch.no_grad():
             self.model.items.ids.weight.lerp_(self.start, self.config.id_decay)
         return loss_all.item(), loss_new.item()
-
-
-def recent_counts(data: TrainingData, cuts: Floats, window: float) -> Floats:
-    """Events of every catalogue row in the `window` days before each cut, `[cuts, I + 1]`."""
-    counts = np.zeros((len(cuts), len(data.catalogue.id_rows)))
-    for index, cut in enumerate(cuts):
-        inside = (data.log.days >= cut - window) & (data.log.days < cut)
-        counts[index] = np.bincount(data.log.item[inside], minlength=counts.shape[1])
-    return counts

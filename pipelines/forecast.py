@@ -26,7 +26,7 @@ from lime_model.scoring.backends import make_backend
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import WIDTH, Cells, Shape
 from lime_model.scoring.topk import Backend, Memory, Query, score_memory, score_top_k
-from lime_model.states import state_bytes
+from lime_model.states import decode_state, state_bytes
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
@@ -185,11 +185,12 @@ def measure_speed(
         np.zeros((history, MEMORY_FEATURES), np.float32),
         np.zeros((1, history), np.bool_),
     )
-    users = [Query(states.fold(state, codes), empty) for _ in range(USERS)]
-    reading = _per_second(
-        lambda: score_memory(states.weights, Query(states.fold(state, codes), own), cells, scorer),
-        seconds / 2,
-    )
+
+    def read(memory: Memory) -> Query:
+        return Query(states.fold(*decode_state(state, loaded.config), codes), memory)
+
+    users = [read(empty) for _ in range(USERS)]
+    reading = _per_second(lambda: score_memory(states.weights, read(own), cells, scorer), seconds / 2)
     scoring = _per_second(lambda: score_top_k(states.weights, users, [cells], k, scorer), seconds)
     return Speed(scoring * USERS * candidates, reading)
 

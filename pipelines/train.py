@@ -58,13 +58,17 @@ def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifes
     """
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
     chosen = [warehouse.settings.model(name) for name in names]
-    digests = {settings.name: _digest(settings, cutoff, tables) for settings in chosen}
-    manifest = {name: _unchanged(warehouse, bundle_uri(warehouse, name), digests[name]) for name in names}
+    manifest = {
+        settings.name: _unchanged(
+            warehouse, bundle_uri(warehouse, settings.name), _source(settings, cutoff, tables)
+        )
+        for settings in chosen
+    }
     due = [settings for settings in chosen if manifest[settings.name] is None]
-    return manifest | (_train(warehouse, cutoff, due, digests) if due else {})
+    return manifest | (_train(warehouse, cutoff, due, tables) if due else {})
 
 
-def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests: dict[str, str]) -> Manifest:
+def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], tables: list[str]) -> Manifest:
     """Train and store the models that are due; returns their manifests by name."""
     manifest = {}
     source = Source.read(warehouse, cutoff)
@@ -72,14 +76,15 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], digests:
     for settings in due:
         groups.setdefault(_trunk(settings), []).append(settings)
     with tempfile.TemporaryDirectory(prefix="lime-") as folder:
-        for group in groups.values():
-            first = group[0].name
-            unfinished = f"{bundle_uri(warehouse, first)}.training"
+        for trunk, group in groups.items():
+            # By the first model of the settings with this trunk: it may be done, and the others not.
+            name = next(model.name for model in warehouse.settings.models if _trunk(model) == trunk)
+            unfinished = f"{bundle_uri(warehouse, name)}.training"
             checkpoints = open_checkpoints(
-                warehouse, Path(folder) / f"{first}.training", unfinished, digests[first]
+                warehouse, Path(folder) / f"{name}.training", unfinished, _digest(trunk, cutoff, tables)
             )
             for settings, bundle in zip(group, fit(group, cutoff, source, checkpoints), strict=True):
-                metrics = {**bundle.metrics, "source": digests[settings.name]}
+                metrics = {**bundle.metrics, "source": _source(settings, cutoff, tables)}
                 local, uri = Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
                 version = save_bundle(dataclasses.replace(bundle, metrics=metrics), local)
                 store_folder(warehouse.spark, local, uri)
@@ -149,7 +154,12 @@ def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:
     return {"model_version": bundle.version, "reused": True, **bundle.metrics}
 
 
-def _digest(settings: ModelSettings, cutoff: str, tables: list[str]) -> str:
-    """Of the settings, the training recipe, torch and the tables' newest versions."""
-    described = [settings.model_dump(mode="json"), cutoff, torch.__version__, recipe_digest(), tables]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+def _source(settings: ModelSettings, cutoff: str, tables: list[str]) -> str:
+    """Names all that a bundle depends on."""
+    return _digest(settings.model_dump(mode="json"), cutoff, tables)
+
+
+def _digest(described: object, cutoff: str, tables: list[str]) -> str:
+    """Of settings as JSON, the training recipe, torch and the tables' newest versions."""
+    text = json.dumps([described, cutoff, torch.__version__, recipe_digest(), tables])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

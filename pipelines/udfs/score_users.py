@@ -15,7 +15,7 @@ from lime_model.bundle import Bundle, BundleError, worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
-from lime_model.scoring.canonical import UserRow, Weights
+from lime_model.scoring.canonical import F64, UserRow, Weights
 from lime_model.scoring.topk import Memory, Query, TopK, score_in_halves
 from lime_model.states import decode_state
 
@@ -63,20 +63,18 @@ def score_users(
 
 
 class StateFolder:
-    """Stored link states to the factors that scoring wants."""
+    """Link states to the factors that scoring wants."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.config = bundle.config
         self.weights = Weights.of(bundle.model)
         self.users = bundle.model.users.double()
 
-    def fold(self, state: bytes, codes: Sequence[int]) -> UserRow:
-        """G_u and e_u of one user from its state and feature codes.
+    def fold(self, links: F64, pools: F64, codes: Sequence[int]) -> UserRow:
+        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]` and feature codes.
 
         Raises:
-            BundleError: the state is not one of this model, or a number is not finite.
+            BundleError: a number is not finite.
         """
-        links, pools = decode_state(state, self.config)
         with torch.inference_mode():
             user = self.users(torch.tensor([codes], dtype=torch.int64))[0].numpy()
         factors = self.weights.fold_user(links, pools, user)
@@ -87,8 +85,9 @@ class StateFolder:
 
 class _Scorer:
     def __init__(self, task: ScoreTask, bundle: Path, bank: Path) -> None:
-        self.task = task
-        self.states = StateFolder(worker_bundle(bundle))
+        loaded = worker_bundle(bundle)
+        self.task, self.config = task, loaded.config
+        self.states = StateFolder(loaded)
         self.weights = self.states.weights
         self.bank = open_bank(bank, task.model_version)
         self.backend = make_backend(task.backend, task.device)
@@ -123,12 +122,13 @@ class _Scorer:
     def _query(self, batch: pa.RecordBatch, i: int) -> Query | str:
         """The user as scoring wants it, or why it must not be scored."""
         try:
-            factors = self.states.fold(batch.column("state")[i].as_py(), batch.column("codes")[i].as_py())
+            links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
             if not batch.column("sound")[i].as_py():
                 raise BundleError(
                     "its state or memory is not what was written (checksum); build it again under a new "
                     "--run-key (jobs/build_link_states.py)"
                 )
+            factors = self.states.fold(links, pools, batch.column("codes")[i].as_py())
             memory = self._memory(batch, i)
             if not np.isfinite(memory.features).all():
                 raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")

@@ -293,7 +293,7 @@ def test_a_damaged_kernel_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Monk
     try:
         assert compile_for("avx2") == ""
         assert why_not("avx2") == ""
-        library = native.library_path("avx2")
+        library = native.kernel_path("avx2")
         half = library.read_bytes()[:3000]
         library.unlink()  # this process has mapped the file
         library.write_bytes(half)

@@ -53,7 +53,7 @@ ISAS = {  # the fastest first
 QUADS = {"avx2-quads": Isa("Avx2Quads", ("-march=x86-64-v3",), 1)}
 
 
-def library_path(isa: str) -> Path:
+def kernel_path(isa: str) -> Path:
     """Where the library of these sources belongs."""
     digest = hashlib.sha256((HERE / "kernel.cpp").read_bytes() + (HERE / "simd.h").read_bytes())
     digest.update(repr((FLAGS, ISAS)).encode())
@@ -89,8 +89,8 @@ def build(*, everything: bool = False) -> str:
         return f"native scoring is not built, torch will score: {problem}"
     best = next((isa for isa, about in ISAS.items() if about.level <= processor_level()), BASE)
     problems = {isa: compile_for(isa) for isa in (ISAS if everything else [best])}
-    current = library_path(BASE).name.removesuffix(f"{BASE}.so")
-    for old in library_path(BASE).parent.glob("lime-*.so"):
+    current = kernel_path(BASE).name.removesuffix(f"{BASE}.so")
+    for old in kernel_path(BASE).parent.glob("lime-*.so"):
         if not old.name.startswith(current):
             old.unlink()
             _checksum(old).unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def _torn(path: Path) -> bool:
 
 def compile_for(isa: str) -> str:
     """Compile for one instruction set unless that is done; returns the problem in one line, if any."""
-    path, about, compiler = library_path(isa), (ISAS | QUADS)[isa], find_compiler()
+    path, about, compiler = kernel_path(isa), (ISAS | QUADS)[isa], find_compiler()
     if path.exists() and not _torn(path):
         return ""
     if not compiler:
@@ -138,7 +138,7 @@ def compile_for(isa: str) -> str:
 @functools.cache
 def processor_level() -> int:
     """`lime_level` of this processor; 0 also where nothing is compiled."""
-    path = library_path(BASE)
+    path = kernel_path(BASE)
     return int(ctypes.CDLL(str(path)).lime_level()) if path.exists() else 0
 
 
@@ -151,15 +151,15 @@ def best_isa() -> str:
 @functools.cache
 def why_not(isa: str = BASE) -> str:
     """Why the native backend can't run here with an instruction set; empty when it can."""
-    if problem := _unusable(library_path(BASE)):
+    if problem := _unusable(kernel_path(BASE)):
         return problem
     try:
         level = processor_level()
     except OSError as error:
-        return f"{library_path(BASE)} does not load: {error}"
+        return f"{kernel_path(BASE)} does not load: {error}"
     if level < (ISAS | QUADS)[isa].level:
         return f"this processor has no {isa}"
-    return _unusable(library_path(isa))
+    return _unusable(kernel_path(isa))
 
 
 def _unusable(library: Path) -> str:
@@ -179,7 +179,7 @@ def _library(isa: str) -> Any:
     """
     if reason := why_not(isa):
         raise RuntimeError(f"backend 'native' was asked for: {reason}; or use backend: auto")
-    library = ctypes.CDLL(str(library_path(isa)))
+    library = ctypes.CDLL(str(kernel_path(isa)))
     pointer, number, wide = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     single, double, whole = (
         np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.float32, np.float64, np.int64)
