@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring bench-scale bench-night bench-quality lock clean
+.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring bench-scale bench-night bench-quality bench-labels lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -50,6 +50,9 @@ bench-night: setup ## A night killed at half and run again, and its forecast bes
 
 bench-quality: setup ## LIME on The Complete Journey beside recommenders from outside
 	@$(BIN)/python -m benchmarks.quality
+
+bench-labels: setup ## LIME on a log of answers beside HSTU, SASRec, DIN and others, on one trunk
+	@$(BIN)/python -m benchmarks.answers
 
 lock: setup ## Resolve requirements.txt into requirements.lock
 	@$(BIN)/uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock

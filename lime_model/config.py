@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Variant = Literal["lime-mha", "lime-xor"]
+Part = Literal["dot", "bias", "memory"]
 
 DAY_US = 86_400_000_000  # microseconds of a day
 MEMORY_FEATURES = 9  # see lime_model/memory.py for the nine
@@ -42,6 +43,8 @@ class ModelConfig:
     user_columns: tuple[str, ...] = ()  # categorical
     tasks: tuple[str, ...] = ()  # event types that are each a task; none: one task, any event
     task_weights: tuple[float, ...] = ()  # of the tasks' logits in the score, in their order; none: 1 each
+    labelled: bool = False  # histories show the label of each event: an action is an event type and a label
+    without: tuple[Part, ...] = ()  # parts of the score that stay zero, for a bare comparison
     cutoff_ds: str = "1970-01-01"  # the bundle has seen no event from this day on
 
     def __post_init__(self) -> None:
@@ -56,6 +59,9 @@ class ModelConfig:
             )
         if self.variant not in ("lime-mha", "lime-xor"):
             raise ValueError(f"model.variant is {self.variant!r}; use 'lime-mha' or 'lime-xor'")
+        for part in self.without:
+            if part not in get_args(Part):
+                raise ValueError(f"model.without names {part!r}; use some of {list(get_args(Part))}")
         self._check_tasks()
 
     def _check_tasks(self) -> None:
@@ -80,6 +86,11 @@ class ModelConfig:
     def pools(self) -> int:
         """Number of pooled histories J: the decayed ones and the flat mean."""
         return len(self.pool_days) + 1
+
+    @property
+    def actions(self) -> int:
+        """Number of action codes: 0 is unknown, then each event type, thrice when labels are shown."""
+        return 1 + len(self.event_types) * (3 if self.labelled else 1)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
@@ -118,6 +129,28 @@ class TrainConfig:
         0.7  # of a history's items: asked back as if new, so that the model fills in, not copies
     )
     seed: int = 7
+
+
+@dataclass(frozen=True)
+class LabelTraining:
+    """How to learn labels: `epochs` over the windows of a log, stopped when validation gets no better."""
+
+    epochs: float = 3.0
+    batch: int = 32  # windows
+    targets: int = 32  # events of a window that are predicted; they share the history before them
+    learning_rate: float = 1e-3
+    embedding_rate: float = 5e-3  # of items, features and actions: each is met in few steps
+    weight_decay: float = 0.01
+    dropout: float = 0.2  # of link state and pools
+    stride: int = 32  # events between two readings of LIME-XOR, see lime_model/prefixes.py
+    validations: int = 6  # over the whole run, evenly
+    patience: int = 2  # validations in a row without a gain that end training
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "targets", "stride", "validations", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)

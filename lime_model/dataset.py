@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lime_model.config import DAY_US, ModelConfig, Vocabulary
 from lime_model.examples import EventLog, TrainingData, item_counts, item_fame
-from lime_model.features import Catalogue, build_vocabulary, encode_columns
+from lime_model.features import Catalogue, build_vocabulary, encode_actions, encode_columns
 
 MIN_VALUE_COUNT = 3  # rows that a category value needs for an embedding of its own
 
@@ -86,16 +86,28 @@ def build_training_data(
             f"an event lies {days.max():.3f} days after the cut-off {config.cutoff_ds}; it would leak"
         )
     kinds = pc.index_in(events["event_type"], value_set=pa.array(config.event_types, pa.string()))
+    types = np.asarray(pc.fill_null(kinds, -1).to_numpy(), np.int64) + 1
     log = EventLog(
         offsets=np.concatenate([starts, [len(owner)]]).astype(np.int64),
         item=catalogue.rows(events["item_id"].to_pylist()),
-        event_type=np.asarray(pc.fill_null(kinds, -1).to_numpy(), np.int64) + 1,
+        event_type=encode_actions(types, read_labels(events), config) if config.labelled else types,
         days=days,
         session_start=_session_starts(owner, events["session_id"], days),
     )
     counts = item_counts(log, 0.0, config.bias_days, len(catalogue.id_rows))
     catalogue = dataclasses.replace(catalogue, fame=item_fame(counts))
     return TrainingData(log, catalogue, _user_codes(owner[starts], users, vocabularies))
+
+
+def read_labels(events: pa.Table) -> NDArray[np.float64]:
+    """Labels `[n]`, NaN where null.
+
+    Raises:
+        ValueError: the log has no column of labels.
+    """
+    if "label" not in events.column_names:
+        raise ValueError("the log has no label column; give it one, or set model.labelled: false")
+    return np.asarray(events["label"].cast(pa.float64()).to_numpy(), np.float64)
 
 
 def _session_starts(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lime_model.config import Vocabulary
+from lime_model.config import ModelConfig, Vocabulary
 
 Codes = NDArray[np.int64]
 
@@ -35,6 +35,14 @@ def encode_columns(
         values = columns.get(name, [None] * rows)
         codes[:, position] = [vocabulary.code(None if v is None else str(v)) for v in values]
     return codes
+
+
+def encode_actions(event_type: Codes, label: NDArray[np.float64], config: ModelConfig) -> Codes:
+    """Action codes `[n]` of event type codes (0 unknown) and labels (NaN: none); `config.actions` of them."""
+    if not config.labelled:
+        return event_type
+    shown = np.where(np.isnan(label), 0, 1 + (label > 0))
+    return np.where(event_type > 0, 1 + (event_type - 1) * 3 + shown, 0)
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,14 @@ class LinkAttention(nn.Module):
         Returns:
             `top`, `weight` `[B, H, L]`; `total` `[B, H, L, W]`.
         """
+        return reduce_softmax(*self.weigh(queries, events, days, keep))
+
+    def weigh(self, queries: Tensor, events: Tensor, days: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[B, H, L, N]`, `-inf` where an event does not count, and values `[B, H, N, W]`."""
         q, k, v = (self._split(x) for x in (queries, self.key(events), self.value(events)))
         logits = q @ k.transpose(-1, -2) / k.shape[-1] ** 0.5  # [B, H, L, N]
         recency = F.softplus(self.decay).view(1, -1, 1, 1) * days[:, None, None, :]
-        return reduce_softmax((logits + recency).masked_fill(~keep[:, None, None, :], -torch.inf), v)
+        return (logits + recency).masked_fill(~keep[:, None, None, :], -torch.inf), v
 
     def finish(self, state: SoftmaxSum) -> Tensor:
         """P_u `[B, L, D]`: the heads side by side."""
@@ -132,6 +136,11 @@ def reduce_pools(events: Tensor, days: Tensor, keep: Tensor, pool_days: tuple[fl
     A pool is a link with no content key, so it is the same monoid: rows are pools
     `[B, J]`, values `[B, J, D]`.
     """
+    return reduce_softmax(weigh_pools(days, keep, pool_days), events)
+
+
+def weigh_pools(days: Tensor, keep: Tensor, pool_days: tuple[float, ...]) -> Tensor:
+    """Logits `[B, J, N]` of the events in the pools, `-inf` where an event does not count."""
     rates = torch.tensor([1.0 / d for d in pool_days] + [0.0], dtype=days.dtype, device=days.device)
     logits = rates[:, None] * days[:, None, :]  # [B, J, N]
-    return reduce_softmax(logits.masked_fill(~keep[:, None, :], -torch.inf), events)
+    return logits.masked_fill(~keep[:, None, :], -torch.inf)

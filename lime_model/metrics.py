@@ -1,4 +1,4 @@
-"""Ranking metrics, one user at a time; recall divides by all relevant items.
+"""Metrics: of lists, one user at a time (recall divides by all relevant items), and of predicted labels.
 
 Golden values by hand in `tests/lime_model/test_metrics.py`. No library in the stack
 computes recall over *all* relevant items with a list cut, so these eight lines do.
@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import bootstrap, mannwhitneyu
+
+Floats = NDArray[np.float64]
 
 
 def recall_at_k(ranked: Sequence[object], relevant: Collection[object]) -> float:
@@ -36,6 +40,48 @@ def novelty(lists: Collection[Sequence[object]], takers: Mapping[object, int], u
     """
     listed = [takers.get(item, 1) for ranked in lists for item in ranked]
     return float(np.log2(users / np.asarray(listed, np.float64)).mean()) if listed else 0.0
+
+
+def auc(label: Floats, score: Floats) -> float:
+    """Area under the ROC curve: how often a 1 is above a 0, ties half; NaN when one of them is missing."""
+    ones, zeros = score[label == 1], score[label == 0]
+    if not len(ones) or not len(zeros):
+        return float("nan")
+    return float(mannwhitneyu(ones, zeros, method="asymptotic").statistic / (len(ones) * len(zeros)))
+
+
+def grouped_auc(label: Floats, score: Floats, user: NDArray[np.int64]) -> float:
+    """AUC inside each user, weighted by the user's labels; users with one label only are left out.
+
+    GAUC of arXiv:1706.06978; NaN when every user is left out.
+    """
+    order = np.argsort(user, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
+    each = [(auc(label[g], score[g]), len(g)) for g in groups]
+    values, weights = np.array([pair for pair in each if not np.isnan(pair[0])]).reshape(-1, 2).T
+    return float(values @ weights / weights.sum()) if len(values) else float("nan")
+
+
+def log_loss(label: Floats, logit: Floats) -> float:
+    """Mean negative log likelihood in nats."""
+    return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
+
+
+def normalised_entropy(label: Floats, logit: Floats) -> float:
+    """Log loss over that of always saying these labels' own mean; NaN when they are the same.
+
+    He et al. 2014, doi:10.1145/2648584.2648589.
+    """
+    share = label.mean()
+    if share in (0.0, 1.0):
+        return float("nan")
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+    return log_loss(label, logit) / float(entropy)
+
+
+def calibration(label: Floats, logit: Floats) -> float:
+    """Sum of the predicted probabilities over the sum of the labels; 1 is right, NaN without a 1."""
+    return float(expit(logit).sum() / label.sum()) if label.any() else float("nan")
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lime_model.config import ModelConfig
+from lime_model.config import ModelConfig, Part
 from lime_model.links import LinkAttention, Links, finish_softmax, reduce_pools
 from lime_model.memory import RepeatMemory
 from lime_model.xor import XorStack
@@ -100,7 +100,7 @@ class LimeModel(nn.Module):
         state_width = config.links * config.width + config.pools * config.width + config.user_width
         self.items = ItemTower(item_rows, item_sizes, config.width)
         self.users = FeatureSum(user_sizes, config.user_width)
-        self.event_type = nn.Embedding(len(config.event_types) + 1, config.width)
+        self.event_type = nn.Embedding(config.actions, config.width)
         self.dot_item = nn.Linear(config.width, config.dot, bias=False)
         tasks = len(config.mix)
         self.dot_pools = nn.Linear(config.pools * config.width, tasks * config.dot)
@@ -120,6 +120,21 @@ class LimeModel(nn.Module):
         first = self.dot_user[0]
         assert isinstance(first, nn.Linear)
         nn.init.zeros_(first.weight[:, : config.links * config.width])
+        self.silence()
+
+    def silence(self) -> None:
+        """Zero the parts that `config.without` names, and keep them from training."""
+        last = self.dot_user[-1]
+        assert isinstance(last, nn.Linear)
+        parts: dict[Part, list[nn.Parameter]] = {
+            "dot": [*self.dot_item.parameters(), *self.dot_pools.parameters(), *last.parameters()],
+            "bias": [self.bias_weight],
+            "memory": [*self.memory.outer.parameters(), *self.memory.skip.parameters()],
+        }
+        for name in self.config.without:
+            for parameter in parts[name]:
+                nn.init.zeros_(parameter)
+                parameter.requires_grad_(False)
 
     def read(self, history: History, codes: Tensor) -> UserState:
         """Histories and user feature codes `[B, columns]` to what scoring needs."""

@@ -14,6 +14,7 @@ MODULES = (
     "examples",
     "features",
     "links",
+    "loop",
     "losses",
     "memory",
     "model",

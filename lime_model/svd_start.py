@@ -66,6 +66,7 @@ def set_start(model: LimeModel, log: EventLog, catalogue: Catalogue, recent: Flo
         vectors[:, 0] = popular / size
         model.items.ids.weight.copy_(vectors)
         _set_dot(model, POPULARITY * size)
+        model.silence()
 
 
 def _take_means(table: Tensor, vectors: Tensor, catalogue: Catalogue) -> None:

@@ -16,22 +16,19 @@ The losses are in `lime_model/losses.py`.
 from __future__ import annotations
 
 import copy
-import logging
-import time
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lime_model.checkpoints import Checkpoints, Saved, pack_optimiser, unpack_optimiser
+from lime_model.checkpoints import Checkpoints
 from lime_model.config import TrainConfig
 from lime_model.examples import ExampleBuilder, TrainingData, item_counts, item_fame
+from lime_model.loop import Curve, Loop, Row
 from lime_model.losses import Objective
 from lime_model.model import LimeModel
 from lime_model.svd_start import set_start
-
-log = logging.getLogger(__name__)
 
 LINK_PARTS = ("links.", "reader.", "head.", "head_out.")
 TOWERS = "towers"  # name of the first phase
@@ -83,9 +80,9 @@ class Trainer:
         self.probability = weight / weight.sum()
         self.objective = Objective(model, data, config, recent=counts[:, :, 0].astype(np.float64))
         self.start = model.items.ids.weight.detach().clone()
-        self.curve: list[dict[str, float]] = []
+        self.curve: Curve = []
 
-    def fit(self) -> list[dict[str, float]]:
+    def fit(self) -> Curve:
         """Run both phases; returns the curve, a row per fifty steps."""
         self.fit_towers()
         return self.fit_links()
@@ -108,7 +105,7 @@ class Trainer:
         other.objective = replace(self.objective, model=model)
         return other
 
-    def fit_links(self) -> list[dict[str, float]]:
+    def fit_links(self) -> Curve:
         """The second phase: the links, and the rest at lower rates; returns the whole curve."""
         torch.manual_seed(self.config.seed)
         parts, config, share = self._parts(), self.config, self.config.tower_share
@@ -137,58 +134,16 @@ class Trainer:
         groups = [{"params": parameters} for parameters, _ in rates]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [r for _, r in rates], steps, pct_start=0.1)
-        phase = f"links of {self.model.config.variant}" if links else TOWERS
-        before = int(self.curve[-1]["step"]) if self.curve else 0
-        done, recent = self._resume(phase, optimiser, schedule)
-        first, started = done, time.monotonic()
-        for step in range(done + 1, steps + 1):
-            recent.append(self.step(optimiser, links=links))
-            schedule.step()
-            if step % 50 == 0 or step == steps:
-                loss_all, loss_new = (float(x) for x in np.mean(recent, 0))
-                rate = (step - first) / (time.monotonic() - started)
-                log.info(
-                    "%s step %d/%d loss %.4f new %.4f, %.1f steps/s, %.0f s left",
-                    phase, step, steps, loss_all, loss_new, rate, (steps - step) / rate,
-                )  # fmt: skip
-                self.curve.append({"step": before + step, "loss": loss_all, "loss_new": loss_new})
-                recent = []
-            if self.checkpoints and (self.checkpoints.due or step == steps):
-                self._save(self.checkpoints, phase, step, recent, pack_optimiser(optimiser, schedule))
+        loop = Loop(
+            phase=f"links of {self.model.config.variant}" if links else TOWERS,
+            model=self.model,
+            weights=self.model.state_dict if links else self._towers,  # of the towers what variants share
+            optimiser=optimiser, schedule=schedule, rng=self.rng, curve=self.curve,
+            checkpoints=self.checkpoints,
+        )  # fmt: skip
+        loop.run(steps, lambda _: self.step(optimiser, links=links))
 
-    def _save(
-        self, checkpoints: Checkpoints, phase: str, step: int, recent: list[tuple[float, float]], of: Saved
-    ) -> None:
-        """All that the next step depends on; of the towers what every variant shares."""
-        mine = self._towers() if phase == TOWERS else self.model.state_dict()
-        model = {f"model.{k}": v for k, v in mine.items()}
-        moments = {f"optimiser.{k}": v for k, v in of.tensors.items()}
-        state = {
-            "step": step, "recent": recent, "curve": self.curve, "optimiser": of.state,
-            "random": self.rng.bit_generator.state,
-        }  # fmt: skip
-        checkpoints.save(phase, {**model, **moments, "torch random": torch.get_rng_state()}, state)
-
-    def _resume(
-        self, phase: str, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
-    ) -> tuple[int, list[tuple[float, float]]]:
-        """Steps that are done, and the losses since the last row of the curve."""
-        saved = self.checkpoints.load(phase) if self.checkpoints else None
-        if saved is None:
-            return 0, []
-        sides: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
-        for name, value in saved.tensors.items():
-            side, _, key = name.partition(".")
-            sides.setdefault(side, {})[key] = value
-        self.model.load_state_dict(sides["model"], strict=phase != TOWERS)
-        unpack_optimiser(Saved(sides["optimiser"], saved.state["optimiser"]), optimiser, schedule)
-        torch.set_rng_state(saved.tensors["torch random"])
-        self.rng.bit_generator.state = saved.state["random"]
-        self.curve = saved.state["curve"]
-        log.info("%s go on after step %d", phase, saved.state["step"])
-        return saved.state["step"], [tuple(pair) for pair in saved.state["recent"]]
-
-    def step(self, optimiser: torch.optim.Optimizer, *, links: bool) -> tuple[float, float]:
+    def step(self, optimiser: torch.optim.Optimizer, *, links: bool) -> Row:
         """One optimiser step; returns the two losses in nats per positive, averaged over examples.
 
         Raises:
@@ -208,4 +163,4 @@ class Trainer:
         optimiser.step()
         with torch.no_grad():
             self.model.items.ids.weight.lerp_(self.start, self.config.id_decay)
-        return loss_all.item(), loss_new.item()
+        return {"loss": loss_all.item(), "loss_new": loss_new.item()}

@@ -87,11 +87,20 @@ class Policy(Section):
     eligible: str = "true"  # SQL over item columns; null counts as false
 
 
+def _by_next_event(config: ModelConfig) -> ModelConfig:
+    """Jobs read histories without labels: a model that was trained with them would be shown others."""
+    if config.labelled:
+        raise ValueError(
+            "labelled: true is for lime_model.label_training only; jobs do not read labels into histories yet"
+        )
+    return config
+
+
 class ModelSettings(Section):
     """One model to train; its name is its folder under `bundles`."""
 
     name: str
-    config: ModelConfig
+    config: Annotated[ModelConfig, AfterValidator(_by_next_event)]
     train: TrainConfig = TrainConfig()
     min_buyers: int = Field(default=8, ge=1)  # users an item needs for an id embedding of its own
 

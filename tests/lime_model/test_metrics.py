@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from lime_model.metrics import (
+    auc,
     bootstrap_interval,
+    calibration,
     coverage,
+    grouped_auc,
+    log_loss,
     mean_and_error,
     ndcg_at_k,
+    normalised_entropy,
     novelty,
     recall_at_k,
 )
@@ -48,3 +53,26 @@ def test_the_interval_holds_the_mean_and_shrinks_with_users() -> None:
         assert low < mean < high
         assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)  # the normal one, nearly
     assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_auc_by_hand() -> None:
+    """Of 2 x 2 pairs two are in order, one is a tie, one is not."""
+    label, score = np.array([1.0, 1.0, 0.0, 0.0]), np.array([3.0, 1.0, 2.0, 1.0])
+    assert auc(label, score) == (2 + 0.5) / 4
+    assert np.isnan(auc(np.ones(2), np.ones(2)))
+    # User 7 has an AUC of 1 over 2 labels, user 9 of 0 over 3, user 8 one label only.
+    user, label = np.array([9, 7, 8, 7, 9, 9]), np.array([1.0, 0, 1, 1, 0, 0])
+    assert grouped_auc(label, np.array([0.0, 1, 5, 2, 3, 4]), user) == (1 * 2 + 0 * 3) / 5
+    assert np.isnan(grouped_auc(np.ones(2), np.ones(2), np.array([1, 2])))
+
+
+def test_entropy_and_calibration_by_hand() -> None:
+    """Saying 3/4 of labels that are 1 in three of four cases is worth nothing, and calibrated."""
+    label, logit = np.array([1.0, 1.0, 1.0, 0.0]), np.full(4, np.log(3.0))
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert log_loss(label, logit) == pytest.approx(entropy)
+    assert normalised_entropy(label, logit) == pytest.approx(1.0)
+    assert calibration(label, logit) == pytest.approx(1.0)
+    assert calibration(label, np.zeros(4)) == pytest.approx(2 / 3)
+    assert log_loss(label, np.where(label > 0, 800.0, -800.0)) == 0.0
+    assert np.isnan(normalised_entropy(np.ones(3), np.zeros(3)))

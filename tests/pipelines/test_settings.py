@@ -41,6 +41,11 @@ def test_the_demo_settings_are_valid_and_frozen() -> None:
             {"models": [{"name": "m", "config": {"widht": 8}}]},
             r"widht: unknown key; nearest known key: width",
         ),
+        (
+            {"models": [{"name": "m", "config": {"labelled": True}}]},
+            r"jobs do not read labels into histories",
+        ),
+        ({"models": [{"name": "m", "config": {"without": ["head"]}}]}, r"without.*'dot', 'bias' or 'memory'"),
         ({"evaluate_policies": [{"name": "a", "exclude_seen": 0}]}, r"must be at least 1"),
         (
             {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "hush"}}},

@@ -1,0 +1,210 @@
+"""Training on labels: the chance that an event's label is 1, from the history before its session.
+
+Every labelled event of a log is a target; windows of consecutive events share a history
+(`lime_model/windows.py`), whose actions show the labels that were given (`ModelConfig.labelled`). Binary
+cross-entropy, AdamW, one cycle of the learning rate; validation by normalised entropy ends a run that
+gets no better, and the best weights are kept.
+
+A peer (`lime_model/peers/`) may stand in for the links; everything else is then the same.
+
+Letters: B windows, S events, T targets, D width, O tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lime_model.checkpoints import Checkpoints
+from lime_model.config import LabelTraining
+from lime_model.examples import Floats, Ints, TrainingData
+from lime_model.loop import Curve, Loop, Row
+from lime_model.metrics import auc, normalised_entropy
+from lime_model.model import History, LimeModel
+from lime_model.peers import Past
+from lime_model.prefixes import pair_dots, pair_links, read_before
+from lime_model.windows import Bools, Window, WindowBuilder
+
+PHASE, BEST = "labels", "best labels"
+
+
+class Asked(NamedTuple):
+    """Which events of the log `[n]` are targets of training, and of validation: later ones of each user."""
+
+    train: Bools
+    valid: Bools
+
+
+class Predictions(NamedTuple):
+    """Of some events: places in the log, labels and logits, each `[m]`."""
+
+    event: Ints
+    label: Floats
+    logit: Floats
+
+
+class Answerer(nn.Module):
+    """Logits of a window's targets: the dot, and the links or a peer in their place."""
+
+    def __init__(self, model: LimeModel, data: TrainingData, dropout: float, peer: nn.Module | None) -> None:
+        super().__init__()
+        self.model, self.peer, self.data, self.dropout = model, peer, data, dropout
+
+    def forward(self, window: Window, stride: int) -> Tensor:
+        """`[B, T]`."""
+        model, catalogue = self.model, self.data.catalogue
+        rows, place = np.unique(window.item, return_inverse=True)
+        vectors = model.items(torch.tensor(catalogue.id_rows[rows]), torch.tensor(catalogue.codes[rows]))
+        spread = vectors[torch.tensor(place).view(window.item.shape)]  # T of every event [B, S, D]
+        events = spread + model.event_type(torch.tensor(window.action))
+        days, keep = torch.tensor(window.days, dtype=events.dtype), torch.tensor(window.keep)
+        seen, codes = torch.tensor(window.seen), torch.tensor(self.data.users[window.users])
+        targets = seen.shape[1]
+        history, items = History(events, days, keep), spread[:, -targets:]
+        state = read_before(model, history, codes, seen, stride, links=self.peer is None)
+        pools, links = (F.dropout(x, self.dropout, self.training) for x in (state.pools, state.links))
+        state = state._replace(pools=pools, links=links)
+        pairs = items.flatten(0, 1)
+        logits = pair_dots(model, state, pairs)
+        if self.peer is None:
+            logits = logits + pair_links(model, state, pairs)
+        whole = model.weigh(logits, 1).view(seen.shape)
+        if self.peer is None:
+            return whole
+        past = Past(*history, seen, pools.view(*seen.shape, *pools.shape[1:]), model.users(codes))
+        other: Tensor = self.peer(past, items)
+        return whole + other
+
+
+@dataclass
+class LabelTrainer:
+    """Owns a model, its data and the random state of one run; deterministic by seed.
+
+    Raises:
+        ValueError: see `WindowBuilder`; or a user's validation lies before the user's training.
+    """
+
+    model: LimeModel
+    data: TrainingData
+    label: Floats
+    asked: Asked
+    config: LabelTraining
+    peer: nn.Module | None = None
+    checkpoints: Checkpoints | None = None
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.windows = WindowBuilder(self.data.log, self.label, self.model.config.max_events, config.targets)
+        self.starts = self.windows.starts(self.asked.train)
+        check_order(self.windows.owner, self.asked)
+        self.net = Answerer(self.model, self.data, config.dropout, self.peer)
+        self.rng = np.random.default_rng(config.seed)
+        self.curve: Curve = []
+
+    def fit(self) -> Curve:
+        """Train, and end with the weights that did best in validation."""
+        config, net = self.config, self.net
+        torch.manual_seed(config.seed)  # of dropout
+        net.train()
+        steps = max(1, round(config.epochs * self.steps_per_epoch))
+        embeddings, rest = self._parameters()
+        rates = [config.embedding_rate, config.learning_rate]
+        optimiser = torch.optim.AdamW(
+            [{"params": embeddings}, {"params": rest}], weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps, pct_start=0.1)
+        loop = Loop(PHASE, net, net.state_dict, optimiser, schedule, self.rng, self.curve, self.checkpoints)
+        self.best = net.state_dict()
+        if self.checkpoints and (saved := self.checkpoints.load(BEST)):
+            self.best = saved.tensors
+        loop.run(
+            steps, lambda number: self._step(number, optimiser), -(-steps // config.validations), self._judge
+        )
+        net.load_state_dict(self.best)
+        net.eval()
+        return self.curve
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that hold every window once."""
+        return -(-len(self.starts) // self.config.batch)
+
+    def predict(self, asked: Bools, stride: int) -> Predictions:
+        """Logits of the events asked for that have a label; LIME-XOR is read every `stride` events."""
+        training = self.net.training
+        self.net.eval()
+        parts = []
+        with torch.inference_mode():
+            for window in self.windows.batches(self.windows.starts(asked), asked, self.config.batch):
+                logits = self.net(window, stride).numpy().astype(np.float64)
+                parts.append(
+                    (window.event[window.counts], window.label[window.counts], logits[window.counts])
+                )
+        self.net.train(training)
+        return Predictions(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+
+    def _step(self, number: int, optimiser: torch.optim.Optimizer) -> Row:
+        """One optimiser step; returns the mean loss in nats.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        window = self.windows.build(self._draw(number), self.asked.train)
+        logits, counts = self.net(window, self.config.stride), torch.tensor(window.counts)
+        label = torch.tensor(window.label, dtype=logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits[counts], label[counts])
+        if not torch.isfinite(loss):
+            users = sorted(set(window.users.tolist()))
+            raise FloatingPointError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        optimiser.step()
+        return {"loss": loss.item()}
+
+    def _draw(self, number: int) -> Ints:
+        """Starts of the windows of a step: each epoch has its own order, wherever a run was interrupted."""
+        epoch, place = divmod(number - 1, self.steps_per_epoch)
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(self.starts)
+        chosen: Ints = order[place * self.config.batch : (place + 1) * self.config.batch]
+        return chosen
+
+    def _judge(self) -> tuple[Row, bool]:
+        """Validation; the best weights so far are kept."""
+        found = self.predict(self.asked.valid, self.config.stride)
+        entropy = normalised_entropy(found.label, found.logit)
+        before = [row["valid_ne"] for row in self.curve]
+        if entropy < min(before, default=np.inf):
+            self.best = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+            if self.checkpoints:
+                self.checkpoints.save(BEST, self.best, {})
+        values = [*before, entropy]
+        since = len(values) - 1 - int(np.argmin(values))
+        measures = {"valid_ne": entropy, "valid_auc": auc(found.label, found.logit)}
+        return measures, since >= self.config.patience
+
+    def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Embeddings, and the rest."""
+        model = self.model
+        parts = (model.items.ids, model.items.features, model.event_type, model.users)
+        tables = {id(weight) for part in parts for weight in part.parameters()}
+        both = list(self.net.parameters())
+        return [p for p in both if id(p) in tables], [p for p in both if id(p) not in tables]
+
+
+def check_order(owner: Ints, asked: Asked) -> None:
+    """Raises ValueError when a user has an event of validation before one of training: time must not turn."""
+    last = np.full(int(owner.max()) + 1, -1)
+    place = np.arange(len(owner))
+    np.maximum.at(last, owner[asked.train], place[asked.train])
+    early = asked.valid & (place <= last[owner])
+    if early.any():
+        raise ValueError(
+            f"{int(early.sum())} events of validation lie before their user's last event of training, "
+            f"such as event {int(np.flatnonzero(early)[0])} of the log; put the validation window after it"
+        )

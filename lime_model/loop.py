@@ -1,0 +1,106 @@
+"""Steps of one phase of training: progress, curve, and checkpoints to go on from."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lime_model.checkpoints import Checkpoints, Saved, pack_optimiser, unpack_optimiser
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, float]
+Curve = list[dict[str, float]]
+Judge = Callable[[], tuple[Row, bool]]
+
+
+@dataclass
+class Loop:
+    """One phase of a run.
+
+    Args:
+        phase: its name, in the log and of its checkpoint.
+        model: what it trains.
+        weights: the tensors of the model that the phase saves, and takes up again.
+        optimiser, schedule: the schedule steps after every step.
+        rng: draws the batches.
+        curve: rows of earlier phases; extended.
+        checkpoints: a run that was killed goes on where it was saved.
+    """
+
+    phase: str
+    model: nn.Module
+    weights: Callable[[], dict[str, Tensor]]
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    rng: np.random.Generator
+    curve: Curve
+    checkpoints: Checkpoints | None
+
+    def run(
+        self, steps: int, step: Callable[[int], Row], every: int = 50, judge: Judge = lambda: ({}, False)
+    ) -> None:
+        """Run to `steps`, or until the judge ends it.
+
+        Args:
+            step: one optimiser step, by its number from 1; returns its losses by name.
+            every: steps of a row of the curve, which holds the means of the losses.
+            judge: measures for that row, and whether to stop.
+        """
+        before = int(self.curve[-1]["step"]) if self.curve else 0
+        done, recent = self._resume()
+        first, started = done, time.monotonic()
+        for number in range(done + 1, steps + 1):
+            recent.append(dict(step(number)))
+            self.schedule.step()
+            if number % every == 0 or number == steps:
+                losses = {name: float(np.mean([r[name] for r in recent])) for name in recent[-1]}
+                measures, stop = judge()
+                self.curve.append({"step": before + number, **losses, **measures})
+                self._say(number, steps, (number - first) / (time.monotonic() - started))
+                recent = []
+                if stop:  # not saved: a run that goes on from before comes to the same end
+                    break
+            if self.checkpoints and (self.checkpoints.due or number == steps):
+                self._save(self.checkpoints, number, recent)
+
+    def _say(self, number: int, steps: int, rate: float) -> None:
+        values = " ".join(f"{name} {value:.4f}" for name, value in self.curve[-1].items() if name != "step")
+        left = (steps - number) / rate
+        log.info(
+            "%s step %d/%d: %s, %.1f steps/s, %.0f s left", self.phase, number, steps, values, rate, left
+        )
+
+    def _save(self, checkpoints: Checkpoints, number: int, recent: list[dict[str, float]]) -> None:
+        """All that the next step depends on."""
+        moments = pack_optimiser(self.optimiser, self.schedule)
+        tensors = {f"model.{k}": v for k, v in self.weights().items()}
+        tensors |= {f"optimiser.{k}": v for k, v in moments.tensors.items()}
+        state = {
+            "step": number, "recent": recent, "curve": self.curve, "optimiser": moments.state,
+            "random": self.rng.bit_generator.state,
+        }  # fmt: skip
+        checkpoints.save(self.phase, {**tensors, "torch random": torch.get_rng_state()}, state)
+
+    def _resume(self) -> tuple[int, list[dict[str, float]]]:
+        """Steps that are done, and the losses since the last row of the curve."""
+        saved = self.checkpoints.load(self.phase) if self.checkpoints else None
+        if saved is None:
+            return 0, []
+        sides: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+        for name, value in saved.tensors.items():
+            side, _, key = name.partition(".")
+            sides.setdefault(side, {})[key] = value
+        self.model.load_state_dict(sides["model"], strict=False)  # a phase may save a part of the model
+        unpack_optimiser(Saved(sides["optimiser"], saved.state["optimiser"]), self.optimiser, self.schedule)
+        torch.set_rng_state(saved.tensors["torch random"])
+        self.rng.bit_generator.state = saved.state["random"]
+        self.curve[:] = saved.state["curve"]
+        log.info("%s go on after step %d", self.phase, saved.state["step"])
+        return saved.state["step"], saved.state["recent"]

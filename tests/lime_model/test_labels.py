@@ -1,0 +1,181 @@
+"""Labels: windows never show a session its own answers, training learns what is there, bad input is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lime_model.checkpoints import Checkpoints
+from lime_model.config import LabelTraining, ModelConfig
+from lime_model.examples import EventLog, TrainingData
+from lime_model.features import Catalogue, encode_actions
+from lime_model.label_training import Asked, LabelTrainer, check_order
+from lime_model.metrics import auc
+from lime_model.model import LimeModel
+from lime_model.peers import PEERS
+from lime_model.windows import WindowBuilder, visible_before
+
+USERS, EVENTS, ITEMS = 40, 60, 8
+SHORT = LabelTraining(epochs=12, batch=8, targets=10, learning_rate=5e-3, embedding_rate=2e-2, dropout=0.0)
+
+
+def moody() -> tuple[TrainingData, np.ndarray]:
+    """The label of an event is the user's mood, which flips every tenth event at random: history tells it.
+
+    Every tenth label is null.
+    """
+    rng = np.random.default_rng(0)
+    mood = np.repeat(rng.integers(0, 2, (USERS, EVENTS // 10)), 10, axis=1).ravel().astype(float)
+    label = np.where(rng.random(len(mood)) < 0.1, 1 - mood, mood)
+    label[::10] = np.nan
+    item = 1 + rng.integers(0, ITEMS, USERS * EVENTS)
+    days = np.tile(np.arange(EVENTS) - EVENTS, USERS).astype(float)
+    actions = encode_actions(np.ones(len(item), np.int64), label, config())
+    log = EventLog(np.arange(USERS + 1) * EVENTS, item, actions, days, days)
+    ids = [f"{i}" for i in range(ITEMS)]
+    catalogue = Catalogue.build(ids, np.ones((ITEMS, 1), np.int64), np.ones(ITEMS, np.bool_))
+    return TrainingData(log, catalogue, np.zeros((USERS, 0), np.int64)), label
+
+
+def config(variant: str = "lime-mha") -> ModelConfig:
+    return ModelConfig(
+        variant=variant,  # type: ignore[arg-type]
+        links=3, width=8, hidden=8, dot=8, user_width=2, max_events=12, pool_days=(8.0, 2.0),
+        event_types=("answer",), labelled=True, without=("bias", "memory"),
+    )  # fmt: skip
+
+
+def trainer(variant: str = "lime-mha", peer: str | None = None, **changes: object) -> LabelTrainer:
+    data, label = moody()
+    torch.manual_seed(1)
+    model = LimeModel(config(variant), item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    other = PEERS[peer](config()) if peer else None  # type: ignore[index]
+    place = np.tile(np.arange(EVENTS), USERS)
+    asked = Asked(place < 40, (place >= 40) & (place < 50))
+    checkpoints = changes.pop("checkpoints", None)
+    chosen = dataclasses.replace(SHORT, **changes)  # type: ignore[arg-type]
+    return LabelTrainer(model, data, label, asked, chosen, other, checkpoints)  # type: ignore[arg-type]
+
+
+def last_events() -> np.ndarray:
+    return np.tile(np.arange(EVENTS), USERS) >= 50
+
+
+@pytest.mark.parametrize(("variant", "peer"), [("lime-mha", None), ("lime-xor", None), ("lime-mha", "hstu")])
+def test_learns_a_mood_from_labels_in_the_history(variant: str, peer: str | None) -> None:
+    run = trainer(variant, peer, stride=2)
+    curve = run.fit()
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    found = run.predict(last_events(), 1)
+    wanted = last_events() & ~np.isnan(run.label)
+    assert found.event.tolist() == np.flatnonzero(wanted).tolist()
+    assert found.label.tolist() == run.label[wanted].tolist()
+    settled = found.event % 10 > 3  # the first of a mood can't be known
+    assert auc(found.label[settled], found.logit[settled]) > 0.8
+
+
+def test_killed_and_started_again_is_the_same_run(tmp_path: Path) -> None:
+    whole = trainer(epochs=2).fit()
+    first = trainer(epochs=2, checkpoints=Checkpoints(tmp_path, "toy", every_seconds=0.0))
+    step, first_half = first._step, len(whole) * 3
+
+    def until_killed(number: int, optimiser: torch.optim.Optimizer) -> object:
+        if number > first_half:
+            raise KeyboardInterrupt
+        return step(number, optimiser)
+
+    first._step = until_killed  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    again = trainer(epochs=2, checkpoints=Checkpoints(tmp_path, "toy", every_seconds=0.0))
+    assert again.fit() == whole
+
+
+def test_stops_when_validation_gets_no_better() -> None:
+    run = trainer(epochs=60, validations=30, patience=2, learning_rate=0.05)
+    curve = run.fit()
+    values = [row["valid_ne"] for row in curve]
+    assert len(values) < 30
+    assert min(values) == values[-3]
+    asked = run.asked.valid
+    assert auc(*run.predict(asked, run.config.stride)[1:]) == curve[-3]["valid_auc"]  # the best are kept
+
+
+def test_a_target_sees_nothing_of_its_session() -> None:
+    """Two users; the second's events 2 to 4 share a session that began at day 2."""
+    days = np.array([0.0, 1, 2, 0, 1, 2, 2, 3])
+    begun = np.array([0.0, 1, 2, 0, 1, 2, 2, 2])
+    log = EventLog(np.array([0, 3, 8]), np.arange(1, 9), np.ones(8, np.int64), days, begun)
+    assert visible_before(log).tolist() == [0, 1, 2, 3, 4, 5, 5, 5]
+    label = np.array([0, 1, 0, 1, 0, 1, np.nan, 1])
+    windows = WindowBuilder(log, label, history=2, targets=2)
+    asked = np.ones(8, np.bool_)
+    starts = windows.starts(asked)
+    assert starts.tolist() == [0, 2, 3, 5, 7]
+    window = windows.build(starts, asked)
+    shown = [
+        [window.item[b, : 2 + window.seen[b, t]][window.keep[b, : 2 + window.seen[b, t]]].tolist()
+         for t in range(2) if window.event[b, t] >= 0]
+        for b in range(5)
+    ]  # fmt: skip
+    assert shown == [[[], [1]], [[1, 2]], [[], [4]], [[4, 5], [4, 5]], [[4, 5]]]
+    assert window.counts.tolist() == [[True] * 2, [True, False], [True] * 2, [True, False], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([0.0, 1.0, 2.0], "1 of 3 labels are neither 0 nor 1, such as 2"),
+        ([1.0, 1.0, np.nan], "all are 1; a binary task needs both"),
+        ([np.nan] * 3, "there are none"),
+    ],
+)
+def test_bad_labels_are_named(label: list[float], message: str) -> None:
+    days = np.arange(3.0)
+    log = EventLog(np.array([0, 3]), np.ones(3, np.int64), np.ones(3, np.int64), days, days)
+    with pytest.raises(ValueError, match=message):
+        WindowBuilder(log, np.array(label), 2, 2).starts(np.ones(3, np.bool_))
+
+
+def test_bad_windows_and_turned_time_are_named() -> None:
+    log = EventLog(np.array([0, 1]), *(np.ones(1, np.int64),) * 2, *(np.zeros(1),) * 2)
+    with pytest.raises(ValueError, match="history is 0"):
+        WindowBuilder(log, np.zeros(1), 0, 2)
+    owner, early = np.array([0, 0, 1, 1]), Asked(np.array([0, 1, 1, 0]) > 0, np.array([1, 0, 0, 1]) > 0)
+    with pytest.raises(ValueError, match=r"1 events of validation lie before .* such as event 0"):
+        check_order(owner, early)
+
+
+def test_a_loss_that_is_not_finite_names_its_users() -> None:
+    run = trainer()
+    with torch.no_grad():
+        run.model.dot_pools.bias.fill_(torch.inf)
+    with pytest.raises(FloatingPointError, match=r"users \[.*lower train.learning_rate"):
+        run.fit()
+
+
+def test_actions_tell_type_and_label() -> None:
+    labels, types = np.array([np.nan, 0, 1, 1, 0]), np.array([1, 1, 1, 2, 0])
+    shown = ModelConfig(event_types=("a", "b"), labelled=True)
+    assert encode_actions(types, labels, shown).tolist() == [1, 2, 3, 6, 0]
+    assert shown.actions == 7
+    plain = dataclasses.replace(shown, labelled=False)
+    assert encode_actions(types, labels, plain).tolist() == types.tolist()
+
+
+def test_parts_left_out_stay_zero() -> None:
+    run = trainer()
+    run.fit()
+    model = run.model
+    assert model.bias_weight == 0
+    assert not model.memory(torch.randn(5, 9), torch.randn(5)).any()
+    bare = LimeModel(
+        dataclasses.replace(config(), without=("dot",)), item_rows=3, item_sizes=[2], user_sizes=[]
+    )
+    assert not bare.dot_item.weight.any()
+    with pytest.raises(ValueError, match=r"model.without names 'head'"):
+        ModelConfig(without=("head",))  # type: ignore[arg-type]

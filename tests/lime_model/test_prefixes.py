@@ -1,0 +1,88 @@
+"""States before each target from one pass, against a history read anew for each, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lime_model.model import History, LimeModel
+from lime_model.prefixes import pair_dots, pair_links, read_before
+from tests.lime_model.toys import toy_config, toy_model
+
+B, N, T = 3, 9, 6
+
+
+def windows() -> tuple[History, Tensor, Tensor]:
+    """Random windows; the second starts late, and two targets of the third share a session."""
+    torch.manual_seed(0)
+    events = torch.randn(B, N + T, 8).double().requires_grad_()
+    days = torch.rand(B, N + T).double().cumsum(1)
+    keep = torch.ones(B, N + T, dtype=torch.bool)
+    keep[1, : N + 2] = False  # its first targets have no history
+    seen = torch.arange(T).expand(B, T).clone()
+    seen[2, 3:5] = 3
+    return History(events, days - days[:, -1:], keep), torch.tensor([[0], [1], [2]]), seen
+
+
+def slow(model: LimeModel, history: History, codes: Tensor, seen: Tensor, stride: int) -> tuple[Tensor, ...]:
+    """One target at a time, `LimeModel.read` of what it sees; LIME-XOR of the last multiple of `stride`."""
+    links, pools = [], []
+    for b in range(B):
+        for t in range(T):
+            count = int(seen[b, t])
+            place = torch.arange(N + count)
+            place = place[history.keep[b, : N + count]]
+            fresh = model.read(History(*(x[b : b + 1, place] for x in history)), codes[b : b + 1])
+            if model.config.variant == "lime-xor":
+                old = place[place < N + count // stride * stride]
+                state = model.read(History(*(x[b : b + 1, old] for x in history)), codes[b : b + 1])
+                links.append(state.links)
+            else:
+                links.append(fresh.links)
+            pools.append(fresh.pools)
+    return torch.cat(links), torch.cat(pools)
+
+
+@pytest.mark.parametrize(("variant", "stride"), [("lime-mha", 1), ("lime-xor", 1), ("lime-xor", 4)])
+def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int) -> None:
+    model = toy_model(toy_config(variant)).double()
+    history, codes, seen = windows()
+    fast = read_before(model, history, codes, seen, stride)
+    links, pools = slow(model, history, codes, seen, stride)
+    torch.testing.assert_close(fast.links, links, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(fast.pools, pools, rtol=1e-9, atol=1e-10)
+    weights = torch.randn_like(links), torch.randn_like(pools)
+    inputs = [history.events, *model.reader.parameters(), *model.links.parameters()]
+    mine, theirs = (
+        torch.autograd.grad((a * weights[0]).sum() + (b * weights[1]).sum(), inputs, allow_unused=True)
+        for a, b in ((fast.links, fast.pools), (links, pools))
+    )
+    for one, other in zip(mine, theirs, strict=True):
+        if one is None or other is None:
+            assert one is other
+        else:
+            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_no_target_sees_itself_or_what_follows() -> None:
+    """Another event at place N + t changes no state up to target t, and the ones after it."""
+    model = toy_model(toy_config()).double()
+    history, codes, seen = windows()
+    before = read_before(model, history, codes, seen, 1).links.view(B, T, -1)
+    for t in range(T):
+        events = history.events.detach().clone()
+        events[:, N + t] += 1.0
+        after = read_before(model, history._replace(events=events), codes, seen, 1).links.view(B, T, -1)
+        same = torch.isclose(after, before, rtol=1e-12, atol=1e-12).all(-1)
+        assert torch.equal(same, (seen <= t) | ~history.keep[:, N + t, None]), t
+
+
+@pytest.mark.parametrize("tasks", [{}, {"tasks": ("view", "purchase"), "task_weights": (0.3, 1.7)}])
+def test_pairs_score_as_the_whole_model_does(tasks: dict[str, object]) -> None:
+    model = toy_model(toy_config(**tasks)).double()
+    history, codes, seen = windows()
+    state, items = read_before(model, history, codes, seen, 1), torch.randn(B * T, 8).double()
+    pairs = pair_links(model, state, items) + pair_dots(model, state, items)
+    whole = model.task_scores(state, items)  # [n, O, n]
+    torch.testing.assert_close(pairs, torch.diagonal(whole, dim1=0, dim2=2).T, rtol=1e-9, atol=1e-10)
