@@ -8,7 +8,8 @@ are paired, their 95 % interval by resampling learners.
 
 The trunk (item and skill embeddings, action embeddings with the label, three pools and the dot of LIME) is
 the same for all; `bare` leaves out the dot. All have the same budget and learning rates: nothing is tuned
-for one of them yet. `--learners N` looks at a part of the log and publishes nothing.
+for one of them yet. All of them take hours on two cores; `--only` and `--learners N` (of the log) look at
+a part and publish nothing.
 """
 
 from __future__ import annotations
