@@ -83,9 +83,8 @@ def load(path: Path, learners: int | None = None) -> Answers:
     catalogue = build_catalogue(items, seen, words, MIN_TAKERS)
     data = build_training_data(events, pa.table({"user_id": pa.array([], pa.int64())}), catalogue, {}, CONFIG)
     part = np.digitize(share, [0.7, 0.8])
-    _, owner = np.unique(log["user_id"], return_inverse=True)
     asked = (first.to_numpy() & (part == p) for p in range(3))
-    return Answers(data, words, read_labels(events), owner.astype(np.int64), *asked)
+    return Answers(data, words, read_labels(events), data.log.owner, *asked)
 
 
 def train(answers: Answers, name: str, recipe: LabelTraining) -> LabelTrainer:

@@ -41,6 +41,11 @@ class EventLog(NamedTuple):
     days: Floats
     session_start: Floats
 
+    @property
+    def owner(self) -> Ints:
+        """User of every event `[n]`."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -98,7 +103,7 @@ def history_pairs(
 def item_counts(log: EventLog, cut: float, window: float, rows: int) -> Ints:
     """Of every item its events in the `window` days before `cut`, all before it, and its users before it,
     `[rows, 3]`; zeros in row 0, which is every unknown item."""
-    users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
+    users = log.owner
     before = log.days < cut
     item, recent = log.item[before], log.item[before & (log.days >= cut - window)]
     takers = np.unique(item * len(log.offsets) + users[before]) // len(log.offsets)

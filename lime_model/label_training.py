@@ -70,15 +70,13 @@ class Answerer(nn.Module):
         pools, links = (F.dropout(x, self.dropout, self.training) for x in (state.pools, state.links))
         state = state._replace(pools=pools, links=links)
         pairs = items.flatten(0, 1)
-        logits = pair_dots(model, state, pairs)
+        dots = model.weigh(pair_dots(model, state, pairs), 1).view(seen.shape)
         if self.peer is None:
-            logits = logits + pair_links(model, state, pairs)
-        whole = model.weigh(logits, 1).view(seen.shape)
-        if self.peer is None:
-            return whole
-        past = Past(*history, seen, pools.view(*seen.shape, *pools.shape[1:]), model.users(codes))
+            return dots + model.weigh(pair_links(model, state, pairs), 1).view(seen.shape)
+        user = state.user.unflatten(0, seen.shape)[:, 0]
+        past = Past(*history, seen, pools.unflatten(0, seen.shape), user)
         other: Tensor = self.peer(past, items)
-        return whole + other
+        return dots + other
 
 
 @dataclass

@@ -27,7 +27,7 @@ POPULARITY = 0.3  # starting weight of log1p(recent count) in the dot; the bias 
 def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> Floats:
     """SVD factors of the items with an id embedding, `[id rows, D]`: row and column 0 zero, mean square 1."""
     rows = catalogue.id_rows[log.item]
-    users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
+    users = log.owner
     shape = (len(log.offsets) - 1, int(catalogue.id_rows.max()) + 1)
     counts = sp.csr_array((np.ones(len(rows)), (users, rows)), shape=shape)
     counts.data = np.sqrt(counts.data)

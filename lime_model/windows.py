@@ -8,6 +8,7 @@ Letters: n events of the log, B windows, N events of shared history, T targets, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -64,12 +65,16 @@ class WindowBuilder:
                 f"{len(odd)} of {len(known)} labels are neither 0 nor 1, such as {odd[0]:g}; "
                 "a binary task wants 0, 1 or null: map them when ingesting (ingest.events)"
             )
-        users = len(self.log.offsets) - 1
-        object.__setattr__(self, "owner", np.repeat(np.arange(users), np.diff(self.log.offsets)))
-        object.__setattr__(self, "visible", visible_before(self.log))
 
-    owner: Ints = None  # type: ignore[assignment]  # [n], set in __post_init__
-    visible: Ints = None  # type: ignore[assignment]  # [n] place of the first event that each does not see
+    @functools.cached_property
+    def owner(self) -> Ints:
+        """User of every event `[n]`."""
+        return self.log.owner
+
+    @functools.cached_property
+    def visible(self) -> Ints:
+        """Place of the first event that each event does not see `[n]`."""
+        return visible_before(self.log)
 
     def starts(self, asked: Bools) -> Ints:
         """First places of the windows that hold an event asked for `[n]`: every T events of a user.
