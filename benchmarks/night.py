@@ -155,7 +155,9 @@ def kill_at_half(config: Path, key: str, warehouse: Path, users: int) -> None:
         if job.poll() is not None:
             raise RuntimeError("scoring ended before it was killed")
         time.sleep(0.1)
-        if (warehouse / "staging" / "_delta_log").exists():
+        if any(
+            (warehouse / "staging" / "_delta_log").glob("*.json")
+        ):  # its folder comes before its first commit
             staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_dataset().count_rows()
     os.killpg(job.pid, signal.SIGKILL)
     job.communicate()
