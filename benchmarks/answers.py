@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,11 +29,12 @@ from numpy.typing import NDArray
 
 from benchmarks.report import ROOT, Row, publish, row
 from lime_model.bundle import build_model
-from lime_model.config import LabelTraining, ModelConfig, Variant, Vocabulary
-from lime_model.dataset import build_catalogue, build_training_data, build_vocabularies, read_labels
+from lime_model.config import Column, LabelTraining, ModelConfig, Variant
+from lime_model.dataset import build_catalogue, build_training_data, fit_encoders
 from lime_model.examples import TrainingData
+from lime_model.features import Encoders, read_labels
 from lime_model.label_training import Asked, LabelTrainer, Predictions
-from lime_model.metrics import auc, grouped_auc, normalised_entropy
+from lime_model.metrics import auc, auc_interval, grouped_auc, normalised_entropy
 from lime_model.peers import PEERS
 from lime_model.windows import Bools
 
@@ -44,7 +44,7 @@ FIRST_DAY, CUTOFF = "2000-01-01", "2020-01-01"
 HISTORY, MIN_TAKERS = 256, 5
 CONFIG = ModelConfig(
     links=16, width=64, hidden=64, dot=64, heads=2, max_events=HISTORY, pool_days=(64.0, 8.0),
-    event_types=("answer",), item_columns=("skill",), labelled=True, without=("bias", "memory"),
+    event_types=("answer",), item_columns=(Column("skill"),), labelled=True, without=("bias", "memory"),
     cutoff_ds=CUTOFF,
 )  # fmt: skip
 
@@ -53,7 +53,7 @@ class Answers(NamedTuple):
     """The log with its catalogue, labels `[n]`, and what is asked for in training, validation and test."""
 
     data: TrainingData
-    items: Mapping[str, Vocabulary]
+    items: Encoders
     label: NDArray[np.float64]
     owner: NDArray[np.int64]
     train: Bools
@@ -78,7 +78,7 @@ def load(path: Path, learners: int | None = None) -> Answers:
     )  # fmt: skip
     problems = log.drop_duplicates("item_id").rename(columns={"skill_id": "skill"})[["item_id", "skill"]]
     items = pa.Table.from_pandas(problems.astype({"skill": str}), preserve_index=False)
-    words = build_vocabularies(items, CONFIG.item_columns)
+    words = fit_encoders(items, CONFIG.item_columns)
     seen = events.filter(pa.array((share < 0.7).to_numpy()))
     catalogue = build_catalogue(items, seen, words, MIN_TAKERS)
     data = build_training_data(events, pa.table({"user_id": pa.array([], pa.int64())}), catalogue, {}, CONFIG)
@@ -114,23 +114,6 @@ def rows_of(name: str, found: Predictions, owner: NDArray[np.int64], seconds: fl
     ]
 
 
-def paired_interval(
-    mine: Predictions, theirs: Predictions, owner: NDArray[np.int64], draws: int = 200
-) -> tuple[float, float]:
-    """95 % interval of the difference of AUC, by resampling learners."""
-    rng = np.random.default_rng(0)
-    who = owner[mine.event]
-    order = np.argsort(who, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(who[order])) + 1)
-    found = []
-    for _ in range(draws):
-        drawn = np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
-        label = mine.label[drawn]
-        found.append(auc(label, mine.logit[drawn]) - auc(label, theirs.logit[drawn]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def main() -> int:
     """Measure and publish."""
     names = ["lime-xor", "lime-mha", *PEERS]
@@ -153,7 +136,8 @@ def main() -> int:
         print(name, *(f"{r.value:.4f}" for r in rows[-3:]), flush=True)
     for name, theirs in found.items():
         if name != "lime-xor" and "lime-xor" in found:
-            low, high = paired_interval(found["lime-xor"], theirs, answers.owner)
+            mine = found["lime-xor"]
+            low, high = auc_interval(mine.label, mine.logit, answers.owner[mine.event], minus=theirs.logit)
             rows.append(row(f"lime-xor - {name}: AUC, 95 % from", low, f"to {high:.4f}"))
             print(rows[-1].what, f"{low:.4f} to {high:.4f}", flush=True)
     if options.learners is None and len(options.only) == 2 * len(names):

@@ -14,7 +14,7 @@ import torch
 from benchmarks.peers import Hstu
 from benchmarks.problem import CONFIG, K, make_model
 from benchmarks.report import Row, interleave, median_ratio, row
-from lime_model.model import History, LimeModel
+from lime_model.model import Features, History, LimeModel
 from lime_model.scoring.fold import ItemFactors, fold_items, fold_users, folded_scores
 
 XOR = "three blocks read all events; the last one no longer updates them; LIME-MHA reads them once"
@@ -61,7 +61,9 @@ def _hstu(model: Hstu, events: torch.Tensor, items: torch.Tensor) -> None:
 
 def _lime(model: LimeModel, history: History, bank: ItemFactors, tile: int = 512) -> None:
     with torch.inference_mode():
-        user = fold_users(model, model.read(history, torch.zeros(1, 0, dtype=torch.int64)))
+        user = fold_users(
+            model, model.read(history, Features(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)))
+        )
         parts = zip(*(side.split(tile) for side in bank), strict=True)
         scores = [folded_scores(model, user, ItemFactors(*part))[0] for part in parts]
         torch.topk(torch.cat(scores), K)

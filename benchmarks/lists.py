@@ -18,7 +18,7 @@ from lime_model.bundle import Bundle
 from lime_model.dataset import build_training_data
 from lime_model.examples import TrainingData, history_pairs, item_counts
 from lime_model.metrics import ndcg_at_k, recall_at_k
-from lime_model.model import History, LimeModel
+from lime_model.model import Features, History, LimeModel
 from lime_model.scoring.fold import ItemFactors, fold_items, fold_users, folded_scores
 
 K = 100
@@ -82,11 +82,11 @@ def lime_scorer(bundle: Bundle, journey: Journey) -> Scorer:
     """The published score of a bundle as of the day, in float32."""
     model, catalogue = bundle.model.eval(), bundle.catalogue
     data = build_training_data(
-        journey.source.events, journey.source.users, catalogue, bundle.user_vocabularies, model.config
+        journey.source.events, journey.source.users, catalogue, bundle.user_encoders, model.config
     )
     column = np.concatenate([[-1], np.searchsorted(journey.items, np.asarray(catalogue.item_ids, np.int64))])
     with torch.inference_mode():
-        vectors = model.items(torch.from_numpy(catalogue.id_rows), torch.from_numpy(catalogue.codes))
+        vectors = model.embed_items(catalogue)
         recent = item_counts(data.log, 0.0, model.config.bias_days, len(vectors))[:, 0]
         bias = model.item_bias(torch.from_numpy(recent).float()).numpy()
         factors = fold_items(model, vectors)
@@ -120,9 +120,9 @@ def _base(
         item[row, tail], kind[row, tail] = data.log.item[span], data.log.event_type[span]
         days[row, tail] = data.log.days[span] - data.log.days[span.stop - 1]
         keep[row, tail] = True
-    events = vectors[torch.from_numpy(item)] + model.event_type(torch.from_numpy(kind))
+    events = model.embed_events(vectors[torch.from_numpy(item)], torch.from_numpy(kind))
     history = History(events, torch.from_numpy(days), torch.from_numpy(keep))
-    folded = fold_users(model, model.read(history, torch.from_numpy(data.users[users])))
+    folded = fold_users(model, model.read(history, Features.of(data.users, users)))
     tiles = zip(*(side.split(4096) for side in factors), strict=True)
     return torch.cat([folded_scores(model, folded, ItemFactors(*tile)) for tile in tiles], 1).numpy()
 

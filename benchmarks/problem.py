@@ -63,7 +63,7 @@ def make_problem(candidates: int, users: int, config: ModelConfig = CONFIG) -> P
 def make_model(config: ModelConfig) -> LimeModel:
     """Random weights; the head's are wide enough that links decide something."""
     torch.manual_seed(0)
-    model = LimeModel(config, item_rows=1, item_sizes=[], user_sizes=[]).eval()
+    model = LimeModel(config, item_rows=1, item_feature_rows=0, user_feature_rows=0).eval()
     with torch.no_grad():
         model.head_out.weight.normal_(std=0.3)
     return model

@@ -115,7 +115,7 @@ def compare_job(problem: Problem, count: int = USERS, k: int = K, *, warm: bool 
 
 def lay_out(problem: Problem, folder: Path, count: int, k: int) -> ScoreTask:
     """Bundle, packed bank and users as files, as a night ships them."""
-    nothing = Catalogue.build((), np.zeros((0, 0), np.int64), np.zeros(0, np.bool_))
+    nothing = Catalogue.build((), {}, {}, np.zeros(0, np.bool_))
     version = save_bundle(Bundle(problem.model, nothing, {}, {}, {}, ""), folder / "bundle")
     a, b, d, beta = problem.rows
     blobs = {
@@ -195,7 +195,8 @@ def _users(rng: np.random.Generator, ids: range) -> pa.Table:
             "user_id": np.asarray(ids),
             "bucket": np.zeros(n, np.int32),
             "state": pa.array([state.tobytes() for state in states], pa.binary()),
-            "codes": empty,
+            "slots": empty,
+            "weights": pa.array([[]] * n, pa.list_(pa.float32())),
             "items": empty,
             "last_ts": pa.array([[]] * n, pa.list_(pa.timestamp("us", tz="UTC"))),
             "features": pa.array([b""] * n, pa.binary()),

@@ -4,7 +4,8 @@
 
 1,469,307 grocery purchases of 2,469 households in 2017. The package's own words differ on
 whether the log is real or simulated; treat what is learned from it accordingly. The
-clock has no zone and is taken as UTC. A basket shares one timestamp.
+clock has no zone and is taken as UTC. A basket shares one timestamp. `on_offer` is 1 where the
+household paid less than the shelf price (half of the purchases): a label for models of labels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pandas as pd
 
 EVENT_COLUMNS = [
     "household_id", "product_id", "transaction_timestamp", "basket_id", "quantity", "sales_value", "store_id",
+    "on_offer",
 ]  # fmt: skip
 FIRST_DAY = "2017-01-01"
 DONE = "_COMPLETE"
@@ -27,14 +29,16 @@ def write_drops(root: Path) -> int:
 
     Skips when a complete copy is there. The day of a drop is the UTC day of its events.
     """
-    events = read("transactions")[EVENT_COLUMNS]
-    if not (root / DONE).exists():
+    events = read("transactions")
+    events = events.assign(on_offer=(events["retail_disc"] > 0).astype(float))[EVENT_COLUMNS]
+    done, whole = root / DONE, ",".join(EVENT_COLUMNS)
+    if not done.exists() or done.read_text() != whole:
         _write_events(events, root)
         users = pd.DataFrame({"household_id": sorted(events["household_id"].unique())})
         users = users.merge(read("demographics"), on="household_id", how="left")
         for name, table in (("items", read("products")), ("users", users)):
             _write(table, root / name / f"ds={FIRST_DAY}" / "part.parquet")
-        (root / DONE).touch()
+        done.write_text(whole)
     return len(events)
 
 

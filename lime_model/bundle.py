@@ -1,10 +1,10 @@
-"""A bundle: weights, config, vocabularies and catalogue of one trained model, with checksums.
+"""A bundle: weights, config, encoders and catalogue of one trained model, with checksums.
 
 A folder of three files and their SHA-256:
 
     model.safetensors      parameters
-    catalogue.safetensors  id rows and feature codes of the items known at training
-    bundle.json            config, vocabularies, item ids, training metrics
+    catalogue.safetensors  id rows and feature entries of the items known at training
+    bundle.json            config, encoders of the columns, item ids, training metrics
     SHA256.json            the checksum of each; its own digest is the model version
 
 Nothing is ever unpickled.
@@ -26,12 +26,13 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from lime_model.config import ModelConfig, Vocabulary
+from lime_model.config import ModelConfig
+from lime_model.encoders import Entries, encoder_from_json, encoder_to_json
 from lime_model.errors import LimeError
-from lime_model.features import Catalogue
+from lime_model.features import Catalogue, Encoders, table_rows
 from lime_model.model import LimeModel
 
-CATALOGUE = ("id_rows", "codes", "fame")  # arrays of a `Catalogue`, in its order
+CATALOGUE = ("id_rows", "slots", "weights", "fame")  # arrays of a `Catalogue`
 CHECKSUMS = "SHA256.json"
 
 
@@ -45,8 +46,8 @@ class Bundle:
 
     model: LimeModel
     catalogue: Catalogue
-    item_vocabularies: Mapping[str, Vocabulary]
-    user_vocabularies: Mapping[str, Vocabulary]
+    item_encoders: Encoders
+    user_encoders: Encoders
     metrics: Mapping[str, Any]
     version: str
 
@@ -59,15 +60,15 @@ class Bundle:
 def build_model(
     config: ModelConfig,
     catalogue: Catalogue,
-    items: Mapping[str, Vocabulary],
-    users: Mapping[str, Vocabulary],
+    items: Encoders,
+    users: Encoders,
 ) -> LimeModel:
-    """A fresh model whose tables fit the catalogue and the vocabularies."""
+    """A fresh model whose tables fit the catalogue and the columns."""
     return LimeModel(
         config,
         item_rows=int(catalogue.id_rows.max(initial=0)) + 1,
-        item_sizes=[len(v) for v in items.values()],
-        user_sizes=[len(v) for v in users.values()],
+        item_feature_rows=table_rows(items),
+        user_feature_rows=table_rows(users),
     )
 
 
@@ -76,12 +77,19 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.contiguous() for k, v in bundle.model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors")
-    arrays = {name: getattr(bundle.catalogue, name) for name in CATALOGUE}
+    known = bundle.catalogue
+    slots, weights = known.features
+    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = {
+        "id_rows": known.id_rows,
+        "slots": slots,
+        "weights": weights,
+        "fame": known.fame,
+    }
     save_arrays(arrays, folder / "catalogue.safetensors")
     described = {
         "config": bundle.config.to_json(),
-        "item_vocabularies": {k: list(v.values) for k, v in bundle.item_vocabularies.items()},
-        "user_vocabularies": {k: list(v.values) for k, v in bundle.user_vocabularies.items()},
+        "item_encoders": {name: encoder_to_json(e) for name, e in bundle.item_encoders.items()},
+        "user_encoders": {name: encoder_to_json(e) for name, e in bundle.user_encoders.items()},
         "item_ids": list(bundle.catalogue.item_ids),
         "metrics": dict(bundle.metrics),
     }
@@ -105,11 +113,12 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(
             f"{folder}: its catalogue has {sorted(arrays)}, this code wants {CATALOGUE}; train again"
         )
-    catalogue = Catalogue(tuple(raw["item_ids"]), arrays["id_rows"], arrays["codes"], arrays["fame"])
+    id_rows, slots, weights, fame = (arrays[name] for name in CATALOGUE)
+    catalogue = Catalogue(tuple(raw["item_ids"]), id_rows, Entries(slots, weights), fame)
     config = ModelConfig.from_json(raw["config"])
-    # In the order of the columns: the embedding tables have no names.
-    items = {k: Vocabulary(tuple(raw["item_vocabularies"][k])) for k in config.item_columns}
-    users = {k: Vocabulary(tuple(raw["user_vocabularies"][k])) for k in config.user_columns}
+    # In the order of the columns: their blocks of the embedding table have no names.
+    items = {c.name: encoder_from_json(c, raw["item_encoders"][c.name]) for c in config.item_columns}
+    users = {c.name: encoder_from_json(c, raw["user_encoders"][c.name]) for c in config.user_columns}
     model = build_model(config, catalogue, items, users)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -131,10 +140,9 @@ def bundle_version(folder: Path) -> str:
 
 def known_item_vectors(model: LimeModel, catalogue: Catalogue) -> np.ndarray[Any, np.dtype[np.float64]]:
     """T of every catalogue row `[I + 1, D]` in float64; row 0 is the unknown item."""
-    items = model.items.double()
+    model.items.double()
     with torch.inference_mode():
-        vectors = items(torch.from_numpy(catalogue.id_rows), torch.from_numpy(catalogue.codes))
-    array: np.ndarray[Any, np.dtype[np.float64]] = vectors.numpy()
+        array: np.ndarray[Any, np.dtype[np.float64]] = model.embed_items(catalogue).numpy()
     return array
 
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from lime_model.bundle import Bundle
 from lime_model.config import MEMORY_FEATURES
+from lime_model.encoders import Entries
+from lime_model.encoding import ItemInputs
 from lime_model.memory import compute_memory_features
-from lime_model.model import History, UserState
+from lime_model.model import Features, History, UserState
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -38,14 +40,14 @@ class RawHistory:
     """One user's events in time order, and features.
 
     `items [N]` corpus rows, `rows [N]` catalogue rows, `types [N]`, `days [N]` from the
-    cut-off, `codes [columns]`.
+    cut-off, `features [1, P]`.
     """
 
     items: Ints
     rows: Ints
     types: Ints
     days: Floats
-    codes: Ints
+    features: Entries
 
 
 class Certifier:
@@ -53,21 +55,20 @@ class Certifier:
 
     Args:
         bundle: the model.
-        item_codes: `[C, 1 + columns]` id rows and feature codes of the corpus, in item-id order.
+        items: of the corpus `[C]`, in item-id order.
         recent: events of each item in the bias window `[C]`.
         eligible: `[C]`.
     """
 
-    def __init__(self, bundle: Bundle, item_codes: Ints, recent: Floats, eligible: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, bundle: Bundle, items: ItemInputs, recent: Floats, eligible: NDArray[np.bool_]
+    ) -> None:
         self.bundle, self.model = bundle, bundle.model.double()
         self.eligible = eligible
-        catalogue = bundle.catalogue
         with torch.inference_mode():
-            codes = torch.from_numpy(item_codes)
-            self.items = self.model.items(codes[:, 0], codes[:, 1:])  # T [C, D]
-            self.known = self.model.items(
-                torch.from_numpy(catalogue.id_rows), torch.from_numpy(catalogue.codes)
-            )
+            ids = torch.from_numpy(items.id_rows)
+            self.items = self.model.items(ids, Features.of(items.features))  # T [C, D]
+            self.known = self.model.embed_items(bundle.catalogue)
             self.bias = self.model.item_bias(torch.from_numpy(recent)).numpy()
 
     def scores(self, histories: Sequence[RawHistory]) -> Floats:
@@ -121,12 +122,11 @@ class Certifier:
         return Finding("", float(error.max()))
 
     def _read(self, history: RawHistory) -> UserState:
-        events = self.known[torch.from_numpy(history.rows)] + self.model.event_type(
-            torch.from_numpy(history.types)
-        )
+        known = self.known[torch.from_numpy(history.rows)]
+        events = self.model.embed_events(known, torch.from_numpy(history.types))
         keep = torch.ones(1, len(history.rows), dtype=torch.bool)
         days = torch.from_numpy(history.days)[None]
-        return self.model.read(History(events[None], days, keep), torch.from_numpy(history.codes[None]))
+        return self.model.read(History(events[None], days, keep), Features.of(history.features))
 
     def _memory(self, history: RawHistory) -> tuple[Ints, Floats]:
         """Corpus rows of the distinct items and their features, by plain loops."""

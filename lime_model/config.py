@@ -7,14 +7,41 @@ that training, encoding and scoring cannot disagree about a shape.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Variant = Literal["lime-mha", "lime-xor"]
 Part = Literal["dot", "bias", "memory"]
+Kind = Literal["category", "hash", "number", "list", "vector"]
 
 DAY_US = 86_400_000_000  # microseconds of a day
 MEMORY_FEATURES = 9  # see lime_model/memory.py for the nine
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of item or user features and how a model reads it; see `lime_model/encoders.py`.
+
+    `size` by kind: category, none; hash, rows of its table; number, knots; list, values that count;
+    vector, its length. 0 is the kind's default, where it has one.
+
+    Raises:
+        ValueError: an unknown kind, or a size that the kind can't have.
+    """
+
+    name: str
+    kind: Kind = "category"
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"column {self.name}: kind is {self.kind!r}; use one of {list(get_args(Kind))}")
+        least = {"category": 0, "hash": 1, "number": 0, "list": 0, "vector": 1}[self.kind]
+        if self.size < least or (self.kind == "category" and self.size):
+            raise ValueError(
+                f"column {self.name}: size is {self.size}; a {self.kind} "
+                + ("has none" if self.kind == "category" else f"wants at least {least}")
+            )
 
 
 @dataclass(frozen=True)
@@ -39,8 +66,8 @@ class ModelConfig:
     memory_days: tuple[float, float] = (90.0, 21.0)  # decays of the repeat memory
     bias_days: int = 28  # window of the recent count in the nightly item bias
     event_types: tuple[str, ...] = ("purchase",)
-    item_columns: tuple[str, ...] = ()  # categorical
-    user_columns: tuple[str, ...] = ()  # categorical
+    item_columns: tuple[Column, ...] = ()
+    user_columns: tuple[Column, ...] = ()
     tasks: tuple[str, ...] = ()  # event types that are each a task; none: one task, any event
     task_weights: tuple[float, ...] = ()  # of the tasks' logits in the score, in their order; none: 1 each
     labelled: bool = False  # histories show the label of each event: an action is an event type and a label
@@ -62,6 +89,9 @@ class ModelConfig:
         for part in self.without:
             if part not in get_args(Part):
                 raise ValueError(f"model.without names {part!r}; use some of {list(get_args(Part))}")
+        for names in ([column.name for column in side] for side in (self.item_columns, self.user_columns)):
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"model columns name {sorted(twice)} more than once")
         self._check_tasks()
 
     def _check_tasks(self) -> None:
@@ -100,6 +130,8 @@ class ModelConfig:
     def from_json(cls, raw: dict[str, Any]) -> ModelConfig:
         """The inverse of `to_json`; lists become tuples."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        for side in ("item_columns", "user_columns"):
+            fields[side] = tuple(Column(**column) for column in fields[side])
         return cls(**fields)
 
 
@@ -139,36 +171,16 @@ class LabelTraining:
     batch: int = 32  # windows
     targets: int = 32  # events of a window that are predicted; they share the history before them
     learning_rate: float = 1e-3
-    embedding_rate: float = 5e-3  # of items, features and actions: each is met in few steps
+    embedding_rate: float = 2e-2  # of items, features and actions: each is met in few steps
     weight_decay: float = 0.01
     dropout: float = 0.2  # of link state and pools
     stride: int = 32  # events between two readings of LIME-XOR, see lime_model/prefixes.py
     validations: int = 6  # over the whole run, evenly
     patience: int = 2  # validations in a row without a gain that end training
+    valid_days: float = 14.0  # before the cut-off: the events that judge
     seed: int = 7
 
     def __post_init__(self) -> None:
         for name in ("batch", "targets", "stride", "validations", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Category values in code order for one column: code 0 is null or unknown.
-
-    `codes["a"]` is 1 for the first value; an unseen value maps to 0.
-    """
-
-    values: tuple[str, ...]
-    codes: dict[str, int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "codes", {v: i + 1 for i, v in enumerate(self.values)})
-
-    def __len__(self) -> int:
-        return len(self.values) + 1
-
-    def code(self, value: str | None) -> int:
-        """Code of `value`, 0 when null or never seen in training."""
-        return 0 if value is None else self.codes.get(value, 0)

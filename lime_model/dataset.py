@@ -6,33 +6,36 @@ Letters: U users, n events, I items.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lime_model.config import DAY_US, ModelConfig, Vocabulary
+from lime_model.config import DAY_US, Column, ModelConfig
+from lime_model.encoders import Entries, fit_encoder
+from lime_model.errors import TrainingError
 from lime_model.examples import EventLog, TrainingData, item_counts, item_fame
-from lime_model.features import Catalogue, build_vocabulary, encode_actions, encode_columns
+from lime_model.features import Catalogue, Encoders, encode_columns, event_actions
 
 MIN_VALUE_COUNT = 3  # rows that a category value needs for an embedding of its own
 
 
-def build_vocabularies(
-    table: pa.Table, columns: tuple[str, ...], *, at_least: int = 1
-) -> Mapping[str, Vocabulary]:
-    """One vocabulary per column; a column the table lacks is all unknown."""
+def fit_encoders(table: pa.Table, columns: tuple[Column, ...], *, at_least: int = 1) -> Encoders:
+    """One encoder per column; a column that the table lacks is all null.
+
+    Raises:
+        FeatureError: a value is not what its column's kind reads, naming the column.
+    """
     return {
-        c: build_vocabulary(table[c], at_least=at_least) if c in table.column_names else Vocabulary(())
+        c.name: fit_encoder(
+            c, table[c.name].to_pylist() if c.name in table.column_names else (), at_least=at_least
+        )
         for c in columns
     }
 
 
-def build_catalogue(
-    items: pa.Table, events: pa.Table, vocabularies: Mapping[str, Vocabulary], min_buyers: int
-) -> Catalogue:
+def build_catalogue(items: pa.Table, events: pa.Table, encoders: Encoders, min_buyers: int) -> Catalogue:
     """Listed items and items seen in events; those taken by `min_buyers` users get an id of their own."""
     listed = pc.cast(items["item_id"], pa.string()).to_pylist()
     pairs = (
@@ -51,18 +54,19 @@ def build_catalogue(
     ids = listed + sorted(set(buyers) - set(listed))
     columns = {
         c: items[c].to_pylist() + [None] * (len(ids) - len(listed))
-        for c in vocabularies
+        for c in encoders
         if c in items.column_names
     }
-    codes = encode_columns(columns, vocabularies, len(ids))
-    return Catalogue.build(ids, codes, np.asarray([buyers.get(i, 0) >= min_buyers for i in ids], np.bool_))
+    columns["item_id"] = ids
+    has_id = np.asarray([buyers.get(i, 0) >= min_buyers for i in ids], np.bool_)
+    return Catalogue.build(ids, columns, encoders, has_id)
 
 
 def build_training_data(
     events: pa.Table,
     users: pa.Table,
     catalogue: Catalogue,
-    vocabularies: Mapping[str, Vocabulary],
+    encoders: Encoders,
     config: ModelConfig,
 ) -> TrainingData:
     """Arrays for the trainer; its catalogue knows how often items were taken.
@@ -73,41 +77,28 @@ def build_training_data(
         users: `user_id` and feature columns; may lack users of the log.
 
     Raises:
-        ValueError: there are no events, or one is not before the cut-off.
+        TrainingError: there are no events, or one is not before the cut-off.
     """
     if events.num_rows == 0:
-        raise ValueError(f"there are no events before {config.cutoff_ds}; nothing can be learned")
+        raise TrainingError(f"there are no events before {config.cutoff_ds}; nothing can be learned")
     owner = events["user_id"].to_numpy()
     starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
     us = pc.cast(events["event_ts"], pa.int64()).to_numpy()
     days = (us - int(np.datetime64(config.cutoff_ds, "us").astype(np.int64))) / DAY_US
     if days.max() >= 0:
-        raise ValueError(
+        raise TrainingError(
             f"an event lies {days.max():.3f} days after the cut-off {config.cutoff_ds}; it would leak"
         )
-    kinds = pc.index_in(events["event_type"], value_set=pa.array(config.event_types, pa.string()))
-    types = np.asarray(pc.fill_null(kinds, -1).to_numpy(), np.int64) + 1
     log = EventLog(
         offsets=np.concatenate([starts, [len(owner)]]).astype(np.int64),
         item=catalogue.rows(events["item_id"].to_pylist()),
-        event_type=encode_actions(types, read_labels(events), config) if config.labelled else types,
+        event_type=event_actions(events, config),
         days=days,
         session_start=_session_starts(owner, events["session_id"], days),
     )
     counts = item_counts(log, 0.0, config.bias_days, len(catalogue.id_rows))
     catalogue = dataclasses.replace(catalogue, fame=item_fame(counts))
-    return TrainingData(log, catalogue, _user_codes(owner[starts], users, vocabularies))
-
-
-def read_labels(events: pa.Table) -> NDArray[np.float64]:
-    """Labels `[n]`, NaN where null.
-
-    Raises:
-        ValueError: the log has no column of labels.
-    """
-    if "label" not in events.column_names:
-        raise ValueError("the log has no label column; give it one, or set model.labelled: false")
-    return np.asarray(events["label"].cast(pa.float64()).to_numpy(), np.float64)
+    return TrainingData(log, catalogue, _user_features(owner[starts], users, encoders))
 
 
 def _session_starts(
@@ -123,13 +114,10 @@ def _session_starts(
     return np.where(unnamed, days, first[group])
 
 
-def _user_codes(
-    user_ids: NDArray[np.generic], users: pa.Table, vocabularies: Mapping[str, Vocabulary]
-) -> NDArray[np.int64]:
-    """Feature codes `[U, columns]` in the order of the log; a user the table lacks is all unknown."""
-    columns = {c: users[c].to_pylist() for c in vocabularies if c in users.column_names}
-    codes = np.concatenate(
-        [np.zeros((1, len(vocabularies)), np.int64), encode_columns(columns, vocabularies, users.num_rows)]
-    )
-    place = {user: row + 1 for row, user in enumerate(users["user_id"].to_pylist())}
-    return codes[[place.get(user, 0) for user in user_ids.tolist()]]
+def _user_features(user_ids: NDArray[np.generic], users: pa.Table, encoders: Encoders) -> Entries:
+    """Features `[U]` in the order of the log; those of a user the table lacks are all null."""
+    columns = {c: [None, *users[c].to_pylist()] for c in encoders if c in users.column_names}
+    known = encode_columns(columns, encoders, users.num_rows + 1)
+    place = {user: row for row, user in enumerate(users["user_id"].to_pylist(), 1)}
+    rows = np.array([place.get(user, 0) for user in user_ids.tolist()], np.int64)
+    return Entries(known.slots[rows], known.weights[rows])

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from lime_model.bundle import Bundle
+from lime_model.encoders import Entries, Ints
 from lime_model.features import encode_columns
-from lime_model.scoring.canonical import F32, F64, Weights
+from lime_model.scoring.canonical import F32, F64, Weights, sum_entries
+
+
+class ItemInputs(NamedTuple):
+    """Id rows `[n]` and feature entries `[n, P]`."""
+
+    id_rows: Ints
+    features: Entries
 
 
 class ItemEncoder:
@@ -24,18 +30,20 @@ class ItemEncoder:
         self.weights = Weights.of(bundle.model)
         tower = bundle.model.items
         self.ids: F64 = tower.ids.weight.detach().double().numpy()
-        self.tables: list[F64] = [p.detach().double().numpy() for p in tower.features.tables.parameters()]
+        self.table: F64 = tower.features.table.weight.detach().double().numpy()
 
-    def codes(self, item_ids: Sequence[object], columns: Mapping[str, Sequence[object]]) -> NDArray[np.int64]:
-        """`[n, 1 + columns]`: id row, then feature codes of tonight's values."""
-        features = encode_columns(columns, self.bundle.item_vocabularies, len(item_ids))
+    def read(self, item_ids: Sequence[object], columns: Mapping[str, Sequence[object]]) -> ItemInputs:
+        """What the tower reads of some items, from tonight's values of the columns.
+
+        Raises:
+            FeatureError: a value is not what its column's kind reads.
+        """
         catalogue = self.bundle.catalogue
-        rows = catalogue.id_rows[catalogue.rows(item_ids)]
-        return np.concatenate([rows[:, None], features], 1)
+        # The id may be a column too, such as a hash for the items without an id of their own.
+        features = encode_columns({"item_id": item_ids, **columns}, self.bundle.item_encoders, len(item_ids))
+        return ItemInputs(catalogue.id_rows[catalogue.rows(item_ids)], features)
 
-    def encode(self, codes: NDArray[np.int64]) -> tuple[F32, F32, F32]:
-        """A `[n, L]`, B `[n, F]` and d `[n, E]` from `codes`."""
-        flat = self.ids[codes[:, 0]].copy()
-        for column, table in enumerate(self.tables):
-            flat += table[codes[:, 1 + column]]
+    def encode(self, items: ItemInputs) -> tuple[F32, F32, F32]:
+        """A `[n, L]`, B `[n, F]` and d `[n, E]`."""
+        flat = self.ids[items.id_rows] + sum_entries(self.table, items.features)
         return self.weights.fold_items(self.weights.item_tower(flat))

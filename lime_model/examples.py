@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.encoders import Entries
 from lime_model.features import Catalogue
 from lime_model.memory import count_pairs, pair_features
 
@@ -49,11 +50,11 @@ class EventLog(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The log and the item side of it; `users [U, columns]` are user feature codes."""
+    """The log, the item side of it, and the users' features `[U]`."""
 
     log: EventLog
     catalogue: Catalogue
-    users: Ints
+    users: Entries
 
 
 class Pairs(NamedTuple):

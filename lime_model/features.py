@@ -1,7 +1,10 @@
-"""Columns to codes: vocabularies and the frozen catalogue of a bundle.
+"""Feature columns to entries of one embedding table, and the frozen catalogue of a bundle.
 
-Everything is fixed at training time. An item or value not seen then maps to 0, whose
-embedding is learned, so unseen items and users get a sensible score.
+The columns of a side (items, users) share one table: each has a block of rows, in the order of the
+settings (`lime_model/encoders.py`). Everything is fixed at training time. An item or value not seen
+then maps to rows that were learned, so unseen items and users get a sensible score.
+
+Letters: n rows of a table of data, P entries of a row, I items.
 """
 
 from __future__ import annotations
@@ -14,30 +17,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lime_model.config import ModelConfig, Vocabulary
+from lime_model.config import ModelConfig
+from lime_model.encoders import F32, Encoder, Entries, FeatureError, Ints
+from lime_model.errors import TrainingError
 
-Codes = NDArray[np.int64]
-
-
-def build_vocabulary(column: pa.ChunkedArray, *, at_least: int = 1) -> Vocabulary:
-    """Values of a categorical column that occur `at_least` times, sorted."""
-    counts = pc.value_counts(column.cast(pa.string()).drop_null())
-    kept = [row["values"] for row in counts.to_pylist() if row["counts"] >= at_least]
-    return Vocabulary(tuple(sorted(kept)))
+Encoders = Mapping[str, Encoder]
 
 
-def encode_columns(
-    columns: Mapping[str, Sequence[object]], vocabularies: Mapping[str, Vocabulary], rows: int
-) -> Codes:
-    """Codes `[rows, columns]` in the order of `vocabularies`; a missing column is all null."""
-    codes = np.zeros((rows, len(vocabularies)), np.int64)
-    for position, (name, vocabulary) in enumerate(vocabularies.items()):
-        values = columns.get(name, [None] * rows)
-        codes[:, position] = [vocabulary.code(None if v is None else str(v)) for v in values]
-    return codes
+def table_rows(encoders: Encoders) -> int:
+    """Of the embedding table that all columns of a side share."""
+    return sum(encoder.rows for encoder in encoders.values())
 
 
-def encode_actions(event_type: Codes, label: NDArray[np.float64], config: ModelConfig) -> Codes:
+def encode_columns(columns: Mapping[str, Sequence[object]], encoders: Encoders, rows: int) -> Entries:
+    """Entries `[rows, P]`, the columns' side by side in the order of `encoders`.
+
+    A missing column is all null.
+
+    Raises:
+        FeatureError: a value is not what its column's kind reads, naming the column.
+    """
+    parts, first = [Entries(np.zeros((rows, 0), np.int64), np.zeros((rows, 0), np.float32))], 0
+    for name, encoder in encoders.items():
+        try:
+            found = encoder.encode(columns.get(name, [None] * rows))
+        except FeatureError as error:
+            raise FeatureError(f"column {name}: {error}") from error
+        parts.append(Entries(first + found.slots, found.weights))
+        first += encoder.rows
+    return Entries(*(np.concatenate(side, 1) for side in zip(*parts, strict=True)))
+
+
+def encode_actions(event_type: Ints, label: NDArray[np.float64], config: ModelConfig) -> Ints:
     """Action codes `[n]` of event type codes (0 unknown) and labels (NaN: none); `config.actions` of them."""
     if not config.labelled:
         return event_type
@@ -45,34 +56,71 @@ def encode_actions(event_type: Codes, label: NDArray[np.float64], config: ModelC
     return np.where(event_type > 0, 1 + (event_type - 1) * 3 + shown, 0)
 
 
+def event_actions(events: pa.Table, config: ModelConfig) -> Ints:
+    """Action codes `[n]` of events with `event_type`, and `label` where the model is shown labels.
+
+    Raises:
+        TrainingError: the model is, and the log has no column of labels.
+    """
+    kinds = pc.index_in(events["event_type"], value_set=pa.array(config.event_types, pa.string()))
+    # A copy: torch wants writable memory.
+    types = np.array(pc.fill_null(kinds, -1).to_numpy(), np.int64) + 1
+    return encode_actions(types, read_labels(events), config) if config.labelled else types
+
+
+def read_labels(events: pa.Table) -> NDArray[np.float64]:
+    """Labels `[n]`, NaN where null.
+
+    Raises:
+        TrainingError: the log has no column of labels.
+    """
+    if "label" not in events.column_names:
+        raise TrainingError("the log has no label column; give it one, or set model.labelled: false")
+    return np.asarray(events["label"].cast(pa.float64()).to_numpy(), np.float64)
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The items as training knew them; row 0 is every item it did not know.
 
     `id_rows [I + 1]` is the id embedding of a row (0 where the item was too rare to
-    have one), `codes [I + 1, columns]` its features, `fame [I + 1, 3]` how often it was taken before the
+    have one), `features [I + 1, P]` its entries, `fame [I + 1, 3]` how often it was taken before the
     cut-off (`examples.item_fame`). Ids are held as text.
     """
 
     item_ids: tuple[str, ...]
-    id_rows: Codes
-    codes: Codes
-    fame: NDArray[np.float32]
+    id_rows: Ints
+    features: Entries
+    fame: F32
 
     @classmethod
-    def build(cls, item_ids: Sequence[str], codes: Codes, has_id: NDArray[np.bool_]) -> Catalogue:
-        """From items in any order, none taken yet; `has_id [I]`: which get an embedding of their own."""
+    def build(
+        cls,
+        item_ids: Sequence[str],
+        columns: Mapping[str, Sequence[object]],
+        encoders: Encoders,
+        has_id: NDArray[np.bool_],
+    ) -> Catalogue:
+        """From items in any order, none taken yet.
+
+        Args:
+            item_ids: `[I]`.
+            columns: feature values `[I]` by name.
+            encoders: of the columns that count.
+            has_id: which items get an embedding of their own `[I]`.
+        """
         order = sorted(range(len(item_ids)), key=item_ids.__getitem__)
         flags = has_id[order]
         id_rows = np.where(flags, np.cumsum(flags), 0)
+        values = {name: [None, *(column[i] for i in order)] for name, column in columns.items()}
         return cls(
             tuple(item_ids[i] for i in order),
             np.concatenate([[0], id_rows]).astype(np.int64),
-            np.concatenate([np.zeros((1, codes.shape[1]), np.int64), codes[order]]),
+            encode_columns(values, encoders, len(order) + 1),
             np.zeros((len(order) + 1, 3), np.float32),
         )
 
-    def rows(self, item_ids: Iterable[object]) -> Codes:
+    def rows(self, item_ids: Iterable[object]) -> Ints:
         """Catalogue rows of `item_ids`, 0 where unknown."""
         return np.asarray([self._index.get(str(i), 0) for i in item_ids], np.int64)
 

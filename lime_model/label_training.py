@@ -22,10 +22,11 @@ from torch.nn import functional as F
 
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import LabelTraining
+from lime_model.errors import LossError, TrainingError
 from lime_model.examples import Floats, Ints, TrainingData
 from lime_model.loop import Curve, Loop, Row
 from lime_model.metrics import auc, normalised_entropy
-from lime_model.model import History, LimeModel
+from lime_model.model import Features, History, LimeModel
 from lime_model.peers import Past
 from lime_model.prefixes import pair_dots, pair_links, read_before
 from lime_model.windows import Bools, Window, WindowBuilder
@@ -51,22 +52,24 @@ class Predictions(NamedTuple):
 class Answerer(nn.Module):
     """Logits of a window's targets: the dot, and the links or a peer in their place."""
 
-    def __init__(self, model: LimeModel, data: TrainingData, dropout: float, peer: nn.Module | None) -> None:
+    def __init__(
+        self, model: LimeModel, data: TrainingData, dropout: float = 0.0, peer: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.model, self.peer, self.data, self.dropout = model, peer, data, dropout
 
     def forward(self, window: Window, stride: int) -> Tensor:
         """`[B, T]`."""
-        model, catalogue = self.model, self.data.catalogue
+        model = self.model
         rows, place = np.unique(window.item, return_inverse=True)
-        vectors = model.items(torch.tensor(catalogue.id_rows[rows]), torch.tensor(catalogue.codes[rows]))
+        vectors = model.embed_items(self.data.catalogue, rows)
         spread = vectors[torch.tensor(place).view(window.item.shape)]  # T of every event [B, S, D]
-        events = spread + model.event_type(torch.tensor(window.action))
+        events = model.embed_events(spread, torch.tensor(window.action))
         days, keep = torch.tensor(window.days, dtype=events.dtype), torch.tensor(window.keep)
-        seen, codes = torch.tensor(window.seen), torch.tensor(self.data.users[window.users])
+        seen, users = torch.tensor(window.seen), Features.of(self.data.users, window.users)
         targets = seen.shape[1]
         history, items = History(events, days, keep), spread[:, -targets:]
-        state = read_before(model, history, codes, seen, stride, links=self.peer is None)
+        state = read_before(model, history, users, seen, stride, links=self.peer is None)
         pools, links = (F.dropout(x, self.dropout, self.training) for x in (state.pools, state.links))
         state = state._replace(pools=pools, links=links)
         pairs = items.flatten(0, 1)
@@ -84,7 +87,7 @@ class LabelTrainer:
     """Owns a model, its data and the random state of one run; deterministic by seed.
 
     Raises:
-        ValueError: see `WindowBuilder`; or a user's validation lies before the user's training.
+        TrainingError: see `WindowBuilder`; or a user's validation lies before the user's training.
     """
 
     model: LimeModel
@@ -99,6 +102,7 @@ class LabelTrainer:
         config = self.config
         self.windows = WindowBuilder(self.data.log, self.label, self.model.config.max_events, config.targets)
         self.starts = self.windows.starts(self.asked.train)
+        self.windows.starts(self.asked.valid)  # now, not after a validation's worth of steps
         check_order(self.windows.owner, self.asked)
         self.net = Answerer(self.model, self.data, config.dropout, self.peer)
         self.rng = np.random.default_rng(config.seed)
@@ -133,24 +137,14 @@ class LabelTrainer:
         return -(-len(self.starts) // self.config.batch)
 
     def predict(self, asked: Bools, stride: int) -> Predictions:
-        """Logits of the events asked for that have a label; LIME-XOR is read every `stride` events."""
-        training = self.net.training
-        self.net.eval()
-        parts = []
-        with torch.inference_mode():
-            for window in self.windows.batches(self.windows.starts(asked), asked, self.config.batch):
-                logits = self.net(window, stride).numpy().astype(np.float64)
-                parts.append(
-                    (window.event[window.counts], window.label[window.counts], logits[window.counts])
-                )
-        self.net.train(training)
-        return Predictions(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+        """Of the events asked for that have a label, see `predict`."""
+        return predict(self.net, self.windows, asked, self.config.batch, stride)
 
     def _step(self, number: int, optimiser: torch.optim.Optimizer) -> Row:
         """One optimiser step; returns the mean loss in nats.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            LossError: the loss is not finite.
         """
         window = self.windows.build(self._draw(number), self.asked.train)
         logits, counts = self.net(window, self.config.stride), torch.tensor(window.counts)
@@ -158,7 +152,7 @@ class LabelTrainer:
         loss = F.binary_cross_entropy_with_logits(logits[counts], label[counts])
         if not torch.isfinite(loss):
             users = sorted(set(window.users.tolist()))
-            raise FloatingPointError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
+            raise LossError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -189,20 +183,42 @@ class LabelTrainer:
     def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Embeddings, and the rest."""
         model = self.model
-        parts = (model.items.ids, model.items.features, model.event_type, model.users)
+        parts: list[nn.Module] = [model.items.ids, model.items.features, model.event_type, model.users]
+        if model.config.labelled:
+            parts.append(model.action_scale)
         tables = {id(weight) for part in parts for weight in part.parameters()}
         both = list(self.net.parameters())
         return [p for p in both if id(p) in tables], [p for p in both if id(p) not in tables]
 
 
+def predict(net: Answerer, windows: WindowBuilder, asked: Bools, size: int, stride: int) -> Predictions:
+    """Logits of the events asked for that have a label, `size` windows at a time.
+
+    LIME-XOR is read every `stride` events.
+    """
+    training = net.training
+    net.eval()
+    parts = []
+    with torch.inference_mode():
+        for window in windows.batches(windows.starts(asked), asked, size):
+            logits = net(window, stride).numpy().astype(np.float64)
+            parts.append((window.event[window.counts], window.label[window.counts], logits[window.counts]))
+    net.train(training)
+    return Predictions(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+
+
 def check_order(owner: Ints, asked: Asked) -> None:
-    """Raises ValueError when a user has an event of validation before one of training: time must not turn."""
+    """Time must not turn.
+
+    Raises:
+        TrainingError: a user has an event of validation before one of training.
+    """
     last = np.full(int(owner.max()) + 1, -1)
     place = np.arange(len(owner))
     np.maximum.at(last, owner[asked.train], place[asked.train])
     early = asked.valid & (place <= last[owner])
     if early.any():
-        raise ValueError(
+        raise TrainingError(
             f"{int(early.sum())} events of validation lie before their user's last event of training, "
             f"such as event {int(np.flatnonzero(early)[0])} of the log; put the validation window after it"
         )

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lime_model.config import TrainConfig
 from lime_model.examples import Batch, Floats, Ints, TrainingData
-from lime_model.model import History, LimeModel, UserState
+from lime_model.model import Features, History, LimeModel, UserState
 from lime_model.scoring.fold import fold_items, fold_users, folded_task_scores
 
 
@@ -73,15 +73,15 @@ class Objective:
         """Base scores z `[B, T, S]`; without links only the dot, which then sees zeros for the link state."""
         model, drop = self.model, self.config.dropout
         vectors, place = self._vectors(np.union1d(batch.memory_item, sample))
-        items, codes = vectors[torch.tensor(place[sample])], torch.tensor(self.data.users[batch.users])
+        items, users = vectors[torch.tensor(place[sample])], Features.of(self.data.users, batch.users)
         pools = F.dropout(self._pools(batch, vectors, place), drop)
         if not links:
-            empty = items.new_zeros(len(codes), model.config.links, model.config.width)
+            empty = items.new_zeros(len(pools), model.config.links, model.config.width)
             dot: Tensor = (
-                model.dot_vector(UserState(empty, pools, model.users(codes))) @ model.dot_item(items).T
+                model.dot_vector(UserState(empty, pools, model.users(users))) @ model.dot_item(items).T
             )
             return dot
-        state = model.read(embed(model, vectors[torch.tensor(place[batch.item])], batch), codes)
+        state = model.read(embed(model, vectors[torch.tensor(place[batch.item])], batch), users)
         state = state._replace(pools=pools, links=F.dropout(state.links, drop))
         return folded_task_scores(model, fold_users(model, state), fold_items(model, items))
 
@@ -105,14 +105,12 @@ class Objective:
         """T of the catalogue rows needed this step, and where each row landed."""
         place = np.zeros(len(self.data.catalogue.id_rows), np.int64)
         place[rows] = np.arange(len(rows))
-        catalogue = self.data.catalogue
-        ids, codes = torch.tensor(catalogue.id_rows[rows]), torch.tensor(catalogue.codes[rows])
-        return self.model.items(ids, codes), place
+        return self.model.embed_items(self.data.catalogue, rows), place
 
 
 def embed(model: LimeModel, items: Tensor, batch: Batch) -> History:
     """Event embeddings: item plus event type, `[B, N, D]`."""
-    events = items + model.event_type(torch.tensor(batch.event_type))
+    events = model.embed_events(items, torch.tensor(batch.event_type))
     return History(events, torch.tensor(batch.days, dtype=items.dtype), torch.tensor(batch.keep))
 
 

@@ -50,6 +50,25 @@ def auc(label: Floats, score: Floats) -> float:
     return float(mannwhitneyu(ones, zeros, method="asymptotic").statistic / (len(ones) * len(zeros)))
 
 
+def auc_interval(
+    label: Floats, score: Floats, user: NDArray[np.int64], *, minus: Floats | None = None, draws: int = 200
+) -> tuple[float, float]:
+    """95 % interval of the AUC, or of how much it is above that of the score `minus`, by resampling users.
+
+    The same for the same values; NaN when no draw has both labels.
+    """
+    rng = np.random.default_rng(0)
+    order = np.argsort(user, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
+    found = []
+    for _ in range(draws):
+        drawn = np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
+        less = auc(label[drawn], minus[drawn]) if minus is not None else 0.0
+        found.append(auc(label[drawn], score[drawn]) - less)
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def grouped_auc(label: Floats, score: Floats, user: NDArray[np.int64]) -> float:
     """AUC inside each user, weighted by the user's labels; users with one label only are left out.
 

@@ -10,7 +10,7 @@ arXiv:2510.18239 for links, link weights and the XOR mask; the dot, the bias and
 memory are this project's.
 
 Letters: B users, N events, C candidates, L links, D width, X user width, F hidden
-units, E width of the dot, J pools, T tasks.
+units, E width of the dot, J pools, P entries of a row's features, T tasks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lime_model.config import ModelConfig, Part
+from lime_model.encoders import Entries, Ints
+from lime_model.features import Catalogue
 from lime_model.links import LinkAttention, Links, finish_softmax, reduce_pools
 from lime_model.memory import RepeatMemory
 from lime_model.xor import XorStack
@@ -47,59 +50,74 @@ class UserState(NamedTuple):
     user: Tensor
 
 
+class Features(NamedTuple):
+    """Entries of the feature columns: table rows `slots [n, P]` and their `weights [n, P]`."""
+
+    slots: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, entries: Entries, rows: Ints | slice = slice(None)) -> Features:
+        """Some rows of what a table of data was encoded to."""
+        return cls(torch.from_numpy(entries.slots[rows]), torch.from_numpy(entries.weights[rows]))
+
+    def at(self, rows: slice) -> Features:
+        """Of some rows."""
+        return Features(self.slots[rows], self.weights[rows])
+
+
 class FeatureSum(nn.Module):
-    """Sum of one embedding per categorical column; code 0 (null or unknown) is a learned row too."""
+    """Weighted sum of embeddings, of whatever kinds the columns are (`lime_model/encoders.py`)."""
 
-    def __init__(self, sizes: list[int], width: int) -> None:
+    def __init__(self, rows: int, width: int) -> None:
         super().__init__()
-        self.width = width
-        self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
-        for weight in self.tables.parameters():
-            nn.init.normal_(weight, std=0.02)
+        self.table = nn.Embedding(rows, width)
+        nn.init.normal_(self.table.weight, std=0.02)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """`codes [n, columns]` int64 to `[n, width]`."""
-        total = torch.zeros(codes.shape[0], self.width, device=codes.device, dtype=self.dtype)
-        for column, table in enumerate(self.tables):
-            total = total + table(codes[:, column])
-        return total
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the tables; the default dtype when there are none."""
-        return next(self.parameters()).dtype if len(self.tables) else torch.get_default_dtype()
+    def forward(self, features: Features) -> Tensor:
+        """`[n, width]`; zeros without columns."""
+        table = self.table.weight
+        if features.slots.shape[1] == 0:
+            return table.new_zeros(len(features.slots), table.shape[1])
+        weights = features.weights.to(table.dtype)
+        return F.embedding_bag(features.slots, table, per_sample_weights=weights, mode="sum")
 
 
 class ItemTower(nn.Module):
     """T_c from the item's id and features; row 0 of the ids is every item without an id of its own."""
 
-    def __init__(self, rows: int, sizes: list[int], width: int) -> None:
+    def __init__(self, rows: int, feature_rows: int, width: int) -> None:
         super().__init__()
         self.ids = nn.Embedding(rows, width)
-        self.features = FeatureSum(sizes, width)
+        self.features = FeatureSum(feature_rows, width)
         last = nn.Linear(width, width)
         self.deep = nn.Sequential(nn.Linear(width, width), nn.ReLU(), last)
         nn.init.normal_(self.ids.weight, std=0.02)
         nn.init.zeros_(last.weight)
 
-    def forward(self, rows: Tensor, codes: Tensor) -> Tensor:
-        """T `[n, D]` from id rows `[n]` and feature codes `[n, columns]`."""
-        flat = self.ids(rows) + self.features(codes)
+    def forward(self, rows: Tensor, features: Features) -> Tensor:
+        """T `[n, D]` from id rows `[n]` and features `[n]`."""
+        flat = self.ids(rows) + self.features(features)
         deep: Tensor = self.deep(flat)
         return flat + deep
 
 
 class LimeModel(nn.Module):
-    """The whole model; `item_rows` counts the id embeddings, row 0 included."""
+    """The whole model.
+
+    Args:
+        item_rows: id embeddings, row 0 included.
+        item_feature_rows, user_feature_rows: of the tables that all columns of a side share.
+    """
 
     def __init__(
-        self, config: ModelConfig, *, item_rows: int, item_sizes: list[int], user_sizes: list[int]
+        self, config: ModelConfig, *, item_rows: int, item_feature_rows: int, user_feature_rows: int
     ) -> None:
         super().__init__()
         self.config = config
         state_width = config.links * config.width + config.pools * config.width + config.user_width
-        self.items = ItemTower(item_rows, item_sizes, config.width)
-        self.users = FeatureSum(user_sizes, config.user_width)
+        self.items = ItemTower(item_rows, item_feature_rows, config.width)
+        self.users = FeatureSum(user_feature_rows, config.user_width)
         self.event_type = nn.Embedding(config.actions, config.width)
         self.dot_item = nn.Linear(config.width, config.dot, bias=False)
         tasks = len(config.mix)
@@ -109,6 +127,11 @@ class LimeModel(nn.Module):
         self.memory = RepeatMemory(config)
         self.bias_weight = nn.Parameter(torch.tensor(0.7))
         nn.init.normal_(self.event_type.weight, std=0.02)
+        if config.labelled:
+            self.action_scale = nn.Embedding(config.actions, config.width)
+            nn.init.ones_(self.action_scale.weight)
+            with torch.no_grad():
+                self.action_scale.weight[2::3] = -1.0  # label 0, see `encode_actions`
         nn.init.normal_(last.weight, std=1e-3)
         # Last, so that a seed gives every variant the same towers; see `Trainer.adopt`.
         self.links = Links(config)
@@ -136,9 +159,25 @@ class LimeModel(nn.Module):
                 nn.init.zeros_(parameter)
                 parameter.requires_grad_(False)
 
-    def read(self, history: History, codes: Tensor) -> UserState:
-        """Histories and user feature codes `[B, columns]` to what scoring needs."""
-        user = self.users(codes)
+    def embed_items(self, catalogue: Catalogue, rows: Ints | slice = slice(None)) -> Tensor:
+        """T `[n, D]` of some catalogue rows."""
+        ids = torch.from_numpy(catalogue.id_rows[rows])
+        vectors: Tensor = self.items(ids, Features.of(catalogue.features, rows))
+        return vectors
+
+    def embed_events(self, items: Tensor, actions: Tensor) -> Tensor:
+        """Event embeddings from T of their items `[..., D]` and action codes `[...]`.
+
+        A label scales the item, and starts as its sign: a mean over events then tells which items were
+        liked, where a sum of both would tell which there were and how many were liked.
+        """
+        scaled = items * self.action_scale(actions) if self.config.labelled else items
+        events: Tensor = scaled + self.event_type(actions)
+        return events
+
+    def read(self, history: History, features: Features) -> UserState:
+        """Histories and user features `[B]` to what scoring needs."""
+        user = self.users(features)
         queries = self.links.contextual(user)
         pools = reduce_pools(history.events, history.days, history.keep, self.config.pool_days)
         if isinstance(self.reader, LinkAttention):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lime_model.links import LinkAttention, weigh_pools
-from lime_model.model import History, LimeModel, UserState
+from lime_model.model import Features, History, LimeModel, UserState
 
 
 def means_before(logits: Tensor, values: Tensor, seen: Tensor) -> Tensor:
@@ -42,18 +42,18 @@ def means_before(logits: Tensor, values: Tensor, seen: Tensor) -> Tensor:
 
 
 def read_before(
-    model: LimeModel, history: History, codes: Tensor, seen: Tensor, stride: int, *, links: bool = True
+    model: LimeModel, history: History, features: Features, seen: Tensor, stride: int, *, links: bool = True
 ) -> UserState:
     """The state before every target, as `B·T` users.
 
     Args:
         history: windows of S events; the last T are the targets.
-        codes: user features `[B, columns]`.
+        features: of the users `[B]`.
         seen: as in `means_before`.
         stride: events between two readings of LIME-XOR; LIME-MHA is exact.
         links: without, the links are zeros.
     """
-    user = model.users(codes)
+    user = model.users(features)
     pools = means_before(
         weigh_pools(history.days, history.keep, model.config.pool_days), history.events, seen
     )

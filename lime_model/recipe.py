@@ -11,15 +11,19 @@ from importlib.resources.abc import Traversable
 MODULES = (
     "config",
     "dataset",
+    "encoders",
     "examples",
     "features",
     "links",
+    "label_training",
     "loop",
     "losses",
     "memory",
     "model",
+    "prefixes",
     "svd_start",
     "training",
+    "windows",
     "xor",
     "scoring/fold",
 )
@@ -28,6 +32,7 @@ MODULES = (
 ROW_MODULES = (
     "bundle",
     "config",
+    "encoders",
     "encoding",
     "features",
     "links",

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from lime_model.bundle import Bundle, BundleError, known_item_vectors, worker_bundle
 from lime_model.config import ModelConfig
+from lime_model.encoders import Entries
 from lime_model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
-from lime_model.model import History
+from lime_model.model import Features, History
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -91,13 +92,13 @@ class StateBuilder:
         self.vectors = torch.from_numpy(known_item_vectors(bundle.model, bundle.catalogue))  # [I + 1, D]
         self.model = bundle.model.double()
 
-    def open(self, codes: Ints) -> HistoryReader:
-        """A reader for one user with feature codes `[columns]`."""
-        return HistoryReader(self, torch.from_numpy(codes[None]))
+    def open(self, features: Entries) -> HistoryReader:
+        """A reader for one user with features `[1, P]`."""
+        return HistoryReader(self, Features.of(features))
 
     def embed(self, items: Ints, types: Ints, days: Floats) -> History:
         """Catalogue rows, event type codes and days, each `[N]`, as one history `[1, N, *]`."""
-        events = self.vectors[torch.from_numpy(items)] + self.model.event_type(torch.from_numpy(types))
+        events = self.model.embed_events(self.vectors[torch.from_numpy(items)], torch.from_numpy(types))
         keep = torch.ones(1, len(items), dtype=torch.bool)
         return History(events[None], torch.from_numpy(days)[None], keep)
 
@@ -111,10 +112,10 @@ def worker_states(folder: Path) -> StateBuilder:
 class HistoryReader:
     """The state of one user under construction; feed it the history in order, `PIECE` events at a time."""
 
-    def __init__(self, builder: StateBuilder, codes: Tensor) -> None:
+    def __init__(self, builder: StateBuilder, features: Features) -> None:
         self.builder, self.model = builder, builder.model
         with torch.inference_mode():
-            self.queries = self.model.links.contextual(self.model.users(codes))  # [1, L, D]
+            self.queries = self.model.links.contextual(self.model.users(features))  # [1, L, D]
         self.state: LinkState | None = None
         self.tail: tuple[Ints, Ints, Floats] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import svds
-from torch import Tensor, nn
+from torch import Tensor
 
 from lime_model.examples import EventLog, Floats
 from lime_model.features import Catalogue
@@ -49,8 +49,8 @@ def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> 
 def set_start(model: LimeModel, log: EventLog, catalogue: Catalogue, recent: Floats, seed: int) -> None:
     """Item embeddings and dot from the log; `recent` are counts by catalogue row.
 
-    The first item column gets the mean vector of its items, which stands in for the id of an
-    item too rare to have one; id and first column sum to the SVD vector.
+    The first item column, if it is a category or a hash, gets the mean vector of its items, which stands
+    in for the id of an item too rare to have one; id and first column sum to the SVD vector.
     """
     start = item_vectors(log, catalogue, model.config.width, seed)
     vectors = torch.tensor(start, dtype=torch.float32)
@@ -59,10 +59,9 @@ def set_start(model: LimeModel, log: EventLog, catalogue: Catalogue, recent: Flo
     popular[0] = 0.0  # shared by all items without an id
     size = float(popular.square().mean().sqrt().clamp_min(1e-3))
     with torch.no_grad():
-        if catalogue.codes.shape[1]:
-            table = model.items.features.tables[0]
-            assert isinstance(table, nn.Embedding)
-            _take_means(table.weight, vectors, catalogue)
+        columns = model.config.item_columns
+        if columns and columns[0].kind in ("category", "hash"):
+            _take_means(model.items.features.table.weight, vectors, catalogue)
         vectors[:, 0] = popular / size
         model.items.ids.weight.copy_(vectors)
         _set_dot(model, POPULARITY * size)
@@ -70,12 +69,13 @@ def set_start(model: LimeModel, log: EventLog, catalogue: Catalogue, recent: Flo
 
 
 def _take_means(table: Tensor, vectors: Tensor, catalogue: Catalogue) -> None:
-    """Move the mean vector of every code of the first column from `vectors` to `table`, in place."""
+    """Move the mean vector of every row of the first column from `vectors` to `table`, in place."""
     known = catalogue.id_rows > 0
-    code, rows = torch.tensor(catalogue.codes[known, 0]), torch.tensor(catalogue.id_rows[known])
-    mean = torch.zeros_like(table).index_add_(0, code, vectors[rows])
-    table.copy_(mean / torch.bincount(code, minlength=len(mean)).clamp_min(1).unsqueeze(1))
-    vectors[rows] -= table[code]
+    slot, rows = (torch.tensor(x[known]) for x in (catalogue.features.slots[:, 0], catalogue.id_rows))
+    count = torch.bincount(slot, minlength=len(table)).unsqueeze(1)
+    mean = torch.zeros_like(table).index_add_(0, slot, vectors[rows]) / count.clamp_min(1)
+    table.copy_(torch.where(count > 0, mean, table))
+    vectors[rows] -= table[slot]
 
 
 def _set_dot(model: LimeModel, popularity: float) -> None:

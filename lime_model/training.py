@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import TrainConfig
+from lime_model.errors import LossError, TrainingError
 from lime_model.examples import ExampleBuilder, TrainingData, item_counts, item_fame
 from lime_model.loop import Curve, Loop, Row
 from lime_model.losses import Objective
@@ -72,7 +73,7 @@ class Trainer:
         )
         self.users, self.cuts = self.builder.valid(config.min_events)
         if len(self.users) == 0:
-            raise ValueError(
+            raise TrainingError(
                 f"no user has {config.min_events} events before a cut and one in the {config.horizon_days:g} "
                 "days after it; lower train.min_events or give more history"
             )
@@ -147,7 +148,7 @@ class Trainer:
         """One optimiser step; returns the two losses in nats per positive, averaged over examples.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            LossError: the loss is not finite.
         """
         size = self.config.link_batch if links else self.config.batch
         chosen = self.rng.choice(len(self.users), size, p=self.probability)
@@ -156,7 +157,7 @@ class Trainer:
         loss = loss_all + loss_new
         if not torch.isfinite(loss):
             users = batch.users.tolist()
-            raise FloatingPointError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
+            raise LossError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

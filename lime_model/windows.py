@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.errors import TrainingError
 from lime_model.examples import EventLog, Floats, Ints
 
 Bools = NDArray[np.bool_]
@@ -46,7 +47,7 @@ class WindowBuilder:
         targets: T.
 
     Raises:
-        ValueError: a label is neither 0 nor 1, or N or T is below 1.
+        TrainingError: a label is neither 0 nor 1, or N or T is below 1.
     """
 
     log: EventLog
@@ -57,11 +58,11 @@ class WindowBuilder:
     def __post_init__(self) -> None:
         for name in ("history", "targets"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be at least 1")
         known = self.label[~np.isnan(self.label)]
         odd = known[(known != 0) & (known != 1)]
         if len(odd):
-            raise ValueError(
+            raise TrainingError(
                 f"{len(odd)} of {len(known)} labels are neither 0 nor 1, such as {odd[0]:g}; "
                 "a binary task wants 0, 1 or null: map them when ingesting (ingest.events)"
             )
@@ -80,13 +81,13 @@ class WindowBuilder:
         """First places of the windows that hold an event asked for `[n]`: every T events of a user.
 
         Raises:
-            ValueError: no event asked for has a label, or all have the same.
+            TrainingError: no event asked for has a label, or all have the same.
         """
         asked = asked & ~np.isnan(self.label)
         found = np.unique(self.label[asked])
         if len(found) < 2:
             what = f"all are {found[0]:g}" if len(found) else "there are none"
-            raise ValueError(f"labels to learn from: {what}; a binary task needs both 0 and 1")
+            raise TrainingError(f"labels to learn from: {what}; a binary task needs both 0 and 1")
         place = np.flatnonzero(asked)
         begin = self.log.offsets[self.owner[place]]
         return np.unique(begin + (place - begin) // self.targets * self.targets)

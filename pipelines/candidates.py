@@ -147,7 +147,8 @@ def _features(corpus: DataFrame, bundle: Bundle) -> list[Column]:
     """The bundle's item columns; null where the night has no such column."""
     return [
         F.col(name) if name in corpus.columns else F.lit(None).cast("string").alias(name)
-        for name in bundle.config.item_columns
+        for name in bundle.item_encoders
+        if name != ITEM_ID
     ]
 
 

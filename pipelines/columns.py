@@ -44,7 +44,7 @@ SCHEMAS: Final[dict[str, str]] = {
     ),
     "user_link_states": (
         "bucket int, user_id {user}, model_version string, as_of date, events_version long, "
-        "event_count long, last_event_ts timestamp, codes array<long>, state binary, "
+        "event_count long, last_event_ts timestamp, slots array<long>, weights array<float>, state binary, "
         "fingerprint string, checksum long"
     ),
     "user_memory": (

@@ -36,6 +36,8 @@ LOSSLESS = {
     "timestamp": {"timestamp", "timestamp_ntz", "string"},
     "date": {"date", "string"},
     "boolean": {"boolean", "string"},
+    "array<string>": {f"array<{kind}>" for kind in ("string", "int", "bigint", "boolean")},
+    "array<double>": {f"array<{kind}>" for kind in ("int", "bigint", "float", "double", "string")},
 }
 
 

@@ -2,6 +2,7 @@
 
 Scores each model under each evaluation policy into `staging` under a run that owns no
 night, so nothing can be published, and puts popularity and personal frequency beside it.
+Models of labels are measured by `evaluate_labels.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lime_model.metrics import bootstrap_interval, coverage, mean_and_error, ndc
 from pipelines.bundles import bundle_uri, stored_version
 from pipelines.candidates import build_candidate_bank
 from pipelines.columns import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
+from pipelines.evaluate_labels import evaluate_labels
 from pipelines.events import read_events
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
@@ -50,7 +52,22 @@ def evaluate_models(
         horizon_days: days after the night whose events are the truth.
         min_events: users with fewer events before the night are left out.
     """
-    truth = read_truth(warehouse, night, horizon_days, min_events)
+    k = warehouse.settings.night.k
+    of_labels = [name for name in models if warehouse.settings.model(name).labels]
+    rows = evaluate_labels(warehouse, night, of_labels, horizon_days=horizon_days) if of_labels else []
+    if ranking := [name for name in models if name not in of_labels]:
+        rows += evaluate_lists(
+            warehouse, night, key, ranking, read_truth(warehouse, night, horizon_days, min_events)
+        )
+    manifest = {"night": night, "horizon_days": horizon_days, "min_events": min_events, "k": k, "rows": rows}
+    record(warehouse, f"{night}.evaluate-{key}", night, "evaluate_model", manifest)
+    return manifest
+
+
+def evaluate_lists(
+    warehouse: Warehouse, night: str, key: str, models: Sequence[str], truth: Truth
+) -> list[dict[str, Any]]:
+    """Of every model and baseline under every evaluation policy."""
     k = warehouse.settings.night.k
     rows = []
     for model in models:
@@ -70,9 +87,7 @@ def evaluate_models(
         if not fresh:
             lists = frequency_lists(truth, k)
             rows.append(measure("personal frequency", policy.name, lists, truth, k, fresh=fresh))
-    manifest = {"night": night, "horizon_days": horizon_days, "min_events": min_events, "k": k, "rows": rows}
-    record(warehouse, f"{night}.evaluate-{key}", night, "evaluate_model", manifest)
-    return manifest
+    return rows
 
 
 def _digest(warehouse: Warehouse, version: str | None) -> str:

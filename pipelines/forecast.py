@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from lime_model.bundle import worker_bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.errors import LimeError
+from lime_model.features import encode_columns
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import WIDTH, Cells, Shape
@@ -177,7 +178,7 @@ def measure_speed(
     rng = np.random.default_rng(0)
     cells = Cells.pack(_random_rows(rng, states.weights, candidates))
     state = rng.standard_normal(state_bytes(loaded.config) // 4).astype("<f4").tobytes()
-    codes = [0] * len(loaded.config.user_columns)
+    nothing = encode_columns({}, loaded.user_encoders, 1)
 
     empty = Memory.empty(MEMORY_FEATURES)
     own = Memory(
@@ -187,7 +188,7 @@ def measure_speed(
     )
 
     def read(memory: Memory) -> Query:
-        return Query(states.fold(*decode_state(state, loaded.config), codes), memory)
+        return Query(states.fold(*decode_state(state, loaded.config), nothing), memory)
 
     users = [read(empty) for _ in range(USERS)]
     reading = _per_second(lambda: score_memory(states.weights, read(own), cells, scorer), seconds / 2)

@@ -24,6 +24,7 @@ from pipelines.columns import (
     FINGERPRINT,
     HISTORY_ORDER,
     ITEM_ID,
+    LABEL,
     MODEL_VERSION,
     SESSION_ID,
     USER_ID,
@@ -40,7 +41,7 @@ EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users
 BROADCAST_USERS = 1_000_000  # ids that every executor can hold
 
 PAYLOAD: Final = {
-    "user_link_states": (BUCKET, USER_ID, "event_count", "last_event_ts", "codes", "state"),
+    "user_link_states": (BUCKET, USER_ID, "event_count", "last_event_ts", "slots", "weights", "state"),
     "user_memory": (BUCKET, USER_ID, "items", "counts", "first_ts", "last_ts", "features"),
 }  # by table: what its checksum covers
 
@@ -117,11 +118,10 @@ def compare_users(warehouse: Warehouse, night: str, versions: Versions, bundle: 
 def read_inputs(warehouse: Warehouse, night: str, versions: Versions, bundle: Bundle) -> DataFrame:
     """What each user's rows depend on, beside the bundle: features, and the history as a count and a hash."""
     users = read_entity(warehouse, "users", night, versions["users"])
-    none = F.lit(None).cast("string")
-    values = [F.col(c).cast("string") if c in users.columns else none for c in bundle.config.user_columns]
-    known = users.select(USER_ID, F.array(*values).cast("array<string>").alias(FEATURES))
+    values = [name for name in bundle.user_encoders if name in users.columns]
+    known = users.select(USER_ID, (F.to_json(F.struct(*values)) if values else F.lit("")).alias(FEATURES))
     # Of all events in any order; the sum too, as equal hashes would cancel each other in the other.
-    key = F.xxhash64(*HISTORY_ORDER)
+    key = F.xxhash64(*HISTORY_ORDER, *([LABEL] if bundle.config.labelled else []))
     history = F.array(F.bit_xor(key), F.sum(F.shiftright(key, 32))).alias("history")
     seen = read_events(warehouse, night, versions["events"]).groupBy(USER_ID)
     joined = known.join(seen.agg(F.count("*").alias("events"), history), USER_ID, "full_outer")
@@ -170,7 +170,7 @@ def compute_states(
     # The user first, not the bucket: Spark compares the first key alone before it looks at the others.
     ordered = ordered.sortWithinPartitions(
         USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
-    ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, FEATURES, FINGERPRINT)
+    ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, LABEL, FEATURES, FINGERPRINT)
 
     strict = warehouse.settings.night.strict
 
@@ -191,10 +191,10 @@ def compute_states(
 def stack_histories(users: DataFrame, log: DataFrame) -> DataFrame:
     """A header row per user (no event; features and fingerprint), and a row per event."""
     headers = users.select(USER_ID, FEATURES, FINGERPRINT)
-    # Empty, not null: Spark sizes its Arrow batch after every row, and Arrow's list vector then walks
-    # back over all nulls since the last list, so a batch would cost the square of its rows.
-    no_features, no_print = F.array().cast("array<string>").alias(FEATURES), F.lit("").alias(FINGERPRINT)
-    events = log.select(USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, no_features, no_print)
+    # Empty, not null: Spark sizes its Arrow batch after every row, and Arrow's vectors then walk back
+    # over all nulls since the last value, so a batch would cost the square of its rows.
+    no_features, no_print = F.lit("").alias(FEATURES), F.lit("").alias(FINGERPRINT)
+    events = log.select(USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, LABEL, no_features, no_print)
     return headers.unionByName(events, allowMissingColumns=True)
 
 

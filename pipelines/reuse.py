@@ -49,12 +49,12 @@ def sound_fingerprints(rows: DataFrame, key: str, payload: Sequence[str], name: 
     """`key, name`: the fingerprint of each stored row; null for a damaged one and where a key is doubled.
 
     Raises:
-        MissingTable: the rows were written before rows had checksums.
+        MissingTable: an older version wrote the rows.
     """
-    if CHECKSUM not in rows.columns or FINGERPRINT not in rows.columns:
+    if lacking := {CHECKSUM, FINGERPRINT, *payload} - set(rows.columns):
         raise MissingTable(
-            f"stored rows with the columns {rows.columns} have no fingerprint and checksum: an older version "
-            "wrote them. Remove candidate_bank, item_bias, user_link_states and user_memory from the "
+            f"stored rows with the columns {rows.columns} have no {', '.join(sorted(lacking))}: an older "
+            "version wrote them. Remove candidate_bank, item_bias, user_link_states and user_memory from the "
             "warehouse (the demo: make clean); the next night builds them again"
         )
     sound = F.first(F.col(CHECKSUM) == compute_checksum(payload)) & (F.count("*") == 1)

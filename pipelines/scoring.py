@@ -116,7 +116,17 @@ def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
         memory.select(USER_ID, "items", "last_ts", "features", "user_memory"), USER_ID, "inner"
     )
     sound = (F.col("user_link_states") & F.col("user_memory")).alias("sound")
-    columns = ("as_of", "event_count", "last_event_ts", "state", "codes", "items", "last_ts", "features")
+    columns = (
+        "as_of",
+        "event_count",
+        "last_event_ts",
+        "state",
+        "slots",
+        "weights",
+        "items",
+        "last_ts",
+        "features",
+    )
     return both.select(USER_ID, BUCKET, *columns, sound)
 
 
@@ -197,6 +207,6 @@ def score_units(
 
     parts = max(len(buckets), TASKS_PER_CORE * placement.tasks)
     mine = users.where(F.col(BUCKET).isin(buckets)).repartition(parts, USER_ID)
-    return mine.select(USER_ID, BUCKET, "state", "codes", "items", "last_ts", "features", "sound").mapInArrow(
-        score, schema, profile=placement.profile
-    )
+    return mine.select(
+        USER_ID, BUCKET, "state", "slots", "weights", "items", "last_ts", "features", "sound"
+    ).mapInArrow(score, schema, profile=placement.profile)

@@ -9,16 +9,26 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from lime_model.config import ModelConfig, TrainConfig
+from lime_model.config import Column, LabelTraining, ModelConfig, TrainConfig
 from lime_model.errors import LimeError
 from lime_model.scoring import BackendName
 
 IdType = Literal["long", "string"]
+ColumnType = Literal["string", "long", "double", "boolean", "date", "array<string>", "array<double>"]
 SECRET = re.compile(r"(?i)secret|password|token|access[.]?key")  # as spark.redaction.regex has it
 
 
@@ -43,7 +53,7 @@ class EntityDrop(Section):
     """`raw/items` or `raw/users`: which source column is which, and their types."""
 
     source: dict[str, str] = {}  # our column -> source column; unlisted ones keep their name
-    columns: dict[str, Literal["string", "long", "double", "boolean", "date"]] = {}
+    columns: dict[str, ColumnType] = {}
     absent: Literal["keep", "remove"] = "keep"  # an id missing from a later drop
 
 
@@ -87,22 +97,37 @@ class Policy(Section):
     eligible: str = "true"  # SQL over item columns; null counts as false
 
 
-def _by_next_event(config: ModelConfig) -> ModelConfig:
-    """Jobs read histories without labels: a model that was trained with them would be shown others."""
-    if config.labelled:
-        raise ValueError(
-            "labelled: true is for lime_model.label_training only; jobs do not read labels into histories yet"
-        )
-    return config
+def _name_columns(raw: Any) -> Any:
+    """A column that is a name alone is a category."""
+    if not isinstance(raw, dict):
+        return raw
+    sides = {side: raw[side] for side in ("item_columns", "user_columns") if isinstance(raw.get(side), list)}
+    return raw | {
+        side: [{"name": column} if isinstance(column, str) else column for column in columns]
+        for side, columns in sides.items()
+    }
 
 
 class ModelSettings(Section):
-    """One model to train; its name is its folder under `bundles`."""
+    """One model to train; its name is its folder under `bundles`.
+
+    With `labels` it learns the label of every event, without the next events that follow a history.
+    """
 
     name: str
-    config: Annotated[ModelConfig, AfterValidator(_by_next_event)]
+    config: Annotated[ModelConfig, BeforeValidator(_name_columns)]
     train: TrainConfig = TrainConfig()
+    labels: LabelTraining | None = None
     min_buyers: int = Field(default=8, ge=1)  # users an item needs for an id embedding of its own
+    max_embedding_gib: float = Field(default=4.0, gt=0)  # of the embedding tables in training
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if self.labels is None and self.config.labelled:
+            raise ValueError("labelled: true wants labels, how to learn them: labels: {} for the defaults")
+        if self.labels is not None and self.config.tasks:
+            raise ValueError("tasks are event types to come; a model with labels has one task, the label")
+        return self
 
 
 class NightSettings(Section):
@@ -207,4 +232,5 @@ def _known_keys() -> list[str]:
         Settings, IdTypes, EntityDrop, IngestSettings, Policy, ModelSettings, NightSettings, SparkSettings,
     ]  # fmt: skip
     keys = {name for section in sections for name in section.model_fields}
-    return sorted(keys | set(ModelConfig.__dataclass_fields__) | set(TrainConfig.__dataclass_fields__))
+    parts = (ModelConfig, Column, TrainConfig, LabelTraining)
+    return sorted(keys.union(*(part.__dataclass_fields__ for part in parts)))

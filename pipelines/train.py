@@ -17,12 +17,18 @@ import torch
 
 from lime_model.bundle import Bundle, BundleError, build_model, load_bundle, save_bundle
 from lime_model.checkpoints import Checkpoints
-from lime_model.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, build_vocabularies
+from lime_model.config import ModelConfig
+from lime_model.curves import plot_curve
+from lime_model.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, fit_encoders
+from lime_model.errors import TrainingError
+from lime_model.examples import TrainingData
+from lime_model.features import Catalogue, Encoders, read_labels, table_rows
+from lime_model.label_training import Asked, LabelTrainer
 from lime_model.recipe import recipe_digest
 from lime_model.training import Trainer, start_from_svd
 from pipelines.bundles import bundle_exists, bundle_uri, fetch_folder, store_folder
 from pipelines.catalogue import read_entity
-from pipelines.columns import HISTORY_ORDER, ITEM_ID, USER_ID
+from pipelines.columns import HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
 from pipelines.events import read_events
 from pipelines.runs import Manifest
 from pipelines.settings import ModelSettings
@@ -30,6 +36,8 @@ from pipelines.storage import drop_folder, path_exists
 from pipelines.tables import Warehouse, sorted_arrow
 
 log = logging.getLogger(__name__)
+
+BYTES_PER_WEIGHT = 16  # fp32: the weight, its gradient and AdamW's two moments
 
 
 class Source(NamedTuple):
@@ -42,7 +50,9 @@ class Source(NamedTuple):
     @classmethod
     def read(cls, warehouse: Warehouse, cutoff: str) -> Source:
         """Everything before `cutoff`, read once for all models."""
-        events = read_events(warehouse, cutoff, warehouse.version("events")).select(USER_ID, *HISTORY_ORDER)
+        events = read_events(warehouse, cutoff, warehouse.version("events")).select(
+            USER_ID, *HISTORY_ORDER, LABEL
+        )
         return cls(
             sorted_arrow(events, USER_ID, *HISTORY_ORDER),
             sorted_arrow(read_entity(warehouse, "items", cutoff), ITEM_ID),
@@ -83,10 +93,12 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], tables: 
             checkpoints = open_checkpoints(
                 warehouse, Path(folder) / f"{name}.training", unfinished, _digest(trunk, cutoff, tables)
             )
-            for settings, bundle in zip(group, fit(group, cutoff, source, checkpoints), strict=True):
+            learn = fit_labels if group[0].labels else fit
+            for settings, bundle in zip(group, learn(group, cutoff, source, checkpoints), strict=True):
                 metrics = {**bundle.metrics, "source": _source(settings, cutoff, tables)}
                 local, uri = Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
                 version = save_bundle(dataclasses.replace(bundle, metrics=metrics), local)
+                plot_curve(metrics["curve"], local / "curve.svg")
                 store_folder(warehouse.spark, local, uri)
                 about = {"model_version": version, "reused": False, "events": source.events.num_rows}
                 manifest[settings.name] = {**about, **metrics}
@@ -110,15 +122,12 @@ def fit(
     """
     first = group[0]
     config = dataclasses.replace(first.config, cutoff_ds=cutoff)
-    item_words = build_vocabularies(source.items, config.item_columns, at_least=MIN_VALUE_COUNT)
-    user_words = build_vocabularies(source.users, config.user_columns)
-    catalogue = build_catalogue(source.items, source.events, item_words, first.min_buyers)
-    data = build_training_data(source.events, source.users, catalogue, user_words, config)
+    of_items, of_users, data = prepare(first, config, source)
     models = []
     for settings in group:
         torch.manual_seed(first.train.seed)
         variant = dataclasses.replace(config, variant=settings.config.variant)
-        models.append(build_model(variant, catalogue, item_words, user_words))
+        models.append(build_model(variant, data.catalogue, of_items, of_users))
     start_from_svd(models[0], data, first.train.seed)
     started = time.monotonic()
     trainer = Trainer(models[0], data, first.train, checkpoints)
@@ -131,12 +140,73 @@ def fit(
         curve = each.fit_links()
         seconds = round(towers + time.monotonic() - started, 1)
         metrics = {"seconds": seconds, "curve": curve}
-        yield Bundle(each.model, data.catalogue, item_words, user_words, metrics, "")
+        yield Bundle(each.model, data.catalogue, of_items, of_users, metrics, "")
+
+
+def fit_labels(
+    group: Sequence[ModelSettings], cutoff: str, source: Source, checkpoints: Checkpoints | None = None
+) -> Iterator[Bundle]:
+    """Train the one model of a group on labels; the last `valid_days` before the cut-off judge it."""
+    (settings,) = group
+    assert settings.labels is not None
+    # Nothing trains these two: every event is asked for once, and the night's date says nothing of a label.
+    without = tuple(dict.fromkeys((*settings.config.without, "bias", "memory")))
+    config = dataclasses.replace(settings.config, cutoff_ds=cutoff, without=without)
+    of_items, of_users, data = prepare(settings, config, source)
+    torch.manual_seed(settings.labels.seed)
+    model = build_model(config, data.catalogue, of_items, of_users)
+    late = data.log.days >= -settings.labels.valid_days
+    started = time.monotonic()
+    trainer = LabelTrainer(
+        model, data, read_labels(source.events), Asked(~late, late), settings.labels, checkpoints=checkpoints
+    )
+    metrics = {"curve": trainer.fit(), "seconds": round(time.monotonic() - started, 1)}
+    yield Bundle(model.eval(), data.catalogue, of_items, of_users, metrics, "")
+
+
+def prepare(
+    settings: ModelSettings, config: ModelConfig, source: Source
+) -> tuple[Encoders, Encoders, TrainingData]:
+    """Columns of items and users as training knows them, and its arrays.
+
+    Raises:
+        TrainingError: there is nothing to learn from, or the embedding tables would be too large.
+    """
+    of_items = fit_encoders(source.items, config.item_columns, at_least=MIN_VALUE_COUNT)
+    of_users = fit_encoders(source.users, config.user_columns)
+    catalogue = build_catalogue(source.items, source.events, of_items, settings.min_buyers)
+    _check_tables(settings, catalogue, of_items, of_users)
+    return of_items, of_users, build_training_data(source.events, source.users, catalogue, of_users, config)
+
+
+def _check_tables(
+    settings: ModelSettings, catalogue: Catalogue, of_items: Encoders, of_users: Encoders
+) -> None:
+    """Before anything is allocated.
+
+    Raises:
+        TrainingError: the embedding tables take more than `max_embedding_gib`.
+    """
+    ids, config = int(catalogue.id_rows.max(initial=0)) + 1, settings.config
+    numbers = (ids + table_rows(of_items)) * config.width + table_rows(of_users) * config.user_width
+    size = numbers * BYTES_PER_WEIGHT / 2**30
+    if size > settings.max_embedding_gib:
+        raise TrainingError(
+            f"model {settings.name}: embedding tables of {ids:,} item ids, {table_rows(of_items):,} rows of "
+            f"item columns and {table_rows(of_users):,} of user columns take {size:.2f} GiB in training, "
+            f"max_embedding_gib is {settings.max_embedding_gib:g}; raise min_buyers, give a long column "
+            "kind: hash, lower width, or raise the limit"
+        )
 
 
 def _trunk(settings: ModelSettings) -> str:
-    """Names all that the first phase of training depends on: everything but the variant."""
-    described = settings.model_dump(mode="json", exclude={"name": True, "config": {"variant"}})
+    """Names all that the first phase of training depends on: everything but the variant.
+
+    A model of labels has one phase, and no other shares it.
+    """
+    described = settings.model_dump(mode="json")
+    if not settings.labels:
+        del described["name"], described["config"]["variant"]
     return json.dumps(described, sort_keys=True)
 
 

@@ -19,13 +19,13 @@ from pyspark.sql import functions as F
 from lime_model.bundle import Bundle
 from lime_model.certificate import Certifier, RawHistory
 from lime_model.config import DAY_US
-from lime_model.encoding import ItemEncoder
+from lime_model.encoding import ItemEncoder, ItemInputs
 from lime_model.errors import LimeError
-from lime_model.features import encode_columns
+from lime_model.features import encode_columns, event_actions
 from pipelines.bundles import ship_bundle
 from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
-from pipelines.columns import EVENT_TS, EVENT_TYPE, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
+from pipelines.columns import EVENT_TS, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.events import read_events
 from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run
@@ -123,7 +123,7 @@ def certify(
     lists: dict[Any, _Staged],
 ) -> tuple[list[str], float]:
     """Check every sampled user; returns the faults and the worst relative error."""
-    certifier = Certifier(bundle, corpus.codes, corpus.recent, corpus.eligible)
+    certifier = Certifier(bundle, corpus.items, corpus.recent, corpus.eligible)
     reader = _HistoryReader(warehouse, run.ds, inputs, bundle, corpus, list(sample))
     night = warehouse.settings.night
     faults = [f"user {user!r} ({sample[user]}) has no staged row" for user in sample if user not in lists]
@@ -158,7 +158,7 @@ class _Corpus:
     """All items of the night in id order, read from their sources, not from the bank."""
 
     ids: pa.Array
-    codes: np.ndarray[Any, np.dtype[np.int64]]
+    items: ItemInputs
     recent: np.ndarray[Any, np.dtype[np.float64]]
     eligible: np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -171,10 +171,10 @@ class _Corpus:
         )
         table = sorted_arrow(corpus, ITEM_ID)
         ids = table[ITEM_ID].combine_chunks()
-        columns = {c: table[c].to_pylist() for c in bundle.item_vocabularies if c in table.column_names}
-        codes = ItemEncoder(bundle).codes(ids.to_pylist(), columns)
+        columns = {c: table[c].to_pylist() for c in bundle.item_encoders if c in table.column_names}
+        items = ItemEncoder(bundle).read(ids.to_pylist(), columns)
         eligible = table["eligible"].to_numpy() == 1
-        return cls(ids, codes, table["recent_count"].to_numpy().astype(np.float64), eligible)
+        return cls(ids, items, table["recent_count"].to_numpy().astype(np.float64), eligible)
 
     def rows(self, items: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Corpus rows of item ids, -1 for one that is not there."""
@@ -216,14 +216,13 @@ class _HistoryReader:
         mine, items = self.events.slice(span.start, span.stop - span.start), self.items[span]
         us = mine[EVENT_TS].cast(pa.int64()).to_numpy()
         config = self.bundle.config
-        kinds = {name: i + 1 for i, name in enumerate(config.event_types)}
         values = {k: [v] for k, v in self.features.get(user, {}).items()}
         history = RawHistory(
             items,
             self.known[span],
-            np.asarray([kinds.get(t, 0) for t in mine[EVENT_TYPE].to_pylist()], np.int64),
+            event_actions(mine, config),
             (us - int(self.cutoff.astype(np.int64))) / DAY_US,
-            encode_columns(values, self.bundle.user_vocabularies, 1)[0],
+            encode_columns(values, self.bundle.user_encoders, 1),
         )
         if policy.exclude_seen == "none":
             return history, np.zeros(0, np.int64)

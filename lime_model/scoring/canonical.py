@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lime_model.encoders import Entries
 from lime_model.model import LimeModel
 
 F32 = NDArray[np.float32]
@@ -58,6 +59,14 @@ def ordered_matmul(x: F64, w: F64) -> F64:
     product = np.empty_like(total)
     for k in range(1, len(w)):
         total += np.multiply(x[:, k, None], w[k], out=product)
+    return total
+
+
+def sum_entries(table: F64, entries: Entries) -> F64:
+    """Weighted sums of table rows `[n, *]`, added in the order of the entries."""
+    total = np.zeros((len(entries.slots), table.shape[1]))
+    for slots, weights in zip(entries.slots.T, entries.weights.T, strict=True):
+        total += table[slots] * weights[:, None].astype(np.float64)
     return total
 
 

@@ -31,9 +31,10 @@ def encode_items(
     encoder = ItemEncoder(worker_bundle(folder))
     for batch in batches:
         ids = batch.column("item_id").to_pylist()
-        columns = {c: batch.column(c).to_pylist() for c in encoder.bundle.item_vocabularies}
-        codes = encoder.codes(ids, columns)
-        factors = encoder.encode(codes)
+        columns = {
+            c: batch.column(c).to_pylist() for c in encoder.bundle.item_encoders if c in batch.schema.names
+        }
+        factors = encoder.encode(encoder.read(ids, columns))
         if strict:
             for array in factors:
                 _check_finite(ids, array)

@@ -8,6 +8,7 @@ thousands, and a state does not depend on how Arrow cut the stream.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,19 +17,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US
-from lime_model.features import encode_columns
+from lime_model.encoders import Entries
+from lime_model.features import encode_columns, event_actions
 from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
 from lime_model.states import PIECE, HistoryReader, decode_state, encode_state, worker_states
 
 SCHEMA = (
-    "bucket int, user_id {user}, event_count long, last_event_ts timestamp, codes array<long>, state binary, "
-    "fingerprint string, items array<{item}>, counts array<long>, first_ts array<timestamp>, "
-    "last_ts array<timestamp>, features binary"
+    "bucket int, user_id {user}, event_count long, last_event_ts timestamp, slots array<long>, "
+    "weights array<float>, state binary, fingerprint string, items array<{item}>, counts array<long>, "
+    "first_ts array<timestamp>, last_ts array<timestamp>, features binary"
 )
 FEATURES = "user_values"
 FLUSH = 128  # users of one output batch
@@ -40,10 +41,10 @@ def reduce_states(
     """Yield one row per user.
 
     Args:
-        batches: `bucket, user_id, item_id, event_ts, event_type, user_values, fingerprint`, sorted by user,
-            header first (its `event_ts` is null), then in history order. Only a header has `user_values`
-            (the values of the bundle's user columns in their order, null or empty for an unknown user)
-            and the `fingerprint` of what the row is computed from.
+        batches: `bucket, user_id, item_id, event_ts, event_type, label, user_values, fingerprint`, sorted
+            by user, header first (its `event_ts` is null), then in history order. Only a header has
+            `user_values` (JSON of the user's columns by name, empty for an unknown user) and the
+            `fingerprint` of what the row is computed from.
         folder: the bundle.
         strict: fail at a state that is not finite; else leave it empty, and the night leaves the user out.
 
@@ -72,7 +73,7 @@ class _User:
     bucket: int
     user_id: Any
     fingerprint: str
-    codes: np.ndarray[Any, np.dtype[np.int64]]
+    features: Entries
     reader: HistoryReader
     pairs: PairCounts | None = None
     events: int = 0
@@ -87,9 +88,8 @@ class _Worker:
         self.strict = strict
         bundle = worker_bundle(folder)
         self.version, self.windows = bundle.version, bundle.config.memory_days
-        self.vocabularies, self.config = bundle.user_vocabularies, bundle.config
+        self.encoders, self.config = bundle.user_encoders, bundle.config
         self.catalogue = bundle.catalogue
-        self.types = pa.array(bundle.config.event_types, pa.string())
         self.cutoff_us = int(np.datetime64(bundle.config.cutoff_ds, "us").astype(np.int64))
         self.builder = worker_states(folder)
         self.user: _User | None = None
@@ -119,12 +119,11 @@ class _Worker:
         return [self._row(user)]
 
     def _open(self, header: pa.RecordBatch) -> _User:
-        values = header.column(FEATURES)[0].as_py() or [None] * len(self.vocabularies)
-        columns = {name: [value] for name, value in zip(self.vocabularies, values, strict=True)}
-        codes = encode_columns(columns, self.vocabularies, 1)[0]
+        values = json.loads(header.column(FEATURES)[0].as_py() or "{}")
+        features = encode_columns({name: [value] for name, value in values.items()}, self.encoders, 1)
         bucket, user_id = header.column("bucket")[0].as_py(), header.column("user_id")[0].as_py()
         fingerprint = header.column("fingerprint")[0].as_py()
-        return _User(bucket, user_id, fingerprint, codes, self.builder.open(codes))
+        return _User(bucket, user_id, fingerprint, features, self.builder.open(features))
 
     def _feed(self, part: pa.RecordBatch) -> None:
         user = self.user
@@ -140,8 +139,7 @@ class _Worker:
         days = (us - self.cutoff_us) / DAY_US
         items = events.column("item_id")
         rows = self.catalogue.rows(items.to_pylist())
-        types = pc.index_in(events.column("event_type"), value_set=self.types)
-        user.reader.read(rows, _rows(types), days)
+        user.reader.read(rows, event_actions(events, self.config), days)
         piece = count_pairs(items.to_numpy(), days, self.windows)
         user.pairs = piece if user.pairs is None else merge_pairs(user.pairs, piece, self.windows)
         user.events += len(us)
@@ -155,7 +153,8 @@ class _Worker:
             "user_id": user.user_id,
             "event_count": user.events,
             "last_event_ts": user.last_us,
-            "codes": user.codes.tolist(),
+            "slots": user.features.slots[0].tolist(),
+            "weights": user.features.weights[0].tolist(),
             "state": self._state(user),
             "fingerprint": user.fingerprint,
             "items": pairs.items.tolist(),
@@ -186,12 +185,6 @@ class _Worker:
         return (np.rint(days * DAY_US).astype(np.int64) + self.cutoff_us).tolist()
 
 
-def _rows(index: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """`index_in` positions to table rows: null (unknown) is row 0."""
-    filled = pc.add(pc.fill_null(index.cast(pa.int64()), -1), 1)
-    return np.array(filled.to_numpy(), np.int64)  # a copy: torch wants writable memory
-
-
 def _schema(incoming: pa.Schema) -> pa.Schema:
     ts = pa.timestamp("us", tz="UTC")
     item = incoming.field("item_id").type
@@ -201,7 +194,8 @@ def _schema(incoming: pa.Schema) -> pa.Schema:
             "user_id": incoming.field("user_id").type,
             "event_count": pa.int64(),
             "last_event_ts": ts,
-            "codes": pa.list_(pa.int64()),
+            "slots": pa.list_(pa.int64()),
+            "weights": pa.list_(pa.float32()),
             "state": pa.binary(),
             "fingerprint": pa.string(),
             "items": pa.list_(item),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,10 @@ import torch
 
 from lime_model.bundle import Bundle, BundleError, worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
+from lime_model.encoders import Entries
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
-from lime_model.scoring.canonical import F64, UserRow, Weights
+from lime_model.scoring.canonical import F64, UserRow, Weights, sum_entries
 from lime_model.scoring.topk import Memory, Query, TopK, score_in_halves
 from lime_model.states import decode_state
 
@@ -47,7 +48,7 @@ def score_users(
     """Yield `user_id, bucket, policy, candidates, shortfall, pairs, fault` for each batch and policy.
 
     Args:
-        batches: `user_id, bucket, state, codes, items, last_ts, features, sound`.
+        batches: `user_id, bucket, state, slots, weights, items, last_ts, features, sound`.
         task: what to score and how.
         bundle: folder of the bundle.
         bank: index file of the packed bank.
@@ -67,17 +68,15 @@ class StateFolder:
 
     def __init__(self, bundle: Bundle) -> None:
         self.weights = Weights.of(bundle.model)
-        self.users = bundle.model.users.double()
+        self.table: F64 = bundle.model.users.table.weight.detach().double().numpy()
 
-    def fold(self, links: F64, pools: F64, codes: Sequence[int]) -> UserRow:
-        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]` and feature codes.
+    def fold(self, links: F64, pools: F64, features: Entries) -> UserRow:
+        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]` and features `[1, P]`.
 
         Raises:
             BundleError: a number is not finite.
         """
-        with torch.inference_mode():
-            user = self.users(torch.tensor([codes], dtype=torch.int64))[0].numpy()
-        factors = self.weights.fold_user(links, pools, user)
+        factors = self.weights.fold_user(links, pools, sum_entries(self.table, features)[0])
         if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
             raise BundleError("its state and features fold to NaN or infinity; train again")
         return factors
@@ -128,7 +127,7 @@ class _Scorer:
                     "its state or memory is not what was written (checksum); build it again under a new "
                     "--run-key (jobs/build_link_states.py)"
                 )
-            factors = self.states.fold(links, pools, batch.column("codes")[i].as_py())
+            factors = self.states.fold(links, pools, _entries(batch, i))
             memory = self._memory(batch, i)
             if not np.isfinite(memory.features).all():
                 raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
@@ -169,3 +168,9 @@ class _Scorer:
         scores = pa.array(np.concatenate([top.scores for top in lists]), pa.float32())
         struct = pa.StructArray.from_arrays([items, scores], ["item_id", "score"])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
+
+
+def _entries(batch: pa.RecordBatch, i: int) -> Entries:
+    """Features of a user `[1, P]`."""
+    slots, weights = (batch.column(name)[i].values.to_numpy() for name in ("slots", "weights"))
+    return Entries(slots[None], weights[None])

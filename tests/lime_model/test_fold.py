@@ -12,7 +12,7 @@ from lime_model.config import MEMORY_FEATURES
 from lime_model.model import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
 from lime_model.scoring.fold import fold_items, fold_users, folded_scores, folded_task_scores
-from tests.lime_model.toys import TWO_TASKS, toy_config, toy_model
+from tests.lime_model.toys import TWO_TASKS, toy_config, toy_model, toy_users
 
 
 def random_state(model_width: int, pools: int, links: int, batch: int) -> UserState:
@@ -96,10 +96,10 @@ def test_a_batch_of_users_equals_each_alone(variant: str) -> None:
     model = toy_model(toy_config(variant)).double()
     events, days = torch.randn(3, 9, 8).double(), torch.rand(3, 9).double() * -50
     keep = torch.arange(9)[None, :] >= torch.tensor([0, 4, 9])[:, None]  # the third has no history
-    codes, items = torch.tensor([[0], [1], [2]]), torch.randn(6, 8).double()
-    together = model.base_scores(model.read(History(events, days, keep), codes), items)
+    users, items = toy_users([0, 1, 2]), torch.randn(6, 8).double()
+    together = model.base_scores(model.read(History(events, days, keep), users), items)
     for row in range(3):
         alone = History(*(x[row : row + 1][:, keep[row]] for x in (events, days, keep)))
-        single = model.base_scores(model.read(alone, codes[row : row + 1]), items)
+        single = model.base_scores(model.read(alone, users.at(slice(row, row + 1))), items)
         torch.testing.assert_close(together[row : row + 1], single, rtol=1e-9, atol=1e-9)
     assert bool(torch.isfinite(together).all())

@@ -12,7 +12,7 @@ import torch
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import LabelTraining, ModelConfig
 from lime_model.examples import EventLog, TrainingData
-from lime_model.features import Catalogue, encode_actions
+from lime_model.features import Catalogue, encode_actions, encode_columns
 from lime_model.label_training import Asked, LabelTrainer, check_order
 from lime_model.metrics import auc
 from lime_model.model import LimeModel
@@ -20,6 +20,7 @@ from lime_model.peers import PEERS
 from lime_model.windows import WindowBuilder, visible_before
 
 USERS, EVENTS, ITEMS = 40, 60, 8
+NO_FEATURES = encode_columns({}, {}, USERS)
 SHORT = LabelTraining(epochs=12, batch=8, targets=10, learning_rate=5e-3, embedding_rate=2e-2, dropout=0.0)
 
 
@@ -37,8 +38,8 @@ def moody() -> tuple[TrainingData, np.ndarray]:
     actions = encode_actions(np.ones(len(item), np.int64), label, config())
     log = EventLog(np.arange(USERS + 1) * EVENTS, item, actions, days, days)
     ids = [f"{i}" for i in range(ITEMS)]
-    catalogue = Catalogue.build(ids, np.ones((ITEMS, 1), np.int64), np.ones(ITEMS, np.bool_))
-    return TrainingData(log, catalogue, np.zeros((USERS, 0), np.int64)), label
+    catalogue = Catalogue.build(ids, {}, {}, np.ones(ITEMS, np.bool_))
+    return TrainingData(log, catalogue, NO_FEATURES), label
 
 
 def config(variant: str = "lime-mha") -> ModelConfig:
@@ -52,7 +53,7 @@ def config(variant: str = "lime-mha") -> ModelConfig:
 def trainer(variant: str = "lime-mha", peer: str | None = None, **changes: object) -> LabelTrainer:
     data, label = moody()
     torch.manual_seed(1)
-    model = LimeModel(config(variant), item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    model = LimeModel(config(variant), item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     other = PEERS[peer](config()) if peer else None  # type: ignore[index]
     place = np.tile(np.arange(EVENTS), USERS)
     asked = Asked(place < 40, (place >= 40) & (place < 50))
@@ -174,7 +175,7 @@ def test_parts_left_out_stay_zero() -> None:
     assert model.bias_weight == 0
     assert not model.memory(torch.randn(5, 9), torch.randn(5)).any()
     bare = LimeModel(
-        dataclasses.replace(config(), without=("dot",)), item_rows=3, item_sizes=[2], user_sizes=[]
+        dataclasses.replace(config(), without=("dot",)), item_rows=3, item_feature_rows=0, user_feature_rows=0
     )
     assert not bare.dot_item.weight.any()
     with pytest.raises(ValueError, match=r"model.without names 'head'"):

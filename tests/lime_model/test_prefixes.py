@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lime_model.model import History, LimeModel
+from lime_model.model import Features, History, LimeModel
 from lime_model.prefixes import pair_dots, pair_links, read_before
-from tests.lime_model.toys import toy_config, toy_model
+from tests.lime_model.toys import toy_config, toy_model, toy_users
 
 B, N, T = 3, 9, 6
 
 
-def windows() -> tuple[History, Tensor, Tensor]:
+def windows() -> tuple[History, Features, Tensor]:
     """Random windows; the second starts late, and two targets of the third share a session."""
     torch.manual_seed(0)
     events = torch.randn(B, N + T, 8).double().requires_grad_()
@@ -22,10 +22,12 @@ def windows() -> tuple[History, Tensor, Tensor]:
     keep[1, : N + 2] = False  # its first targets have no history
     seen = torch.arange(T).expand(B, T).clone()
     seen[2, 3:5] = 3
-    return History(events, days - days[:, -1:], keep), torch.tensor([[0], [1], [2]]), seen
+    return History(events, days - days[:, -1:], keep), toy_users([0, 1, 2]), seen
 
 
-def slow(model: LimeModel, history: History, codes: Tensor, seen: Tensor, stride: int) -> tuple[Tensor, ...]:
+def slow(
+    model: LimeModel, history: History, users: Features, seen: Tensor, stride: int
+) -> tuple[Tensor, ...]:
     """One target at a time, `LimeModel.read` of what it sees; LIME-XOR of the last multiple of `stride`."""
     links, pools = [], []
     for b in range(B):
@@ -33,10 +35,10 @@ def slow(model: LimeModel, history: History, codes: Tensor, seen: Tensor, stride
             count = int(seen[b, t])
             place = torch.arange(N + count)
             place = place[history.keep[b, : N + count]]
-            fresh = model.read(History(*(x[b : b + 1, place] for x in history)), codes[b : b + 1])
+            fresh = model.read(History(*(x[b : b + 1, place] for x in history)), users.at(slice(b, b + 1)))
             if model.config.variant == "lime-xor":
                 old = place[place < N + count // stride * stride]
-                state = model.read(History(*(x[b : b + 1, old] for x in history)), codes[b : b + 1])
+                state = model.read(History(*(x[b : b + 1, old] for x in history)), users.at(slice(b, b + 1)))
                 links.append(state.links)
             else:
                 links.append(fresh.links)
@@ -47,9 +49,9 @@ def slow(model: LimeModel, history: History, codes: Tensor, seen: Tensor, stride
 @pytest.mark.parametrize(("variant", "stride"), [("lime-mha", 1), ("lime-xor", 1), ("lime-xor", 4)])
 def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int) -> None:
     model = toy_model(toy_config(variant)).double()
-    history, codes, seen = windows()
-    fast = read_before(model, history, codes, seen, stride)
-    links, pools = slow(model, history, codes, seen, stride)
+    history, users, seen = windows()
+    fast = read_before(model, history, users, seen, stride)
+    links, pools = slow(model, history, users, seen, stride)
     torch.testing.assert_close(fast.links, links, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(fast.pools, pools, rtol=1e-9, atol=1e-10)
     weights = torch.randn_like(links), torch.randn_like(pools)
@@ -68,12 +70,12 @@ def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int) -
 def test_no_target_sees_itself_or_what_follows() -> None:
     """Another event at place N + t changes no state up to target t, and the ones after it."""
     model = toy_model(toy_config()).double()
-    history, codes, seen = windows()
-    before = read_before(model, history, codes, seen, 1).links.view(B, T, -1)
+    history, users, seen = windows()
+    before = read_before(model, history, users, seen, 1).links.view(B, T, -1)
     for t in range(T):
         events = history.events.detach().clone()
         events[:, N + t] += 1.0
-        after = read_before(model, history._replace(events=events), codes, seen, 1).links.view(B, T, -1)
+        after = read_before(model, history._replace(events=events), users, seen, 1).links.view(B, T, -1)
         same = torch.isclose(after, before, rtol=1e-12, atol=1e-12).all(-1)
         assert torch.equal(same, (seen <= t) | ~history.keep[:, N + t, None]), t
 
@@ -81,8 +83,8 @@ def test_no_target_sees_itself_or_what_follows() -> None:
 @pytest.mark.parametrize("tasks", [{}, {"tasks": ("view", "purchase"), "task_weights": (0.3, 1.7)}])
 def test_pairs_score_as_the_whole_model_does(tasks: dict[str, object]) -> None:
     model = toy_model(toy_config(**tasks)).double()
-    history, codes, seen = windows()
-    state, items = read_before(model, history, codes, seen, 1), torch.randn(B * T, 8).double()
+    history, users, seen = windows()
+    state, items = read_before(model, history, users, seen, 1), torch.randn(B * T, 8).double()
     pairs = pair_links(model, state, items) + pair_dots(model, state, items)
     whole = model.task_scores(state, items)  # [n, O, n]
     torch.testing.assert_close(pairs, torch.diagonal(whole, dim1=0, dim2=2).T, rtol=1e-9, atol=1e-10)

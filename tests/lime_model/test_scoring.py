@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lime_model.bundle import Bundle, BundleError
 from lime_model.certificate import Certifier
 from lime_model.config import MEMORY_FEATURES
+from lime_model.encoding import ItemEncoder
 from lime_model.scoring import native
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
@@ -391,11 +392,11 @@ def test_cells_give_back_what_was_packed() -> None:
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_a_score_that_is_not_finite_fails_the_certificate(bad: float) -> None:
-    catalogue, item_words, user_words = toy_catalogue()
-    bundle = Bundle(toy_model(toy_config()), catalogue, item_words, user_words, {}, "")
+    catalogue, of_items, of_users = toy_catalogue()
+    bundle = Bundle(toy_model(toy_config()), catalogue, of_items, of_users, {}, "")
     items = len(catalogue.item_ids)
-    codes = np.zeros((items, 2), np.int64)
-    certifier = Certifier(bundle, codes, np.zeros(items), np.ones(items, np.bool_))
+    inputs = ItemEncoder(bundle).read(catalogue.item_ids, {})
+    certifier = Certifier(bundle, inputs, np.zeros(items), np.ones(items, np.bool_))
     scores, nothing = np.linspace(1, 0, items), np.zeros(0, np.int64)
     listed = scores[:3].astype(np.float32)
     assert certifier.check(scores, nothing, np.arange(3), listed, 3, 1e-4).fault == ""

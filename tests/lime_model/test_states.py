@@ -8,9 +8,10 @@ import torch
 
 from lime_model import states
 from lime_model.bundle import Bundle, BundleError
+from lime_model.encoders import Entries
 from lime_model.model import History
 from lime_model.states import StateBuilder, decode_state, encode_state, state_bytes
-from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
+from tests.lime_model.toys import toy_catalogue, toy_config, toy_model, toy_users
 
 
 def toy_bundle(variant: str) -> Bundle:
@@ -31,7 +32,7 @@ def test_a_stored_state_is_what_the_model_reads(variant: str, n: int) -> None:
     items, types, days = random_history(n)
     raws = []
     for pieces in (1, 3):
-        reader = builder.open(np.asarray([1]))
+        reader = builder.open(Entries(np.array([[1]]), np.ones((1, 1), np.float32)))
         for part in np.array_split(np.arange(n), pieces):
             if len(part):
                 reader.read(items[part], types[part], days[part])
@@ -39,7 +40,7 @@ def test_a_stored_state_is_what_the_model_reads(variant: str, n: int) -> None:
     assert {len(raw) for raw in raws} == {state_bytes(bundle.config)}
     with torch.inference_mode():
         history: History = builder.embed(items, types, days)
-        expected = builder.model.read(history, torch.tensor([[1]]))
+        expected = builder.model.read(history, toy_users([1]))
     for raw in raws:
         links, pools = decode_state(raw, bundle.config)
         np.testing.assert_allclose(links, expected.links[0].numpy(), rtol=1e-5, atol=1e-6)

@@ -17,7 +17,7 @@ import torch
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import ModelConfig, TrainConfig, Variant
 from lime_model.examples import EventLog, ExampleBuilder, TrainingData, item_counts, item_fame
-from lime_model.features import Catalogue
+from lime_model.features import Catalogue, encode_columns
 from lime_model.losses import cross_entropy
 from lime_model.model import LimeModel
 from lime_model.recipe import MODULES, recipe_digest
@@ -58,8 +58,8 @@ def two_tribes() -> TrainingData:
         np.asarray(days),
     )
     ids = [f"{i:02d}" for i in range(ITEMS)]
-    catalogue = Catalogue.build(ids, np.ones((ITEMS, 1), np.int64), np.ones(ITEMS, np.bool_))
-    return TrainingData(log, catalogue, np.zeros((USERS, 0), np.int64))
+    catalogue = Catalogue.build(ids, {}, {}, np.ones(ITEMS, np.bool_))
+    return TrainingData(log, catalogue, encode_columns({}, {}, USERS))
 
 
 def fresh(variant: str, seed: int) -> LimeModel:
@@ -67,7 +67,7 @@ def fresh(variant: str, seed: int) -> LimeModel:
         variant=variant, links=3, width=8, hidden=4, dot=8, heads=2, user_width=2, xor_blocks=1
     )  # type: ignore[arg-type]
     torch.manual_seed(seed)
-    return LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    return LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
 
 
 def train(variant: str, seed: int = 1, **changes: object) -> tuple[LimeModel, list[dict[str, float]]]:
@@ -112,7 +112,7 @@ def toy_trainer(
     data = two_tribes()
     torch.manual_seed(0)
     sizes = ModelConfig(variant=variant, links=3, width=8, hidden=4, dot=8, user_width=2)
-    model = LimeModel(sizes, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    model = LimeModel(sizes, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     start_from_svd(model, data, 0)
     return Trainer(model, data, config, checkpoints)
 
@@ -208,7 +208,7 @@ def test_tasks_learn_their_own_items_and_weights_choose_between_them() -> None:
         event_types=("view", "purchase"), tasks=("view", "purchase"),
     )  # fmt: skip
     torch.manual_seed(0)
-    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    model = LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     start_from_svd(model, data, 0)
     trainer = Trainer(model, data, dataclasses.replace(SHORT, steps=150))
     trainer.fit()
@@ -254,7 +254,7 @@ def test_what_follows_the_cut_does_not_reach_the_history() -> None:
 def test_a_loss_that_is_not_finite_stops_training() -> None:
     data = two_tribes()
     config = ModelConfig(links=3, width=8, hidden=4, dot=8, user_width=2)
-    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    model = LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     with torch.no_grad():
         model.dot_item.weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match=r"loss is nan.*learning_rate"):
@@ -264,7 +264,7 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 def test_no_user_with_enough_events_is_an_error_with_a_remedy() -> None:
     data = two_tribes()
     config = ModelConfig(links=3, width=8, hidden=4, dot=8, user_width=2)
-    model = LimeModel(config, item_rows=ITEMS + 1, item_sizes=[2], user_sizes=[])
+    model = LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     with pytest.raises(ValueError, match=r"no user has 1000 events.*min_events"):
         Trainer(model, data, dataclasses.replace(SHORT, min_events=1000))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from lime_model.config import ModelConfig, Vocabulary
-from lime_model.features import Catalogue
-from lime_model.model import LimeModel
+from lime_model.config import Column, ModelConfig
+from lime_model.encoders import Vocabulary
+from lime_model.features import Catalogue, Encoders
+from lime_model.model import Features, LimeModel
 
 ITEMS = 30
 
@@ -22,8 +24,8 @@ def toy_config(variant: str = "lime-mha", **sizes: Any) -> ModelConfig:
     defaults = {"links": 5, "width": 8, "hidden": 7, "dot": 6, "heads": 2, "user_width": 4, "max_events": 12}
     return ModelConfig(
         variant=variant,  # type: ignore[arg-type]
-        item_columns=("kind",),
-        user_columns=("region",),
+        item_columns=(Column("kind"),),
+        user_columns=(Column("region"),),
         event_types=("purchase", "view"),
         cutoff_ds="2024-05-01",
         **{**defaults, **sizes},
@@ -33,16 +35,21 @@ def toy_config(variant: str = "lime-mha", **sizes: Any) -> ModelConfig:
 def toy_model(config: ModelConfig, seed: int = 1) -> LimeModel:
     """Every parameter random, so that no branch is silent."""
     torch.manual_seed(seed)
-    model = LimeModel(config, item_rows=ITEMS, item_sizes=[4], user_sizes=[3])
+    model = LimeModel(config, item_rows=ITEMS, item_feature_rows=4, user_feature_rows=3)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
     return model.eval()
 
 
-def toy_catalogue() -> tuple[Catalogue, dict[str, Vocabulary], dict[str, Vocabulary]]:
+def toy_users(codes: Sequence[int]) -> Features:
+    """Users of region null (0), "n" (1) or "s" (2)."""
+    return Features(torch.tensor(codes)[:, None], torch.ones(len(codes), 1))
+
+
+def toy_catalogue() -> tuple[Catalogue, Encoders, Encoders]:
     """Items "0" to "39", the first 29 with ids; one item and one user column."""
-    ids = [str(i) for i in range(40)]
-    codes = np.asarray([[i % 4] for i in range(40)], np.int64)
-    catalogue = Catalogue.build(ids, codes, np.arange(40) < ITEMS - 1)
-    return catalogue, {"kind": Vocabulary(("a", "b", "c"))}, {"region": Vocabulary(("n", "s"))}
+    ids, kinds = [str(i) for i in range(40)], {"kind": Vocabulary(("a", "b", "c"))}
+    values = [(None, "a", "b", "c")[i % 4] for i in range(40)]
+    catalogue = Catalogue.build(ids, {"kind": values}, kinds, np.arange(40) < ITEMS - 1)
+    return catalogue, kinds, {"region": Vocabulary(("n", "s"))}

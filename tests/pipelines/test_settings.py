@@ -43,7 +43,19 @@ def test_the_demo_settings_are_valid_and_frozen() -> None:
         ),
         (
             {"models": [{"name": "m", "config": {"labelled": True}}]},
-            r"jobs do not read labels into histories",
+            r"labelled: true wants labels, how to learn them",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": [{"name": "tags", "kind": "lists"}]}}]},
+            r"item_columns.*'category', 'hash', 'number', 'list' or 'vector'",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": [{"name": "sku", "kind": "hash"}]}}]},
+            r"column sku: size is 0; a hash wants at least 1",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"user_columns": ["age", "age"]}}]},
+            r"name \['age'\] more than once",
         ),
         ({"models": [{"name": "m", "config": {"without": ["head"]}}]}, r"without.*'dot', 'bias' or 'memory'"),
         ({"evaluate_policies": [{"name": "a", "exclude_seen": 0}]}, r"must be at least 1"),

@@ -21,7 +21,7 @@ def broken(tmp_path: Path) -> Path:
     """A bundle whose item of kind "b" and whose event type "view" hold NaN."""
     model = toy_model(toy_config())
     with torch.no_grad():
-        model.items.features.tables[0].weight[2] = torch.nan
+        model.items.features.table.weight[2] = torch.nan
         model.event_type.weight[2] = torch.nan
     catalogue, items, users = toy_catalogue()
     save_bundle(Bundle(model, catalogue, items, users, {}, ""), tmp_path / "bundle")
@@ -47,7 +47,7 @@ def test_a_user_without_a_finite_state_fails_by_name_or_is_left_empty(broken: Pa
         "item_id": [None, "3", None, "3"],
         "event_ts": pa.array([None, day, None, day], pa.timestamp("us", tz="UTC")),
         "event_type": [None, "purchase", None, "view"],
-        "user_values": [["n"], [], ["s"], []],
+        "user_values": ['{"region": "n"}', "", '{"region": "s"}', ""],
         "fingerprint": ["a", "", "b", ""],
     }
     batch = pa.record_batch(rows)

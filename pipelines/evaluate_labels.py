@@ -1,0 +1,115 @@
+"""Offline metrics of a model of labels: what each day's events would have been given by the night before it.
+
+An event is predicted from the history before its day, as a nightly job would have read it. Beside
+the models stands what needs no model: the mean label of the item and of the user as of the night.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from lime_model.bundle import Bundle, load_bundle
+from lime_model.dataset import build_training_data
+from lime_model.errors import TrainingError
+from lime_model.examples import TrainingData
+from lime_model.features import read_labels
+from lime_model.label_training import Answerer, Predictions, predict
+from lime_model.metrics import auc, auc_interval, calibration, grouped_auc, log_loss, normalised_entropy
+from lime_model.windows import WindowBuilder
+from pipelines.bundles import bundle_uri, fetch_folder
+from pipelines.settings import SettingsError
+from pipelines.tables import Warehouse
+from pipelines.train import Source
+
+Floats = NDArray[np.float64]
+
+LONGEST = 4096  # events of a history that count for LIME-MHA; the jobs' states read all
+BLOCK, TARGETS = 8, 32  # windows at once, events of each
+PRIOR = 10.0  # labels of the mean that a mean of few is pulled by
+POLICY = "labels"  # in the place of a policy: nothing is listed
+
+
+def evaluate_labels(
+    warehouse: Warehouse, night: str, names: list[str], *, horizon_days: int
+) -> list[dict[str, Any]]:
+    """Metrics of the models and of the means, over all labelled events from the night on.
+
+    Raises:
+        SettingsError: a bundle has seen events of the night or later, or nothing has a label there.
+    """
+    until = str(dt.date.fromisoformat(night) + dt.timedelta(days=horizon_days))
+    source = Source.read(warehouse, until)
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        bundle = load_bundle(fetch_folder(warehouse.spark, bundle_uri(warehouse, name)))
+        if bundle.config.cutoff_ds > night:
+            raise SettingsError(
+                f"model {name!r} was trained on events before {bundle.config.cutoff_ds} and can't be judged "
+                f"on those from {night} on; evaluate as of {bundle.config.cutoff_ds} or later, or train again"
+            )
+        try:
+            found, data = predict_days(bundle, source, night, until)
+        except TrainingError as error:
+            raise SettingsError(f"{night} to {until}: {error}") from error
+        if not rows:
+            rows.append(measure_labels("item and user mean", mean_labels(data, source, night, found), data))
+        rows.append(measure_labels(name, found, data))
+    return rows
+
+
+def predict_days(bundle: Bundle, source: Source, night: str, until: str) -> tuple[Predictions, TrainingData]:
+    """Predictions of the labelled events in `[night, until)`, each from the days before its own."""
+    config = dataclasses.replace(bundle.config, cutoff_ds=until)  # only gaps between times count
+    data = build_training_data(source.events, source.users, bundle.catalogue, bundle.user_encoders, config)
+    day = np.floor(data.log.days)  # the cut-off is a midnight
+    data = dataclasses.replace(
+        data, log=data.log._replace(session_start=np.minimum(data.log.session_start, day))
+    )
+    longest = min(LONGEST, int(np.diff(data.log.offsets).max()))
+    history = config.max_events if config.variant == "lime-xor" else longest
+    windows = WindowBuilder(data.log, read_labels(source.events), history, TARGETS)
+    net = Answerer(bundle.model.float(), data).eval()
+    return predict(net, windows, _asked(data, night, until), BLOCK, stride=1), data
+
+
+def _asked(data: TrainingData, night: str, until: str) -> NDArray[np.bool_]:
+    days = (np.datetime64(night, "D") - np.datetime64(until, "D")).astype(np.int64)
+    asked: NDArray[np.bool_] = data.log.days >= days
+    return asked
+
+
+def mean_labels(data: TrainingData, source: Source, night: str, found: Predictions) -> Predictions:
+    """The same events, by the means of their item and their user before the night, as one logit."""
+    label, owner = read_labels(source.events), data.log.owner
+    ids = pc.dictionary_encode(source.events["item_id"]).combine_chunks().indices.to_numpy()
+    known = ~np.isnan(label) & (source.events["event_ts"].to_numpy() < np.datetime64(night))
+    mean = float(np.clip(label[known].mean(), 1e-3, 1 - 1e-3)) if known.any() else 0.5
+    total = np.full(len(found.event), -logit(mean))
+    for key in (ids, owner):
+        count, ones = (np.bincount(key[known], w, key.max() + 1) for w in (None, label[known]))
+        total += logit((ones + PRIOR * mean) / (count + PRIOR))[key[found.event]]
+    return found._replace(logit=total)
+
+
+def measure_labels(name: str, found: Predictions, data: TrainingData) -> dict[str, Any]:
+    """The row of a model."""
+    owner = data.log.owner[found.event]
+    return {
+        "model": name,
+        "policy": POLICY,
+        "users": len(np.unique(owner)),
+        "events": len(found.event),
+        "auc": round(auc(found.label, found.logit), 4),
+        "auc_95": [round(end, 4) for end in auc_interval(found.label, found.logit, owner)],
+        "grouped_auc": round(grouped_auc(found.label, found.logit, owner), 4),
+        "normalised_entropy": round(normalised_entropy(found.label, found.logit), 4),
+        "log_loss": round(log_loss(found.label, found.logit), 4),
+        "calibration": round(calibration(found.label, found.logit), 4),
+    }
