@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring bench-scale bench-night bench-quality bench-labels lock clean
+.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring bench-scale bench-night bench-quality bench-quality-full lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -48,11 +48,15 @@ bench-scale: setup ## Ten billion pairs through Spark, and what a second worker 
 bench-night: setup ## A night killed at half and run again, and its forecast beside what it took
 	@$(BIN)/python -m benchmarks.night
 
-bench-quality: setup ## LIME on The Complete Journey beside recommenders from outside
+bench-quality: setup ## Lists and labels: LIME beside EASE, ALS and others, and beside HSTU, SASRec, DIN and others
 	@$(BIN)/python -m benchmarks.quality
+	@$(BIN)/python -m benchmarks.answers --learners 250
 
-bench-labels: setup ## LIME on a log of answers beside HSTU, SASRec, DIN and others, on one trunk
+bench-quality-full: setup ## Hours: searches of rates and constants, the whole log of answers, sizes against speed
+	@$(BIN)/python -m benchmarks.quality --tune
+	@$(BIN)/python -m benchmarks.answers --learners 250 --search
 	@$(BIN)/python -m benchmarks.answers
+	@$(BIN)/python -m benchmarks.pareto
 
 lock: setup ## Resolve requirements.txt into requirements.lock
 	@$(BIN)/uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock

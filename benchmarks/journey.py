@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from demo.complete_journey import read
 from pipelines.columns import HISTORY_ORDER, USER_ID
-from pipelines.train import Source
+from pipelines.training_log import Source
 
 HORIZON_DAYS, MIN_EVENTS = 28, 20
 
@@ -25,12 +25,14 @@ Ints = NDArray[np.int64]
 class Journey(NamedTuple):
     """What a model may see, and what it is asked.
 
-    `source` holds everything before the day; `users [U]` ids of the households asked about; `items [I]`
-    ids of all items bought or listed, ascending; `before`, `after [U, I]` counts of purchases.
+    `source` holds everything before the day, and so does `events`; `users [U]` ids of the households asked
+    about; `items [I]` ids of all items bought or listed, ascending; `before`, `after [U, I]` counts of
+    purchases.
     """
 
     day: str
     source: Source
+    events: pa.Table
     users: Ints
     items: Ints
     before: sp.csr_array
@@ -48,15 +50,16 @@ def load(day: str) -> Journey:
     users = np.intersect1d(counts.index[counts >= MIN_EVENTS], later["user_id"])
     items = np.union1d(products["item_id"], events["item_id"])
     people = read("demographics").rename(columns={"household_id": "user_id"}).astype({"user_id": "int64"})
+    log = pa.Table.from_pandas(past.sort_values([USER_ID, *HISTORY_ORDER]), preserve_index=False)
     source = Source(
-        pa.Table.from_pandas(past.sort_values([USER_ID, *HISTORY_ORDER]), preserve_index=False),
+        lambda: iter([log]),
         pa.Table.from_pandas(
             products.sort_values("item_id").astype({"item_id": "int64"}), preserve_index=False
         ),
         pa.Table.from_pandas(people.sort_values("user_id"), preserve_index=False),
     )
     before, after = (_counts(part, users, items) for part in (past, later))
-    return Journey(day, source, users, items, before, after)
+    return Journey(day, source, log, users, items, before, after)
 
 
 def _events() -> pd.DataFrame:

@@ -90,7 +90,7 @@ def lime_scorer(bundle: Bundle, journey: Journey) -> Scorer:
         recent = item_counts(data.log, 0.0, model.config.bias_days, len(vectors))[:, 0]
         bias = model.item_bias(torch.from_numpy(recent).float()).numpy()
         factors = fold_items(model, vectors)
-    owners = np.unique(journey.source.events["user_id"].to_numpy())
+    owners = np.unique(journey.events["user_id"].to_numpy())
     place = np.searchsorted(owners, journey.users)
 
     def score(rows: slice) -> Scores:

@@ -106,7 +106,7 @@ def _root(counts: sp.csr_array) -> sp.csr_array:
 
 def _recent(journey: Journey, days: int) -> Ints:
     """Purchases of every item in the last `days`."""
-    events = journey.source.events
+    events = journey.events
     since = np.datetime64(journey.day) - np.timedelta64(days, "D")
     items = events["item_id"].to_numpy()[events["event_ts"].to_numpy() >= since]
     return np.bincount(np.searchsorted(journey.items, items), minlength=len(journey.items))

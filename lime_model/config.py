@@ -183,4 +183,9 @@ class LabelTraining:
     def __post_init__(self) -> None:
         for name in ("batch", "targets", "stride", "validations", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("epochs", "learning_rate", "embedding_rate", "valid_days"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"labels.dropout is {self.dropout}; it is a share below 1")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lime_model.bundle import Bundle
 from lime_model.encoders import Entries, Ints
-from lime_model.features import encode_columns
+from lime_model.features import encode_rows
 from lime_model.scoring.canonical import F32, F64, Weights, sum_entries
 
 
@@ -32,16 +32,18 @@ class ItemEncoder:
         self.ids: F64 = tower.ids.weight.detach().double().numpy()
         self.table: F64 = tower.features.table.weight.detach().double().numpy()
 
-    def read(self, item_ids: Sequence[object], columns: Mapping[str, Sequence[object]]) -> ItemInputs:
-        """What the tower reads of some items, from tonight's values of the columns.
+    def read(
+        self, item_ids: Sequence[object], columns: Mapping[str, Sequence[object]]
+    ) -> tuple[ItemInputs, dict[int, str]]:
+        """What the tower reads of some items, from tonight's values of the columns, and faults by place.
 
-        Raises:
-            FeatureError: a value is not what its column's kind reads.
+        The columns of an item with a fault are null.
         """
         catalogue = self.bundle.catalogue
         # The id may be a column too, such as a hash for the items without an id of their own.
-        features = encode_columns({"item_id": item_ids, **columns}, self.bundle.item_encoders, len(item_ids))
-        return ItemInputs(catalogue.id_rows[catalogue.rows(item_ids)], features)
+        columns = {"item_id": item_ids, **columns}
+        features, faults = encode_rows(columns, self.bundle.item_encoders, len(item_ids))
+        return ItemInputs(catalogue.id_rows[catalogue.rows(item_ids)], features), faults
 
     def encode(self, items: ItemInputs) -> tuple[F32, F32, F32]:
         """A `[n, L]`, B `[n, F]` and d `[n, E]`."""

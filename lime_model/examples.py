@@ -10,6 +10,7 @@ kept, M (example, item) pairs of memory, J pools.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,8 +33,9 @@ FLAT = (
 class EventLog(NamedTuple):
     """Events grouped by user, in time order within one.
 
-    `offsets [U + 1]`; `item`, `event_type`, `session_start`, `days` are `[n]`. `item` is the
-    catalogue row (0: not in the catalogue), times are days from the bundle's cut-off.
+    `offsets [U + 1]`, the others `[n]`, which may be mapped from disk. `item` is the catalogue row (0: not
+    in the catalogue), `event_type` an action code where labels are shown, times are days from the bundle's
+    cut-off, `label` is NaN where there is none.
     """
 
     offsets: Ints
@@ -41,20 +43,56 @@ class EventLog(NamedTuple):
     event_type: Ints
     days: Floats
     session_start: Floats
+    label: Floats
 
-    @property
-    def owner(self) -> Ints:
-        """User of every event `[n]`."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+    @classmethod
+    def of(
+        cls, offsets: Ints, item: Ints, event_type: Ints, days: Floats, *,
+        session_start: Floats | None = None, label: Floats | None = None,
+    ) -> EventLog:  # fmt: skip
+        """A log of which each event is a session of its own and none has a label, unless given."""
+        begun = days if session_start is None else session_start
+        return cls(
+            offsets, item, event_type, days, begun, np.full(len(item), np.nan) if label is None else label
+        )
+
+    def owner(self, events: Ints) -> Ints:
+        """Users of some events, by their places in the log."""
+        return np.searchsorted(self.offsets, events, side="right") - 1
+
+    def chunks(self, events: int = 1_000_000) -> Iterator[EventLog]:
+        """The log, some users at a time: at least `events` of them where there are so many."""
+        users, first = len(self.offsets) - 1, 0
+        while first < users:
+            wanted = np.searchsorted(self.offsets, self.offsets[first] + events)
+            last = min(max(int(wanted), first + 1), users)
+            start = self.offsets[first]
+            part = slice(start, self.offsets[last])
+            yield EventLog(
+                self.offsets[first : last + 1] - start,
+                self.item[part],
+                self.event_type[part],
+                self.days[part],
+                self.session_start[part],
+                self.label[part],
+            )
+            first = last
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The log, the item side of it, and the users' features `[U]`."""
+    """The log, the item side of it, and the users' features and ids `[U]`."""
 
     log: EventLog
     catalogue: Catalogue
     users: Entries
+    ids: tuple[object, ...]
+
+    def name_users(self, users: Ints, most: int = 8) -> str:
+        """Some users by their ids, for a message."""
+        chosen = np.unique(users)
+        named = ", ".join(repr(self.ids[user]) for user in chosen[:most])
+        return f"users {named}" + (f" and {len(chosen) - most} more" if len(chosen) > most else "")
 
 
 class Pairs(NamedTuple):
@@ -104,11 +142,13 @@ def history_pairs(
 def item_counts(log: EventLog, cut: float, window: float, rows: int) -> Ints:
     """Of every item its events in the `window` days before `cut`, all before it, and its users before it,
     `[rows, 3]`; zeros in row 0, which is every unknown item."""
-    users = log.owner
-    before = log.days < cut
-    item, recent = log.item[before], log.item[before & (log.days >= cut - window)]
-    takers = np.unique(item * len(log.offsets) + users[before]) // len(log.offsets)
-    counts = np.stack([np.bincount(part, minlength=rows) for part in (recent, item, takers)], 1)
+    counts = np.zeros((rows, 3), np.int64)
+    for part in log.chunks():
+        users = np.repeat(np.arange(len(part.offsets) - 1), np.diff(part.offsets))
+        before = part.days < cut
+        item, recent = part.item[before], part.item[before & (part.days >= cut - window)]
+        takers = np.unique(item * len(part.offsets) + users[before]) // len(part.offsets)
+        counts += np.stack([np.bincount(x, minlength=rows) for x in (recent, item, takers)], 1)
     counts[0] = 0
     return counts
 

@@ -9,6 +9,7 @@ Letters: n rows of a table of data, P entries of a row, I items.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from lime_model.config import ModelConfig
 from lime_model.encoders import F32, Encoder, Entries, FeatureError, Ints
 from lime_model.errors import TrainingError
+
+log = logging.getLogger(__name__)
 
 Encoders = Mapping[str, Encoder]
 
@@ -46,6 +49,36 @@ def encode_columns(columns: Mapping[str, Sequence[object]], encoders: Encoders, 
         parts.append(Entries(first + found.slots, found.weights))
         first += encoder.rows
     return Entries(*(np.concatenate(side, 1) for side in zip(*parts, strict=True)))
+
+
+def encode_rows(
+    columns: Mapping[str, Sequence[object]], encoders: Encoders, rows: int
+) -> tuple[Entries, dict[int, str]]:
+    """`encode_columns` of what can be read; a row that can't is all null, and its fault is told by place."""
+    try:
+        return encode_columns(columns, encoders, rows), {}
+    except FeatureError:
+        pass
+    parts: list[Entries] = []
+    faults: dict[int, str] = {}
+    for row in range(rows):
+        try:
+            parts.append(encode_columns({name: [v[row]] for name, v in columns.items()}, encoders, 1))
+        except FeatureError as error:
+            faults[row] = str(error)
+            parts.append(encode_columns({}, encoders, 1))
+    return Entries(*(np.concatenate(side) for side in zip(*parts, strict=True))), faults
+
+
+def encode_known(
+    columns: Mapping[str, Sequence[object]], encoders: Encoders, names: Sequence[object]
+) -> Entries:
+    """`encode_columns` for training: what can't be read is null, and said in the log by name."""
+    entries, faults = encode_rows(columns, encoders, len(names))
+    if faults:
+        row, fault = next(iter(faults.items()))
+        log.warning("%d rows can't be read and are null, such as %r: %s", len(faults), names[row], fault)
+    return entries
 
 
 def encode_actions(event_type: Ints, label: NDArray[np.float64], config: ModelConfig) -> Ints:
@@ -116,7 +149,7 @@ class Catalogue:
         return cls(
             tuple(item_ids[i] for i in order),
             np.concatenate([[0], id_rows]).astype(np.int64),
-            encode_columns(values, encoders, len(order) + 1),
+            encode_known(values, encoders, [None, *(item_ids[i] for i in order)]),
             np.zeros((len(order) + 1, 3), np.float32),
         )
 

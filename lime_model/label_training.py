@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import LabelTraining
 from lime_model.errors import LossError, TrainingError
-from lime_model.examples import Floats, Ints, TrainingData
-from lime_model.loop import Curve, Loop, Row
+from lime_model.examples import EventLog, Floats, Ints, TrainingData
+from lime_model.loop import Curve, Loop, Row, one_cycle
 from lime_model.metrics import auc, normalised_entropy
 from lime_model.model import Features, History, LimeModel
 from lime_model.peers import Past
@@ -66,18 +66,17 @@ class Answerer(nn.Module):
         spread = vectors[torch.tensor(place).view(window.item.shape)]  # T of every event [B, S, D]
         events = model.embed_events(spread, torch.tensor(window.action))
         days, keep = torch.tensor(window.days, dtype=events.dtype), torch.tensor(window.keep)
-        seen, users = torch.tensor(window.seen), Features.of(self.data.users, window.users)
-        targets = seen.shape[1]
-        history, items = History(events, days, keep), spread[:, -targets:]
-        state = read_before(model, history, users, seen, stride, links=self.peer is None)
+        end, users = torch.tensor(window.end), Features.of(self.data.users, window.users)
+        history, items = History(events, days, keep), spread[:, -end.shape[1] :]
+        state = read_before(model, history, users, end, stride, links=self.peer is None)
         pools, links = (F.dropout(x, self.dropout, self.training) for x in (state.pools, state.links))
         state = state._replace(pools=pools, links=links)
         pairs = items.flatten(0, 1)
-        dots = model.weigh(pair_dots(model, state, pairs), 1).view(seen.shape)
+        dots = model.weigh(pair_dots(model, state, pairs), 1).view(end.shape)
         if self.peer is None:
-            return dots + model.weigh(pair_links(model, state, pairs), 1).view(seen.shape)
-        user = state.user.unflatten(0, seen.shape)[:, 0]
-        past = Past(*history, seen, pools.unflatten(0, seen.shape), user)
+            return dots + model.weigh(pair_links(model, state, pairs), 1).view(end.shape)
+        user = state.user.unflatten(0, end.shape)[:, 0]
+        past = Past(*history, end, pools.unflatten(0, end.shape), user)
         other: Tensor = self.peer(past, items)
         return dots + other
 
@@ -92,7 +91,6 @@ class LabelTrainer:
 
     model: LimeModel
     data: TrainingData
-    label: Floats
     asked: Asked
     config: LabelTraining
     peer: nn.Module | None = None
@@ -100,13 +98,19 @@ class LabelTrainer:
 
     def __post_init__(self) -> None:
         config = self.config
-        self.windows = WindowBuilder(self.data.log, self.label, self.model.config.max_events, config.targets)
-        self.starts = self.windows.starts(self.asked.train)
-        self.windows.starts(self.asked.valid)  # now, not after a validation's worth of steps
-        check_order(self.windows.owner, self.asked)
+        self.windows = WindowBuilder(self.data.log, self.model.config.max_events, config.targets)
+        self.starts = self._starts("training", self.asked.train)
+        self._starts("validation", self.asked.valid)  # now, not after a validation's worth of steps
+        check_order(self.data.log, self.asked)
         self.net = Answerer(self.model, self.data, config.dropout, self.peer)
         self.rng = np.random.default_rng(config.seed)
         self.curve: Curve = []
+
+    def _starts(self, part: str, asked: Bools) -> Ints:
+        try:
+            return self.windows.starts(asked)
+        except TrainingError as error:
+            raise TrainingError(f"{part}: {error}; labels.valid_days says where validation begins") from error
 
     def fit(self) -> Curve:
         """Train, and end with the weights that did best in validation."""
@@ -119,7 +123,7 @@ class LabelTrainer:
         optimiser = torch.optim.AdamW(
             [{"params": embeddings}, {"params": rest}], weight_decay=config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps, pct_start=0.1)
+        schedule = one_cycle(optimiser, rates, steps)
         loop = Loop(PHASE, net, net.state_dict, optimiser, schedule, self.rng, self.curve, self.checkpoints)
         self.best = net.state_dict()
         if self.checkpoints and (saved := self.checkpoints.load(BEST)):
@@ -151,8 +155,8 @@ class LabelTrainer:
         label = torch.tensor(window.label, dtype=logits.dtype)
         loss = F.binary_cross_entropy_with_logits(logits[counts], label[counts])
         if not torch.isfinite(loss):
-            users = sorted(set(window.users.tolist()))
-            raise LossError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
+            named = self.data.name_users(window.users)
+            raise LossError(f"loss is {loss.item()} for {named}; lower labels.learning_rate")
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -207,18 +211,18 @@ def predict(net: Answerer, windows: WindowBuilder, asked: Bools, size: int, stri
     return Predictions(*(np.concatenate(side) for side in zip(*parts, strict=True)))
 
 
-def check_order(owner: Ints, asked: Asked) -> None:
+def check_order(log: EventLog, asked: Asked) -> None:
     """Time must not turn.
 
     Raises:
         TrainingError: a user has an event of validation before one of training.
     """
-    last = np.full(int(owner.max()) + 1, -1)
-    place = np.arange(len(owner))
-    np.maximum.at(last, owner[asked.train], place[asked.train])
-    early = asked.valid & (place <= last[owner])
-    if early.any():
+    last = np.full(len(log.offsets) - 1, -1)
+    train, valid = np.flatnonzero(asked.train), np.flatnonzero(asked.valid)
+    np.maximum.at(last, log.owner(train), train)
+    early = valid[valid <= last[log.owner(valid)]]
+    if len(early):
         raise TrainingError(
-            f"{int(early.sum())} events of validation lie before their user's last event of training, "
-            f"such as event {int(np.flatnonzero(early)[0])} of the log; put the validation window after it"
+            f"{len(early)} events of validation lie before their user's last event of training, "
+            f"such as event {early[0]} of the log; put the validation window after it"
         )

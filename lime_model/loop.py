@@ -20,6 +20,14 @@ Curve = list[dict[str, float]]
 Judge = Callable[[], tuple[Row, bool]]
 
 
+def one_cycle(
+    optimiser: torch.optim.Optimizer, rates: list[float], steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Up over a tenth of the steps, then down; `rates` are the highest ones of the parameter groups."""
+    # Of ten steps a tenth is one, and torch divides by the steps before it.
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps, pct_start=0.1 if steps != 10 else 0.2)
+
+
 @dataclass
 class Loop:
     """One phase of a run.

@@ -20,61 +20,62 @@ from lime_model.links import LinkAttention, weigh_pools
 from lime_model.model import Features, History, LimeModel, UserState
 
 
-def means_before(logits: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+def means_before(logits: Tensor, values: Tensor, end: Tensor) -> Tensor:
     """Softmax means `[B, T, ..., R, W]` over what each target sees; zero where that is nothing.
 
     Args:
         logits: `[B, ..., R, S]`, `-inf` for events that do not count.
         values: `[B, ..., S, W]`.
-        seen: how many of the last T events each target sees, before itself `[B, T]`; all earlier
-            ones it sees.
+        end: place after the last event that each target sees `[B, T]`, below S.
     """
-    past = logits.shape[-1] - seen.shape[1]
+    past = int(end.min())  # all targets see these
     logits = logits[..., :-1]  # nobody sees the last event
     top = torch.nan_to_num(logits.detach().amax(-1, keepdim=True), neginf=0.0)
     weight = torch.exp(logits - top)
     old, new = weight[..., :past], weight[..., past:]
-    steps = new.unsqueeze(-1) * values[..., past:-1, :].unsqueeze(-3)  # [B, ..., R, T - 1, W]
+    steps = new.unsqueeze(-1) * values[..., past:-1, :].unsqueeze(-3)  # [B, ..., R, S - past - 1, W]
     total = F.pad(steps.cumsum(-2), (0, 0, 1, 0)) + (old @ values[..., :past, :]).unsqueeze(-2)
-    count = F.pad(new.cumsum(-1), (1, 0)) + old.sum(-1, keepdim=True)  # [B, ..., R, T]
-    total, count = _rows(total.movedim(-2, 1), seen), _rows(count.movedim(-1, 1), seen).unsqueeze(-1)
-    return torch.where(count > 0, total / count.clamp_min(1e-30), torch.zeros_like(total))
+    count = F.pad(new.cumsum(-1), (1, 0)) + old.sum(-1, keepdim=True)  # [B, ..., R, S - past]
+    total, count = _rows(total.movedim(-2, 1), end - past), _rows(count.movedim(-1, 1), end - past)
+    count = count.unsqueeze(-1)
+    smallest = torch.finfo(count.dtype).tiny
+    return torch.where(count > 0, total / count.clamp_min(smallest), torch.zeros_like(total))
 
 
 def read_before(
-    model: LimeModel, history: History, features: Features, seen: Tensor, stride: int, *, links: bool = True
+    model: LimeModel, history: History, features: Features, end: Tensor, stride: int, *, links: bool = True
 ) -> UserState:
     """The state before every target, as `B·T` users.
 
     Args:
         history: windows of S events; the last T are the targets.
         features: of the users `[B]`.
-        seen: as in `means_before`.
+        end: as in `means_before`.
         stride: events between two readings of LIME-XOR; LIME-MHA is exact.
         links: without, the links are zeros.
     """
     user = model.users(features)
-    pools = means_before(
-        weigh_pools(history.days, history.keep, model.config.pool_days), history.events, seen
-    )
+    # In float64: a pool of few days weighs the first events of a long window by less than float32 can say.
+    weights = weigh_pools(history.days.double(), history.keep, model.config.pool_days)
+    pools = means_before(weights, history.events.double(), end).to(history.events.dtype)
     if not links:
-        attended = pools.new_zeros(*seen.shape, model.config.links, model.config.width)
+        attended = pools.new_zeros(*end.shape, model.config.links, model.config.width)
     elif isinstance(model.reader, LinkAttention):
-        means = means_before(*model.reader.weigh(model.links.contextual(user), *history), seen)
+        means = means_before(*model.reader.weigh(model.links.contextual(user), *history), end)
         attended = means.transpose(2, 3).flatten(3)  # [B, T, H, L, W] to [B, T, L, D]
     else:
-        attended = _read_xor(model, history, model.links.contextual(user), seen, stride)
-    users = user.unsqueeze(1).expand(-1, seen.shape[1], -1)
+        attended = _read_xor(model, history, model.links.contextual(user), end, stride)
+    users = user.unsqueeze(1).expand(-1, end.shape[1], -1)
     return UserState(attended.flatten(0, 1), pools.flatten(0, 1), users.flatten(0, 1))
 
 
-def _read_xor(model: LimeModel, history: History, queries: Tensor, seen: Tensor, stride: int) -> Tensor:
-    """Link states `[B, T, L, D]` as of the last multiple of `stride` events that a target sees."""
-    past, states = history.events.shape[1] - seen.shape[1], []
-    for count in range(0, seen.shape[1], stride):
-        part = slice(max(0, past + count - model.config.max_events), past + count)
+def _read_xor(model: LimeModel, history: History, queries: Tensor, end: Tensor, stride: int) -> Tensor:
+    """Link states `[B, T, L, D]` as of the last event that a target sees, or at most `stride - 1` before."""
+    first, states = int(end.min()), []
+    for last in range(first, int(end.max()) + 1, stride):
+        part = slice(max(0, last - model.config.max_events), last)
         states.append(model.reader(queries, *(x[:, part] for x in history)))
-    return _rows(torch.stack(states, 1), seen // stride)
+    return _rows(torch.stack(states, 1), (end - first) // stride)
 
 
 def pair_links(model: LimeModel, state: UserState, items: Tensor) -> Tensor:

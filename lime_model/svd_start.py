@@ -26,10 +26,8 @@ POPULARITY = 0.3  # starting weight of log1p(recent count) in the dot; the bias 
 
 def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> Floats:
     """SVD factors of the items with an id embedding, `[id rows, D]`: row and column 0 zero, mean square 1."""
-    rows = catalogue.id_rows[log.item]
-    users = log.owner
-    shape = (len(log.offsets) - 1, int(catalogue.id_rows.max()) + 1)
-    counts = sp.csr_array((np.ones(len(rows)), (users, rows)), shape=shape)
+    counts = sp.vstack([_counts(part, catalogue) for part in log.chunks()], format="csr")
+    shape = counts.shape
     counts.data = np.sqrt(counts.data)
     norms = np.sqrt(counts.multiply(counts).sum(1))
     scaled = sp.csr_array(sp.diags_array(1.0 / np.maximum(norms, 1e-9)) @ counts)
@@ -44,6 +42,13 @@ def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> 
     scale = float(np.sqrt((vectors**2).mean()))
     start_vectors: Floats = vectors / max(scale, 1e-9)
     return start_vectors
+
+
+def _counts(log: EventLog, catalogue: Catalogue) -> sp.csr_array:
+    """Events of every user and id row `[U, id rows]`."""
+    users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
+    shape = (len(log.offsets) - 1, int(catalogue.id_rows.max()) + 1)
+    return sp.csr_array((np.ones(len(users)), (users, catalogue.id_rows[log.item])), shape=shape)
 
 
 def set_start(model: LimeModel, log: EventLog, catalogue: Catalogue, recent: Floats, seed: int) -> None:

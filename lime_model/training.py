@@ -26,7 +26,7 @@ from lime_model.checkpoints import Checkpoints
 from lime_model.config import TrainConfig
 from lime_model.errors import LossError, TrainingError
 from lime_model.examples import ExampleBuilder, TrainingData, item_counts, item_fame
-from lime_model.loop import Curve, Loop, Row
+from lime_model.loop import Curve, Loop, Row, one_cycle
 from lime_model.losses import Objective
 from lime_model.model import LimeModel
 from lime_model.svd_start import set_start
@@ -134,7 +134,7 @@ class Trainer:
         self.model.train()
         groups = [{"params": parameters} for parameters, _ in rates]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [r for _, r in rates], steps, pct_start=0.1)
+        schedule = one_cycle(optimiser, [rate for _, rate in rates], steps)
         loop = Loop(
             phase=f"links of {self.model.config.variant}" if links else TOWERS,
             model=self.model,
@@ -156,8 +156,8 @@ class Trainer:
         loss_all, loss_new = self.objective.losses(batch, self.rng, links=links)
         loss = loss_all + loss_new
         if not torch.isfinite(loss):
-            users = batch.users.tolist()
-            raise LossError(f"loss is {loss.item()} for users {users}; lower train.learning_rate")
+            named = self.data.name_users(batch.users)
+            raise LossError(f"loss is {loss.item()} for {named}; lower train.learning_rate")
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -31,16 +31,29 @@ def bundle_exists(spark: SparkSession, uri: str) -> bool:
     return path_exists(spark, f"{uri}/{CHECKSUMS}")
 
 
+def find_bundle(warehouse: Warehouse, model: str) -> Bundle:
+    """The bundle of `model`.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    return load_bundle(_fetch_bundle(warehouse, model))
+
+
+def _fetch_bundle(warehouse: Warehouse, model: str) -> Path:
+    uri = bundle_uri(warehouse, model)
+    if not bundle_exists(warehouse.spark, uri):
+        raise BundleError(f"no bundle at {uri}; run jobs/train_model.py for model {model!r} first")
+    return fetch_folder(warehouse.spark, uri)
+
+
 def ship_bundle(warehouse: Warehouse, model: str) -> Bundle:
     """Fetch the bundle of `model`, check it, send it to the executors and load it here.
 
     Raises:
         BundleError: it is missing or damaged.
     """
-    uri = bundle_uri(warehouse, model)
-    if not bundle_exists(warehouse.spark, uri):
-        raise BundleError(f"no bundle at {uri}; run jobs/train_model.py for model {model!r} first")
-    local = fetch_folder(warehouse.spark, uri)
+    local = _fetch_bundle(warehouse, model)
     bundle = load_bundle(local)
     name = f"bundle-{bundle.version}"
     archive = Path(scratch_folder()) / f"{name}.zip"  # one path: a night's steps ship it again and again

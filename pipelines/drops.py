@@ -28,6 +28,8 @@ from pipelines.tables import local_rows, parse_schema
 CORRUPT = "_corrupt_record"
 REASON, RAW, FILE = "reason", "row", "file"
 
+# What writers that infer types call an array column that is null all day; a value in it is a wrong type.
+NO_ARRAYS = {"void", "int", "string"}
 # A source type that loses nothing when read as ours; anything else in a typed file is narrowed.
 LOSSLESS = {
     "bigint": {"tinyint", "smallint", "int", "bigint", "string"},
@@ -36,8 +38,9 @@ LOSSLESS = {
     "timestamp": {"timestamp", "timestamp_ntz", "string"},
     "date": {"date", "string"},
     "boolean": {"boolean", "string"},
-    "array<string>": {f"array<{kind}>" for kind in ("string", "int", "bigint", "boolean")},
-    "array<double>": {f"array<{kind}>" for kind in ("int", "bigint", "float", "double", "string")},
+    "array<string>": {f"array<{kind}>" for kind in ("string", "int", "bigint", "boolean")} | NO_ARRAYS,
+    "array<double>": {f"array<{kind}>" for kind in ("int", "bigint", "float", "double", "string")}
+    | NO_ARRAYS,
 }
 
 
@@ -211,6 +214,8 @@ def _typed(raw: DataFrame, settings: Settings, wanted: Mapping[str, Wanted]) -> 
 
 def _cast(column: Wanted, found: str, zone: str) -> Column:
     value = F.col(_quote(column.source))
+    if column.type.startswith("array") and not found.startswith("array"):
+        return F.lit(None).cast(column.type)  # a day without any: see NO_ARRAYS
     if column.type != "timestamp" or found == "timestamp":
         return value.try_cast(column.type)
     local = value.try_cast("timestamp_ntz")

@@ -1,7 +1,8 @@
 """Offline metrics of a model of labels: what each day's events would have been given by the night before it.
 
-An event is predicted from the history before its day, as a nightly job would have read it. Beside
-the models stands what needs no model: the mean label of the item and of the user as of the night.
+An event is predicted from the history before its day, as a nightly job would have read it, with users
+and their features as of the night and items as the bundle froze them (a later one is unknown). Beside the
+models stands what needs no model: the mean label of the item and of the user as of the night.
 """
 
 from __future__ import annotations
@@ -11,22 +12,20 @@ import datetime as dt
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from lime_model.bundle import Bundle, load_bundle
+from lime_model.bundle import Bundle
 from lime_model.dataset import build_training_data
 from lime_model.errors import TrainingError
 from lime_model.examples import TrainingData
-from lime_model.features import read_labels
 from lime_model.label_training import Answerer, Predictions, predict
 from lime_model.metrics import auc, auc_interval, calibration, grouped_auc, log_loss, normalised_entropy
 from lime_model.windows import WindowBuilder
-from pipelines.bundles import bundle_uri, fetch_folder
+from pipelines.bundles import find_bundle
 from pipelines.settings import SettingsError
 from pipelines.tables import Warehouse
-from pipelines.train import Source
+from pipelines.training_log import Source
 
 Floats = NDArray[np.float64]
 
@@ -45,10 +44,10 @@ def evaluate_labels(
         SettingsError: a bundle has seen events of the night or later, or nothing has a label there.
     """
     until = str(dt.date.fromisoformat(night) + dt.timedelta(days=horizon_days))
-    source = Source.read(warehouse, until)
+    bundles = {name: find_bundle(warehouse, name) for name in names}
+    source = Source.read(warehouse, until, known=night)
     rows: list[dict[str, Any]] = []
-    for name in names:
-        bundle = load_bundle(fetch_folder(warehouse.spark, bundle_uri(warehouse, name)))
+    for name, bundle in bundles.items():
         if bundle.config.cutoff_ds > night:
             raise SettingsError(
                 f"model {name!r} was trained on events before {bundle.config.cutoff_ds} and can't be judged "
@@ -59,7 +58,7 @@ def evaluate_labels(
         except TrainingError as error:
             raise SettingsError(f"{night} to {until}: {error}") from error
         if not rows:
-            rows.append(measure_labels("item and user mean", mean_labels(data, source, night, found), data))
+            rows.append(measure_labels("item and user mean", mean_labels(data, night, until, found), data))
         rows.append(measure_labels(name, found, data))
     return rows
 
@@ -74,33 +73,36 @@ def predict_days(bundle: Bundle, source: Source, night: str, until: str) -> tupl
     )
     longest = min(LONGEST, int(np.diff(data.log.offsets).max()))
     history = config.max_events if config.variant == "lime-xor" else longest
-    windows = WindowBuilder(data.log, read_labels(source.events), history, TARGETS)
+    windows = WindowBuilder(data.log, history, TARGETS)
     net = Answerer(bundle.model.float(), data).eval()
-    return predict(net, windows, _asked(data, night, until), BLOCK, stride=1), data
+    return predict(net, windows, data.log.days >= _days(night, until), BLOCK, stride=1), data
 
 
-def _asked(data: TrainingData, night: str, until: str) -> NDArray[np.bool_]:
-    days = (np.datetime64(night, "D") - np.datetime64(until, "D")).astype(np.int64)
-    asked: NDArray[np.bool_] = data.log.days >= days
-    return asked
+def _days(night: str, until: str) -> int:
+    """Of the night, from the cut-off of the data."""
+    return int((np.datetime64(night, "D") - np.datetime64(until, "D")).astype(np.int64))
 
 
-def mean_labels(data: TrainingData, source: Source, night: str, found: Predictions) -> Predictions:
+def mean_labels(data: TrainingData, night: str, until: str, found: Predictions) -> Predictions:
     """The same events, by the means of their item and their user before the night, as one logit."""
-    label, owner = read_labels(source.events), data.log.owner
-    ids = pc.dictionary_encode(source.events["item_id"]).combine_chunks().indices.to_numpy()
-    known = ~np.isnan(label) & (source.events["event_ts"].to_numpy() < np.datetime64(night))
-    mean = float(np.clip(label[known].mean(), 1e-3, 1 - 1e-3)) if known.any() else 0.5
+    log = data.log
+    known = np.flatnonzero(~np.isnan(log.label) & (log.days < _days(night, until)))
+    label = log.label[known]
+    mean = float(np.clip(label.mean(), 1e-3, 1 - 1e-3)) if len(label) else 0.5
     total = np.full(len(found.event), -logit(mean))
-    for key in (ids, owner):
-        count, ones = (np.bincount(key[known], w, key.max() + 1) for w in (None, label[known]))
-        total += logit((ones + PRIOR * mean) / (count + PRIOR))[key[found.event]]
+    for before, asked in (
+        (log.item[known], log.item[found.event]),
+        (log.owner(known), log.owner(found.event)),
+    ):
+        size = int(max(before.max(initial=0), asked.max(initial=0))) + 1
+        count, ones = (np.bincount(before, weights, size) for weights in (None, label))
+        total += logit((ones + PRIOR * mean) / (count + PRIOR))[asked]
     return found._replace(logit=total)
 
 
 def measure_labels(name: str, found: Predictions, data: TrainingData) -> dict[str, Any]:
     """The row of a model."""
-    owner = data.log.owner[found.event]
+    owner = data.log.owner(found.event)
     return {
         "model": name,
         "policy": POLICY,

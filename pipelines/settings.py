@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +30,11 @@ from lime_model.scoring import BackendName
 
 IdType = Literal["long", "string"]
 ColumnType = Literal["string", "long", "double", "boolean", "date", "array<string>", "array<double>"]
+HOLDS: dict[str, tuple[ColumnType, ...]] = {  # by kind of column, where not everything will do
+    "number": ("double", "long", "boolean"),
+    "list": ("array<string>",),
+    "vector": ("array<double>",),
+}
 SECRET = re.compile(r"(?i)secret|password|token|access[.]?key")  # as spark.redaction.regex has it
 
 
@@ -160,6 +166,26 @@ class SparkSettings(Section):
     secrets: dict[str, str] = {}
 
 
+def _check_columns(
+    model: str, side: str, columns: Sequence[Column], types: Mapping[str, ColumnType], key: str
+) -> None:
+    """A model reads what is ingested, as something that its kind can hold."""
+    for column in columns:
+        found = types.get(column.name, "string" if column.name == key else None)
+        if found is None:
+            near = difflib.get_close_matches(column.name, types, n=1, cutoff=0.0)
+            raise ValueError(
+                f"model {model} reads the column {column.name}, which ingest.{side}.columns does not have"
+                + (f"; nearest: {near[0]}" if near else "")
+            )
+        fits = HOLDS.get(column.kind)
+        if fits and found not in fits:
+            raise ValueError(
+                f"model {model} reads {column.name} as a {column.kind}, and ingest.{side}.columns says "
+                f"{found}; a {column.kind} wants {' or '.join(fits)}"
+            )
+
+
 class Settings(Section):
     """Everything a job reads besides its command line."""
 
@@ -172,6 +198,20 @@ class Settings(Section):
     night: NightSettings
     evaluate_policies: list[Policy] = [Policy()]
     spark: SparkSettings = SparkSettings()
+
+    @model_validator(mode="after")
+    def _check_models(self) -> Self:
+        names = [model.name for model in self.models]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"models have the same name: {twice}")
+        for model in self.models:
+            _check_columns(
+                model.name, "items", model.config.item_columns, self.ingest.items.columns, "item_id"
+            )
+            _check_columns(
+                model.name, "users", model.config.user_columns, self.ingest.users.columns, "user_id"
+            )
+        return self
 
     def model(self, name: str) -> ModelSettings:
         """The model settings called `name`.

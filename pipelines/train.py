@@ -10,9 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import pyarrow as pa
 import torch
 
 from lime_model.bundle import Bundle, BundleError, build_model, load_bundle, save_bundle
@@ -22,42 +20,20 @@ from lime_model.curves import plot_curve
 from lime_model.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, fit_encoders
 from lime_model.errors import TrainingError
 from lime_model.examples import TrainingData
-from lime_model.features import Catalogue, Encoders, read_labels, table_rows
+from lime_model.features import Catalogue, Encoders, table_rows
 from lime_model.label_training import Asked, LabelTrainer
 from lime_model.recipe import recipe_digest
 from lime_model.training import Trainer, start_from_svd
 from pipelines.bundles import bundle_exists, bundle_uri, fetch_folder, store_folder
-from pipelines.catalogue import read_entity
-from pipelines.columns import HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
-from pipelines.events import read_events
 from pipelines.runs import Manifest
 from pipelines.settings import ModelSettings
 from pipelines.storage import drop_folder, path_exists
-from pipelines.tables import Warehouse, sorted_arrow
+from pipelines.tables import Warehouse
+from pipelines.training_log import Source
 
 log = logging.getLogger(__name__)
 
 BYTES_PER_WEIGHT = 16  # fp32: the weight, its gradient and AdamW's two moments
-
-
-class Source(NamedTuple):
-    """What models are trained from, as Arrow tables in a stated order."""
-
-    events: pa.Table
-    items: pa.Table
-    users: pa.Table
-
-    @classmethod
-    def read(cls, warehouse: Warehouse, cutoff: str) -> Source:
-        """Everything before `cutoff`, read once for all models."""
-        events = read_events(warehouse, cutoff, warehouse.version("events")).select(
-            USER_ID, *HISTORY_ORDER, LABEL
-        )
-        return cls(
-            sorted_arrow(events, USER_ID, *HISTORY_ORDER),
-            sorted_arrow(read_entity(warehouse, "items", cutoff), ITEM_ID),
-            sorted_arrow(read_entity(warehouse, "users", cutoff), USER_ID),
-        )
 
 
 def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifest:
@@ -67,7 +43,7 @@ def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifes
     trained from.
     """
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
-    chosen = [warehouse.settings.model(name) for name in names]
+    chosen = [warehouse.settings.model(name) for name in dict.fromkeys(names)]
     manifest = {
         settings.name: _unchanged(
             warehouse, bundle_uri(warehouse, settings.name), _source(settings, cutoff, tables)
@@ -98,9 +74,10 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], tables: 
                 metrics = {**bundle.metrics, "source": _source(settings, cutoff, tables)}
                 local, uri = Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
                 version = save_bundle(dataclasses.replace(bundle, metrics=metrics), local)
-                plot_curve(metrics["curve"], local / "curve.svg")
+                if metrics["curve"]:  # none of zero steps
+                    plot_curve(metrics["curve"], local / "curve.svg")
                 store_folder(warehouse.spark, local, uri)
-                about = {"model_version": version, "reused": False, "events": source.events.num_rows}
+                about = {"model_version": version, "reused": False}
                 manifest[settings.name] = {**about, **metrics}
             drop_folder(warehouse.spark, unfinished)
     return manifest
@@ -139,7 +116,7 @@ def fit(
         log.info("%s: towers stand after %.0f s, now its links", settings.name, towers)
         curve = each.fit_links()
         seconds = round(towers + time.monotonic() - started, 1)
-        metrics = {"seconds": seconds, "curve": curve}
+        metrics = {"seconds": seconds, "events": len(data.log.item), "curve": curve}
         yield Bundle(each.model, data.catalogue, of_items, of_users, metrics, "")
 
 
@@ -157,10 +134,10 @@ def fit_labels(
     model = build_model(config, data.catalogue, of_items, of_users)
     late = data.log.days >= -settings.labels.valid_days
     started = time.monotonic()
-    trainer = LabelTrainer(
-        model, data, read_labels(source.events), Asked(~late, late), settings.labels, checkpoints=checkpoints
-    )
-    metrics = {"curve": trainer.fit(), "seconds": round(time.monotonic() - started, 1)}
+    trainer = LabelTrainer(model, data, Asked(~late, late), settings.labels, checkpoints=checkpoints)
+    curve = trainer.fit()
+    seconds = round(time.monotonic() - started, 1)
+    metrics = {"seconds": seconds, "events": len(data.log.item), "curve": curve}
     yield Bundle(model.eval(), data.catalogue, of_items, of_users, metrics, "")
 
 

@@ -21,7 +21,7 @@ from lime_model.certificate import Certifier, RawHistory
 from lime_model.config import DAY_US
 from lime_model.encoding import ItemEncoder, ItemInputs
 from lime_model.errors import LimeError
-from lime_model.features import encode_columns, event_actions
+from lime_model.features import encode_rows, event_actions
 from pipelines.bundles import ship_bundle
 from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
@@ -172,7 +172,7 @@ class _Corpus:
         table = sorted_arrow(corpus, ITEM_ID)
         ids = table[ITEM_ID].combine_chunks()
         columns = {c: table[c].to_pylist() for c in bundle.item_encoders if c in table.column_names}
-        items = ItemEncoder(bundle).read(ids.to_pylist(), columns)
+        items, _ = ItemEncoder(bundle).read(ids.to_pylist(), columns)
         eligible = table["eligible"].to_numpy() == 1
         return cls(ids, items, table["recent_count"].to_numpy().astype(np.float64), eligible)
 
@@ -222,7 +222,7 @@ class _HistoryReader:
             self.known[span],
             event_actions(mine, config),
             (us - int(self.cutoff.astype(np.int64))) / DAY_US,
-            encode_columns(values, self.bundle.user_encoders, 1),
+            encode_rows(values, self.bundle.user_encoders, 1)[0],
         )
         if policy.exclude_seen == "none":
             return history, np.zeros(0, np.int64)

@@ -1,6 +1,6 @@
 """What a peer reads: windows of events, and how much of each a target may see.
 
-Letters: B windows, N events before the targets, T targets, S = N + T, D width, X user width.
+Letters: B windows, S events of a window, T targets, D width, X user width.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ from lime_model.config import ModelConfig
 
 
 class Past(NamedTuple):
-    """`events [B, S, D]`, `days`, `keep [B, S]`, `seen [B, T]`, pools before each target `[B, T, J, D]`,
-    `user [B, X]`. A target sees the first N events and `seen` of the last T."""
+    """`events [B, S, D]`, `days`, `keep [B, S]`, `end [B, T]`: place after the last event that each target
+    sees, pools before each target `[B, T, J, D]`, `user [B, X]`."""
 
     events: Tensor
     days: Tensor
     keep: Tensor
-    seen: Tensor
+    end: Tensor
     pools: Tensor
     user: Tensor
-
-    @property
-    def end(self) -> Tensor:
-        """Place after the last event that a target sees `[B, T]`."""
-        return self.events.shape[1] - self.seen.shape[1] + self.seen
 
     @property
     def age(self) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lime_model.bundle import BundleError, worker_bundle
+from lime_model.encoders import FeatureError
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring.canonical import F32
 
@@ -23,10 +24,12 @@ def encode_items(
     Args:
         batches: `item_id`, `fingerprint`, and the item columns of the bundle.
         folder: the bundle.
-        strict: fail at a factor that is not finite; else leave it empty, and the night leaves the item out.
+        strict: fail at an item whose columns can't be read or whose factors are not finite; else leave its
+            factors empty, and the night leaves it out.
 
     Raises:
         BundleError: a factor is not finite, naming the item.
+        FeatureError: a column can't be read, naming the item.
     """
     encoder = ItemEncoder(worker_bundle(folder))
     for batch in batches:
@@ -34,7 +37,16 @@ def encode_items(
         columns = {
             c: batch.column(c).to_pylist() for c in encoder.bundle.item_encoders if c in batch.schema.names
         }
-        factors = encoder.encode(encoder.read(ids, columns))
+        inputs, faults = encoder.read(ids, columns)
+        if faults and strict:
+            row, fault = next(iter(faults.items()))
+            raise FeatureError(
+                f"item {ids[row]!r}: {fault}. Mend its drop, or let night.max_damaged_share leave such "
+                "items out"
+            )
+        factors = encoder.encode(inputs)
+        for factor in factors:
+            factor[list(faults)] = np.nan
         if strict:
             for array in factors:
                 _check_finite(ids, array)

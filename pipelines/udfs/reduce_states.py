@@ -21,8 +21,8 @@ import torch
 
 from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US
-from lime_model.encoders import Entries
-from lime_model.features import encode_columns, event_actions
+from lime_model.encoders import Entries, FeatureError
+from lime_model.features import encode_rows, event_actions
 from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
 from lime_model.states import PIECE, HistoryReader, decode_state, encode_state, worker_states
 
@@ -46,10 +46,12 @@ def reduce_states(
             `user_values` (JSON of the user's columns by name, empty for an unknown user) and the
             `fingerprint` of what the row is computed from.
         folder: the bundle.
-        strict: fail at a state that is not finite; else leave it empty, and the night leaves the user out.
+        strict: fail at a user whose columns can't be read or whose state is not finite; else leave the state
+            empty, and the night leaves the user out.
 
     Raises:
         BundleError: a state is not finite, naming the user.
+        FeatureError: a column can't be read, naming the user.
     """
     torch.set_num_threads(1)
     worker = _Worker(folder, strict)
@@ -75,6 +77,7 @@ class _User:
     fingerprint: str
     features: Entries
     reader: HistoryReader
+    readable: bool
     pairs: PairCounts | None = None
     events: int = 0
     last_us: int | None = None
@@ -120,10 +123,16 @@ class _Worker:
 
     def _open(self, header: pa.RecordBatch) -> _User:
         values = json.loads(header.column(FEATURES)[0].as_py() or "{}")
-        features = encode_columns({name: [value] for name, value in values.items()}, self.encoders, 1)
+        features, faults = encode_rows({name: [v] for name, v in values.items()}, self.encoders, 1)
         bucket, user_id = header.column("bucket")[0].as_py(), header.column("user_id")[0].as_py()
         fingerprint = header.column("fingerprint")[0].as_py()
-        return _User(bucket, user_id, fingerprint, features, self.builder.open(features))
+        if faults and self.strict:
+            raise FeatureError(
+                f"user {user_id!r}: {faults[0]}. Mend the drop, or let night.max_damaged_share leave such "
+                "users out"
+            )
+        reader = self.builder.open(features)
+        return _User(bucket, user_id, fingerprint, features, reader, readable=not faults)
 
     def _feed(self, part: pa.RecordBatch) -> None:
         user = self.user
@@ -169,6 +178,8 @@ class _Worker:
 
     def _state(self, user: _User) -> bytes:
         """The state's bytes, read back once: one that cannot be scored must not stand."""
+        if not user.readable:
+            return b""
         state = encode_state(user.reader.finish())
         try:
             decode_state(state, self.config)

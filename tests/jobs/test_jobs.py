@@ -20,7 +20,8 @@ from pipelines.leases import acquire_lease
 from pipelines.night import STEPS
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
-from pipelines.train import Source, fit
+from pipelines.train import fit
+from pipelines.training_log import Source
 from tests import shop
 from tests.cluster.standalone import Job
 from tests.pipelines.test_night import full_night, lists_of

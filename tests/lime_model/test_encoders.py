@@ -109,8 +109,8 @@ def test_what_a_kind_cannot_read_is_named(kind: Kind, value: Any, message: str) 
 
 
 def test_one_text_for_one_value() -> None:
-    assert [as_text(v) for v in (True, np.bool_(False), 3, 3.0, 2.5, "x")] == [
-        "true", "false", "3", "3", "2.5", "x",
+    assert [as_text(v) for v in (True, np.bool_(False), 3, 3.0, 2.5, "x", math.nan, -math.inf)] == [
+        "true", "false", "3", "3", "2.5", "x", "NaN", "-Infinity",
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import torch
 
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import LabelTraining, ModelConfig
+from lime_model.errors import TrainingError
 from lime_model.examples import EventLog, TrainingData
 from lime_model.features import Catalogue, encode_actions, encode_columns
 from lime_model.label_training import Asked, LabelTrainer, check_order
@@ -24,7 +25,7 @@ NO_FEATURES = encode_columns({}, {}, USERS)
 SHORT = LabelTraining(epochs=12, batch=8, targets=10, learning_rate=5e-3, embedding_rate=2e-2, dropout=0.0)
 
 
-def moody() -> tuple[TrainingData, np.ndarray]:
+def moody() -> TrainingData:
     """The label of an event is the user's mood, which flips every tenth event at random: history tells it.
 
     Every tenth label is null.
@@ -36,10 +37,10 @@ def moody() -> tuple[TrainingData, np.ndarray]:
     item = 1 + rng.integers(0, ITEMS, USERS * EVENTS)
     days = np.tile(np.arange(EVENTS) - EVENTS, USERS).astype(float)
     actions = encode_actions(np.ones(len(item), np.int64), label, config())
-    log = EventLog(np.arange(USERS + 1) * EVENTS, item, actions, days, days)
+    log = EventLog.of(np.arange(USERS + 1) * EVENTS, item, actions, days, label=label)
     ids = [f"{i}" for i in range(ITEMS)]
     catalogue = Catalogue.build(ids, {}, {}, np.ones(ITEMS, np.bool_))
-    return TrainingData(log, catalogue, NO_FEATURES), label
+    return TrainingData(log, catalogue, NO_FEATURES, tuple(range(USERS)))
 
 
 def config(variant: str = "lime-mha") -> ModelConfig:
@@ -51,7 +52,7 @@ def config(variant: str = "lime-mha") -> ModelConfig:
 
 
 def trainer(variant: str = "lime-mha", peer: str | None = None, **changes: object) -> LabelTrainer:
-    data, label = moody()
+    data = moody()
     torch.manual_seed(1)
     model = LimeModel(config(variant), item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     other = PEERS[peer](config()) if peer else None  # type: ignore[index]
@@ -59,7 +60,7 @@ def trainer(variant: str = "lime-mha", peer: str | None = None, **changes: objec
     asked = Asked(place < 40, (place >= 40) & (place < 50))
     checkpoints = changes.pop("checkpoints", None)
     chosen = dataclasses.replace(SHORT, **changes)  # type: ignore[arg-type]
-    return LabelTrainer(model, data, label, asked, chosen, other, checkpoints)  # type: ignore[arg-type]
+    return LabelTrainer(model, data, asked, chosen, other, checkpoints)  # type: ignore[arg-type]
 
 
 def last_events() -> np.ndarray:
@@ -72,9 +73,9 @@ def test_learns_a_mood_from_labels_in_the_history(variant: str, peer: str | None
     curve = run.fit()
     assert curve[-1]["loss"] < curve[0]["loss"]
     found = run.predict(last_events(), 1)
-    wanted = last_events() & ~np.isnan(run.label)
+    wanted = last_events() & ~np.isnan(run.data.log.label)
     assert found.event.tolist() == np.flatnonzero(wanted).tolist()
-    assert found.label.tolist() == run.label[wanted].tolist()
+    assert found.label.tolist() == run.data.log.label[wanted].tolist()
     settled = found.event % 10 > 3  # the first of a mood can't be known
     assert auc(found.label[settled], found.logit[settled]) > 0.8
 
@@ -110,21 +111,48 @@ def test_a_target_sees_nothing_of_its_session() -> None:
     """Two users; the second's events 2 to 4 share a session that began at day 2."""
     days = np.array([0.0, 1, 2, 0, 1, 2, 2, 3])
     begun = np.array([0.0, 1, 2, 0, 1, 2, 2, 2])
-    log = EventLog(np.array([0, 3, 8]), np.arange(1, 9), np.ones(8, np.int64), days, begun)
-    assert visible_before(log).tolist() == [0, 1, 2, 3, 4, 5, 5, 5]
     label = np.array([0, 1, 0, 1, 0, 1, np.nan, 1])
-    windows = WindowBuilder(log, label, history=2, targets=2)
+    log = EventLog.of(
+        np.array([0, 3, 8]), np.arange(1, 9), np.ones(8, np.int64), days, session_start=begun, label=label
+    )
+    assert visible_before(log, np.zeros(1, np.int64), np.array([[0, 1, 2]])).tolist() == [[0, 1, 2]]
+    assert visible_before(log, np.ones(1, np.int64), np.arange(3, 8)[None]).tolist() == [[3, 4, 5, 5, 5]]
+    windows = WindowBuilder(log, history=2, targets=2)
     asked = np.ones(8, np.bool_)
     starts = windows.starts(asked)
     assert starts.tolist() == [0, 2, 3, 5, 7]
     window = windows.build(starts, asked)
     shown = [
-        [window.item[b, : 2 + window.seen[b, t]][window.keep[b, : 2 + window.seen[b, t]]].tolist()
+        [window.item[b, : window.end[b, t]][window.keep[b, : window.end[b, t]]].tolist()
          for t in range(2) if window.event[b, t] >= 0]
         for b in range(5)
     ]  # fmt: skip
     assert shown == [[[], [1]], [[1, 2]], [[], [4]], [[4, 5], [4, 5]], [[4, 5]]]
     assert window.counts.tolist() == [[True] * 2, [True, False], [True] * 2, [True, False], [True, False]]
+
+
+@pytest.mark.parametrize("targets", [1, 3, 7])
+def test_every_target_sees_the_last_events_before_its_session(targets: int) -> None:
+    """Wherever windows cut sessions: nothing is skipped, nothing of the own session is shown."""
+    rng, sizes = np.random.default_rng(targets), [23, 1, 40]
+    days = np.concatenate([np.arange(size) for size in sizes]).astype(float)
+    begun = np.concatenate([np.repeat(np.arange(0, size, 4), 4)[:size] for size in sizes]).astype(float)
+    begun = np.where(rng.random(len(days)) < 0.2, days, begun)
+    offsets, items = np.cumsum([0, *sizes]), np.arange(1, sum(sizes) + 1)
+    label = rng.integers(0, 2, len(days)).astype(float)
+    log = EventLog.of(offsets, items, np.ones(len(days), np.int64), days, session_start=begun, label=label)
+    windows, asked, history = WindowBuilder(log, 6, targets), np.ones(len(days), np.bool_), 6
+    found = 0
+    for window in windows.batches(windows.starts(asked), asked, 5):
+        for b, t in zip(*np.nonzero(window.counts), strict=True):
+            event, shown = window.event[b, t], slice(0, window.end[b, t])
+            first = offsets[log.owner(np.array([event]))[0]]
+            last = first + int(begun[event])  # days count from the user's first event
+            seen = window.item[b, shown][window.keep[b, shown]].tolist()
+            assert seen == list(range(last + 1 - len(seen), last + 1))
+            assert len(seen) >= min(history, last - first)
+            found += 1
+    assert found == len(days)
 
 
 @pytest.mark.parametrize(
@@ -137,25 +165,27 @@ def test_a_target_sees_nothing_of_its_session() -> None:
 )
 def test_bad_labels_are_named(label: list[float], message: str) -> None:
     days = np.arange(3.0)
-    log = EventLog(np.array([0, 3]), np.ones(3, np.int64), np.ones(3, np.int64), days, days)
-    with pytest.raises(ValueError, match=message):
-        WindowBuilder(log, np.array(label), 2, 2).starts(np.ones(3, np.bool_))
+    ones = np.ones(3, np.int64)
+    log = EventLog.of(np.array([0, 3]), ones, ones, days, label=np.array(label))
+    with pytest.raises(TrainingError, match=message):
+        WindowBuilder(log, 2, 2).starts(np.ones(3, np.bool_))
 
 
 def test_bad_windows_and_turned_time_are_named() -> None:
-    log = EventLog(np.array([0, 1]), *(np.ones(1, np.int64),) * 2, *(np.zeros(1),) * 2)
-    with pytest.raises(ValueError, match="history is 0"):
-        WindowBuilder(log, np.zeros(1), 0, 2)
-    owner, early = np.array([0, 0, 1, 1]), Asked(np.array([0, 1, 1, 0]) > 0, np.array([1, 0, 0, 1]) > 0)
-    with pytest.raises(ValueError, match=r"1 events of validation lie before .* such as event 0"):
-        check_order(owner, early)
+    ones = np.ones(4, np.int64)
+    log = EventLog.of(np.array([0, 2, 4]), ones, ones, np.zeros(4))
+    with pytest.raises(TrainingError, match="history is 0"):
+        WindowBuilder(log, 0, 2)
+    early = Asked(np.array([0, 1, 1, 0]) > 0, np.array([1, 0, 0, 1]) > 0)
+    with pytest.raises(TrainingError, match=r"1 events of validation lie before .* such as event 0"):
+        check_order(log, early)
 
 
 def test_a_loss_that_is_not_finite_names_its_users() -> None:
     run = trainer()
     with torch.no_grad():
         run.model.dot_pools.bias.fill_(torch.inf)
-    with pytest.raises(FloatingPointError, match=r"users \[.*lower train.learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"for users \d+, .*lower labels.learning_rate"):
         run.fit()
 
 

@@ -29,7 +29,7 @@ def windows() -> tuple[Past, Tensor]:
     keep[1, : N - 3] = False
     seen = torch.tensor([[0, 1, 2, 3], [0, 1, 1, 3]])
     events, pools = torch.randn(B, N + T, D).double(), torch.randn(B, T, 3, D).double()
-    past = Past(events, torch.zeros(B, N + T).double(), keep, seen, pools, torch.randn(B, 4).double())
+    past = Past(events, torch.zeros(B, N + T).double(), keep, N + seen, pools, torch.randn(B, 4).double())
     return past, torch.randn(B, T, D).double()
 
 
@@ -110,7 +110,7 @@ def test_equals_the_plain_form_target_by_target(name: str) -> None:
     for b in range(B):
         first = N - 3 if b else 0
         for t in range(T):
-            events = past.events[b, first : N + int(past.seen[b, t])]
+            events = past.events[b, first : int(past.end[b, t])]
             more = {"first": first} if name == "sasrec" else {}
             plain = PLAIN[name](peer, events, items[b, t], past.pools[b, t], past.user[b], **more)
             torch.testing.assert_close(fast[b, t], plain, rtol=1e-8, atol=1e-9, msg=f"{b}, {t}")
@@ -120,5 +120,5 @@ def test_equals_the_plain_form_target_by_target(name: str) -> None:
 def test_an_empty_history_is_a_number(name: str) -> None:
     peer = PEERS[name](toy_config()).double().eval()  # type: ignore[index]
     past, items = windows()
-    alone = past._replace(keep=torch.zeros_like(past.keep), seen=torch.zeros_like(past.seen))
+    alone = past._replace(keep=torch.zeros_like(past.keep), end=torch.zeros_like(past.end))
     assert torch.isfinite(peer(alone, items)).all()

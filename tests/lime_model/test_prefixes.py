@@ -22,17 +22,15 @@ def windows() -> tuple[History, Features, Tensor]:
     keep[1, : N + 2] = False  # its first targets have no history
     seen = torch.arange(T).expand(B, T).clone()
     seen[2, 3:5] = 3
-    return History(events, days - days[:, -1:], keep), toy_users([0, 1, 2]), seen
+    return History(events, days - days[:, -1:], keep), toy_users([0, 1, 2]), N + seen
 
 
-def slow(
-    model: LimeModel, history: History, users: Features, seen: Tensor, stride: int
-) -> tuple[Tensor, ...]:
+def slow(model: LimeModel, history: History, users: Features, end: Tensor, stride: int) -> tuple[Tensor, ...]:
     """One target at a time, `LimeModel.read` of what it sees; LIME-XOR of the last multiple of `stride`."""
     links, pools = [], []
     for b in range(B):
         for t in range(T):
-            count = int(seen[b, t])
+            count = int(end[b, t]) - N
             place = torch.arange(N + count)
             place = place[history.keep[b, : N + count]]
             fresh = model.read(History(*(x[b : b + 1, place] for x in history)), users.at(slice(b, b + 1)))
@@ -49,9 +47,9 @@ def slow(
 @pytest.mark.parametrize(("variant", "stride"), [("lime-mha", 1), ("lime-xor", 1), ("lime-xor", 4)])
 def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int) -> None:
     model = toy_model(toy_config(variant)).double()
-    history, users, seen = windows()
-    fast = read_before(model, history, users, seen, stride)
-    links, pools = slow(model, history, users, seen, stride)
+    history, users, end = windows()
+    fast = read_before(model, history, users, end, stride)
+    links, pools = slow(model, history, users, end, stride)
     torch.testing.assert_close(fast.links, links, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(fast.pools, pools, rtol=1e-9, atol=1e-10)
     weights = torch.randn_like(links), torch.randn_like(pools)
@@ -70,21 +68,21 @@ def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int) -
 def test_no_target_sees_itself_or_what_follows() -> None:
     """Another event at place N + t changes no state up to target t, and the ones after it."""
     model = toy_model(toy_config()).double()
-    history, users, seen = windows()
-    before = read_before(model, history, users, seen, 1).links.view(B, T, -1)
+    history, users, end = windows()
+    before = read_before(model, history, users, end, 1).links.view(B, T, -1)
     for t in range(T):
         events = history.events.detach().clone()
         events[:, N + t] += 1.0
-        after = read_before(model, history._replace(events=events), users, seen, 1).links.view(B, T, -1)
+        after = read_before(model, history._replace(events=events), users, end, 1).links.view(B, T, -1)
         same = torch.isclose(after, before, rtol=1e-12, atol=1e-12).all(-1)
-        assert torch.equal(same, (seen <= t) | ~history.keep[:, N + t, None]), t
+        assert torch.equal(same, (end <= N + t) | ~history.keep[:, N + t, None]), t
 
 
 @pytest.mark.parametrize("tasks", [{}, {"tasks": ("view", "purchase"), "task_weights": (0.3, 1.7)}])
 def test_pairs_score_as_the_whole_model_does(tasks: dict[str, object]) -> None:
     model = toy_model(toy_config(**tasks)).double()
-    history, users, seen = windows()
-    state, items = read_before(model, history, users, seen, 1), torch.randn(B * T, 8).double()
+    history, users, end = windows()
+    state, items = read_before(model, history, users, end, 1), torch.randn(B * T, 8).double()
     pairs = pair_links(model, state, items) + pair_dots(model, state, items)
     whole = model.task_scores(state, items)  # [n, O, n]
     torch.testing.assert_close(pairs, torch.diagonal(whole, dim1=0, dim2=2).T, rtol=1e-9, atol=1e-10)

@@ -395,7 +395,7 @@ def test_a_score_that_is_not_finite_fails_the_certificate(bad: float) -> None:
     catalogue, of_items, of_users = toy_catalogue()
     bundle = Bundle(toy_model(toy_config()), catalogue, of_items, of_users, {}, "")
     items = len(catalogue.item_ids)
-    inputs = ItemEncoder(bundle).read(catalogue.item_ids, {})
+    inputs, _ = ItemEncoder(bundle).read(catalogue.item_ids, {})
     certifier = Certifier(bundle, inputs, np.zeros(items), np.ones(items, np.bool_))
     scores, nothing = np.linspace(1, 0, items), np.zeros(0, np.int64)
     listed = scores[:3].astype(np.float32)

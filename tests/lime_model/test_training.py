@@ -50,16 +50,15 @@ def two_tribes() -> TrainingData:
             item += picks.tolist()
             days += [-150.0 + 5 * basket] * 2
     size = 2 * BASKETS
-    log = EventLog(
+    log = EventLog.of(
         np.arange(USERS + 1) * size,
         np.asarray(item, np.int64),
         np.ones(USERS * size, np.int64),
         np.asarray(days),
-        np.asarray(days),
     )
     ids = [f"{i:02d}" for i in range(ITEMS)]
     catalogue = Catalogue.build(ids, {}, {}, np.ones(ITEMS, np.bool_))
-    return TrainingData(log, catalogue, encode_columns({}, {}, USERS))
+    return TrainingData(log, catalogue, encode_columns({}, {}, USERS), tuple(range(USERS)))
 
 
 def fresh(variant: str, seed: int) -> LimeModel:
@@ -163,7 +162,7 @@ def test_a_checkpoint_of_another_run_or_a_torn_one_is_not_taken_up(tmp_path: Pat
 def test_fame_counts_what_came_before_the_cut() -> None:
     """Two users; the cut at -4 hides a take of item 2, and the window of 3 days an early one of item 1."""
     item, days = np.array([1, 1, 2, 1, 0]), np.array([-9.0, -5.0, -3.0, -6.0, -5.0])
-    log = EventLog(np.array([0, 3, 5]), item, np.ones(5, np.int64), days, days)
+    log = EventLog.of(np.array([0, 3, 5]), item, np.ones(5, np.int64), days)
     recent, all_time, users = item_counts(log, -4.0, 3.0, 3).T.tolist()
     assert (recent, all_time, users) == ([0, 2, 0], [0, 3, 0], [0, 2, 0])
     assert item_counts(log, 0.0, 3.0, 3)[2].tolist() == [1, 1, 1]
@@ -174,7 +173,13 @@ def test_a_session_that_began_before_the_cut_is_no_target() -> None:
     days = np.array([-9.0, -8.0, -7.0, -6.0, -5.0, -4.5, -3.5, -3.0])
     session = days.copy()
     session[6] = -4.5  # belongs to the session of the event before
-    log = EventLog(np.array([0, 8]), np.array([1, 2, 1, 3, 1, 4, 5, 6]), np.ones(8, np.int64), days, session)
+    log = EventLog.of(
+        np.array([0, 8]),
+        np.array([1, 2, 1, 3, 1, 4, 5, 6]),
+        np.ones(8, np.int64),
+        days,
+        session_start=session,
+    )
     builder = ExampleBuilder(log, np.array([-4.0]), 10.0, 32, 0.0, (90.0, 21.0), (90.0,), UNKNOWN, 2)
     batch = builder.build(np.array([0]), np.array([0]), np.random.default_rng(0))
     assert batch.target_item.tolist() == [6]
@@ -186,7 +191,7 @@ def test_a_task_has_the_targets_of_its_event_type() -> None:
     """A history of a view of 1, purchases of 1 and 2; then a view of 3 and 2, a purchase of 3."""
     days = np.array([-9.0, -8.0, -7.0, -3.0, -2.5, -2.0])
     item, kinds = np.array([1, 1, 2, 3, 2, 3]), np.array([2, 1, 1, 2, 2, 1])
-    log = EventLog(np.array([0, 6]), item, kinds, days, days)
+    log = EventLog.of(np.array([0, 6]), item, kinds, days)
     pairs = []
     for hide_share in (0.0, 1.0):
         builder = ExampleBuilder(

@@ -232,3 +232,22 @@ def test_items_hold_as_of_a_day(empty_shop: Warehouse) -> None:
     ingest_days(empty_shop, "2024-03-01", "2024-03-01")
     assert kinds("2024-03-03") == {1: "kind-a", 2: "kind-b"}
     assert kinds("2024-03-04") == {1: "kind-z", 2: "kind-b", 3: None}
+
+
+def test_arrays_are_kept_and_a_day_without_any_is_null(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {"kind": "string", "price": "string", "tags": "array<string>", "picture": "array<double>"}
+    warehouse = lenient(spark, tmp_path, items={"columns": columns})
+    root, items = Path(warehouse.settings.drops), pd.DataFrame({"item_id": [1, 2]})
+    shop.write_drop(root, "items", DAY, items.assign(tags=[["a", "b"], None], picture=[[1.0], [0.5, 2.0]]))
+    shop.write_drop(root, "items", "2024-03-06", items.assign(tags=None, picture=None))
+    for day in (DAY, "2024-03-06"):
+        ingest_entity(warehouse, "items", [day])
+    read = {}
+    for night in ("2024-03-06", "2024-03-07"):
+        rows = read_entity(warehouse, "items", night).orderBy("item_id").collect()
+        read[night] = [(row["tags"], row["picture"]) for row in rows]
+    assert read["2024-03-06"] == [(["a", "b"], [1.0]), (None, [0.5, 2.0])]
+    assert read["2024-03-07"] == [(None, None), (None, None)]
+    shop.write_drop(root, "items", "2024-03-07", items.assign(tags=["a", None]), "json")
+    ingest_entity(warehouse, "items", ["2024-03-07"])
+    assert reasons(warehouse) == {"wrong_type:tags": 1}

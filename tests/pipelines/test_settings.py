@@ -58,6 +58,16 @@ def test_the_demo_settings_are_valid_and_frozen() -> None:
             r"name \['age'\] more than once",
         ),
         ({"models": [{"name": "m", "config": {"without": ["head"]}}]}, r"without.*'dot', 'bias' or 'memory'"),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": ["knd"]}}]},
+            r"model m reads the column knd, which ingest.items.columns does not have; nearest: kind",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": [{"name": "kind", "kind": "number"}]}}]},
+            r"reads kind as a number, and ingest.items.columns says string; a number wants double or long",
+        ),
+        ({"models": [{"name": "m", "config": {}}] * 2}, r"models have the same name: \['m'\]"),
+        ({"models": [{"name": "m", "config": {}, "labels": {"dropout": 1}}]}, r"labels.dropout is 1.0"),
         ({"evaluate_policies": [{"name": "a", "exclude_seen": 0}]}, r"must be at least 1"),
         (
             {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "hush"}}},

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from lime_model.bundle import Bundle, BundleError, save_bundle
+from lime_model.bundle import Bundle, BundleError, build_model, save_bundle
+from lime_model.config import Column
+from lime_model.encoders import FeatureError, fit_encoder
+from lime_model.features import Catalogue
 from lime_model.states import decode_state
 from pipelines.udfs.encode_items import encode_items
 from pipelines.udfs.reduce_states import reduce_states
@@ -60,3 +65,42 @@ def test_a_user_without_a_finite_state_fails_by_name_or_is_left_empty(broken: Pa
     assert empty == b""
     with pytest.raises(BundleError, match="could not be computed"):
         decode_state(empty, toy_config())
+
+
+@pytest.fixture
+def pictured(tmp_path: Path) -> Path:
+    """A bundle that reads a vector of two numbers of every item and every user."""
+    column = Column("picture", "vector", 2)
+    config = dataclasses.replace(toy_config(), item_columns=(column,), user_columns=(column,))
+    encoders = {"picture": fit_encoder(column, [[1.0, 2.0]])}
+    catalogue = Catalogue.build(["1"], {}, encoders, np.ones(1, np.bool_))
+    torch.manual_seed(0)
+    model = build_model(config, catalogue, encoders, encoders)
+    save_bundle(Bundle(model, catalogue, encoders, encoders, {}, ""), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_an_item_that_cannot_be_read_fails_by_name_or_is_left_empty(pictured: Path) -> None:
+    pictures = [[1.0, 2.0], [1.0], None]
+    batch = pa.record_batch({"item_id": ["x", "y", "z"], "fingerprint": [""] * 3, "picture": pictures})
+    with pytest.raises(FeatureError, match=r"^item 'y': column picture: a vector has 1 numbers.*max_damaged"):
+        list(encode_items(iter([batch]), pictured))
+    (out,) = encode_items(iter([batch]), pictured, strict=False)
+    assert [len(blob) > 0 for blob in out.column("dot").to_pylist()] == [True, False, True]
+
+
+def test_a_user_that_cannot_be_read_fails_by_name_or_is_left_empty(pictured: Path) -> None:
+    rows = {
+        "bucket": pa.array([0, 0], pa.int32()),
+        "user_id": [1, 2],
+        "item_id": pa.array([None, None], pa.string()),
+        "event_ts": pa.array([None, None], pa.timestamp("us", tz="UTC")),
+        "event_type": pa.array([None, None], pa.string()),
+        "user_values": ['{"picture": [1.0, 2.0]}', '{"picture": [1.0, 2.0, 3.0]}'],
+        "fingerprint": ["a", "b"],
+    }
+    batch = pa.record_batch(rows)
+    with pytest.raises(FeatureError, match=r"^user 2: column picture: a vector has 3 numbers"):
+        list(reduce_states(iter([batch]), pictured))
+    (out,) = reduce_states(iter([batch]), pictured, strict=False)
+    assert [len(blob) > 0 for blob in out.column("state").to_pylist()] == [True, False]

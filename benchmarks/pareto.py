@@ -1,0 +1,139 @@
+"""What a model's sizes buy, quality against exact pairs per second: `python -m benchmarks.pareto`.
+
+LIME-MHA of several sizes (links L, hidden units F, width of the dot E, width D), trained with the default
+recipe on everything before 2017-11-06 and measured on the four weeks after, on which the recipe was chosen
+too; the rate of one core with the native backend over random candidates. AUC is that of the answers of 250
+learners (`benchmarks/answers.py`) at the same sizes. The sizes of `conf/local.yaml` and the default ones
+are chosen from this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks import answers
+from benchmarks.journey import Journey, load
+from benchmarks.lists import lime_scorer, make_lists, measure
+from benchmarks.quality import VALIDATION
+from benchmarks.report import RESULTS, ROOT, Row, publish, row
+from lime_model.bundle import Bundle, save_bundle
+from lime_model.config import LabelTraining, TrainConfig
+from lime_model.metrics import auc
+from lime_model.scoring.backends import make_backend
+from pipelines.forecast import measure_speed
+from pipelines.settings import load_settings
+from pipelines.train import fit
+
+LEARNERS, CANDIDATES = 250, 100_000
+TITLES = {"recall": "recall@100", "fresh": "recall@100, new items", "auc": "AUC of answers"}
+
+
+class Size(NamedTuple):
+    """L, F, E and D."""
+
+    links: int
+    hidden: int
+    dot: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"L={self.links} F={self.hidden} E={self.dot} D={self.width}"
+
+
+SIZES = (
+    Size(4, 8, 16, 64), Size(8, 16, 32, 64), Size(16, 32, 32, 64), Size(16, 32, 64, 64),
+    Size(32, 64, 64, 64), Size(32, 64, 128, 128),
+)  # fmt: skip
+
+
+class Point(NamedTuple):
+    """What a size reaches, and its rate in pairs per second."""
+
+    recall: float
+    fresh: float
+    auc: float
+    rate: float
+
+
+def lists_of(size: Size, journey: Journey) -> tuple[Bundle, float, float]:
+    """A model of this size, and its recall over all and over new items."""
+    chosen = load_settings(str(ROOT / "conf" / "local.yaml")).model("lime-mha")
+    config = dataclasses.replace(chosen.config, **size._asdict())
+    (bundle,) = fit(
+        [chosen.model_copy(update={"config": config, "train": TrainConfig()})], journey.day, journey.source
+    )
+    every, new = measure(make_lists(lime_scorer(bundle, journey), journey), journey)
+    return bundle, float(every.recall.mean()), float(new.recall.mean())
+
+
+def rate_of(bundle: Bundle) -> float:
+    """Exact pairs per second of one core."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="lime-bench-") as folder:
+        save_bundle(bundle, Path(folder) / "bundle")
+        speed = measure_speed(
+            Path(folder) / "bundle", make_backend("native", "cpu"), candidates=CANDIDATES, history=100, k=100,
+            seconds=5.0,
+        )  # fmt: skip
+    torch.set_num_threads(2)
+    return speed.pairs_per_second
+
+
+def auc_of(size: Size, log: answers.Answers) -> float:
+    """On the test answers."""
+    config = dataclasses.replace(answers.CONFIG, **size._asdict())
+    trainer = answers.train(log, "lime-mha", LabelTraining(), config)
+    found = trainer.predict(log.test, stride=1)
+    return auc(found.label, found.logit)
+
+
+def draw(points: dict[Size, Point]) -> None:
+    """Each measure over the rate."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
+        for size, point in points.items():
+            at = (point.rate / 1e6, getattr(point, name))
+            axis.plot(*at, "o", color="#4a7a8c")
+            axis.annotate(str(size), at, fontsize=7, xytext=(3, 3), textcoords="offset points")
+        axis.set_title(title)
+        axis.set_xlabel("million exact pairs a second, one core")
+        axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+    figure.savefig(RESULTS / "quality-sizes.svg")
+
+
+def main() -> int:
+    """Measure, draw and publish."""
+    torch.set_num_threads(2)
+    started, journey, log = time.monotonic(), load(VALIDATION), answers.load(answers.LOG, LEARNERS)
+    points: dict[Size, Point] = {}
+    rows: list[Row] = []
+    for size in SIZES:
+        bundle, every, new = lists_of(size, journey)
+        points[size] = Point(every, new, auc_of(size, log), rate_of(bundle))
+        rows += [
+            row(f"{size}: {what}", value, unit)
+            for what, value, unit in zip(
+                ("recall", "recall, new items", "AUC of answers", "rate"),
+                (*points[size][:3], points[size].rate / 1e6),
+                ("", "", "", "M pairs/s"),
+                strict=True,
+            )
+        ]
+        print(size, points[size], flush=True)
+    draw(points)
+    about = f"The Complete Journey from {VALIDATION}, {LEARNERS} learners, one seed"
+    publish("quality-sizes", rows, about, started)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
