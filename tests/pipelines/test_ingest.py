@@ -248,6 +248,6 @@ def test_arrays_are_kept_and_a_day_without_any_is_null(spark: SparkSession, tmp_
         read[night] = [(row["tags"], row["picture"]) for row in rows]
     assert read["2024-03-06"] == [(["a", "b"], [1.0]), (None, [0.5, 2.0])]
     assert read["2024-03-07"] == [(None, None), (None, None)]
-    shop.write_drop(root, "items", "2024-03-07", items.assign(tags=["a", None]), "json")
+    shop.write_drop(root, "items", "2024-03-07", items.assign(tags=["a", None]))
     ingest_entity(warehouse, "items", ["2024-03-07"])
     assert reasons(warehouse) == {"wrong_type:tags": 1}
