@@ -186,7 +186,10 @@ class Vector:
 
     @classmethod
     def fit(cls, column: Column, values: Sequence[Any], at_least: int) -> Self:
-        numbers = np.array([_number(part) for value in values for part in _sequence(value)], np.float64)
+        lengths = Counter(len(_sequence(value)) for value in values)
+        if lengths and (usual := lengths.most_common(1)[0][0]) != column.size:
+            raise FeatureError(f"most vectors have {usual} numbers, the column says size: {column.size}")
+        numbers = np.array([_number(part) for value in values for part in value], np.float64)
         numbers = numbers[np.isfinite(numbers)]
         scale = float(np.sqrt(np.mean(numbers**2))) if len(numbers) else 0.0
         return cls(column.size, scale or 1.0)

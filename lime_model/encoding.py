@@ -37,7 +37,7 @@ class ItemEncoder:
     ) -> tuple[ItemInputs, dict[int, str]]:
         """What the tower reads of some items, from tonight's values of the columns, and faults by place.
 
-        The columns of an item with a fault are null.
+        A value with a fault is null.
         """
         catalogue = self.bundle.catalogue
         # The id may be a column too, such as a hash for the items without an id of their own.

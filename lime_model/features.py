@@ -40,44 +40,54 @@ def encode_columns(columns: Mapping[str, Sequence[object]], encoders: Encoders, 
     Raises:
         FeatureError: a value is not what its column's kind reads, naming the column.
     """
-    parts, first = [Entries(np.zeros((rows, 0), np.int64), np.zeros((rows, 0), np.float32))], 0
-    for name, encoder in encoders.items():
-        try:
-            found = encoder.encode(columns.get(name, [None] * rows))
-        except FeatureError as error:
-            raise FeatureError(f"column {name}: {error}") from error
-        parts.append(Entries(first + found.slots, found.weights))
-        first += encoder.rows
-    return Entries(*(np.concatenate(side, 1) for side in zip(*parts, strict=True)))
+    entries, faults = encode_rows(columns, encoders, rows)
+    for fault in faults.values():
+        raise FeatureError(fault)
+    return entries
 
 
 def encode_rows(
     columns: Mapping[str, Sequence[object]], encoders: Encoders, rows: int
 ) -> tuple[Entries, dict[int, str]]:
-    """`encode_columns` of what can be read; a row that can't is all null, and its fault is told by place."""
+    """`encode_columns` of what can be read: other values are null, faults are told by the row's place."""
+    parts, first = [Entries(np.zeros((rows, 0), np.int64), np.zeros((rows, 0), np.float32))], 0
+    faults: dict[int, str] = {}
+    for name, encoder in encoders.items():
+        found, unread = _encode_readable(columns.get(name, [None] * rows), encoder)
+        parts.append(Entries(first + found.slots, found.weights))
+        faults |= {row: f"column {name}: {fault}" for row, fault in unread.items()}
+        first += encoder.rows
+    return Entries(*(np.concatenate(side, 1) for side in zip(*parts, strict=True))), faults
+
+
+def _encode_readable(values: Sequence[object], encoder: Encoder) -> tuple[Entries, dict[int, str]]:
+    """Entries of a column, null where a value can't be read, and why."""
     try:
-        return encode_columns(columns, encoders, rows), {}
+        return encoder.encode(values), {}
     except FeatureError:
         pass
-    parts: list[Entries] = []
-    faults: dict[int, str] = {}
-    for row in range(rows):
+    readable, faults = list(values), {}
+    for row, value in enumerate(values):
         try:
-            parts.append(encode_columns({name: [v[row]] for name, v in columns.items()}, encoders, 1))
+            encoder.encode([value])
         except FeatureError as error:
-            faults[row] = str(error)
-            parts.append(encode_columns({}, encoders, 1))
-    return Entries(*(np.concatenate(side) for side in zip(*parts, strict=True))), faults
+            readable[row], faults[row] = None, str(error)
+    return encoder.encode(readable), faults
 
 
 def encode_known(
     columns: Mapping[str, Sequence[object]], encoders: Encoders, names: Sequence[object]
 ) -> Entries:
-    """`encode_columns` for training: what can't be read is null, and said in the log by name."""
+    """`encode_columns` for training: a value that can't be read is null, and said in the log by name."""
     entries, faults = encode_rows(columns, encoders, len(names))
     if faults:
         row, fault = next(iter(faults.items()))
-        log.warning("%d rows can't be read and are null, such as %r: %s", len(faults), names[row], fault)
+        log.warning(
+            "%d rows have a value that can't be read and is null, such as %r: %s",
+            len(faults),
+            names[row],
+            fault,
+        )
     return entries
 
 

@@ -72,10 +72,12 @@ def read_before(
 def _read_xor(model: LimeModel, history: History, queries: Tensor, end: Tensor, stride: int) -> Tensor:
     """Link states `[B, T, L, D]` as of the last event that a target sees, or at most `stride - 1` before."""
     first, states = int(end.min()), []
-    for last in range(first, int(end.max()) + 1, stride):
+    readings, which = torch.unique((end - first) // stride, return_inverse=True)
+    for number in readings.tolist():
+        last = first + number * stride
         part = slice(max(0, last - model.config.max_events), last)
         states.append(model.reader(queries, *(x[:, part] for x in history)))
-    return _rows(torch.stack(states, 1), (end - first) // stride)
+    return _rows(torch.stack(states, 1), which)
 
 
 def pair_links(model: LimeModel, state: UserState, items: Tensor) -> Tensor:

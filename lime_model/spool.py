@@ -47,7 +47,7 @@ def map_arrays(pieces: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
     Raises:
         TrainingError: the disk is full.
     """
-    with tempfile.TemporaryDirectory(prefix="lime-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lime-log-", ignore_cleanup_errors=True) as folder:
         types: dict[str, np.dtype[Any]] = {}
         for piece in pieces:
             for name, array in piece.items():

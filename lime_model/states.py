@@ -66,7 +66,9 @@ def decode_state(raw: bytes, config: ModelConfig) -> tuple[NDArray[np.float64], 
         BundleError: the length is not that of this model, or a number is not finite.
     """
     if not raw:
-        raise BundleError("the link state could not be computed: its numbers were not finite")
+        raise BundleError(
+            "there is no link state: the user's columns can't be read, or its numbers were not finite"
+        )
     if len(raw) != state_bytes(config):
         raise BundleError(
             f"a link state has {len(raw)} bytes and {config.variant} wants {state_bytes(config)}; "

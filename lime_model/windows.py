@@ -20,7 +20,7 @@ from lime_model.examples import EventLog, Floats, Ints
 
 Bools = NDArray[np.bool_]
 
-LONGEST_SESSION = 4  # histories; of a longer session the later targets see less
+LONGEST_SESSION = 1  # history; of a longer session the later targets see less
 
 
 class Window(NamedTuple):

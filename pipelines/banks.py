@@ -99,7 +99,7 @@ def refuse_damaged(what: str, damaged: int, total: int, first: object, warehouse
     if damaged > limit * total:
         raise BundleError(
             f"{what}: {damaged} of {total} are damaged, night.max_damaged_share is {limit:.2%}; the first: "
-            f"{first}. Nothing was published; build the night again under a new --run-key"
+            f"{first}. Nothing was published; mend what is named, then build again under a new --run-key"
         )
 
 

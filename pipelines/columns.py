@@ -63,7 +63,7 @@ SCHEMAS: Final[dict[str, str]] = {
         + ", shortfall int, fault string, model_version string, run_id string"
     ),
     "bank_quarantine": "run_id string, item_id {item}, reason string",
-    "leases": "ds date, epoch long, run_key string, holder string",
+    "leases": "ds date, epoch long, run_key string, holder string, job string, attempt long",
     "runs": "run_id string, ds date, job string, seconds double, manifest string",
 }
 

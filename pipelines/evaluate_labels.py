@@ -84,7 +84,10 @@ def _days(night: str, until: str) -> int:
 
 
 def mean_labels(data: TrainingData, night: str, until: str, found: Predictions) -> Predictions:
-    """The same events, by the means of their item and their user before the night, as one logit."""
+    """The same events, by the means of their item and their user before the night, as one logit.
+
+    Items that the first model does not know share a mean.
+    """
     log = data.log
     known = np.flatnonzero(~np.isnan(log.label) & (log.days < _days(night, until)))
     label = log.label[known]

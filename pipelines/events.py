@@ -27,7 +27,7 @@ from pipelines.columns import (
 from pipelines.drops import FILE, RAW, REASON, DropError, Wanted, explain_read_errors, read_drop
 from pipelines.runs import Manifest
 from pipelines.settings import Settings
-from pipelines.tables import SQL_TYPES, Warehouse, count_cases
+from pipelines.tables import SQL_TYPES, Warehouse, conflicts, count_cases
 
 
 def wanted_events(settings: Settings) -> dict[str, Wanted]:
@@ -190,12 +190,13 @@ def _merge(warehouse: Warehouse, rows: DataFrame, days: Sequence[str]) -> None:
     same = " AND ".join(f"t.{name} = s.{name}" for name in (DS, *EVENT_KEY))
     ours = f"t.{DROP_DS} BETWEEN DATE'{days[0]}' AND DATE'{days[-1]}'"
     early = f"t.{DS} >= date_sub(DATE'{days[0]}', {warehouse.settings.ingest.late_days})"
-    (
+    merge = (
         warehouse.delta("events")
         .alias("t")
         .merge(rows.alias("s"), f"{same} AND {ours}")
         .whenMatchedUpdateAll()
         .whenNotMatchedInsertAll()
         .whenNotMatchedBySourceDelete(f"{ours} AND {early} AND t.{DS} <= DATE'{days[-1]}'")
-        .execute()
     )
+    with conflicts("events"):
+        merge.execute()

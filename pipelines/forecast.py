@@ -63,9 +63,10 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
     def work() -> Manifest:
         bundle = ship_bundle(warehouse, warehouse.settings.night.model)
         night, config = warehouse.settings.night, bundle.config
+        users, events, candidates = count_sides(warehouse, run, config.bias_days)
+        # After the counts: executors are up by now.
         placement = place(warehouse.spark.sparkContext, night.backend, night.device)
         choice, tasks = placement.choice, placement.tasks
-        users, events, candidates = count_sides(warehouse, run, config.bias_days)
         shape = Shape(config.links, config.hidden, config.dot)
         bank = -(-candidates // WIDTH) * 4 * shape.words
         history = -(-events // max(users, 1))
@@ -105,7 +106,8 @@ def compare_forecast(forecast: Manifest | None, staged: Mapping[str, Manifest]) 
     compared = {"predicted_seconds": forecast["predicted_seconds"], "actual_seconds": actual}
     if "price_per_hour" in forecast:
         cost = actual / 3600 * forecast["tasks"] * forecast["price_per_hour"]
-        pairs = sum(policy["pairs"] for policy in staged.values())
+        first = next(iter(staged.values()))
+        pairs = first["pairs_per_second"] * actual  # of this attempt: what was staged before cost before
         compared |= {"cost": cost, "cost_per_million_pairs": cost / max(pairs, 1) * 1e6}
     return {"forecast": compared}
 

@@ -48,7 +48,7 @@ def place(context: SparkContext, backend: str, device: str) -> Placement:
         )
     choice = choose_backend(backend, device, cuda=offered >= 1)
     if choice.device == "cpu":
-        return Placement(choice, None, context.defaultParallelism)
+        return Placement(choice, None, count_slots(context))
     if 0 < asked < 1:
         raise BackendError(
             f"{ASKED} is {asked:g}, so tasks would share a GPU; leave it out, scoring asks for one a task"
@@ -63,6 +63,15 @@ def place(context: SparkContext, backend: str, device: str) -> Placement:
 def gpu_profile() -> ResourceProfile:
     """One core and one GPU a task, on the executors that are there."""
     return ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", 1)).build
+
+
+def count_slots(context: SparkContext) -> int:
+    """Tasks that the executors which are up run at the same time, at least one.
+
+    `defaultParallelism` says 2 for a single core.
+    """
+    scala = context._jsc.sc()
+    return max(1, int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile())))
 
 
 def count_gpus(context: SparkContext) -> int:

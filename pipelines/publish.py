@@ -54,6 +54,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
             "items_left_out": scored["items_left_out"],
             "backend": scored["backend"],
             "certificate": certificate,
+            **({"forecast": scored["forecast"]} if "forecast" in scored else {}),
         }
         lists = rows.withColumns({DS: F.lit(run.ds), MODEL_VERSION: F.lit(scored["model_version"])})
         tag = json.dumps(manifest)

@@ -20,7 +20,7 @@ from pipelines.columns import BUCKET, CHECKSUM, MODEL_VERSION, POLICY, RUN_ID, U
 from pipelines.forecast import compare_forecast
 from pipelines.gpus import Placement, own_device, place
 from pipelines.inputs import NightInputs, check_version
-from pipelines.leases import Run, check_lease
+from pipelines.leases import Run, begin_attempt, check_lease
 from pipelines.link_states import PAYLOAD
 from pipelines.parcels import Parcel, land
 from pipelines.plan import WorkUnit, missing, plan_full
@@ -28,7 +28,7 @@ from pipelines.progress import Progress
 from pipelines.reuse import compute_checksum
 from pipelines.runs import Manifest, find_manifest, need_manifest, once
 from pipelines.settings import Policy, SettingsError
-from pipelines.tables import SQL_TYPES, Warehouse
+from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 TASKS_PER_CORE = 2  # of a commit, at least
@@ -66,7 +66,7 @@ def score_candidates(
             for eligible, bank in banks.items()
         ]  # fmt: skip
         try:
-            staged = _stage(warehouse, run, inputs, tasks, placement)
+            staged = _stage(warehouse, begin_attempt(warehouse, run, job), inputs, tasks, placement)
         finally:
             for bank in banks.values():
                 bank.parcel.destroy()
@@ -153,7 +153,11 @@ def _stage(
         frames = [score_units(warehouse, users, groups[index], *task, placement) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         # The transaction number lets each group in once, whoever else is retrying it.
-        warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
+        try:
+            warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
+        except WriteConflict:
+            check_lease(warehouse, run)  # says who has staged it
+            raise
     progress.report(len(left))
     short = F.sum((F.col("shortfall") > 0).cast("int"))
     just_now = F.col(BUCKET).isin([unit.bucket for index in left for unit in groups[index]])

@@ -7,6 +7,7 @@ that no session resolves them over the network.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from pipelines.settings import Settings, SettingsError
+from pipelines.settings import SECRET, Settings, SettingsError
 
 JARS = Path(__file__).resolve().parent.parent / ".jars"
 
@@ -44,7 +45,10 @@ def open_session(settings: Settings, app: str) -> SparkSession:
     builder = SparkSession.builder.appName(app)
     if settings.spark.master:
         builder = builder.master(settings.spark.master)
-    for key, value in {**DEFAULTS, **_jars(), **settings.spark.conf}.items():
+    # What Spark writes of Hadoop's configuration, to its event log and pages, leaves secrets out.
+    hidden = "|".join([SECRET.pattern, *map(re.escape, settings.spark.secrets)])
+    given = {**DEFAULTS, "spark.redaction.regex": hidden, **_jars(), **settings.spark.conf}
+    for key, value in given.items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")

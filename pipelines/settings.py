@@ -35,7 +35,8 @@ HOLDS: dict[str, tuple[ColumnType, ...]] = {  # by kind of column, where not eve
     "list": ("array<string>",),
     "vector": ("array<double>",),
 }
-SECRET = re.compile(r"(?i)secret|password|token|access[.]?key")  # as spark.redaction.regex has it
+# As spark.redaction.regex has it by default, and what storage calls its keys besides.
+SECRET = re.compile(r"(?i)secret|password|token|(access|account|private|encryption)[.-]?key")
 
 
 class SettingsError(LimeError):

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,23 @@ def count_cases(frame: DataFrame, cases: Mapping[str, Column]) -> dict[str, int]
 def sorted_arrow(frame: DataFrame, *keys: str) -> pa.Table:
     """All rows on the driver, ascending by `keys`; `orderBy` would run its input twice, to sample it."""
     return frame.toArrow().sort_by([(key, "ascending") for key in keys])
+
+
+@contextmanager
+def conflicts(name: str) -> Iterator[None]:
+    """A write of a table inside; what Delta calls a conflict, in one line.
+
+    Raises:
+        WriteConflict: another writer changed the same rows meanwhile.
+    """
+    try:
+        yield
+    except CONFLICTS as error:
+        raise WriteConflict(
+            f"table {name}: another writer changed the same rows while this job wrote them "
+            f"({type(error).__name__}); nothing of this write was committed. Run the job again: "
+            "what is done stays done"
+        ) from error
 
 
 @dataclass
@@ -193,17 +211,12 @@ class Warehouse:
     def overwrite(self, name: str, rows: DataFrame) -> None:
         """Replace the whole table, schema included (tables whose columns the settings declare)."""
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-        writer.save(self.path(name))
+        with conflicts(name):
+            writer.save(self.path(name))
 
     def _save(self, name: str, writer: DataFrameWriter) -> None:
-        try:
+        with conflicts(name):
             writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
-        except CONFLICTS as error:
-            raise WriteConflict(
-                f"table {name}: another writer changed the same rows while this job wrote them "
-                f"({type(error).__name__}); nothing of this write was committed. Run the job again: "
-                "what is done stays done"
-            ) from error
 
     def _shaped(self, name: str, rows: DataFrame) -> DataFrame:
         """Columns in schema order with schema types: the contract of every table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -49,10 +50,14 @@ def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:
     log = read_events(warehouse, cutoff, warehouse.version("events"))
     log = log.select(USER_ID, *HISTORY_ORDER, LABEL).withColumn(EVENT_TS, F.unix_micros(EVENT_TS))
     ordered = log.repartitionByRange(USER_ID).sortWithinPartitions(USER_ID, *HISTORY_ORDER)
-    # One name a cut-off: what a killed run left is overwritten by its rerun.
-    uri, written = f"{warehouse.settings.bundles.rstrip('/')}/log-before-{cutoff}", Observation()
-    ordered.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("overwrite").parquet(uri)
-    folder = fetch_folder(warehouse.spark, uri)
+    uri = f"{warehouse.settings.bundles.rstrip('/')}/log-before-{cutoff}-{uuid.uuid4().hex}"
+    written = Observation()
+    try:
+        ordered.observe(written, F.count(F.lit(1)).alias("rows")).write.parquet(uri)
+        folder = fetch_folder(warehouse.spark, uri)
+    except Exception:  # not when stopped in the middle of a call to the JVM, which then answers nothing
+        drop_folder(warehouse.spark, uri)
+        raise
     drop_folder(warehouse.spark, uri)
     files = sorted(folder.glob("part-*.parquet"))  # in the order of their users
     found = sum(pq.read_metadata(file).num_rows for file in files)

@@ -36,7 +36,7 @@ class SasRec(nn.Module):
         own = place[:, None] == place[None, :]  # a row of padding reads itself, so that softmax has a key
         hidden = (place[:, None] < place[None, :]) | (~past.keep.unsqueeze(1) & ~own)  # [B, S, S]
         hidden = hidden.repeat_interleave(self.blocks.layers[0].self_attn.num_heads, 0)
-        events = past.events + self.positions(size - 1 - place)
+        events = past.events + self.positions((size - 1 - place).clamp_max(POSITIONS - 1))
         rows = self.blocks(events, mask=hidden)
         last = (past.end - 1).clamp_min(0)
         batch = torch.arange(len(rows)).unsqueeze(1)

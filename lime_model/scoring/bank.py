@@ -63,7 +63,7 @@ def find_damaged(table: pa.Table, widths: Shape) -> dict[int, str]:
         lengths = pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
         for row in np.flatnonzero(lengths != 4 * width):
             bytes_ = f"{name} has {lengths[row]} bytes, the model wants {4 * width}"
-            gone = f"{name} is not there: the bank has no such row, or it could not be computed"
+            gone = f"{name} is not there: no such row, columns that can't be read, or numbers not finite"
             damaged.setdefault(int(row), bytes_ if lengths[row] else gone)
         whole = np.flatnonzero(lengths == 4 * width)
         finite = np.isfinite(_floats(table[name].take(whole), width)).all(1)

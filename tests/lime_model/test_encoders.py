@@ -21,7 +21,7 @@ from lime_model.encoders import (
     encoder_to_json,
     fit_encoder,
 )
-from lime_model.features import encode_columns, table_rows
+from lime_model.features import encode_columns, encode_rows, table_rows
 from lime_model.model import Features, FeatureSum
 from lime_model.scoring.canonical import sum_entries
 
@@ -106,6 +106,21 @@ def test_a_number_of_one_value_has_one_knot() -> None:
 def test_what_a_kind_cannot_read_is_named(kind: Kind, value: Any, message: str) -> None:
     with pytest.raises(FeatureError, match=message):
         encode_columns({"c": [value]}, {"c": fitted(kind)}, 1)
+
+
+def test_a_size_that_is_not_the_vectors_is_refused_in_training() -> None:
+    with pytest.raises(FeatureError, match=r"^column c: most vectors have 3 numbers, .* size: 2"):
+        fit_encoder(Column("c", "vector", 2), [[1.0, 2.0, 3.0]] * 2 + [[1.0, 2.0]])
+
+
+def test_what_cannot_be_read_is_null_in_its_column_alone() -> None:
+    encoders = {"a": fitted("category"), "v": fitted("vector")}
+    columns = {"a": ["a", "b", "a"], "v": [[3.0, 4.0], [1.0], None]}
+    entries, faults = encode_rows(columns, encoders, 3)
+    assert faults == {1: "column v: a vector has 1 numbers, its column says size: 2"}
+    sound = encode_columns(columns | {"v": [[3.0, 4.0], None, None]}, encoders, 3)
+    assert entries.slots.tolist() == sound.slots.tolist()
+    assert entries.weights.tolist() == sound.weights.tolist()
 
 
 def test_one_text_for_one_value() -> None:

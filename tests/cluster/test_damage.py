@@ -1,0 +1,136 @@
+"""Damage and rivals, and the run after: a flipped byte of the bank, a corrupt state, another writer.
+
+Each strikes a night of the shop in this process, and the run that follows gives the lists of an
+undisturbed night, to the bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrameWriter
+from pyspark.sql import functions as F
+
+from lime_model.bundle import BundleError
+from pipelines.bundles import scratch_folder
+from pipelines.leases import Run, acquire_lease
+from pipelines.night import STEPS
+from pipelines.parcels import ParcelError, Sender
+from pipelines.tables import Warehouse, WriteConflict
+from tests import shop
+from tests.cluster.standalone import copy_tables
+from tests.conftest import open_shop
+from tests.pipelines.test_night import Lists, full_night, lists_of, point_at, staged_of, with_night
+
+pytestmark = pytest.mark.faults
+BUILD, REST = ("build_candidate_bank", "build_link_states"), ("verify_night", "publish_recommendations")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Lists]:
+    """A shop of its own after one whole night, and its lists."""
+    root = tmp_path_factory.mktemp("damage")
+    copy_tables(Path(trained.settings.warehouse), root / "warehouse")
+    copy_tables(Path(trained.settings.bundles), root / "bundles", ("mha",))
+    warehouse = open_shop(trained.spark, root)
+    full_night(warehouse, "undisturbed")
+    return warehouse, lists_of(warehouse)
+
+
+def build(warehouse: Warehouse, key: str) -> Run:
+    """A run with bank and states."""
+    run = acquire_lease(warehouse, shop.NIGHT, key)
+    for name in BUILD:
+        STEPS[name](warehouse, run)
+    return run
+
+
+def score(warehouse: Warehouse, run: Run) -> None:
+    """The scoring step."""
+    STEPS["score_candidates"](warehouse, run)
+
+
+def publish(warehouse: Warehouse, run: Run) -> Lists:
+    """Certify and publish; the lists."""
+    for name in REST:
+        STEPS[name](warehouse, run)
+    return lists_of(warehouse)
+
+
+def test_a_flipped_byte_in_a_chunk_of_the_bank_is_refused_and_a_rerun_completes(
+    undisturbed: tuple[Warehouse, Lists], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse, expected = undisturbed
+    run, add = build(warehouse, "flipped"), Sender.add
+
+    def damage(self: Sender, file: str, data: bytes) -> None:
+        add(self, file, data)
+        if not data:
+            return
+        path = Path(self.parts[-1].chunk._path)  # type: ignore[arg-type]
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+
+    for landed in Path(scratch_folder()).glob(f"lime-{warehouse.spark.sparkContext.applicationId}-*/"):
+        shutil.rmtree(landed)  # the same bank, from an earlier night of this process
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "add", damage)
+        with pytest.raises(ParcelError, match=r"^a chunk of .* damaged \(SHA-256.*Run the job again"):
+            score(warehouse, run)
+    assert lists_of(warehouse) == expected  # yesterday's answer
+    score(warehouse, run)
+    assert publish(warehouse, run) == expected
+
+
+def test_a_corrupt_state_is_named_or_left_out_and_built_again(undisturbed: tuple[Warehouse, Lists]) -> None:
+    warehouse, expected = undisturbed
+    run = build(warehouse, "corrupt")
+    table, mine = "user_link_states", F.col("user_id") == 5
+    raw = bytearray(warehouse.read(table).where(mine).select("state").collect()[0][0])
+    raw[20] ^= 1
+    warehouse.delta(table).update(mine, {"state": F.lit(raw)})
+    point_at(warehouse, run, "build_link_states", table)
+    with pytest.raises(BundleError, match=r"^user 5: its state or memory is not what was written"):
+        score(warehouse, run)
+    tolerant = with_night(warehouse, max_damaged_share=0.05)
+    score(tolerant, run)
+    others = staged_of(tolerant, run, "all")
+    assert others.pop(5) == []
+    assert others == {user: items for user, items in expected.items() if user != 5}
+    again = build(warehouse, "rebuilt")
+    score(warehouse, again)
+    assert publish(warehouse, again) == expected
+
+
+def test_of_two_runs_that_build_the_same_states_one_fails_in_a_line_and_its_rerun_completes(
+    undisturbed: tuple[Warehouse, Lists], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse, expected = undisturbed
+    warehouse.delta("user_link_states").update(set={"fingerprint": F.lit("of other code")})  # all are due
+    runs = [Run(shop.NIGHT, "one"), acquire_lease(warehouse, shop.NIGHT, "two")]
+    for run in runs:
+        STEPS["build_candidate_bank"](warehouse, run)
+    together, save = threading.Barrier(2), Warehouse._save
+
+    def wait(self: Warehouse, name: str, writer: DataFrameWriter) -> None:
+        if name == "user_link_states":
+            together.wait(timeout=120)
+        save(self, name, writer)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(Warehouse, "_save", wait)
+        builds = [pool.submit(STEPS["build_link_states"], warehouse, run) for run in runs]
+        errors = [build.exception(timeout=300) for build in builds]
+    (conflict,) = (error for error in errors if error)
+    assert isinstance(conflict, WriteConflict)
+    assert str(conflict).startswith("table user_link_states: another writer changed the same rows")
+    assert lists_of(warehouse) == expected  # yesterday's answer
+    run = runs[1]
+    STEPS["build_link_states"](warehouse, run)
+    score(warehouse, run)
+    assert publish(warehouse, run) == expected
