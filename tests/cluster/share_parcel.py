@@ -18,6 +18,7 @@ from typing import Any
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
+import pipelines.parcels
 from pipelines.parcels import Sender, land
 
 
@@ -33,14 +34,6 @@ def memory(word: str) -> tuple[int, int]:
             size = int(line.split()[1]) << 10
             ours, others = (ours + size, others) if inside else (ours, others + size)
     return ours, others
-
-
-def code_files() -> list[str]:
-    """Where our modules in this process come from; the scoring ones are loaded too."""
-    import lime_model.scoring.backends  # noqa: F401
-
-    ours = (m for name, m in sys.modules.items() if name.split(".")[0] in ("lime_model", "pipelines"))
-    return [os.path.abspath(module.__file__) for module in ours if module.__file__]
 
 
 def main() -> None:
@@ -62,7 +55,7 @@ def main() -> None:
             share, after = memory(parcel.name)
             barrier.barrier()
             yield {
-                "code": code_files(),
+                "code": os.path.abspath(pipelines.parcels.__file__),
                 "inode": os.fstat(file.fileno()).st_ino, "pid": os.getpid(),
                 "share": share, "growth": after - before, "total": total, "executor": os.getppid(),
             }  # fmt: skip
