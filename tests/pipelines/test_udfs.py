@@ -63,7 +63,7 @@ def test_a_user_without_a_finite_state_fails_by_name_or_is_left_empty(broken: Pa
     links, _ = decode_state(whole, toy_config())
     assert links.any()
     assert empty == b""
-    with pytest.raises(BundleError, match="could not be computed"):
+    with pytest.raises(BundleError, match="there is no link state"):
         decode_state(empty, toy_config())
 
 
