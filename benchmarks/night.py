@@ -158,9 +158,8 @@ def kill_at_half(config: Path, warehouse: Path, users: int) -> None:
         if job.poll() is not None:
             raise RuntimeError("the night ended before it was killed")
         time.sleep(0.1)
-        if any(
-            (warehouse / "staging" / "_delta_log").glob("*.json")
-        ):  # its folder comes before its first commit
+        commits = (warehouse / "staging" / "_delta_log").glob("*.json")
+        if any(commits):  # the folder comes before the first of them
             staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_dataset().count_rows()
     os.killpg(job.pid, signal.SIGKILL)
     job.communicate()

@@ -3,8 +3,7 @@
 LIME-MHA of several sizes (links L, hidden units F, width of the dot E, width D), trained with the default
 recipe on everything before 2017-11-06 and measured on the four weeks after, on which the recipe was chosen
 too; the rate of one core with the native backend over random candidates. AUC is that of the answers of 250
-learners (`benchmarks/answers.py`) at the same sizes. The sizes of `conf/local.yaml` and the default ones
-are chosen from this.
+learners (`benchmarks/answers.py`) at the same sizes. Made to choose default sizes from.
 """
 
 from __future__ import annotations

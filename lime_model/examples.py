@@ -56,6 +56,11 @@ class EventLog(NamedTuple):
             offsets, item, event_type, days, begun, np.full(len(item), np.nan) if label is None else label
         )
 
+    @property
+    def owners(self) -> Ints:
+        """User of every event `[n]`: for a chunk, not for a whole log."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
     def owner(self, events: Ints) -> Ints:
         """Users of some events, by their places in the log."""
         return np.searchsorted(self.offsets, events, side="right") - 1
@@ -144,10 +149,9 @@ def item_counts(log: EventLog, cut: float, window: float, rows: int) -> Ints:
     `[rows, 3]`; zeros in row 0, which is every unknown item."""
     counts = np.zeros((rows, 3), np.int64)
     for part in log.chunks():
-        users = np.repeat(np.arange(len(part.offsets) - 1), np.diff(part.offsets))
         before = part.days < cut
         item, recent = part.item[before], part.item[before & (part.days >= cut - window)]
-        takers = np.unique(item * len(part.offsets) + users[before]) // len(part.offsets)
+        takers = np.unique(item * len(part.offsets) + part.owners[before]) // len(part.offsets)
         counts += np.stack([np.bincount(x, minlength=rows) for x in (recent, item, takers)], 1)
     counts[0] = 0
     return counts

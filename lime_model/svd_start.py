@@ -46,7 +46,7 @@ def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> 
 
 def _counts(log: EventLog, catalogue: Catalogue) -> sp.csr_array:
     """Events of every user and id row `[U, id rows]`."""
-    users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
+    users = log.owners
     shape = (len(log.offsets) - 1, int(catalogue.id_rows.max()) + 1)
     return sp.csr_array((np.ones(len(users)), (users, catalogue.id_rows[log.item])), shape=shape)
 
