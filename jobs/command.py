@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from py4j.protocol import Py4JError
+
 from lime_model.errors import LimeError
 from pipelines.leases import acquire_lease, check_lease
 from pipelines.plan import UDF_STEPS
@@ -28,6 +30,16 @@ from pipelines.session import open_session, start_workers
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
 from pipelines.worker_errors import worker_errors
+
+
+class DriverLost(LimeError):
+    """The JVM beside this Python has died: out of memory, or killed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the JVM of this driver ended (killed, or out of memory?); what is committed stays: "
+            "run the job again, with more spark.driver.memory if it was memory"
+        )
 
 
 def night_date(text: str) -> str:
@@ -79,7 +91,7 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
     `udfs`: the work runs UDFs, so start the workers' daemon beside it.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it logs as an error, it raises too
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -94,8 +106,11 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
                 work(Warehouse(spark, settings))
         except SystemExit:
             raise  # in the middle of a call to the JVM, which now answers nothing; it stops by itself
-        except BaseException:
-            spark.stop()
+        except BaseException as error:
+            try:
+                spark.stop()
+            except (Py4JError, OSError):
+                raise DriverLost from error
             raise
         spark.stop()
     except LimeError as error:

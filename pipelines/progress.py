@@ -30,5 +30,6 @@ class Progress:
             left = spent / done * (self.commits - done)
             text += f", {scored / spent / 1e6:,.2f} M pairs/s, {left:,.0f} s left"
         log.info(text)
-        self.context.setJobDescription(text)
+        over = done == self.commits  # the jobs that follow are others: None takes the description off
+        self.context.setJobDescription(None if over else text)  # type: ignore[arg-type]
         return text

@@ -2,8 +2,8 @@
 
     spark-submit … share_parcel.py BYTES WORKERS
 
-Prints one JSON line per worker: where its code lies, the parcel's inode, and of its memory, in bytes, the
-proportional share of the parcel's pages (`Pss`) and the growth of everything else.
+Prints one JSON line per worker: where our modules that it has loaded lie, the parcel's inode, and of its
+memory, in bytes, the proportional share of the parcel's pages (`Pss`) and the growth of everything else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-import pipelines.parcels
 from pipelines.parcels import Sender, land
 
 
@@ -55,7 +54,11 @@ def main() -> None:
             share, after = memory(parcel.name)
             barrier.barrier()
             yield {
-                "code": os.path.abspath(pipelines.parcels.__file__),
+                "code": sorted(
+                    os.path.abspath(module.__file__)
+                    for name, module in list(sys.modules.items())
+                    if name.split(".")[0] in ("lime_model", "pipelines") and module.__file__
+                ),
                 "inode": os.fstat(file.fileno()).st_ino, "pid": os.getpid(),
                 "share": share, "growth": after - before, "total": total, "executor": os.getppid(),
             }  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,19 +24,33 @@ NIGHT_STEPS = [name for name in STEPS if name != "ingest_events"]
 def test_the_cluster_gives_the_lists_of_one_process(
     cluster: Cluster, published: tuple[Warehouse, Run], fresh: Warehouse, tmp_path: Path
 ) -> None:
-    config = str(tmp_path / "settings.yaml")
-    night = ("--config", config, "--ds", shop.NIGHT, "--run-key", "cluster", "--steps", *NIGHT_STEPS)
-    job = cluster.submit(str(ROOT / "jobs" / "run_steps.py"), *night)
+    night = ("--config", str(tmp_path / "settings.yaml"), "--ds", shop.NIGHT, "--run-key", "cluster")
+    plan = submit(cluster, "plan_night", *night, "--price-per-hour", "0.05")["plan_night"]
+    assert (plan["users"], plan["pairs"]) == (shop.USERS, shop.USERS * (shop.ITEMS + 1))
+    assert plan["tasks"] == 2  # the cores of both workers
+    assert plan["predicted_cost"] > 0
+    reports = submit(cluster, "run_steps", *night, "--steps", *NIGHT_STEPS)
+    assert reports["score_candidates"]["forecast"]["predicted_seconds"] == plan["predicted_seconds"]
+    assert lists_of(fresh) == lists_of(published[0])
+
+
+def submit(cluster: Cluster, script: str, *options: str) -> dict[str, Any]:
+    """Run a job on the cluster to its end; what its steps reported."""
+    job = cluster.submit(str(ROOT / "jobs" / f"{script}.py"), *options)
     out, error = job.communicate(timeout=300)
     assert job.returncode == 0, error[-3000:] + out[-1000:]
-    assert lists_of(fresh) == lists_of(published[0])
+    return {step: json.loads(report) for step, report in re.findall(r'^(\w+) (\{".*)$', out, re.MULTILINE)}
 
 
 def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, tmp_path: Path) -> None:
     bank, workers = 160 << 20, 2
     with standalone(tmp_path, workers=1, cores=workers, memory="2g") as cluster:
         script = str(Path(__file__).parent / "share_parcel.py")
-        one_core = {"spark.executor.cores": "1", "spark.executor.instances": str(workers)}
+        one_core = {
+            "spark.executor.cores": "1",
+            "spark.executor.instances": str(workers),
+            "spark.python.daemon.module": "pipelines.worker_daemon",
+        }
         job = cluster.submit(script, str(bank), str(workers), conf=one_core)
         out, error = job.communicate(timeout=240)
         assert job.returncode == 0, error[-3000:]
@@ -51,6 +67,8 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
         assert further < 0.1 * bank
         assert landed < 0.1 * bank + CHUNK  # it unpacked the bank, a chunk at a time
         work = cluster.folder / "worker-0" / "work"
-        assert all(Path(row["code"]).is_relative_to(work) for row in held)  # the package, not this folder
+        for row in held:  # from the package, not this folder: whatever the UDFs need
+            assert len(row["code"]) > 20
+            assert all(Path(file).is_relative_to(work) for file in row["code"])
         gone = lambda: not list((cluster.folder / "worker-0" / "local").rglob("lime-*"))  # noqa: E731
         wait_until(gone, "Spark has not removed the bank after the application")

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.cluster
 HEAVY, SMALL, EACH = 2_000_000, 100_000, 3  # events of the one; users, and events of each
 
 
-def test_a_user_with_two_million_events_is_reduced_in_pieces(cluster: Cluster, fresh: Warehouse) -> None:
+def test_a_user_with_two_million_events_is_reduced_in_pieces_and_scored(
+    cluster: Cluster, fresh: Warehouse
+) -> None:
     config = fresh.settings.warehouse.replace("warehouse", "settings.yaml")
     warehouse = Warehouse(fresh.spark, load_settings(config))
     heavy = fresh.spark.range(HEAVY).select(
@@ -38,7 +40,8 @@ def test_a_user_with_two_million_events_is_reduced_in_pieces(cluster: Cluster, f
     warehouse.append("events", events.withColumns({"label": label, "drop_ds": day, "ds": day}))
     job = cluster.submit(
         str(ROOT / "jobs" / "run_steps.py"), "--config", config, "--ds", shop.NIGHT, "--run-key", "skew",
-        "--steps", "build_link_states", conf={"spark.executor.memory": "1g"},
+        "--steps", "build_candidate_bank", "build_link_states", "score_candidates", "verify_night",
+        conf={"spark.executor.memory": "1g"},
     )  # fmt: skip
     largest = 0
     while job.poll() is None:
@@ -57,4 +60,8 @@ def test_a_user_with_two_million_events_is_reduced_in_pieces(cluster: Cluster, f
     counts = dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
     assert counts[1_000_000] == HEAVY
     assert sum(user >= 2_000_000 and count == EACH for user, count in counts.items()) == SMALL
+    staged = DeltaTable(warehouse.path("staging")).to_pyarrow_table(columns=["user_id", "candidates"])
+    lists = dict(zip(*(staged[name].to_pylist() for name in staged.column_names), strict=True))
+    assert len(lists) == len(counts)
+    assert all(len(items) == warehouse.settings.night.k for items in lists.values())
     assert 0 < largest < WORKER_BYTES

@@ -12,11 +12,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from deltalake import DeltaTable
 
-from pipelines.leases import acquire_lease
+from pipelines.leases import Run, acquire_lease
 from pipelines.night import STEPS
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
@@ -82,6 +83,28 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: 
         filters=[("ds", "=", date.fromisoformat(ds))]
     )
     assert set(table["run_id"].to_pylist()) == {run.run_id}
+
+
+@pytest.mark.faults
+def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: Warehouse) -> None:
+    ds = "2024-05-06"
+    full_night(trained, "before", ds)
+    expected = lists_of(trained, ds)
+    config = str(Path(trained.settings.drops).parent / "settings.yaml")
+    steps = [name for name in STEPS if name != "ingest_events"]
+    options = ("--config", config, "--ds", ds, "--run-key", "orphaned", "--steps", *steps)
+    job = start("run_steps", *options)
+    run = Run(ds, "orphaned", 2)
+    wait_for_first_commit(trained, run.run_id, job)
+    for process in psutil.Process(job.pid).children():
+        process.kill()  # spark-submit, which is the JVM by now
+    out, error = job.communicate(timeout=60)
+    assert job.returncode == 1, out + error
+    assert error.splitlines()[-1].startswith("error: the JVM of this driver ended")
+    assert lists_of(trained, ds) == expected
+    _, error = (retry := start("run_steps", *options)).communicate(timeout=300)
+    assert retry.returncode == 0, error[-2000:]
+    assert lists_of(trained, ds) == expected
 
 
 @pytest.mark.faults

@@ -29,6 +29,21 @@ def test_the_demo_settings_are_valid_and_frozen() -> None:
         settings.warehouse = "elsewhere"  # type: ignore[misc]
 
 
+def test_the_cluster_settings_go_over_the_demos(tmp_path: Path) -> None:
+    local, cluster = (
+        yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text()) for name in ("local", "cluster")
+    )
+    for section, keys in cluster.items():
+        local[section] = {**local[section], **keys} if section == "night" else keys
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(local))
+    settings = load_settings(tmp_path / "s.yaml")
+    assert settings.warehouse == "s3a://lake/lime/warehouse"
+    assert settings.spark.master is None  # spark-submit's
+    assert settings.spark.secrets == {"fs.s3a.access.key": "LAKE_KEY", "fs.s3a.secret.key": "LAKE_SECRET"}
+    assert settings.night.model in {model.name for model in settings.models}
+    assert settings.night.policy.name == "all"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
