@@ -102,12 +102,15 @@ def compare_forecast(forecast: Manifest | None, staged: Mapping[str, Manifest]) 
     """What was predicted beside what the scored `staged` policies took; nothing when nobody planned."""
     if forecast is None:
         return {}
-    actual = next(iter(staged.values()))["seconds"]
-    compared = {"predicted_seconds": forecast["predicted_seconds"], "actual_seconds": actual}
+    first = next(iter(staged.values()))
+    actual = first["seconds"]
+    # Both of this attempt: what was staged before, an earlier one paid for.
+    share = 1 - first["commits_reused"] / first["commits"]
+    predicted = round(forecast["predicted_seconds"] * share, 1)
+    compared = {"predicted_seconds": predicted, "actual_seconds": actual, "share_of_night": share}
     if "price_per_hour" in forecast:
         cost = actual / 3600 * forecast["tasks"] * forecast["price_per_hour"]
-        first = next(iter(staged.values()))
-        pairs = first["pairs_per_second"] * actual  # of this attempt: what was staged before cost before
+        pairs = first["pairs_per_second"] * actual
         compared |= {"cost": cost, "cost_per_million_pairs": cost / max(pairs, 1) * 1e6}
     return {"forecast": compared}
 
@@ -131,7 +134,7 @@ def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> tuple[int, in
 def calibrate(
     warehouse: Warehouse, version: str, placement: Placement, candidates: int, history: int
 ) -> list[dict[str, Any]]:
-    """By core or GPU: its `Speed`, and of its host `host, free_bytes, memory_bytes`."""
+    """By core or GPU: its `Speed`, and of its host what `check_room` wants to know."""
     k, choice = warehouse.settings.night.k, placement.choice
     candidates = min(max(candidates, 1), SAMPLE)
     history = min(history, candidates)
@@ -216,7 +219,8 @@ def _per_second(work: Callable[[], object], seconds: float) -> float:
 
 
 def check_room(hosts: list[dict[str, Any]], bank: int) -> None:
-    """Every host must hold the bank on disk once, and its workers in memory.
+    """Every host must hold the bank on disk (its executors' broadcast blocks and once to map), and its
+    workers in memory.
 
     Raises:
         ImpossibleNight: naming host, bytes wanted and bytes there.
@@ -224,10 +228,13 @@ def check_room(hosts: list[dict[str, Any]], bank: int) -> None:
     for name in sorted({host["host"] for host in hosts}):
         here = [host for host in hosts if host["host"] == name]
         free, memory = (min(host[key] for host in here) for key in ("free_bytes", "memory_bytes"))
-        if free < bank:
+        executors = len({host["executor"] for host in here})
+        wanted = (executors + 1) * bank
+        if free < wanted:
             raise ImpossibleNight(
-                f"the bank takes {bank:,} bytes of Spark's local directory, {name} has {free:,} free there; "
-                "make room, give executors another spark.local.dir, or score fewer candidates"
+                f"{executors} executors on {name} take {wanted:,} bytes of Spark's local directory for a "
+                f"bank of {bank:,}, and {free:,} are free there; make room, give executors another "
+                "spark.local.dir, run fewer and larger ones, or score fewer candidates"
             )
         if memory < len(here) * WORKER_BYTES:
             raise ImpossibleNight(
@@ -237,13 +244,25 @@ def check_room(hosts: list[dict[str, Any]], bank: int) -> None:
 
 
 def _room() -> dict[str, Any]:
-    """Of this host: its name, bytes free under Spark's local directory, bytes of memory available."""
-    text = Path("/proc/meminfo").read_text() if Path("/proc/meminfo").exists() else ""
-    available = next(
-        (int(line.split()[1]) << 10 for line in text.splitlines() if "MemAvailable" in line), 1 << 62
-    )
+    """Of this host: its name, this executor, bytes free under Spark's local directory, memory available."""
     return {
         "host": os.uname().nodename,
+        "executor": os.getppid(),  # its daemon forked this worker
         "free_bytes": shutil.disk_usage(local_root()).free,
-        "memory_bytes": available,
+        "memory_bytes": min(_available(), _left_to_container()),
     }
+
+
+def _available() -> int:
+    """Bytes of memory that the host could give; a lot where it does not say."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line), 1 << 62)
+
+
+def _left_to_container() -> int:
+    """Bytes up to the limit of this control group (version 2), as in a pod; a lot where there is none."""
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if not limit.exists() or limit.read_text().strip() == "max":
+        return 1 << 62
+    return int(limit.read_text()) - int(used.read_text())

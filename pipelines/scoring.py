@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import reduce
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
@@ -23,7 +23,7 @@ from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run, begin_attempt, check_lease
 from pipelines.link_states import PAYLOAD
 from pipelines.parcels import Parcel, land
-from pipelines.plan import WorkUnit, missing, plan_full
+from pipelines.plan import Plan, WorkUnit, missing, plan_full
 from pipelines.progress import Progress
 from pipelines.reuse import compute_checksum
 from pipelines.runs import Manifest, find_manifest, need_manifest, once
@@ -141,8 +141,8 @@ def _stage(
     started = time.monotonic()
     mine = F.col(RUN_ID) == run.run_id
     staged = warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
-    plan = plan_full(warehouse.settings.night.buckets)
-    groups = plan.commits(warehouse.settings.night.units_per_commit)
+    plan, size = fix_plan(warehouse, run)
+    groups = plan.commits(size)
     users = read_users(warehouse, inputs)
     left = missing(groups, (row[0] for row in staged))
     expected = _expected_pairs(warehouse, run, tasks) * len(left) // len(groups)
@@ -156,11 +156,14 @@ def _stage(
         try:
             warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
         except WriteConflict:
-            check_lease(warehouse, run)  # says who has staged it
-            raise
+            check_lease(warehouse, run)  # says who goes on instead
+            # Or an older attempt woke up and staged this group: the same rows, as it is the same plan.
+            if not warehouse.read("staging").where(mine & buckets_of(groups[index])).take(1):
+                raise
+    check_lease(warehouse, run)
     progress.report(len(left))
     short = F.sum((F.col("shortfall") > 0).cast("int"))
-    just_now = F.col(BUCKET).isin([unit.bucket for index in left for unit in groups[index]])
+    just_now = buckets_of([unit for index in left for unit in groups[index]])
     fresh = F.sum(F.when(just_now, F.col("pairs")).otherwise(0))
     totals = warehouse.read("staging").where(mine).groupBy(POLICY)
     first = F.min(F.when(F.col("fault").isNotNull(), F.struct(USER_ID, "fault")))
@@ -172,6 +175,7 @@ def _stage(
     common = {
         "plan": plan.why,
         "units": len(plan.units),
+        "commits": len(groups),
         "commits_reused": len(groups) - len(left),
         "seconds": round(seconds, 3),  # of all policies together, like the rate
         "pairs_per_second": round(sum(row[5] for row in counted) / seconds),
@@ -180,6 +184,22 @@ def _stage(
     counts = {policy: rows_by_policy.get(policy, (0, 0, 0, 0)) for policy in policies}
     names = ("users", "pairs", "users_with_shortfall", "users_left_out")
     return {policy: {**common, **dict(zip(names, row, strict=True))} for policy, row in counts.items()}
+
+
+def fix_plan(warehouse: Warehouse, run: Run) -> tuple[Plan, int]:
+    """The plan of the run and how many of its units share a commit: whatever the settings say by now.
+
+    A retry that cut the units otherwise could not tell which are staged.
+    """
+    night = warehouse.settings.night
+    cut = {"buckets": night.buckets, "units_per_commit": night.units_per_commit}
+    fixed = once(warehouse, run, f"{run.job or 'score_candidates'}_plan", lambda: dict(cut))
+    return plan_full(fixed["buckets"]), fixed["units_per_commit"]
+
+
+def buckets_of(units: Sequence[WorkUnit]) -> Column:
+    """Whether a row belongs to one of the units."""
+    return F.col(BUCKET).isin([unit.bucket for unit in units])
 
 
 def _expected_pairs(warehouse: Warehouse, run: Run, tasks: Sequence[tuple[ScoreTask, Parcel]]) -> int:
@@ -201,7 +221,6 @@ def score_units(
 
     Tasks share the users evenly, whatever their units: the commit waits for the last one.
     """
-    buckets = [unit.bucket for unit in units]
     ids = warehouse.settings.ids
     schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
 
@@ -209,8 +228,8 @@ def score_units(
         mine = dataclasses.replace(task, device=own_device(task.device))
         yield from score_users(batches, mine, shipped_folder(task.model_version), land(parcel) / INDEX)
 
-    parts = max(len(buckets), TASKS_PER_CORE * placement.tasks)
-    mine = users.where(F.col(BUCKET).isin(buckets)).repartition(parts, USER_ID)
+    parts = max(len(units), TASKS_PER_CORE * placement.tasks)
+    mine = users.where(buckets_of(units)).repartition(parts, USER_ID)
     return mine.select(
         USER_ID, BUCKET, "state", "slots", "weights", "items", "last_ts", "features", "sound"
     ).mapInArrow(score, schema, profile=placement.profile)

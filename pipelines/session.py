@@ -66,7 +66,8 @@ def _set_secrets(spark: SparkSession, secrets: Mapping[str, str]) -> None:
     for key, variable in secrets.items():
         if variable not in os.environ:
             raise SettingsError(
-                f"spark.secrets.{key} is in the environment variable {variable}, which is not set"
+                # Not by what it says: somebody may have put the value itself there.
+                f"spark.secrets.{key}: the environment variable that it names is not set"
             )
         hadoop.set(key, os.environ[variable])
 

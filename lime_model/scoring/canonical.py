@@ -47,6 +47,11 @@ class Rows(NamedTuple):
         return Rows(self.a[rows], self.b[rows], self.d[rows], self.beta[rows])
 
 
+def publish(z: F64, beta: F32) -> F32:
+    """Published scores `[C]` of z, repeat memory included, and the night's bias `[C]`."""
+    return (z + beta.astype(np.float64)).astype(np.float32)
+
+
 def ordered_matmul(x: F64, w: F64) -> F64:
     """`x [n, K] @ w [K, M]`, each output summed over K in order, whatever n is.
 
@@ -174,6 +179,10 @@ class Weights:
             z += rows.d[:, k].astype(np.float64) * e[k]
         return z
 
+    def remember(self, features: F32, base: F64) -> F64:
+        """z `[M]` of items of the user's history, from their features `[M, Q]` and base scores `[M]`."""
+        return base + self.memory(features, base)
+
     def memory(self, features: F32, base: F64) -> F64:
         """s `[M]` from the six features `[M, Q]` and the base scores `[M]`."""
         inputs = [*features.astype(np.float64).T, base]  # Q + 1 columns of [M]
@@ -186,12 +195,6 @@ class Weights:
         for column, weight in zip(inputs, self.memory_skip, strict=True):
             boost += column * weight
         return boost
-
-    def publish(self, z: F64, beta: F32, features: F32 | None = None) -> F32:
-        """Published scores `[C]` from z; `features [C, Q]` when these are items of the user's history."""
-        if features is not None:
-            z = z + self.memory(features, z)
-        return (z + beta.astype(np.float64)).astype(np.float32)
 
 
 def _weigh(mix: F64, parameter: torch.Tensor, rows: int) -> F64:

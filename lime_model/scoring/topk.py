@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from lime_model.errors import LimeError
-from lime_model.scoring.canonical import F32, F64, UserRow, Weights
+from lime_model.scoring.canonical import F32, F64, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells, Ints
 
 LARGEST, SMALLEST = 1e30, 1e-25  # far inside fp32's 3e38 and 1e-38: sums and steps of int8 need room
@@ -56,10 +56,32 @@ class Memory(NamedTuple):
 
 
 class TopK(NamedTuple):
-    """`rows [k]` and `scores [k]`, k <= K only when fewer candidates are left to the user."""
+    """`rows [k]` and `scores [k]`, k <= K only when fewer candidates are left to the user.
+
+    `z [k]`: what the scores are without the night's bias, the repeat memory included.
+    """
 
     rows: Ints
     scores: F32
+    z: F64
+
+    @classmethod
+    def empty(cls) -> TopK:
+        """Of nobody."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
+
+    def take(self, which: Ints | NDArray[np.bool_]) -> TopK:
+        """Some of them."""
+        return TopK(self.rows[which], self.scores[which], self.z[which])
+
+    def join(self, other: TopK, start: int = 0) -> TopK:
+        """Both, in no order; the rows of `other` count from `start`."""
+        rows, scores = np.append(self.rows, other.rows + start), np.append(self.scores, other.scores)
+        return TopK(rows, scores, np.append(self.z, other.z))
+
+    def best(self, k: int) -> TopK:
+        """The first k by (score descending, row ascending)."""
+        return self.take(np.lexsort((self.rows, -self.scores))[:k])
 
 
 class Query(NamedTuple):
@@ -114,23 +136,20 @@ def score_top_k(
     if not users:
         return []
     k = min(k, max(1, sum(map(len, shards))))  # backends keep room for k
-    own = [np.zeros(0, np.float32)] * len(users)
+    own = [TopK.empty()] * len(users)
     parts, start = [], 0  # the users as each shard sees them, and where it starts
     for cells in shards:
         local = [within(user, start, start + len(cells)) for user in users]
-        scores = [score_memory(weights, user, cells, backend) for user in local]
-        own = [np.append(before, now) for before, now in zip(own, scores, strict=True)]
+        scored = [score_memory(weights, user, cells, backend) for user in local]
+        own = [before.join(now, start) for before, now in zip(own, scored, strict=True)]
         parts.append((start, local))
         start += len(cells)
-    common = [scores[~user.memory.excluded.any(0)] for user, scores in zip(users, own, strict=True)]
-    found = [TopK(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(users)
+    common = [mine.scores[~user.memory.excluded.any(0)] for user, mine in zip(users, own, strict=True)]
+    found = [TopK.empty()] * len(users)
     for cells, (start, local) in zip(shards, parts, strict=True):
         found = _extend(weights, local, cells, start, found, common, k, backend)
     return [
-        [
-            order(np.append(user.memory.rows[left], best.rows), np.append(mine[left], best.scores), k)
-            for left in ~user.memory.excluded
-        ]
+        [mine.take(left).join(best).best(k) for left in ~user.memory.excluded]
         for user, mine, best in zip(users, own, found, strict=True)
     ]
 
@@ -150,8 +169,8 @@ def _extend(
     kept = _keep(weights, users, cells, seeds, k, backend)
     better = []
     for user, rows, best in zip(users, kept, found, strict=True):
-        scores = weights.publish(backend.base(weights, user, cells, rows), cells.beta(rows))
-        better.append(order(np.append(best.rows, rows + start), np.append(best.scores, scores), k))
+        z = backend.base(weights, user, cells, rows)
+        better.append(best.join(TopK(rows, publish(z, cells.beta(rows)), z), start).best(k))
     return better
 
 
@@ -189,17 +208,11 @@ def within(user: Query, start: int, stop: int) -> Query:
     return Query(user.factors, Memory(rows[low:high] - start, features[low:high], excluded[:, low:high]))
 
 
-def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> F32:
-    """Canonical scores of the user's own items `[M]`."""
+def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> TopK:
+    """The user's own items `[M]` with their canonical scores, in row order."""
     rows = user.memory.rows
-    z = backend.base(weights, user, candidates, rows)
-    return weights.publish(z, candidates.beta(rows), user.memory.features)
-
-
-def order(rows: Ints, scores: F32, k: int) -> TopK:
-    """The first k by (score descending, row ascending)."""
-    best = np.lexsort((rows, -scores))[:k]
-    return TopK(rows[best], scores[best])
+    z = weights.remember(user.memory.features, backend.base(weights, user, candidates, rows))
+    return TopK(rows, publish(z, candidates.beta(rows)), z)
 
 
 def score_in_halves(

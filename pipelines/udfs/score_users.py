@@ -26,7 +26,6 @@ SCHEMA = (
 )
 
 ExcludeSeen = Literal["none", "all"] | int
-_NOTHING = TopK(np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class _Scorer:
         places = iter(score_in_halves(self.weights, queries, self.bank.shards, self.task.k, self.backend))
         lists = [next(places) if fault is None else None for fault in faults]
         for i, policy in enumerate(self.task.exclude_seen):
-            mine = [_NOTHING if by_policy is None else by_policy[i] for by_policy in lists]
+            mine = [TopK.empty() if by_policy is None else by_policy[i] for by_policy in lists]
             short = [self.task.k - len(top.rows) for top in mine]
             pairs = [
                 len(self.bank) - int(query.memory.excluded[i].sum()) if isinstance(query, Query) else 0

@@ -18,7 +18,6 @@ from tests.cluster.standalone import ROOT, Cluster, standalone, wait_until
 from tests.pipelines.test_night import lists_of
 
 pytestmark = pytest.mark.cluster
-NIGHT_STEPS = [name for name in STEPS if name != "ingest_events"]
 
 
 def test_the_cluster_gives_the_lists_of_one_process(
@@ -29,8 +28,9 @@ def test_the_cluster_gives_the_lists_of_one_process(
     assert (plan["users"], plan["pairs"]) == (shop.USERS, shop.USERS * (shop.ITEMS + 1))
     assert plan["tasks"] == 2  # the cores of both workers
     assert plan["predicted_cost"] > 0
-    reports = submit(cluster, "run_steps", *night, "--steps", *NIGHT_STEPS)
+    reports = submit(cluster, "run_steps", *night, "--steps", *STEPS)
     assert reports["score_candidates"]["forecast"]["predicted_seconds"] == plan["predicted_seconds"]
+    assert reports["ingest_events"]["events"]["inserted"] == 0  # the day was loaded before
     assert lists_of(fresh) == lists_of(published[0])
 
 

@@ -29,7 +29,7 @@ from pipelines.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import ROOT, Cluster, Job, copy_tables, standalone, wait_until
 from tests.host import can_mount
-from tests.jobs.test_jobs import wait_for_first_commit
+from tests.jobs.test_jobs import wait_for_commit
 from tests.pipelines.test_night import Lists, lists_of
 
 pytestmark = pytest.mark.faults
@@ -103,9 +103,10 @@ class Night:
             conf={**events, "spark.task.maxFailures": "8", **(conf or {})},
         )
 
-    def disturb(self, job: Job, strike: Callable[[], None]) -> None:
-        """Strike when the first commit is there."""
-        staged = wait_for_first_commit(self.warehouse, self.run.run_id, job)
+    def disturb(self, job: Job, strike: Callable[[], None], commits: int = 1) -> None:
+        """Strike when so many of the eight commits are there."""
+        for _ in range(commits):
+            staged = wait_for_commit(self.warehouse, self.run.run_id, job)
         assert 0 < staged < shop.USERS
         strike()
 
@@ -226,12 +227,12 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     root, expected = built
     night = Night(cluster, trained, root, "killed driver", tmp_path / "events")
     job = night.score()
-    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL))
+    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # at half
     job.communicate(timeout=60)
     assert job.returncode == -signal.SIGKILL
     out = finish(night.score())
     report = json.loads(out.split("score_candidates ", 1)[1].splitlines()[0])
-    assert report["policies"]["all"]["commits_reused"] >= 1
+    assert report["policies"]["all"]["commits_reused"] >= 4
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
     described = {properties.get("spark.job.description", "") for properties in started}
     assert any("commits, about" in text and "s left" in text for text in described)  # what the UI shows

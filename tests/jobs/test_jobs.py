@@ -67,7 +67,7 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: 
     config = str(Path(trained.settings.drops).parent / "settings.yaml")
     options = ("--config", config, "--ds", ds, "--run-key", "killed")
     job = start("score_candidates", *options)
-    staged = wait_for_first_commit(trained, run.run_id, job)
+    staged = wait_for_commit(trained, run.run_id, job)
     os.killpg(job.pid, signal.SIGKILL)
     job.wait(timeout=60)
     assert 0 < staged < shop.USERS  # it died halfway
@@ -95,7 +95,7 @@ def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: W
     options = ("--config", config, "--ds", ds, "--run-key", "orphaned", "--steps", *steps)
     job = start("run_steps", *options)
     run = Run(ds, "orphaned", 2)
-    wait_for_first_commit(trained, run.run_id, job)
+    wait_for_commit(trained, run.run_id, job)
     for process in psutil.Process(job.pid).children():
         process.kill()  # spark-submit, which is the JVM by now
     out, error = job.communicate(timeout=60)
@@ -138,8 +138,8 @@ def report_of(out: str) -> dict[str, Any]:
     return found
 
 
-def wait_for_first_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:
-    """Users staged when the first commit of the run appears, seen within a fraction of a second."""
+def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:
+    """Users staged when the next commit of the run appears, seen within a fraction of a second."""
     deadline = time.monotonic() + 240
     before = DeltaTable(warehouse.path("staging")).version()
     while time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from lime_model.config import MEMORY_FEATURES
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring import native
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
-from lime_model.scoring.canonical import F32, Rows, UserRow, Weights
+from lime_model.scoring.canonical import F32, Rows, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells, Ints, Shape, Stats, quantise_weights
 from lime_model.scoring.fused import Fused
 from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
@@ -106,18 +106,22 @@ def brute_force(weights: Weights, user: Query, bank: Rows, k: int, policy: int =
     scored = []
     for row in range(len(bank.beta)):
         if row not in excluded:
-            mine = features[row][None] if row in features else None
-            scored.append((-float(_published(weights, user, bank.take(np.asarray([row])), mine)[0]), row))
+            one = bank.take(np.asarray([row]))
+            z = weights.base(user.factors, one)
+            if row in features:
+                z = weights.remember(features[row][None], z)
+            scored.append((-float(publish(z, one.beta)[0]), row, float(z[0])))
     best = sorted(scored)[:k]
-    return TopK(np.asarray([r for _, r in best], np.int64), np.asarray([-s for s, _ in best], np.float32))
-
-
-def _published(weights: Weights, user: Query, rows: Rows, features: F32 | None = None) -> F32:
-    return weights.publish(weights.base(user.factors, rows), rows.beta, features)
+    rows, scores, z = (
+        np.asarray([row for _, row, _ in best], np.int64),
+        [-s for s, _, _ in best],
+        [z for *_, z in best],
+    )
+    return TopK(rows, np.asarray(scores, np.float32), np.asarray(z, np.float64))
 
 
 def same(a: TopK, b: TopK) -> bool:
-    return bool((a.rows == b.rows).all()) and a.scores.tobytes() == b.scores.tobytes()
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -153,7 +157,7 @@ def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
         g, e = query.factors
         hidden = np.maximum(a @ g + b, 0)  # fp32 throughout, in BLAS order
         approx = hidden @ weights.out.astype(np.float32) + (d @ e + beta)
-        published = _published(weights, query, bank)
+        published = publish(weights.base(query.factors, bank), bank.beta)
         assert np.abs(approx.astype(np.float64) - published).max() <= epsilon
 
 

@@ -7,15 +7,17 @@ import re
 
 import pytest
 
+from pipelines import forecast
 from pipelines.candidates import build_candidate_bank
 from pipelines.forecast import WORKER_BYTES, ImpossibleNight, check_room, plan_night
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
+from pipelines.runs import find_manifest
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
 from tests import shop
 
-HOST = {"host": "here", "pairs_per_second": 1e6, "free_bytes": 1 << 30, "memory_bytes": 4 << 30}
+HOST = {"host": "here", "executor": 1, "free_bytes": 1 << 30, "memory_bytes": 4 << 30}
 
 
 def test_a_plan_counts_the_same_before_and_after_the_build(trained: Warehouse) -> None:
@@ -34,19 +36,29 @@ def test_a_plan_counts_the_same_before_and_after_the_build(trained: Warehouse) -
     )
     scored = score_candidates(trained, run, [policy])
     assert scored["forecast"]["predicted_seconds"] == after["predicted_seconds"]
+    assert scored["forecast"]["share_of_night"] == 1
     assert scored["forecast"]["actual_seconds"] == scored["policies"][policy.name]["seconds"]
     assert scored["forecast"]["cost_per_million_pairs"] > 0
 
 
 def test_an_impossible_night_is_refused_with_the_number() -> None:
-    with pytest.raises(
-        ImpossibleNight, match=r"bank takes 2,147,483,648 bytes .* here has 1,073,741,824 free"
-    ):
+    wanted = r"1 executors on here take 4,294,967,296 bytes .* of 2,147,483,648, and 1,073,741,824 are free"
+    with pytest.raises(ImpossibleNight, match=wanted):
         check_room([HOST], 2 << 30)
-    check_room([HOST], 1 << 30)
+    check_room([HOST], 1 << 29)
+    with pytest.raises(ImpossibleNight, match="2 executors on here"):
+        check_room([HOST, {**HOST, "executor": 2}], 1 << 29)
     many = [HOST] * 8
     with pytest.raises(ImpossibleNight, match=rf"8 workers on here take up to {8 * WORKER_BYTES:,} bytes"):
         check_room(many, 1 << 20)
+
+
+def test_a_plan_refuses_before_it_is_kept(trained: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "WORKER_BYTES", 1 << 50)  # no host has that
+    run = Run(shop.NIGHT, "plan-impossible")
+    with pytest.raises(ImpossibleNight, match=r"workers on .* take up to [\d,]+ bytes"):
+        plan_night(trained, run)
+    assert find_manifest(trained, run.run_id, "plan_night") is None
 
 
 def test_progress_says_what_is_done_and_what_is_left(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
@@ -23,7 +24,7 @@ from pipelines.publish import publish_recommendations
 from pipelines.runs import find_manifest, need_manifest, record
 from pipelines.scoring import score_candidates
 from pipelines.settings import Policy, Settings, SettingsError
-from pipelines.tables import MissingTable, Warehouse
+from pipelines.tables import MissingTable, Warehouse, WriteConflict
 from pipelines.train import train_models
 from pipelines.verify import CertificateFailed, verify_night
 from tests import shop
@@ -170,13 +171,60 @@ def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse,
         others.append("native-bf16")
     for units, backend in enumerate(others, 3):
         other = with_night(warehouse, backend=backend, units_per_commit=units)
-        run = Run(shop.NIGHT, f"by-{backend}")
-        for job in ("build_candidate_bank", "build_link_states"):
-            record(other, run.run_id, run.ds, job, find_manifest(warehouse, built.run_id, job) or {})
+        run = build_under(other, built, f"by-{backend}")
         manifest = score_candidates(other, run, [other.settings.night.policy])
         assert manifest["backend"]["backend"] == backend
         assert staged_of(other, run, "all") == lists_of(warehouse)
         assert verify_night(other, run)["passed"]
+
+
+def build_under(warehouse: Warehouse, built: Run, key: str) -> Run:
+    """A run that stages only, over another's bank and states."""
+    run = Run(shop.NIGHT, key)
+    for job in ("build_candidate_bank", "build_link_states"):
+        record(warehouse, run.run_id, run.ds, job, find_manifest(warehouse, built.run_id, job) or {})
+    return run
+
+
+def test_a_retry_cuts_the_night_as_its_run_did(
+    published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings say other commits by now, and part of the night is staged."""
+    warehouse, built = published
+    policy, append = warehouse.settings.night.policy, Warehouse.append
+    fine, coarse = (with_night(warehouse, units_per_commit=size) for size in (1, 4))
+    run = build_under(fine, built, "recut")
+
+    def die(self: Warehouse, name: str, frame: DataFrame, **more: Any) -> None:
+        if name == "staging" and self.read("staging").where(F.col("run_id") == run.run_id).take(1):
+            raise KeyboardInterrupt
+        append(self, name, frame, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "append", die)
+        with pytest.raises(KeyboardInterrupt):
+            score_candidates(fine, run, [policy])
+    assert 0 < len(staged_of(fine, run, "all")) < shop.USERS
+    manifest = score_candidates(coarse, run, [policy])["policies"]["all"]
+    assert (manifest["commits"], manifest["commits_reused"]) == (4, 1)
+    assert staged_of(coarse, run, "all") == lists_of(warehouse)
+
+
+def test_a_group_that_an_older_attempt_stages_meanwhile_is_taken_as_it_is(
+    published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse, built = published
+    append = Warehouse.append
+    run = build_under(warehouse, built, "meanwhile")
+
+    def rival(self: Warehouse, name: str, frame: DataFrame, **more: Any) -> None:
+        append(self, name, frame, **more)
+        if name == "staging":
+            raise WriteConflict("table staging: another writer was faster")
+
+    monkeypatch.setattr(Warehouse, "append", rival)
+    score_candidates(warehouse, run, [warehouse.settings.night.policy])
+    assert staged_of(warehouse, run, "all") == lists_of(warehouse)
 
 
 def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse) -> None:

@@ -106,7 +106,10 @@ def test_secrets_come_from_the_environment_into_hadoop_and_nowhere_else(
 ) -> None:
     settings = load_settings(write(tmp_path, spark={"secrets": {"fs.s3a.secret.key": "LAKE_SECRET"}}))
     monkeypatch.delenv("LAKE_SECRET", raising=False)
-    with pytest.raises(SettingsError, match="environment variable LAKE_SECRET, which is not set"):
+    with pytest.raises(
+        SettingsError,
+        match=r"fs.s3a.secret.key: the environment variable that it names is not set",
+    ):
         open_session(settings, "tests")
     monkeypatch.setenv("LAKE_SECRET", "hush")
     session = open_session(settings, "tests")
