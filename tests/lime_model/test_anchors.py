@@ -1,0 +1,216 @@
+"""Reuse of last night's answer: random sequences of nights, each list that of a full night to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from lime_model.scoring.anchors import Kept, Movers, Night, Reference, advance, keep_best
+from lime_model.scoring.canonical import F32, F64
+from lime_model.scoring.cells import Ints
+from lime_model.scoring.topk import TopK
+
+USERS, ITEMS = 6, 30
+
+
+def compute_z(user: int, look: int, item: int, form: int) -> float:
+    """Any fixed number for a pair as both sides look; few different ones, so that ties are common."""
+    digest = hashlib.sha256(f"{user} {look} {item} {form}".encode()).digest()
+    return (
+        int.from_bytes(digest[:2], "little") % 41 / 8
+        - 2.5
+        + (1e-9 * digest[3] if digest[2] % 4 == 0 else 0.0)
+    )
+
+
+@dataclass
+class Entry:
+    """What is stored of a user: by item, as rows differ from night to night."""
+
+    items: list[int]
+    z: F64
+    tau: float
+    anchor: int
+    look: int
+    excluded: frozenset[int]
+
+
+@dataclass
+class Snapshot:
+    """A finished night."""
+
+    forms: dict[int, int]  # of its candidates
+    since: dict[int, int]
+    reference: dict[int, float]
+    bias: dict[int, float]
+    entries: dict[int, Entry]
+    k: int
+
+
+@dataclass
+class World:
+    """The shop as it is today."""
+
+    forms: dict[int, int] = field(default_factory=dict)
+    eligible: set[int] = field(default_factory=set)
+    bias: dict[int, float] = field(default_factory=dict)
+    looks: dict[int, int] = field(default_factory=dict)
+    excluded: dict[int, dict[int, int]] = field(default_factory=dict)  # user -> item -> until
+    k: int = 4
+    night: int = 0
+
+
+class Nights(RuleBasedStateMachine):
+    """Nights with all that may happen between them; a night may also crash and leave nothing."""
+
+    @initialize(k=st.integers(1, 6), eligible=st.sets(st.integers(0, ITEMS - 1), min_size=1))
+    def open_shop(self, k: int, eligible: set[int]) -> None:
+        self.world = World(
+            dict.fromkeys(range(ITEMS), 0), set(eligible), dict.fromkeys(range(ITEMS), 0.0),
+            dict.fromkeys(range(USERS), 0), {user: {} for user in range(USERS)}, k,
+        )  # fmt: skip
+        self.snapshots: dict[int, Snapshot] = {}
+        self.last: int | None = None
+        self.reused = self.scored = 0
+        self.run_night(crash=False)
+
+    @rule(item=st.integers(0, ITEMS - 1))
+    def change_item(self, item: int) -> None:
+        if item in self.world.forms:
+            self.world.forms[item] += 1
+
+    @rule(item=st.integers(0, ITEMS + 5))
+    def add_or_remove_item(self, item: int) -> None:
+        if item in self.world.forms:
+            del self.world.forms[item]
+        else:
+            self.world.forms[item] = 0  # as it looked the first time
+            self.world.eligible.add(item)
+
+    @rule(item=st.integers(0, ITEMS - 1))
+    def flip_eligibility(self, item: int) -> None:
+        self.world.eligible ^= {item}
+
+    @rule(item=st.integers(0, ITEMS + 5), by=st.sampled_from([-2.0, -0.3, -0.01, 1e-7, 0.01, 0.3, 2.0]))
+    def move_bias(self, item: int, by: float) -> None:
+        self.world.bias[item] = float(np.float32(self.world.bias.get(item, 0.0) + by))
+
+    @rule(by=st.lists(st.sampled_from([-0.1, 0.0, 0.05, 0.1]), min_size=ITEMS, max_size=ITEMS))
+    def move_all(self, by: list[float]) -> None:
+        for item, step in enumerate(by):
+            self.move_bias(item, step)
+
+    @rule(user=st.integers(0, USERS - 1), item=st.integers(0, ITEMS - 1), nights=st.integers(1, 4))
+    def act(self, user: int, item: int, nights: int) -> None:
+        self.world.looks[user] += 1
+        self.world.excluded[user][item] = self.world.night + nights
+
+    @rule(k=st.integers(1, 8))
+    def change_k(self, k: int) -> None:
+        self.world.k = k
+
+    @rule(crash=st.booleans(), gap=st.integers(1, 3))
+    def next_night(self, crash: bool, gap: int) -> None:
+        self.world.night += gap
+        self.run_night(crash)
+
+    @precondition(lambda self: self.last is not None)
+    @rule()
+    def run_again(self) -> None:
+        del self.snapshots[self.last]
+        self.last = max(self.snapshots, default=None)
+        self.run_night(crash=False)
+
+    def run_night(self, crash: bool) -> None:
+        """Tonight from the last finished night; every list must be that of a full night."""
+        world, base = self.world, self.snapshots.get(self.last) if self.last is not None else None
+        items = sorted(set(world.forms) & world.eligible)
+        beta = np.asarray([world.bias.get(i, 0.0) for i in items], np.float32)
+        reference = self.find_since(items, beta, base)
+        entries = {}
+        for user in range(USERS):
+            away = frozenset(i for i, until in world.excluded[user].items() if until > world.night)
+            entry = self.reuse(user, items, beta, reference, base, away)
+            entries[user] = entry or self.score_in_full(user, items, beta, away)
+        if not crash:
+            self.snapshots[world.night] = Snapshot(
+                {i: world.forms[i] for i in items},
+                *(dict(zip(items, x.tolist(), strict=True)) for x in (reference.since, reference.beta, beta)),
+                entries, world.k,
+            )  # fmt: skip
+            self.last = world.night
+
+    def find_since(self, items: list[int], beta: F32, base: Snapshot | None) -> Reference:
+        """Since when each candidate looks as it does, and its bias then."""
+        since, reference = np.full(len(items), self.world.night), beta.copy()
+        for row, item in enumerate(items):
+            if base is not None and base.forms.get(item) == self.world.forms[item]:
+                since[row], reference[row] = base.since[item], base.reference[item]
+        return Reference(since, reference)
+
+    def z_of(self, user: int, items: list[int], rows: Ints) -> F64:
+        look = self.world.looks[user]
+        return np.asarray([compute_z(user, look, items[r], self.world.forms[items[r]]) for r in rows])
+
+    def brute_force(self, user: int, items: list[int], beta: F32, away: frozenset[int], wanted: int) -> TopK:
+        rows = np.asarray([r for r, item in enumerate(items) if item not in away], np.int64)
+        z = self.z_of(user, items, rows)
+        scores = (z + beta[rows].astype(np.float64)).astype(np.float32)
+        return TopK(rows, scores, z).best(wanted)
+
+    def score_in_full(self, user: int, items: list[int], beta: F32, away: frozenset[int]) -> Entry:
+        world = self.world
+        kept = keep_best(self.brute_force(user, items, beta, away, 2 * world.k), 2 * world.k)
+        self.scored += 1
+        names = [items[r] for r in kept.rows]
+        return Entry(names, kept.z, kept.tau, world.night, world.looks[user], away)
+
+    def reuse(
+        self,
+        user: int,
+        items: list[int],
+        beta: F32,
+        reference: Reference,
+        base: Snapshot | None,
+        away: frozenset[int],
+    ) -> Entry | None:
+        world = self.world
+        entry = base.entries[user] if base else None
+        if base is None or entry is None or entry.look != world.looks[user] or base.k != world.k:
+            return None
+        row_of = {item: row for row, item in enumerate(items)}
+        # A candidate of another form is not the one that the entry speaks of.
+        kept = Kept(np.asarray([row_of.get(i, -1) for i in entry.items], np.int64), entry.z, entry.tau)
+        changed = np.flatnonzero(reference.since == world.night)
+        anchor_bias = self.snapshots[entry.anchor].bias
+        references = reference.at(
+            entry.anchor, np.asarray([anchor_bias.get(i, 0.0) for i in items], np.float32)
+        )
+        lapsed = np.asarray(sorted(row_of[i] for i in entry.excluded - away if i in row_of), np.int64)
+        night = Night(beta, changed, {entry.anchor: Movers.find(beta, references)}, 20.0, len(items) // 2)
+
+        def score(rows: Ints, floor: float) -> tuple[Ints, F64]:
+            rows = np.asarray([r for r in rows if items[r] not in away], np.int64)
+            z = self.z_of(user, items, rows)
+            reach = (z + beta[rows].astype(np.float64)).astype(np.float32) >= floor
+            return rows[reach], z[reach]
+
+        found = advance(kept, entry.anchor, lapsed, night, world.k, score)
+        if found is None:
+            return None
+        full = self.brute_force(user, items, beta, away, world.k)
+        assert [side.tobytes() for side in found.best] == [side.tobytes() for side in full]
+        self.reused += 1
+        names = [items[r] for r in found.kept.rows]
+        return replace(entry, items=names, z=found.kept.z, excluded=away)
+
+
+Nights.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestNights = Nights.TestCase
