@@ -104,9 +104,9 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
         try:
             with worker_errors():
                 work(Warehouse(spark, settings))
-        except SystemExit:
-            raise  # in the middle of a call to the JVM, which now answers nothing; it stops by itself
         except BaseException as error:
+            if left := exit_behind(error):
+                raise left from None  # in a call to the JVM, which now answers nothing; it stops by itself
             try:
                 spark.stop()
             except (Py4JError, OSError):
@@ -118,6 +118,13 @@ def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, 
         return 1
     print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)
     return 0
+
+
+def exit_behind(error: BaseException | None) -> SystemExit | None:
+    """The SIGTERM that an error came after: what cleans up may fail on a JVM that was cut off mid-call."""
+    while error is not None and not isinstance(error, SystemExit):
+        error = error.__context__
+    return error
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

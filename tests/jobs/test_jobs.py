@@ -17,6 +17,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
+from jobs.command import exit_behind
 from pipelines.leases import Run, acquire_lease
 from pipelines.night import STEPS
 from pipelines.settings import load_settings
@@ -54,6 +55,15 @@ def test_the_command_line_is_checked(tmp_path: Path) -> None:
     _, error = job.communicate(timeout=60)
     assert job.returncode == 2
     assert "'yesterday' is not a date like 2017-12-04" in error
+
+
+def test_a_sigterm_is_told_whatever_its_cleanup_raises() -> None:
+    error = OSError("the JVM was cut off in a call")
+    error.__context__ = SystemExit(143)
+    left = exit_behind(error)
+    assert left is not None
+    assert left.code == 143
+    assert exit_behind(OSError("alone")) is None
 
 
 @pytest.mark.faults
