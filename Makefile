@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-cluster test-faults check package bench-scoring bench-scale bench-night bench-quality bench-quality-full lock clean
+.PHONY: help setup demo test test-airflow test-cluster test-faults test-nights check package bench-scoring bench-scale bench-night bench-quality bench-quality-full lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -31,6 +31,9 @@ test-cluster: setup ## The night on a Spark standalone cluster of processes, fro
 
 test-faults: setup ## Workers, executors and drivers killed halfway, damage, full disks, and the retries
 	@$(BIN)/python -m pytest -m faults
+
+test-nights: setup ## Sequences of incremental nights, each compared with a full one
+	@$(BIN)/python -m pytest -m nights
 
 check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -46,6 +46,15 @@ ROW_MODULES = (
 )
 
 
+# Every module whose text decides the bits of z, of given rows.
+SCORE_MODULES = ("scoring/anchors", "scoring/canonical", "scoring/native/__init__", "scoring/topk")
+
+
+def score_files() -> list[Traversable]:
+    """Source files of `SCORE_MODULES`, and of the compiled kernel."""
+    return [*_files(SCORE_MODULES), files("lime_model") / "scoring" / "native" / "kernel.cpp"]
+
+
 def recipe_digest() -> str:
     """SHA-256 over the source of the training modules."""
     return source_digest(_files(MODULES))

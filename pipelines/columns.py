@@ -55,7 +55,11 @@ SCHEMAS: Final[dict[str, str]] = {
     "staging": (
         "run_id string, bucket int, policy string, user_id {user}, candidates "
         + CANDIDATES
-        + ", shortfall int, pairs long, fault string"
+        + ", shortfall int, pairs long, avoided long, fault string, anchor string, kept_items array<{item}>, "
+        "kept_z binary, tau float, fingerprint string, checksum long"
+    ),
+    "candidate_history": (
+        "run_id string, item_id {item}, fingerprint string, bias float, since int, reference float"
     ),
     "recommendations": (
         "ds date, user_id {user}, candidates "
@@ -75,5 +79,6 @@ PARTITIONS: Final[dict[str, list[str]]] = {
     "user_link_states": [MODEL_VERSION],
     "user_memory": [MODEL_VERSION],
     "staging": [RUN_ID],
+    "candidate_history": [RUN_ID],
     "recommendations": [DS],
 }

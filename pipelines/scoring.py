@@ -7,29 +7,35 @@ that are missing. Nothing here is visible to readers of `recommendations`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from functools import reduce
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.anchors import ENTRIES, FILE, KEPT, ShippedNight, ship_tonight, take_over
 from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
 from pipelines.bundles import ship_bundle, shipped_folder
-from pipelines.columns import BUCKET, CHECKSUM, MODEL_VERSION, POLICY, RUN_ID, USER_ID
+from pipelines.columns import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.forecast import compare_forecast
 from pipelines.gpus import Placement, own_device, place
 from pipelines.inputs import NightInputs, check_version
 from pipelines.leases import Run, begin_attempt, check_lease
 from pipelines.link_states import PAYLOAD
 from pipelines.parcels import Parcel, land
-from pipelines.plan import Plan, WorkUnit, missing, plan_full
+from pipelines.plan import WorkUnit, missing
 from pipelines.progress import Progress
 from pipelines.reuse import compute_checksum
 from pipelines.runs import Manifest, find_manifest, need_manifest, once
+from pipelines.scoring_plan import ScoringPlan, describe_todo, fix_plan
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+
+log = logging.getLogger(__name__)
 
 TASKS_PER_CORE = 2  # of a commit, at least
 
@@ -47,6 +53,7 @@ def score_candidates(
         night = warehouse.settings.night
         placement = place(warehouse.spark.sparkContext, night.backend, night.device)
         choice = placement.choice
+        plan = fix_plan(warehouse, run, job, inputs, policies)
         # One dense pass serves all policies over the same candidates.
         banks = {
             eligible: ship_bank(warehouse, run, bundle, inputs, _bit(policies, eligible))
@@ -54,22 +61,31 @@ def score_candidates(
         }
         left_out = {item: reason for bank in banks.values() for item, reason in bank.damaged.items()}
         quarantine_items(warehouse, run, left_out)
+        tonight = ship_tonight(warehouse, run, plan.base) if plan.base else None
         tasks = [
             (
                 ScoreTask(
                     model_version=bundle.version, night=run.ds, k=night.k,
                     exclude_seen={p.name: p.exclude_seen for p in policies if p.eligible == eligible},
-                    backend=choice.backend, device=choice.device, strict=night.strict,
+                    backend=choice.backend, device=choice.device, strict=night.strict, run_id=run.run_id,
+                    entries=plan.entries["entries"] if plan.entries else 0,
+                    base_ds=plan.base.ds if plan.base else "",
                 ),
-                bank.parcel,
+                Shipped(bank.parcel, tonight),
             )
             for eligible, bank in banks.items()
         ]  # fmt: skip
         try:
-            staged = _stage(warehouse, begin_attempt(warehouse, run, job), inputs, tasks, placement)
+            staged = _stage(warehouse, begin_attempt(warehouse, run, job), inputs, plan, tasks, placement)
         finally:
-            for bank in banks.values():
-                bank.parcel.destroy()
+            for parcel in (*(bank.parcel for bank in banks.values()), *([tonight.parcel] if tonight else [])):
+                parcel.destroy()
+        anchors = [counts.pop("anchors") for counts in staged.values()]
+        kept = {
+            "of": plan.entries,
+            "anchors": anchors[0],
+            "items_left_out": len(left_out),
+        }
         return {
             "model": inputs.model,
             "model_version": inputs.model_version,
@@ -77,11 +93,19 @@ def score_candidates(
             "backend": choice._asdict(),
             "items_left_out": len(left_out),
             "policies": staged,
+            **({"entries": kept} if plan.entries else {}),
             **compare_forecast(find_manifest(warehouse, run.run_id, "plan_night"), staged),
             "versions": {"staging": warehouse.version("staging")},
         }
 
     return once(warehouse, run, job, work)
+
+
+class Shipped(NamedTuple):
+    """What is on every host: the packed bank, and of an incremental night what changed."""
+
+    bank: Parcel
+    tonight: ShippedNight | None
 
 
 def _bit(policies: Sequence[Policy], eligible: str) -> int:
@@ -117,6 +141,7 @@ def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
     )
     sound = (F.col("user_link_states") & F.col("user_memory")).alias("sound")
     columns = (
+        FINGERPRINT,
         "as_of",
         "event_count",
         "last_event_ts",
@@ -134,24 +159,31 @@ def _stage(
     warehouse: Warehouse,
     run: Run,
     inputs: NightInputs,
-    tasks: Sequence[tuple[ScoreTask, Parcel]],
+    plan: ScoringPlan,
+    tasks: Sequence[tuple[ScoreTask, Shipped]],
     placement: Placement,
 ) -> dict[str, Manifest]:
     """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy."""
     started = time.monotonic()
     mine = F.col(RUN_ID) == run.run_id
     staged = warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
-    plan, size = fix_plan(warehouse, run)
-    groups = plan.commits(size)
-    users = read_users(warehouse, inputs)
+    groups = plan.full.commits(plan.units_per_commit)
+    users = take_over(
+        warehouse, read_users(warehouse, inputs), plan.base, next(iter(tasks[0][0].exclude_seen))
+    )
     left = missing(groups, (row[0] for row in staged))
     expected = _expected_pairs(warehouse, run, tasks) * len(left) // len(groups)
+    if tonight := tasks[0][1].tonight:
+        said, least = describe_todo(users, tonight.candidates, tonight.changed)
+        log.info("%s: %s", plan.why, said)
+        expected = least * len(left) // len(groups)
     progress = Progress(warehouse.spark.sparkContext, f"night {run.run_id}", len(left), expected)
     for done, index in enumerate(left):
         check_lease(warehouse, run)
         progress.report(done)
         frames = [score_units(warehouse, users, groups[index], *task, placement) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
+        rows = rows.withColumn(CHECKSUM, compute_checksum(KEPT))
         # The transaction number lets each group in once, whoever else is retrying it.
         try:
             warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
@@ -167,34 +199,26 @@ def _stage(
     fresh = F.sum(F.when(just_now, F.col("pairs")).otherwise(0))
     totals = warehouse.read("staging").where(mine).groupBy(POLICY)
     first = F.min(F.when(F.col("fault").isNotNull(), F.struct(USER_ID, "fault")))
-    counted = totals.agg(F.count("*"), F.sum("pairs"), short, F.count("fault"), fresh, first).collect()
-    for _, total, _, _, faulty, _, named in counted:
+    avoided, anchors = F.sum("avoided"), F.sort_array(F.collect_set("anchor"))
+    counted = totals.agg(
+        F.count("*"), F.sum("pairs"), avoided, short, F.count("fault"), anchors, fresh, first
+    ).collect()
+    for _, total, _, _, _, faulty, *_, named in counted:
         refuse_damaged("link states and memories of users", faulty, total, named, warehouse)
     seconds = time.monotonic() - started
-    rows_by_policy = {row[0]: row[1:5] for row in counted}
+    rows_by_policy = {row[0]: row[1:7] for row in counted}
     common = {
         "plan": plan.why,
-        "units": len(plan.units),
+        "units": len(plan.full.units),
         "commits": len(groups),
         "commits_reused": len(groups) - len(left),
         "seconds": round(seconds, 3),  # of all policies together, like the rate
-        "pairs_per_second": round(sum(row[5] for row in counted) / seconds),
+        "pairs_per_second": round(sum(row[7] for row in counted) / seconds),
     }
     policies = [policy for task, _ in tasks for policy in task.exclude_seen]
-    counts = {policy: rows_by_policy.get(policy, (0, 0, 0, 0)) for policy in policies}
-    names = ("users", "pairs", "users_with_shortfall", "users_left_out")
+    counts = {policy: rows_by_policy.get(policy, (0, 0, 0, 0, 0, [])) for policy in policies}
+    names = ("users", "pairs", "pairs_avoided", "users_with_shortfall", "users_left_out", "anchors")
     return {policy: {**common, **dict(zip(names, row, strict=True))} for policy, row in counts.items()}
-
-
-def fix_plan(warehouse: Warehouse, run: Run) -> tuple[Plan, int]:
-    """The plan of the run and how many of its units share a commit: whatever the settings say by now.
-
-    A retry that cut the units otherwise could not tell which are staged.
-    """
-    night = warehouse.settings.night
-    cut = {"buckets": night.buckets, "units_per_commit": night.units_per_commit}
-    fixed = once(warehouse, run, f"{run.job or 'score_candidates'}_plan", lambda: dict(cut))
-    return plan_full(fixed["buckets"]), fixed["units_per_commit"]
 
 
 def buckets_of(units: Sequence[WorkUnit]) -> Column:
@@ -202,7 +226,7 @@ def buckets_of(units: Sequence[WorkUnit]) -> Column:
     return F.col(BUCKET).isin([unit.bucket for unit in units])
 
 
-def _expected_pairs(warehouse: Warehouse, run: Run, tasks: Sequence[tuple[ScoreTask, Parcel]]) -> int:
+def _expected_pairs(warehouse: Warehouse, run: Run, tasks: Sequence[tuple[ScoreTask, Shipped]]) -> int:
     """Of a whole night: one dense pass per task, whatever its policies exclude."""
     states = need_manifest(warehouse, run, "build_link_states")
     eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"]
@@ -214,10 +238,10 @@ def score_units(
     users: DataFrame,
     units: Sequence[WorkUnit],
     task: ScoreTask,
-    parcel: Parcel,
+    shipped: Shipped,
     placement: Placement,
 ) -> DataFrame:
-    """Lists of the users of these units by `mapInArrow`, over the bank in the parcel.
+    """Lists of the users of these units by `mapInArrow`, over what was shipped.
 
     Tasks share the users evenly, whatever their units: the commit waits for the last one.
     """
@@ -226,10 +250,22 @@ def score_units(
 
     def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
         mine = dataclasses.replace(task, device=own_device(task.device))
-        yield from score_users(batches, mine, shipped_folder(task.model_version), land(parcel) / INDEX)
+        tonight = land(shipped.tonight.parcel) / FILE if shipped.tonight else None
+        folder = shipped_folder(task.model_version)
+        yield from score_users(batches, mine, folder, land(shipped.bank) / INDEX, tonight)
 
     parts = max(len(units), TASKS_PER_CORE * placement.tasks)
     mine = users.where(buckets_of(units)).repartition(parts, USER_ID)
     return mine.select(
-        USER_ID, BUCKET, "state", "slots", "weights", "items", "last_ts", "features", "sound"
+        USER_ID,
+        BUCKET,
+        "state",
+        "slots",
+        "weights",
+        "items",
+        "last_ts",
+        "features",
+        "sound",
+        FINGERPRINT,
+        *ENTRIES,
     ).mapInArrow(score, schema, profile=placement.profile)

@@ -143,6 +143,7 @@ class NightSettings(Section):
     model: str
     k: int = Field(default=100, ge=1)
     policy: Policy = Policy()
+    reuse: bool = True  # score only what changed since the last certified night; the lists are the same
     buckets: int = Field(default=16, ge=1)  # work units; fixed when the warehouse is made
     units_per_commit: int = Field(default=8, ge=1)
     backend: BackendName = "auto"

@@ -21,8 +21,8 @@ Letters: C candidates of tonight, n entries kept, K list length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -93,12 +93,13 @@ def drop(kept: Kept, changed: Ints) -> Kept:
     return kept._replace(rows=kept.rows[stands], z=kept.z[stands])
 
 
-def add(kept: Kept, rows: Ints, z: F64) -> Kept:
+def add(kept: Kept, found: TopK) -> Kept:
     """With further entries; one that was kept before takes its new z."""
-    if len(rows) == 0:
+    if len(found.rows) == 0:
         return kept
-    old = ~np.isin(kept.rows, rows)
-    return kept._replace(rows=np.append(kept.rows[old], rows), z=np.append(kept.z[old], z))
+    old = ~np.isin(kept.rows, found.rows)
+    rows, z = np.append(kept.rows[old], found.rows), np.append(kept.z[old], found.z)
+    return kept._replace(rows=rows, z=z)
 
 
 def list_best(kept: Kept, beta: F32, k: int) -> TopK:
@@ -129,8 +130,8 @@ def find_slack(kept: Kept, scores: F32, k: int, largest: float) -> float:
 class Night(NamedTuple):
     """What a night brings to users who did not change.
 
-    `beta [C]`; `changed`: rows whose pairs no entry can speak for; `movers` by anchor night; `largest`: see
-    `find_slack`; `limit`: with more movers than this a user is scored in full.
+    `beta [C]`; `changed`: rows of candidates that no entry can speak for; `movers` by anchor night;
+    `largest`: see `find_slack`; `limit`: with more movers than this a user is scored in full.
     """
 
     beta: F32
@@ -140,41 +141,46 @@ class Night(NamedTuple):
     limit: int
 
 
+class Pairs(Protocol):
+    """Scores pairs of one user: all of these candidates that the user may be recommended and whose published
+    score reaches the floor."""
+
+    def changed(self, floor: float) -> TopK:
+        """Of `Night.changed`."""
+
+    def lapsed(self) -> TopK:
+        """Of those that were excluded the night before and are not tonight: whatever they reach."""
+
+    def movers(self, anchor: int, count: int, floor: float) -> TopK:
+        """Of the first `count` movers, or more."""
+
+
 class Advanced(NamedTuple):
-    """A user's answer of tonight: what is kept for the next night, the list, and how many pairs it took."""
+    """A user's answer of tonight, and what is kept for the next night."""
 
     kept: Kept
     best: TopK
-    pairs: int
 
 
-Score = Callable[[Ints, float], tuple[Ints, F64]]
-"""Score some candidates: of `rows`, those that the user may be recommended and whose published score reaches
-the floor, with their z."""
-
-
-def advance(kept: Kept, anchor: int, lapsed: Ints, night: Night, k: int, score: Score) -> Advanced | None:
+def advance(kept: Kept, anchor: int, night: Night, k: int, pairs: Pairs) -> Advanced | None:
     """Tonight's exact list of a user who did not change since the night before; None: score it in full.
 
     Args:
         kept: the entries of the night before, their rows those of tonight (-1: has left).
         anchor: the night of the user's last full scoring.
-        lapsed: rows that were excluded the night before and are not tonight.
         night: what changed for everybody.
         k: list length.
-        score: scores pairs of this user.
+        pairs: scores pairs of this user.
     """
     kept = drop(kept, night.changed)
-    kept = add(kept, *score(night.changed, kept.tau))
-    kept = add(kept, *score(lapsed, -np.inf))
+    kept = add(kept, pairs.changed(kept.tau))
+    kept = add(kept, pairs.lapsed())
     best = list_best(kept, night.beta, k)
     slack = find_slack(kept, best.scores, k, night.largest)
-    movers = night.movers[anchor]
-    count = movers.within(slack)
+    count = night.movers[anchor].within(slack)
     if slack <= 0 or count > night.limit:
         return None
-    pairs = len(night.changed) + len(lapsed) + count
     if count:
-        kept = add(kept, *score(movers.rows[:count], float(best.scores[-1])))
+        kept = add(kept, pairs.movers(anchor, count, float(best.scores[-1])))
         best = list_best(kept, night.beta, k)
-    return Advanced(kept, best, pairs)
+    return Advanced(kept, best)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lime_model.bundle import BundleError
 from lime_model.scoring.canonical import F32, Rows
-from lime_model.scoring.cells import WIDTH, Cells, Shape, Stats
+from lime_model.scoring.cells import WIDTH, Cells, Ints, Shape, Stats
 
 FACTORS = ("link_weights", "head_input", "dot")
 
@@ -38,7 +38,22 @@ class PackedBank:
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def find(self, items: NDArray[Any]) -> NDArray[np.int64]:
+    def take(self, rows: Ints) -> Rows:
+        """The candidates at ascending rows, copied."""
+        ends = np.cumsum([0, *map(len, self.shards)])
+        cuts = np.searchsorted(rows, ends)
+        parts = [
+            cells.take(rows[low:high] - start)
+            for cells, start, low, high in zip(self.shards, ends, cuts, cuts[1:], strict=False)
+        ]
+        return Rows(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+
+    def beta(self) -> F32:
+        """The night's bias of all candidates `[C]`."""
+        parts = [cells.words[:, :WIDTH].reshape(-1)[: len(cells)] for cells in self.shards]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    def find(self, items: NDArray[Any]) -> Ints:
         """Candidate row of each item id, -1 for one that is no candidate."""
         if self.index is not None:
             return self.index.get_indexer(pd.Index(items)).astype(np.int64)

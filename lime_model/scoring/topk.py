@@ -166,7 +166,7 @@ def _extend(
 ) -> list[TopK]:
     """The K best outside the memory, with those of the shard that begins at row `start`."""
     seeds = [np.append(scores, best.scores) for scores, best in zip(common, found, strict=True)]
-    kept = _keep(weights, users, cells, seeds, k, backend)
+    kept = filter_rows(weights, users, cells, seeds, k, backend)
     better = []
     for user, rows, best in zip(users, kept, found, strict=True):
         z = backend.base(weights, user, cells, rows)
@@ -174,7 +174,7 @@ def _extend(
     return better
 
 
-def _keep(
+def filter_rows(
     weights: Weights, users: Sequence[Query], cells: Cells, seeds: Sequence[F32], k: int, backend: Backend
 ) -> list[Ints]:
     """`Backend.keep`; of a user whose numbers leave fp32's range of constant relative error, every row."""

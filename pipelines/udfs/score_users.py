@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from lime_model.bundle import Bundle, BundleError, worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.encoders import Entries
+from lime_model.scoring.anchors import Kept, keep_best
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
-from lime_model.scoring.canonical import F64, UserRow, Weights, sum_entries
+from lime_model.scoring.canonical import F32, F64, UserRow, Weights, sum_entries
+from lime_model.scoring.cells import Ints
+from lime_model.scoring.tonight import Tonight, UserPairs
 from lime_model.scoring.topk import Memory, Query, TopK, score_in_halves
 from lime_model.states import decode_state
 
 SCHEMA = (
     "user_id {user}, bucket int, policy string, candidates array<struct<item_id: {item}, score: float>>, "
-    "shortfall int, pairs long, fault string"
+    "shortfall int, pairs long, avoided long, fault string, anchor string, kept_items array<{item}>, "
+    "kept_z binary, tau float, fingerprint string"
 )
 
 ExcludeSeen = Literal["none", "all"] | int
@@ -39,27 +44,44 @@ class ScoreTask:
     backend: str
     device: str
     strict: bool = True  # fail at a damaged row; else the user gets an empty list and the reason
+    run_id: str = ""
+    entries: int = 0  # to keep of each list for later nights; of a task with one policy
+    base_ds: str = ""  # the night whose entries the users bring
 
 
 def score_users(
-    batches: Iterator[pa.RecordBatch], task: ScoreTask, bundle: Path, bank: Path
+    batches: Iterator[pa.RecordBatch], task: ScoreTask, bundle: Path, bank: Path, tonight: Path | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield `user_id, bucket, policy, candidates, shortfall, pairs, fault` for each batch and policy.
+    """Yield rows of `SCHEMA` for each batch and policy.
+
+    `pairs` were scored; `avoided`: what a full pass would have scored beside them.
 
     Args:
-        batches: `user_id, bucket, state, slots, weights, items, last_ts, features, sound`.
+        batches: `user_id, bucket, state, slots, weights, items, last_ts, features, sound, fingerprint`, and
+            `anchor, kept_items, kept_z, tau`, null for a user whose list can't be taken over.
         task: what to score and how.
         bundle: folder of the bundle.
         bank: index file of the packed bank.
+        tonight: file of an incremental night (lime_model/scoring/tonight.py).
 
     Raises:
         BundleError: a user's rows are damaged and the task is strict, naming the user.
     """
     torch.set_num_threads(1)  # one core per task
-    scorer = _Scorer(task, bundle, bank)
+    scorer = _Scorer(task, bundle, bank, tonight)
     for batch in batches:
         if batch.num_rows:
             yield from scorer.score(batch)
+
+
+class Answer(NamedTuple):
+    """What a user gets under one policy, and what is kept of it."""
+
+    best: TopK
+    pairs: int = 0
+    avoided: int = 0
+    kept: Kept | None = None
+    anchor: str | None = None  # the run that scored the user in full
 
 
 class StateFolder:
@@ -82,40 +104,91 @@ class StateFolder:
 
 
 class _Scorer:
-    def __init__(self, task: ScoreTask, bundle: Path, bank: Path) -> None:
+    def __init__(self, task: ScoreTask, bundle: Path, bank: Path, tonight: Path | None) -> None:
         loaded = worker_bundle(bundle)
         self.task, self.config = task, loaded.config
         self.states = StateFolder(loaded)
         self.weights = self.states.weights
         self.bank = open_bank(bank, task.model_version)
         self.backend = make_backend(task.backend, task.device)
-        self.night_us = int(np.datetime64(task.night, "us").astype(np.int64))
+        self.night_us = _microseconds(task.night)
+        self.tonight = Tonight(tonight, self.bank) if tonight else None
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         read = [self._query(batch, i) for i in range(batch.num_rows)]
-        queries = [query for query in read if isinstance(query, Query)]
+        queries = {i: query for i, query in enumerate(read) if isinstance(query, Query)}
+        answers: dict[int, list[Answer]] = {}
+        for i in self._by_anchor(batch):
+            if i in queries and (answer := self._advance(batch, i, queries[i])):
+                answers[i] = [answer]
+        full = [i for i in queries if i not in answers]
+        wanted = max(self.task.k, self.task.entries)
+        lists = score_in_halves(
+            self.weights, [queries[i] for i in full], self.bank.shards, wanted, self.backend
+        )
+        for i, by_policy in zip(full, lists, strict=True):
+            left = len(self.bank) - queries[i].memory.excluded.sum(1)
+            answers[i] = [self._answer(best, int(n)) for best, n in zip(by_policy, left, strict=True)]
+        nobody = [Answer(TopK.empty())] * len(self.task.exclude_seen)
         faults = [None if isinstance(query, Query) else query for query in read]
-        places = iter(score_in_halves(self.weights, queries, self.bank.shards, self.task.k, self.backend))
-        lists = [next(places) if fault is None else None for fault in faults]
-        for i, policy in enumerate(self.task.exclude_seen):
-            mine = [TopK.empty() if by_policy is None else by_policy[i] for by_policy in lists]
-            short = [self.task.k - len(top.rows) for top in mine]
-            pairs = [
-                len(self.bank) - int(query.memory.excluded[i].sum()) if isinstance(query, Query) else 0
-                for query in read
-            ]
-            yield pa.record_batch(
-                [
-                    batch.column("user_id"),
-                    batch.column("bucket"),
-                    pa.repeat(policy, batch.num_rows),
-                    self._candidates(mine),
-                    pa.array(short, pa.int32()),
-                    pa.array(pairs, pa.int64()),
-                    pa.array(faults, pa.string()),
-                ],
-                names=["user_id", "bucket", "policy", "candidates", "shortfall", "pairs", "fault"],
-            )
+        for policy, name in enumerate(self.task.exclude_seen):
+            yield self._rows(batch, name, [answers.get(i, nobody)[policy] for i in range(len(read))], faults)
+
+    def _answer(self, best: TopK, pairs: int) -> Answer:
+        """Of a user scored in full."""
+        if not self.task.entries:
+            return Answer(best, pairs)
+        kept = keep_best(best, self.task.entries)
+        return Answer(best.take(np.arange(len(best.rows)) < self.task.k), pairs, 0, kept, self.task.run_id)
+
+    def _by_anchor(self, batch: pa.RecordBatch) -> list[int]:
+        """Rows that bring entries; those of one anchor together, as they share parts of the bank."""
+        if self.tonight is None:
+            return []
+        anchors = batch.column("anchor").to_pylist()
+        return sorted((i for i, anchor in enumerate(anchors) if anchor), key=lambda i: anchors[i])
+
+    def _advance(self, batch: pa.RecordBatch, i: int, query: Query) -> Answer | None:
+        """Of a user who did not change, or None."""
+        assert self.tonight is not None
+        anchor = batch.column("anchor")[i].as_py()
+        items = batch.column("kept_items")[i].values.to_numpy(zero_copy_only=False)
+        z = np.frombuffer(batch.column("kept_z")[i].as_py(), "<f8")
+        kept = Kept(self.bank.find(items), z, batch.column("tau")[i].as_py())
+        user = UserPairs(self.tonight, self.weights, query, self._lapsed(batch, i), self.backend)
+        number = int(np.datetime64(anchor.split(".")[0], "D").astype(np.int64))
+        found = self.tonight.advance(kept, number, user, self.task.k)
+        if found is None:
+            return None
+        avoided = len(self.bank) - int(query.memory.excluded.sum()) - user.count
+        return Answer(found.best, user.count, avoided, found.kept, anchor)
+
+    def _rows(
+        self, batch: pa.RecordBatch, policy: str, answers: list[Answer], faults: list[str | None]
+    ) -> pa.RecordBatch:
+        kept = [answer.kept for answer in answers]
+        columns = {
+            "user_id": batch.column("user_id"),
+            "bucket": batch.column("bucket"),
+            "policy": pa.repeat(policy, batch.num_rows),
+            "candidates": self._candidates([answer.best for answer in answers]),
+            "shortfall": pa.array([self.task.k - len(answer.best.rows) for answer in answers], pa.int32()),
+            "pairs": pa.array([answer.pairs for answer in answers], pa.int64()),
+            "avoided": pa.array([answer.avoided for answer in answers], pa.int64()),
+            "fault": pa.array(faults, pa.string()),
+            "anchor": pa.array([answer.anchor for answer in answers], pa.string()),
+            "kept_items": self._kept_items(kept),
+            "kept_z": pa.array([k and k.z.astype("<f8").tobytes() for k in kept], pa.binary()),
+            "tau": pa.array([k and k.tau for k in kept], pa.float32()),
+            "fingerprint": batch.column("fingerprint"),
+        }
+        return pa.record_batch(list(columns.values()), names=list(columns))
+
+    def _kept_items(self, kept: list[Kept | None]) -> pa.Array:
+        rows = [np.zeros(0, np.int64) if k is None else k.rows for k in kept]
+        items = self.bank.item_ids.take(pa.array(np.concatenate(rows)))
+        offsets = np.cumsum([0, *map(len, rows)])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
 
     def _query(self, batch: pa.RecordBatch, i: int) -> Query | str:
         """The user as scoring wants it, or why it must not be scored."""
@@ -140,26 +213,30 @@ class _Scorer:
         return Query(factors, memory)
 
     def _memory(self, batch: pa.RecordBatch, i: int) -> Memory:
+        rows, features, last_us = self._own(batch, i)
+        if len(rows) == 0:
+            return Memory.empty(MEMORY_FEATURES, len(self.task.exclude_seen))
+        excluded = [_excluded(seen, last_us, self.night_us) for seen in self.task.exclude_seen.values()]
+        return Memory(rows, features, np.stack(excluded))
+
+    def _own(self, batch: pa.RecordBatch, i: int) -> tuple[Ints, F32, Ints]:
+        """The user's own items among the candidates: rows, ascending, features, and when they came last."""
         items = batch.column("items")[i].values
         if items is None or len(items) == 0:
-            return Memory.empty(MEMORY_FEATURES, len(self.task.exclude_seen))
+            return np.zeros(0, np.int64), np.zeros((0, MEMORY_FEATURES), np.float32), np.zeros(0, np.int64)
         rows = self.bank.find(items.to_numpy(zero_copy_only=False))
         features = np.frombuffer(batch.column("features")[i].as_py(), "<f4").reshape(-1, MEMORY_FEATURES)
         last = batch.column("last_ts")[i].values.cast(pa.int64()).to_numpy()
         here = np.flatnonzero(rows >= 0)
         here = here[np.argsort(rows[here])]
-        excluded = [self._excluded(seen, last[here]) for seen in self.task.exclude_seen.values()]
-        return Memory(rows[here], features[here], np.stack(excluded))
+        return rows[here], features[here], last[here]
 
-    def _excluded(
-        self, seen: ExcludeSeen, last_us: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which items of a history a policy keeps out."""
-        if seen == "none":
-            return np.zeros(len(last_us), np.bool_)
-        if seen == "all":
-            return np.ones(len(last_us), np.bool_)
-        return last_us >= self.night_us - int(seen) * DAY_US
+    def _lapsed(self, batch: pa.RecordBatch, i: int) -> Ints:
+        """Rows that the base night excluded and tonight does not."""
+        rows, _, last_us = self._own(batch, i)
+        (seen,) = self.task.exclude_seen.values()
+        before = _excluded(seen, last_us, _microseconds(self.task.base_ds))
+        return rows[before & ~_excluded(seen, last_us, self.night_us)]
 
     def _candidates(self, lists: list[TopK]) -> pa.Array:
         offsets = np.cumsum([0, *(len(top.rows) for top in lists)])
@@ -173,3 +250,15 @@ def _entries(batch: pa.RecordBatch, i: int) -> Entries:
     """Features of a user `[1, P]`."""
     slots, weights = (batch.column(name)[i].values.to_numpy() for name in ("slots", "weights"))
     return Entries(slots[None], weights[None])
+
+
+def _excluded(seen: ExcludeSeen, last_us: Ints, night_us: int) -> NDArray[np.bool_]:
+    """Which items of a history a policy keeps out of a night, by when they came last."""
+    if isinstance(seen, int):
+        return last_us >= night_us - seen * DAY_US
+    return np.full(len(last_us), seen == "all")
+
+
+def _microseconds(ds: str) -> int:
+    """When a night begins, since 1970."""
+    return int(np.datetime64(ds, "us").astype(np.int64))

@@ -288,8 +288,9 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
     assert "Traceback" not in out + error
     wait_until(lambda: not group_of(job), "something of the driver is left")
     assert lists_of(night.warehouse) == expected  # yesterday's answer
-    finish(night.score())
-    assert night.publish() == expected
+    if receiver == "python":  # the rerun is the same after both
+        finish(night.score())
+        assert night.publish() == expected
 
 
 def group_of(job: Job, word: str = "") -> list[psutil.Process]:

@@ -192,15 +192,26 @@ class Nights(RuleBasedStateMachine):
             entry.anchor, np.asarray([anchor_bias.get(i, 0.0) for i in items], np.float32)
         )
         lapsed = np.asarray(sorted(row_of[i] for i in entry.excluded - away if i in row_of), np.int64)
-        night = Night(beta, changed, {entry.anchor: Movers.find(beta, references)}, 20.0, len(items) // 2)
+        movers = Movers.find(beta, references)
+        night = Night(beta, changed, {entry.anchor: movers}, 20.0, len(items) // 2)
 
-        def score(rows: Ints, floor: float) -> tuple[Ints, F64]:
+        def score(rows: Ints, floor: float) -> TopK:
             rows = np.asarray([r for r in rows if items[r] not in away], np.int64)
             z = self.z_of(user, items, rows)
-            reach = (z + beta[rows].astype(np.float64)).astype(np.float32) >= floor
-            return rows[reach], z[reach]
+            scores = (z + beta[rows].astype(np.float64)).astype(np.float32)
+            return TopK(rows, scores, z).take(scores >= np.float32(floor))
 
-        found = advance(kept, entry.anchor, lapsed, night, world.k, score)
+        class Scored:
+            def changed(self, floor: float) -> TopK:
+                return score(changed, floor)
+
+            def lapsed(self) -> TopK:
+                return score(lapsed, -np.inf)
+
+            def movers(self, anchor: int, count: int, floor: float) -> TopK:
+                return score(movers.rows[:count], floor)
+
+        found = advance(kept, entry.anchor, night, world.k, Scored())
         if found is None:
             return None
         full = self.brute_force(user, items, beta, away, world.k)

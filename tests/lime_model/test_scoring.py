@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,10 +20,12 @@ from lime_model.config import MEMORY_FEATURES
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring import native
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
+from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells, Ints, Shape, Stats, quantise_weights
 from lime_model.scoring.fused import Fused
 from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
+from lime_model.scoring.parts import Part, find_reaching
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
 from lime_model.scoring.topk import (
@@ -142,6 +145,27 @@ def test_lists_are_exact_to_the_bit(
         for policy, found in enumerate(by_policy):
             assert len(found.rows) == min(k, candidates - int(query.memory.excluded[policy].sum()))
             assert same(found, brute_force(weights, query, bank, k, policy))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), candidates=st.integers(1, 60), levels=st.sampled_from([1, 3, 1000]),
+    cuts=st.lists(st.integers(0, 60), max_size=2), share=st.floats(0, 1), at=st.integers(0, 59),
+)  # fmt: skip
+def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
+    backend: str, seed: int, candidates: int, levels: int, cuts: list[int], share: float, at: int
+) -> None:
+    weights, queries, rows = make_case(seed, 2, candidates, 4, 5, 3, levels, 1.0)
+    bank = PackedBank(cut(rows, cuts), pa.array(range(candidates)), None)
+    chosen = np.flatnonzero(np.random.default_rng(seed).random(candidates) < share)
+    for query, policy in product(queries, range(2)):
+        whole = brute_force(weights, query, rows, candidates, policy)
+        for floor in (-np.inf, float(whole.scores[at % len(whole.scores)]) if len(whole.scores) else 0.0):
+            expected = whole.take(np.isin(whole.rows, chosen) & (whole.scores >= floor))
+            found = find_reaching(weights, query, Part.of(bank, chosen), floor, BACKENDS[backend], policy)
+            assert same(found.best(candidates), expected)
+    assert bank.beta().tobytes() == rows.beta.tobytes()
 
 
 @settings(max_examples=60, deadline=None)

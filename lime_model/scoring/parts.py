@@ -1,0 +1,65 @@
+"""Some candidates of the bank, packed apart, and which of them reach a floor for a user.
+
+What an incremental night scores (anchors.py): changed candidates and movers, the same for many
+users. A part is filtered by the same backends as the whole bank; what passes is scored
+canonically, so its z are to the bit those of a full pass.
+
+Letters: C candidates of the bank, n of the part, M items of one history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lime_model.scoring.bank import PackedBank
+from lime_model.scoring.canonical import Weights, publish
+from lime_model.scoring.cells import Cells, Ints
+from lime_model.scoring.topk import Backend, Memory, Query, TopK, filter_rows, score_memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """Candidates at `rows [n]` of the bank, ascending."""
+
+    rows: Ints
+    cells: Cells
+
+    @classmethod
+    def of(cls, bank: PackedBank, rows: Ints) -> Part:
+        """The candidates at some rows, in any order."""
+        rows = np.sort(rows)
+        return cls(rows, Cells.pack(bank.take(rows)))
+
+    def localise(self, user: Query) -> Query:
+        """The user as this part sees it: memory rows counted in the part."""
+        own = user.memory
+        at = np.searchsorted(self.rows, own.rows)
+        here = np.flatnonzero(at < len(self.rows))
+        here = here[self.rows[at[here]] == own.rows[here]]
+        return Query(user.factors, Memory(at[here], own.features[here], own.excluded[:, here]))
+
+
+def find_reaching(
+    weights: Weights, user: Query, part: Part, floor: float, backend: Backend, policy: int = 0
+) -> TopK:
+    """Every candidate of the part whose published score reaches the floor, by row of the bank; in no order.
+
+    Args:
+        weights: shared parameters.
+        user: its memory in rows of the bank; what `policy` excludes is left out.
+        part: the candidates.
+        floor: -inf for all of them.
+        backend: see `backends.make_backend`.
+        policy: which row of the memory's `excluded` holds.
+    """
+    local, cells = part.localise(user), part.cells
+    own = score_memory(weights, local, cells, backend).take(~local.memory.excluded[policy])
+    # With one more seed than there are candidates, the threshold of the K best never leaves the floor.
+    seeds = np.full(len(cells) + 1, floor, np.float32)
+    rows = filter_rows(weights, [local], cells, [seeds], len(seeds), backend)[0]
+    z = backend.base(weights, local, cells, rows)
+    found = own.join(TopK(rows, publish(z, cells.beta(rows)), z))
+    found = found.take(found.scores >= np.float32(floor))
+    return found._replace(rows=part.rows[found.rows])

@@ -1,0 +1,117 @@
+"""What a worker knows of an incremental night beside the bank: which candidates changed, whose bias
+rose, and the parts of the bank that hold their pairs.
+
+It comes as one Arrow table of tonight's candidates: `item_id`, `since` and `reference` (anchors.py), and per
+anchor night one column with the bias of that night, null for a candidate that was none. The schema's
+metadata says which night is which; nights are days since 1970.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lime_model.scoring.anchors import Advanced, Kept, Movers, Night, Reference, advance
+from lime_model.scoring.bank import PackedBank
+from lime_model.scoring.canonical import Weights
+from lime_model.scoring.cells import Ints
+from lime_model.scoring.parts import Part, find_reaching
+from lime_model.scoring.topk import Backend, Query, TopK
+
+MOST_MOVERS = 0.05  # of the candidates: with more, a full pass is not much dearer and slack is back
+LEAST = 64  # movers of the smallest part
+PART_BYTES = 128 << 20  # of movers that a worker holds packed
+
+
+def write_tonight(path: Path, table: pa.Table, night: int, anchors: dict[int, str]) -> None:
+    """Write the table with tonight's number and, per anchor night, the name of its column."""
+    about = {"night": night, "anchors": {str(anchor): name for anchor, name in anchors.items()}}
+    table = table.replace_schema_metadata({"tonight": json.dumps(about)})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+class Tonight:
+    """An incremental night over a bank."""
+
+    def __init__(self, path: Path, bank: PackedBank) -> None:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        about = json.loads(table.schema.metadata[b"tonight"])
+        rows = bank.find(table["item_id"].to_numpy())
+        here = rows >= 0
+
+        def align(name: str) -> NDArray[Any]:
+            given = table[name].fill_null(0).to_numpy()
+            values = np.zeros(len(bank), given.dtype)
+            values[rows[here]] = given[here]
+            return values
+
+        reference = Reference(align("since").astype(np.int64), align("reference"))
+        beta = bank.beta()
+        references = {
+            int(night): reference.at(int(night), align(name)) for night, name in about["anchors"].items()
+        }
+        changed = np.flatnonzero(reference.since == about["night"])
+        self.night = Night(
+            beta,
+            changed,
+            {anchor: Movers.find(beta, reference) for anchor, reference in references.items()},
+            max(float(np.abs(side).max(initial=0.0)) for side in (beta, *references.values())),
+            int(MOST_MOVERS * len(bank)),
+        )
+        self.bank = bank
+        self.changed = Part.of(bank, changed)
+        self._movers: dict[tuple[int, int], Part] = {}  # the oldest first
+
+    def movers(self, anchor: int, count: int) -> Part:
+        """The first `count` movers, and some more: users share parts whose sizes double."""
+        size = LEAST
+        while size < count:
+            size *= 2
+        if (anchor, size) not in self._movers:
+            while sum(part.cells.words.nbytes for part in self._movers.values()) > PART_BYTES:
+                self._movers.pop(next(iter(self._movers)))
+            self._movers[anchor, size] = Part.of(self.bank, self.night.movers[anchor].rows[:size])
+        return self._movers[anchor, size]
+
+    def advance(self, kept: Kept, anchor: int, user: UserPairs, k: int) -> Advanced | None:
+        """See `anchors.advance`; also None for an anchor night that this night does not know."""
+        if anchor not in self.night.movers:
+            return None
+        return advance(kept, anchor, self.night, k, user)
+
+
+@dataclass
+class UserPairs:
+    """Scores pairs of one user, and counts them."""
+
+    tonight: Tonight
+    weights: Weights
+    user: Query
+    lapsed_rows: Ints
+    backend: Backend
+    count: int = field(default=0, init=False)
+
+    def changed(self, floor: float) -> TopK:
+        """See `anchors.Pairs`."""
+        return self._reaching(self.tonight.changed, floor)
+
+    def lapsed(self) -> TopK:
+        """See `anchors.Pairs`."""
+        if len(self.lapsed_rows) == 0:
+            return TopK.empty()
+        return self._reaching(Part.of(self.tonight.bank, self.lapsed_rows), -np.inf)
+
+    def movers(self, anchor: int, count: int, floor: float) -> TopK:
+        """See `anchors.Pairs`."""
+        return self._reaching(self.tonight.movers(anchor, count), floor)
+
+    def _reaching(self, part: Part, floor: float) -> TopK:
+        self.count += len(part.rows)
+        return find_reaching(self.weights, self.user, part, floor, self.backend)

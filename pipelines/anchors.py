@@ -1,0 +1,170 @@
+"""What scoring takes over from the last certified night: lists whose users did not change.
+
+The staged rows of a run carry, beside each list, the entries that lime_model/scoring/anchors.py needs on
+a later night; one commit holds both, so a crash cannot part them. `candidate_history` holds what
+each run's candidates looked like: change and reference bias are told from it, not from times or from
+Delta versions that a vacuum may remove.
+
+A night starts from the newest earlier one that was scored for the same model, policy, K and code and
+passed its certificate; else it is a full one and says why.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from lime_model.recipe import score_files, source_digest
+from lime_model.scoring.tonight import write_tonight
+from pipelines.bundles import scratch_folder
+from pipelines.candidates import eligible_bit
+from pipelines.columns import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
+from pipelines.inputs import NightInputs
+from pipelines.leases import Run
+from pipelines.parcels import Parcel, Sender
+from pipelines.reuse import code_digest, compute_checksum
+from pipelines.runs import Manifest
+from pipelines.settings import Policy
+from pipelines.tables import Warehouse, sorted_arrow
+
+MARGIN = 2  # entries kept beyond K, in K
+FILE = "tonight.arrow"
+ENTRIES = ("anchor", "kept_items", "kept_z", "tau")  # of a staged row
+KEPT = (USER_ID, POLICY, *ENTRIES, FINGERPRINT)  # what its checksum covers
+
+
+class Base(NamedTuple):
+    """The run that a night starts from; its staged rows are those of `staging` at that version."""
+
+    run_id: str
+    ds: str
+    staging: int
+    anchors: list[str]  # runs that scored its users in full
+
+
+def describe_entries(warehouse: Warehouse, inputs: NightInputs, policy: Policy) -> Manifest:
+    """What entries must have in common with tonight's to be taken over."""
+    k = warehouse.settings.night.k
+    return {
+        "model_version": inputs.model_version,
+        "k": k,
+        "entries": k * (1 + MARGIN),
+        "policy": policy.model_dump(),
+        "buckets": warehouse.settings.night.buckets,
+        "code": f"{source_digest(score_files())} {code_digest()}",
+    }
+
+
+def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base | None, str]:
+    """The run to start from, or None; and why."""
+    if not warehouse.settings.night.reuse:
+        return None, "full night: night.reuse is false"
+    earlier = F.col(DS) < F.lit(run.ds).cast("date")
+    rows = warehouse.read("runs").where(earlier & F.col("job").isin("score_candidates", "verify_night"))
+    runs: dict[tuple[str, int, str], dict[str, Manifest]] = {}
+    for run_id, ds, job, manifest in rows.select(
+        RUN_ID, F.col(DS).cast("string"), "job", "manifest"
+    ).collect():
+        runs.setdefault((ds, _epoch(run_id), run_id), {})[job] = json.loads(manifest)
+    for (ds, _, run_id), done in sorted(runs.items(), reverse=True):
+        kept = done.get("score_candidates", {}).get("entries")
+        if not kept or not done.get("verify_night", {}).get("passed"):
+            continue
+        if changed := [name for name, value in entries.items() if kept["of"].get(name) != value]:
+            return None, f"full night: {', '.join(changed)} changed since run {run_id}"
+        if kept["items_left_out"]:
+            return None, f"full night: run {run_id} left damaged items out"
+        staging = done["score_candidates"]["versions"]["staging"]
+        return Base(run_id, ds, staging, kept["anchors"]), f"incremental night: from run {run_id}"
+    return None, "full night: no earlier certified one"
+
+
+def _epoch(run_id: str) -> int:
+    """Of a run that owns a night; -1 of one that only stages."""
+    name = run_id.split(".", 1)[1]
+    return int(name) if name.isdigit() else -1
+
+
+def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: Base | None) -> None:
+    """Write what the run's candidates look like into `candidate_history`, once.
+
+    `since`: the night (days since 1970) when a candidate took its present form; `reference`: the bias then.
+    """
+    mine = F.col(MODEL_VERSION) == inputs.model_version
+    bank = warehouse.read("candidate_bank", inputs.bank).where(mine).select(ITEM_ID, FINGERPRINT)
+    bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(run.ds).cast("date")))
+    tonight = bias.where(eligible_bit(0) == 1).select(ITEM_ID, "bias").join(bank, ITEM_ID, "inner")
+    stands: Column = F.lit(False)
+    if base:
+        before = warehouse.read("candidate_history").where(F.col(RUN_ID) == base.run_id)
+        names = {FINGERPRINT: "was", "since": "was_since", "reference": "was_reference"}
+        before = before.select(ITEM_ID, *(F.col(name).alias(old) for name, old in names.items()))
+        tonight = tonight.join(before, ITEM_ID, "left")
+        stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False))
+    now = F.lit(day_number(run.ds))
+    rows = tonight.withColumns(
+        {
+            RUN_ID: F.lit(run.run_id),
+            "since": F.when(stands, F.col("was_since")).otherwise(now) if base else now,
+            "reference": F.when(stands, F.col("was_reference")).otherwise(F.col("bias"))
+            if base
+            else F.col("bias"),
+        }
+    )
+    warehouse.append("candidate_history", rows, txn=(f"candidates-{run.run_id}", 1))
+
+
+def day_number(ds: str) -> int:
+    """Days since 1970."""
+    return (dt.date.fromisoformat(ds) - dt.date(1970, 1, 1)).days
+
+
+def take_over(warehouse: Warehouse, users: DataFrame, base: Base | None, policy: str) -> DataFrame:
+    """Tonight's users with the entries of those that did not change since the base; null for the others."""
+    if base is None:
+        types = {f.name: f.dataType for f in warehouse.schema("staging") if f.name in ENTRIES}
+        return users.withColumns({name: F.lit(None).cast(kind) for name, kind in types.items()})
+    rows = _staged(warehouse, base, policy)
+    sound = rows.where(F.col(CHECKSUM) == compute_checksum(KEPT))
+    return users.join(sound.select(USER_ID, FINGERPRINT, *ENTRIES), [USER_ID, FINGERPRINT], "left")
+
+
+def _staged(warehouse: Warehouse, base: Base, policy: str) -> DataFrame:
+    rows = warehouse.read("staging", base.staging)
+    return rows.where(
+        (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & F.col("anchor").isNotNull()
+    )
+
+
+class ShippedNight(NamedTuple):
+    """What workers must know of an incremental night, on its way; and how many candidates changed."""
+
+    parcel: Parcel
+    candidates: int
+    changed: int
+
+
+def ship_tonight(warehouse: Warehouse, run: Run, base: Base) -> ShippedNight:
+    """Send lime_model/scoring/tonight.py's table to every host."""
+    history = warehouse.read("candidate_history").where(F.col(RUN_ID).isin([run.run_id, *base.anchors]))
+    mine = F.col(RUN_ID) == run.run_id
+    columns = [F.max(F.when(mine, F.col(name))).alias(name) for name in ("since", "reference")]
+    biases = [
+        F.max(F.when(F.col(RUN_ID) == anchor, F.col("bias"))).alias(f"bias_{i}")
+        for i, anchor in enumerate(base.anchors)
+    ]
+    rows = history.groupBy(ITEM_ID).agg(*columns, *biases).where(F.col("since").isNotNull())
+    table, night = sorted_arrow(rows, ITEM_ID), day_number(run.ds)
+    path = Path(scratch_folder()) / FILE
+    names = {day_number(anchor.split(".")[0]): f"bias_{i}" for i, anchor in enumerate(base.anchors)}
+    write_tonight(path, table, night, names)
+    sender = Sender(warehouse.spark.sparkContext)
+    sender.add(FILE, path.read_bytes())
+    changed = pc.sum(pc.equal(table["since"], night)).as_py() or 0
+    return ShippedNight(sender.parcel(), len(table), changed)

@@ -1,0 +1,69 @@
+"""What a run scores and how: fixed by its first attempt, told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.anchors import Base, describe_entries, find_base, write_candidates
+from pipelines.inputs import NightInputs
+from pipelines.leases import Run
+from pipelines.plan import Plan, plan_full
+from pipelines.runs import Manifest, once
+from pipelines.settings import Policy
+from pipelines.tables import Warehouse
+
+
+class ScoringPlan(NamedTuple):
+    """What a run scores and how, whatever the settings say by now."""
+
+    full: Plan
+    units_per_commit: int
+    entries: Manifest  # what is kept of each list for later nights; empty: nothing
+    base: Base | None  # the run whose entries are taken over
+    why: str
+
+
+def fix_plan(
+    warehouse: Warehouse, run: Run, job: str, inputs: NightInputs, policies: Sequence[Policy]
+) -> ScoringPlan:
+    """The plan of the run, made by its first attempt.
+
+    A retry that cut the units otherwise could not tell which are staged, and one that started from another
+    night would mix two.
+    """
+
+    def work() -> Manifest:
+        night = warehouse.settings.night
+        plan = {"buckets": night.buckets, "units_per_commit": night.units_per_commit}
+        if run.epoch is None or len(policies) > 1:  # an evaluation
+            return {**plan, "why": plan_full(night.buckets).why, "entries": {}, "base": None}
+        entries = describe_entries(warehouse, inputs, policies[0])
+        base, why = find_base(warehouse, run, entries)
+        write_candidates(warehouse, run, inputs, base)
+        return {**plan, "why": why, "entries": entries, "base": base}
+
+    fixed = once(warehouse, run, f"{job}_plan", work)
+    base = Base(*fixed["base"]) if fixed["base"] else None
+    full = plan_full(fixed["buckets"])
+    return ScoringPlan(full, fixed["units_per_commit"], fixed["entries"], base, fixed["why"])
+
+
+def describe_todo(users: DataFrame, candidates: int, changed: int) -> tuple[str, int]:
+    """An incremental night's work and what it spares, in a line; and the pairs it has at least.
+
+    Args:
+        users: with what they bring, see `anchors.take_over`.
+        candidates: of tonight.
+        changed: those of them that every user meets.
+    """
+    total, same = users.agg(F.count("*"), F.count("anchor")).collect()[0]
+    least = (total - same) * candidates + same * changed
+    return (
+        f"{total - same:,} of {total:,} users changed and meet all {candidates:,} candidates, the others "
+        f"the {changed:,} that changed and those whose bias rose: at least {least:,} of "
+        f"{total * candidates:,} pairs"
+    ), least

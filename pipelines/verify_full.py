@@ -1,0 +1,60 @@
+"""The proof of an incremental night: the same night scored in full, list by list.
+
+Over the same states and bank, staged under a run of its own that owns nothing.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.columns import POLICY, RUN_ID, USER_ID
+from pipelines.leases import Run
+from pipelines.runs import Manifest, need_manifest, once, record
+from pipelines.scoring import score_candidates
+from pipelines.tables import Warehouse
+from pipelines.verify import CertificateFailed
+
+
+def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
+    """Compare all staged lists of the published policy with those of a full night.
+
+    Raises:
+        CertificateFailed: naming how many users differ, and one of them.
+    """
+
+    def work() -> Manifest:
+        policy = warehouse.settings.night.policy
+        scored = need_manifest(warehouse, run, "score_candidates")
+        whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
+        for job in ("build_candidate_bank", "build_link_states"):
+            record(warehouse, whole.run_id, run.ds, job, need_manifest(warehouse, run, job))
+        full = score_candidates(warehouse, whole, [policy])
+        mine = _lists(warehouse, scored["versions"]["staging"], run, policy.name, "mine")
+        other = _lists(warehouse, full["versions"]["staging"], whole, policy.name, "full")
+        differ = mine.join(other, USER_ID, "full_outer").where(~F.col("mine").eqNullSafe(F.col("full")))
+        count, first = differ.agg(F.count("*"), F.min(USER_ID)).collect()[0]
+        users, pairs = full["policies"][policy.name]["users"], full["policies"][policy.name]["pairs"]
+        if count:
+            raise CertificateFailed(
+                f"night {run.ds}, run {run.key!r}: {count} of {users} lists are not those of a full night, "
+                f"such as user {first!r}'s; compare run_id {run.run_id} and {whole.run_id} in staging. Score "
+                "the night with night.reuse: false under a new --run-key"
+            )
+        report = scored["policies"][policy.name]
+        return {
+            "users": users,
+            "plan": report["plan"],
+            "pairs": report["pairs"],
+            "pairs_of_full_night": pairs,
+            "seconds_of_full_night": full["policies"][policy.name]["seconds"],
+            "passed": True,
+        }
+
+    return once(warehouse, run, "verify_full", work)
+
+
+def _lists(warehouse: Warehouse, version: int, run: Run, policy: str, name: str) -> DataFrame:
+    """`user_id, name`: everything that a reader of the list would see."""
+    rows = warehouse.read("staging", version).where((F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy))
+    return rows.select(USER_ID, F.struct("candidates", "shortfall", "fault").alias(name))

@@ -1,0 +1,134 @@
+"""Incremental nights through Spark and Delta: the lists of full ones, for few of their pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import functions as F
+
+from pipelines.leases import acquire_lease
+from pipelines.night import STEPS, ingest_days
+from pipelines.runs import Manifest
+from pipelines.settings import Policy
+from pipelines.tables import Warehouse
+from pipelines.verify import CertificateFailed
+from pipelines.verify_full import verify_full
+from tests import shop
+from tests.cluster.standalone import copy_tables
+from tests.conftest import open_shop
+from tests.pipelines.test_night import point_at, with_night
+
+SCORED = ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night")
+
+
+@pytest.fixture
+def shop_of_its_own(trained: Warehouse, tmp_path: Path) -> Warehouse:
+    """The trained shop's log and a bundle under another root: nights here are nobody else's."""
+    copy_tables(Path(trained.settings.warehouse), tmp_path / "warehouse")
+    copy_tables(Path(trained.settings.bundles), tmp_path / "bundles", ("mha", "xor"))
+    return open_shop(trained.spark, tmp_path)
+
+
+def night(warehouse: Warehouse, ds: str, key: str = "night") -> Manifest:
+    """A certified night whose lists are those of a full one; what scoring reports."""
+    run = acquire_lease(warehouse, ds, key)
+    for name in SCORED:
+        manifest = STEPS[name](warehouse, run)
+        if name == "score_candidates":
+            scored: Manifest = manifest["policies"][warehouse.settings.night.policy.name]
+    assert verify_full(warehouse, run)["passed"]
+    return scored
+
+
+def day_of(warehouse: Warehouse, day: str, events: list[tuple[int, int, str]]) -> None:
+    """Add `(user, item, time)` of a day, and load it beside what the day has."""
+    root = Path(warehouse.settings.drops)
+    rows = pd.DataFrame(events, columns=["user_id", "item_id", "event_ts"])
+    rows["event_ts"] = pd.to_datetime(f"{day} " + rows["event_ts"]).astype("datetime64[us]")
+    rows["session_id"] = [f"{day}-{user}" for user in rows["user_id"]]
+    shop.write_drop(root, "events", day, rows)
+    ingest_days(warehouse, day, day)
+
+
+def items_of(warehouse: Warehouse, day: str, change: dict[int, str], gone: tuple[int, ...] = ()) -> None:
+    """A catalogue of a day: other kinds for some items, some gone, others new."""
+    items = shop.items()
+    for item, kind in change.items():
+        if item in set(items["item_id"]):
+            items.loc[items["item_id"] == item, "kind"] = kind
+        else:
+            items.loc[len(items)] = [item, kind, "price-1"]
+    shop.write_drop(Path(warehouse.settings.drops), "items", day, items[~items["item_id"].isin(gone)])
+
+
+def test_incremental_nights_equal_full_ones_and_score_little(shop_of_its_own: Warehouse) -> None:
+    warehouse = with_night(shop_of_its_own, k=5)
+    rng = np.random.default_rng(1)
+    first = night(warehouse, "2024-05-11")
+    assert first["plan"] == "full night: no earlier certified one"
+    shares = []
+    for number in range(2):
+        day, ds = f"2024-05-{11 + number}", f"2024-05-{12 + number}"
+        active = rng.choice(shop.USERS, 4, replace=False)
+        events = [
+            (int(u), int(i), f"{h:02}:00:00") for h, u in enumerate(active) for i in rng.choice(shop.ITEMS, 3)
+        ]
+        items_of(warehouse, day, {int(rng.integers(shop.ITEMS)): "kind-1", 500 + number: "kind-2"}, (number,))
+        day_of(warehouse, day, events)
+        scored = night(warehouse, ds)
+        assert scored["plan"].startswith("incremental night: from run")
+        assert scored["pairs"] + scored["pairs_avoided"] > 0
+        shares.append(scored["pairs"] / (scored["pairs"] + scored["pairs_avoided"]))
+    assert np.mean(shares) < 0.5
+
+
+@pytest.mark.nights
+def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its_own: Warehouse) -> None:
+    """LIME-XOR, and a policy whose exclusions end by themselves."""
+    policy = Policy(name="fresh", exclude_seen=3, eligible="kind IS NOT NULL OR kind IS NULL")
+    warehouse = with_night(shop_of_its_own, k=5, policy=policy, model="xor")
+    night(warehouse, "2024-05-08")
+    plans = [night(warehouse, "2024-05-09")]
+    day_of(warehouse, "2024-05-09", [(1, 7, "08:00:00")])  # instead of what that day held: a correction
+    plans += [night(warehouse, ds) for ds in ("2024-05-10", "2024-05-13")]  # and two nights are missing
+    assert all(plan["plan"].startswith("incremental") for plan in plans)
+    assert all(plan["pairs_avoided"] > plan["pairs"] for plan in plans[:1])
+    back = night(warehouse, "2024-05-09", "again")  # out of order: from the night before it
+    assert back["plan"] == "incremental night: from run 2024-05-08.1"
+
+
+@pytest.mark.nights
+def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse) -> None:
+    warehouse = with_night(shop_of_its_own, k=5)
+    night(warehouse, "2024-05-11")
+    other = night(with_night(warehouse, k=6), "2024-05-12")
+    assert other["plan"] == "full night: k, entries changed since run 2024-05-11.1"
+    assert (
+        night(with_night(warehouse, reuse=False), "2024-05-13")["plan"] == "full night: night.reuse is false"
+    )
+    quiet = night(with_night(warehouse, reuse=False), "2024-05-14")
+    warehouse.delta("staging").update(F.col("run_id") == "2024-05-14.1", {"tau": F.lit(-99.0).cast("float")})
+    scored = acquire_lease(warehouse, "2024-05-14", "night")
+    point_at(warehouse, scored, "score_candidates", "staging")
+    damaged = night(warehouse, "2024-05-15")
+    assert damaged["plan"] == "incremental night: from run 2024-05-14.1"
+    assert damaged["pairs_avoided"] == 0  # no row was what it had been written as
+    assert damaged["pairs"] == quiet["pairs"]
+
+
+@pytest.mark.nights
+def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Warehouse) -> None:
+    warehouse = with_night(shop_of_its_own, k=5)
+    run = acquire_lease(warehouse, "2024-05-11", "night")
+    for name in SCORED:
+        STEPS[name](warehouse, run)
+    mine = (F.col("run_id") == run.run_id) & (F.col("user_id") == 3)
+    warehouse.delta("staging").update(mine, {"candidates": F.slice("candidates", 1, 4)})
+    point_at(warehouse, run, "score_candidates", "staging")
+    with pytest.raises(
+        CertificateFailed, match=r"1 of 40 lists are not those of a full night, such as user 3"
+    ):
+        verify_full(warehouse, run)
