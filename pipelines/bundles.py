@@ -85,12 +85,16 @@ def fetch_folder(spark: SparkSession, uri: str) -> Path:
 
 
 def store_folder(spark: SparkSession, local: Path, uri: str) -> None:
-    """Replace the Hadoop folder `uri` by a local one; readers check checksums, so a torn copy is refused."""
+    """Replace the Hadoop folder `uri` by a local one, copied beside it first: a kill leaves no torn copy."""
     path, fs = hadoop_path(spark, uri)
+    new, _ = hadoop_path(spark, f"{uri}.new")
     source, _ = hadoop_path(spark, f"file:{local}")
-    fs.delete(path, True)
+    fs.delete(new, True)
     fs.mkdirs(path.getParent())
-    fs.copyFromLocalFile(False, True, source, path)
+    fs.copyFromLocalFile(False, True, source, new)
+    fs.delete(path, True)
+    if not fs.rename(new, path):
+        raise OSError(f"{uri}.new can't be renamed to {uri}")
 
 
 def stored_version(spark: SparkSession, uri: str) -> str | None:

@@ -110,7 +110,10 @@ def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: W
         process.kill()  # spark-submit, which is the JVM by now
     out, error = job.communicate(timeout=60)
     assert job.returncode == 1, out + error
-    assert error.splitlines()[-1].startswith("error: the JVM of this driver ended")
+    # Not always its last line: PySpark's own thread for accumulators complains too.
+    said = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert said[0].startswith("error: the JVM of this driver ended")
     assert lists_of(trained, ds) == expected
     _, error = (retry := start("run_steps", *options)).communicate(timeout=300)
     assert retry.returncode == 0, error[-2000:]
