@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-cluster test-faults test-nights check package bench-scoring bench-scale bench-night bench-quality bench-quality-full lock clean
+.PHONY: help setup demo test test-airflow test-cluster test-faults test-nights check package bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -50,6 +50,9 @@ bench-scale: setup ## Ten billion pairs through Spark, and what a second worker 
 
 bench-night: setup ## A night killed at half and run again, and its forecast beside what it took
 	@$(BIN)/python -m benchmarks.night
+
+bench-nights: setup ## What a night's events cost, beside computing everything again
+	@$(BIN)/python -m benchmarks.nights
 
 bench-quality: setup ## Lists and labels: LIME beside EASE, ALS and others, and beside HSTU, SASRec, DIN and others
 	@$(BIN)/python -m benchmarks.quality

@@ -85,12 +85,13 @@ def count_pairs(items: NDArray[np.generic], days: Floats, windows: tuple[float, 
 
 
 def merge_pairs(old: PairCounts, new: PairCounts, windows: tuple[float, float]) -> PairCounts:
-    """Counts of two consecutive pieces of one history, `old` before `new`."""
+    """Counts of two pieces of one history, in any order: late events merge like others."""
     items = np.union1d(old.items, new.items)
     size, at_old, at_new = len(items), np.searchsorted(items, old.items), np.searchsorted(items, new.items)
-    count, first, last, decays = np.zeros(size), np.full(size, np.inf), np.empty(size), np.zeros((size, 2))
-    last[at_old] = old.last
-    last[at_new] = new.last
+    count, first, decays = np.zeros(size), np.full(size, np.inf), np.zeros((size, 2))
+    last = np.full(size, -np.inf)
+    for at, part in ((at_old, old), (at_new, new)):
+        last[at] = np.maximum(last[at], part.last)
     for at, part in ((at_old, old), (at_new, new)):
         count[at] += part.times
         first[at] = np.minimum(first[at], part.first)

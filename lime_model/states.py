@@ -74,16 +74,33 @@ def decode_state(raw: bytes, config: ModelConfig) -> tuple[NDArray[np.float64], 
             f"a link state has {len(raw)} bytes and {config.variant} wants {state_bytes(config)}; "
             "rebuild the link states with this bundle (jobs/build_link_states.py)"
         )
-    flat = np.frombuffer(raw, "<f4").astype(np.float64)
-    pools = flat[-config.pools * (2 + config.width) :].reshape(config.pools, 2 + config.width)
-    links = flat[: -pools.size]
+    links, pools = _split(raw, config)
     if config.variant == "lime-mha":
-        per_head = links.reshape(config.heads, config.links, -1)[..., 2:]  # [H, L, W]
-        links = per_head.transpose(1, 0, 2)
+        links = links[..., 2:].transpose(1, 0, 2)
     rows = links.reshape(config.links, config.width), pools[:, 2:]
     if not all(np.isfinite(part).all() for part in rows):
         raise BundleError("a link state holds NaN or infinity; rebuild it (jobs/build_link_states.py)")
     return np.ascontiguousarray(rows[0]), np.ascontiguousarray(rows[1])
+
+
+def decode_sums(raw: bytes, config: ModelConfig) -> LinkState:
+    """A stored LIME-MHA state, checked before, as sums that new events are merged into."""
+    links, pools = _split(raw, config)
+    return LinkState(_sums(links), _sums(pools))
+
+
+def _split(raw: bytes, config: ModelConfig) -> tuple[Floats, Floats]:
+    """Rows of the links (LIME-MHA: `[H, L, 2 + W]`) and of the pools `[J, 2 + D]`."""
+    flat = np.frombuffer(raw, "<f4").astype(np.float64)
+    pools = flat[-config.pools * (2 + config.width) :].reshape(config.pools, 2 + config.width)
+    links = flat[: -pools.size]
+    return links.reshape(config.heads, config.links, -1) if config.variant == "lime-mha" else links, pools
+
+
+def _sums(rows: Floats) -> SoftmaxSum:
+    """The inverse of `_parts`."""
+    top, weight, mean = (torch.from_numpy(part) for part in np.split(rows, [1, 2], -1))
+    return SoftmaxSum(top[..., 0], weight[..., 0], mean * weight)
 
 
 class StateBuilder:
@@ -94,9 +111,12 @@ class StateBuilder:
         self.vectors = torch.from_numpy(known_item_vectors(bundle.model, bundle.catalogue))  # [I + 1, D]
         self.model = bundle.model.double()
 
-    def open(self, features: Entries) -> HistoryReader:
-        """A reader for one user with features `[1, P]`."""
-        return HistoryReader(self, Features.of(features))
+    def open(self, features: Entries, before: bytes = b"") -> HistoryReader:
+        """A reader for one user with features `[1, P]`; a stored LIME-MHA state is gone on from."""
+        reader = HistoryReader(self, Features.of(features))
+        if before:
+            reader.state = decode_sums(before, self.config)
+        return reader
 
     def embed(self, items: Ints, types: Ints, days: Floats) -> History:
         """Catalogue rows, event type codes and days, each `[N]`, as one history `[1, N, *]`."""
@@ -112,7 +132,10 @@ def worker_states(folder: Path) -> StateBuilder:
 
 
 class HistoryReader:
-    """The state of one user under construction; feed it the history in order, `PIECE` events at a time."""
+    """The state of one user under construction; feed it the history in order, `PIECE` events at a time.
+
+    What LIME-MHA reads may come in any order.
+    """
 
     def __init__(self, builder: StateBuilder, features: Features) -> None:
         self.builder, self.model = builder, builder.model

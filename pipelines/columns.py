@@ -44,12 +44,14 @@ SCHEMAS: Final[dict[str, str]] = {
     ),
     "user_link_states": (
         "bucket int, user_id {user}, model_version string, as_of date, events_version long, "
-        "event_count long, last_event_ts timestamp, slots array<long>, weights array<float>, state binary, "
+        "event_count long, history_xor long, history_sum long, last_event_ts timestamp, "
+        "slots array<long>, weights array<float>, state binary, "
         "fingerprint string, checksum long"
     ),
     "user_memory": (
         "bucket int, user_id {user}, model_version string, as_of date, items array<{item}>, "
-        "counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, features binary, "
+        "counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, decays binary, "
+        "features binary, "
         "fingerprint string, checksum long"
     ),
     "staging": (
@@ -69,6 +71,11 @@ SCHEMAS: Final[dict[str, str]] = {
     "bank_quarantine": "run_id string, item_id {item}, reason string",
     "leases": "ds date, epoch long, run_key string, holder string, job string, attempt long",
     "runs": "run_id string, ds date, job string, seconds double, manifest string",
+}
+
+# Of Delta, by table.
+PROPERTIES: Final[dict[str, dict[str, str]]] = {
+    "events": {"delta.enableChangeDataFeed": "true"},  # states follow it, see histories.py
 }
 
 PARTITIONS: Final[dict[str, list[str]]] = {

@@ -194,7 +194,7 @@ def _merge(warehouse: Warehouse, rows: DataFrame, days: Sequence[str]) -> None:
         warehouse.delta("events")
         .alias("t")
         .merge(rows.alias("s"), f"{same} AND {ours}")
-        .whenMatchedUpdateAll()
+        .whenMatchedUpdateAll(f"NOT (t.{LABEL} <=> s.{LABEL} AND t.{DROP_DS} <=> s.{DROP_DS})")
         .whenNotMatchedInsertAll()
         .whenNotMatchedBySourceDelete(f"{ours} AND {early} AND t.{DS} <= DATE'{days[-1]}'")
     )

@@ -8,7 +8,7 @@ damaged row is computed again and never handed on.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 import numpy as np
@@ -45,8 +45,17 @@ def compute_checksum(payload: Sequence[str]) -> Column:
     return F.xxhash64(*payload)
 
 
-def sound_fingerprints(rows: DataFrame, key: str, payload: Sequence[str], name: str) -> DataFrame:
+def sound_fingerprints(
+    rows: DataFrame, key: str, payload: Sequence[str], name: str, carried: Mapping[str, str] | None = None
+) -> DataFrame:
     """`key, name`: the fingerprint of each stored row; null for a damaged one and where a key is doubled.
+
+    Args:
+        rows: of a table.
+        key: names a row.
+        payload: what its checksum covers.
+        name: of the column of fingerprints.
+        carried: further columns, and their new names.
 
     Raises:
         MissingTable: an older version wrote the rows.
@@ -58,4 +67,5 @@ def sound_fingerprints(rows: DataFrame, key: str, payload: Sequence[str], name: 
             "warehouse (the demo: make clean); the next night builds them again"
         )
     sound = F.first(F.col(CHECKSUM) == compute_checksum(payload)) & (F.count("*") == 1)
-    return rows.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name))
+    more = [F.first(column).alias(new) for column, new in (carried or {}).items()]
+    return rows.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name), *more)

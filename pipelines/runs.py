@@ -37,6 +37,12 @@ def find_manifest(warehouse: Warehouse, run_id: str, job: str) -> Manifest | Non
     return found
 
 
+def find_manifests(warehouse: Warehouse, job: str) -> list[tuple[str, Manifest]]:
+    """Night and manifest of every run that finished the job."""
+    rows = warehouse.read("runs").where(F.col("job") == job).select(F.col(DS).cast("string"), "manifest")
+    return [(ds, json.loads(manifest)) for ds, manifest in rows.collect()]
+
+
 def need_manifest(warehouse: Warehouse, run: Run, job: str) -> Manifest:
     """The manifest of a job that must have run before.
 

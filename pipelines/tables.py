@@ -20,7 +20,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from lime_model.errors import LimeError
-from pipelines.columns import PARTITIONS, SCHEMAS
+from pipelines.columns import PARTITIONS, PROPERTIES, SCHEMAS
 from pipelines.settings import Settings
 from pipelines.storage import list_names, read_text
 
@@ -138,12 +138,15 @@ class Warehouse:
         """Newest version now, -1 when nothing was written yet."""
         return max(self._commits(name), default=-1)
 
-    def fingerprint(self, name: str) -> str:
-        """Names the rows of the newest version: the digest of its commit, which holds a random id.
+    def fingerprint(self, name: str, version: int | None = None) -> str:
+        """Names the rows of a version (the newest): the digest of its commit, which holds a random id.
 
-        Unlike the version number, it tells a table that was deleted and written again.
+        Unlike the version number, it tells a table that was deleted and written again. Commits that are not
+        there, or that Delta has cleaned up, all have the same one.
         """
-        text = self._commit(name, newest) if (newest := self.newest(name)) >= 0 else ""
+        commits = self._commits(name)
+        version = max(commits, default=-1) if version is None else version
+        text = self._commit(name, version) if version in commits else ""
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def delta(self, name: str) -> DeltaTable:
@@ -188,6 +191,8 @@ class Warehouse:
         writer = self._shaped(name, rows).write.format("delta").mode("overwrite")
         if self.exists(name):
             writer = writer.option("replaceWhere", where)
+        for key, value in PROPERTIES.get(name, {}).items():
+            writer = writer.option(key, value)  # heeded by the write that makes the table
         tag = metadata or uuid.uuid4().hex
         writer = writer.option("userMetadata", tag).option("mergeSchema", "true")
         if txn:

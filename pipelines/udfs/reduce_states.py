@@ -27,11 +27,15 @@ from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_feature
 from lime_model.states import PIECE, HistoryReader, decode_state, encode_state, worker_states
 
 SCHEMA = (
-    "bucket int, user_id {user}, event_count long, last_event_ts timestamp, slots array<long>, "
-    "weights array<float>, state binary, fingerprint string, items array<{item}>, counts array<long>, "
-    "first_ts array<timestamp>, last_ts array<timestamp>, features binary"
+    "bucket int, user_id {user}, event_count long, history_xor long, history_sum long, "
+    "last_event_ts timestamp, slots array<long>, weights array<float>, state binary, fingerprint string, "
+    "items array<{item}>, counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, "
+    "decays binary, features binary"
 )
 FEATURES = "user_values"
+HEADER = (FEATURES, "fingerprint", "history_xor", "history_sum")
+# Stored rows that new events are merged into; a header has none of them, or all.
+PRIOR = ("event_count", "last_event_ts", "state", "items", "counts", "first_ts", "last_ts", "decays")
 FLUSH = 128  # users of one output batch
 
 
@@ -41,10 +45,11 @@ def reduce_states(
     """Yield one row per user.
 
     Args:
-        batches: `bucket, user_id, item_id, event_ts, event_type, label, user_values, fingerprint`, sorted
+        batches: `bucket, user_id, item_id, event_ts, event_type, label` and `HEADER`, sorted
             by user, header first (its `event_ts` is null), then in history order. Only a header has
-            `user_values` (JSON of the user's columns by name, empty for an unknown user) and the
-            `fingerprint` of what the row is computed from.
+            `user_values` (JSON of the user's columns by name, empty for an unknown user), and the
+            `fingerprint` and hashes of what the row is computed from. With the columns `PRIOR` too (`state`
+            empty: nothing is stored) only events that those have not seen follow.
         folder: the bundle.
         strict: fail at a user whose columns can't be read or whose state is not finite; else leave the state
             empty, and the night leaves the user out.
@@ -74,7 +79,7 @@ class _User:
 
     bucket: int
     user_id: Any
-    fingerprint: str
+    header: dict[str, Any]  # what is handed through
     features: Entries
     reader: HistoryReader
     readable: bool
@@ -125,14 +130,32 @@ class _Worker:
         values = json.loads(header.column(FEATURES)[0].as_py() or "{}")
         features, faults = encode_rows({name: [v] for name, v in values.items()}, self.encoders, 1)
         bucket, user_id = header.column("bucket")[0].as_py(), header.column("user_id")[0].as_py()
-        fingerprint = header.column("fingerprint")[0].as_py()
+        through = {name: header.column(name)[0].as_py() for name in HEADER[1:]}
         if faults and self.strict:
             raise FeatureError(
                 f"user {user_id!r}: {faults[0]}. Mend the drop, or let night.max_damaged_share leave such "
                 "users out"
             )
-        reader = self.builder.open(features)
-        return _User(bucket, user_id, fingerprint, features, reader, readable=not faults)
+        prior = {name: header.column(name)[0] for name in PRIOR if name in header.schema.names}
+        before = prior["state"].as_py() if prior else b""
+        reader = self.builder.open(features, before)
+        user = _User(bucket, user_id, through, features, reader, readable=not faults)
+        if before:
+            user.events, user.last_us = (
+                prior["event_count"].as_py(),
+                prior["last_event_ts"].cast("int64").as_py(),
+            )
+            user.pairs = self._stored_pairs(prior)
+        return user
+
+    def _stored_pairs(self, prior: dict[str, pa.Scalar]) -> PairCounts:
+        """The inverse of what `_row` writes."""
+        first, last = (self._days(prior[name].values.cast(pa.int64())) for name in ("first_ts", "last_ts"))
+        decays = (
+            np.frombuffer(prior["decays"].as_py(), "<f4").astype(np.float64).reshape(-1, len(self.windows))
+        )
+        times = prior["counts"].values.to_numpy().astype(np.float64)
+        return PairCounts(prior["items"].values.to_numpy(zero_copy_only=False), times, first, last, decays)
 
     def _feed(self, part: pa.RecordBatch) -> None:
         user = self.user
@@ -144,15 +167,16 @@ class _Worker:
             user.pending = table.slice(PIECE).to_batches()
 
     def _reduce(self, user: _User, events: pa.Table) -> None:
-        us = events.column("event_ts").cast(pa.int64()).to_numpy()
-        days = (us - self.cutoff_us) / DAY_US
+        us = events.column("event_ts").cast(pa.int64())
+        days = self._days(us)
         items = events.column("item_id")
         rows = self.catalogue.rows(items.to_pylist())
         user.reader.read(rows, event_actions(events, self.config), days)
         piece = count_pairs(items.to_numpy(), days, self.windows)
         user.pairs = piece if user.pairs is None else merge_pairs(user.pairs, piece, self.windows)
         user.events += len(us)
-        user.last_us = int(us[-1])
+        last = us[-1].as_py()
+        user.last_us = last if user.last_us is None else max(last, user.last_us)
 
     def _row(self, user: _User) -> dict[str, Any]:
         pairs = user.pairs or count_pairs(np.zeros(0, np.int64), np.zeros(0), self.windows)
@@ -161,15 +185,16 @@ class _Worker:
             "bucket": user.bucket,
             "user_id": user.user_id,
             "event_count": user.events,
+            **user.header,
             "last_event_ts": user.last_us,
             "slots": user.features.slots[0].tolist(),
             "weights": user.features.weights[0].tolist(),
             "state": self._state(user),
-            "fingerprint": user.fingerprint,
             "items": pairs.items.tolist(),
             "counts": pairs.times.astype(np.int64).tolist(),
             "first_ts": self._us(pairs.first),
             "last_ts": self._us(pairs.last),
+            "decays": pairs.decays.astype("<f4").tobytes(),
             "features": self._features(pairs, now).astype("<f4").tobytes(),
         }
 
@@ -192,6 +217,10 @@ class _Worker:
             ) from error
         return state
 
+    def _days(self, us: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
+        days: np.ndarray[Any, np.dtype[np.float64]] = (us.to_numpy() - self.cutoff_us) / DAY_US
+        return days
+
     def _us(self, days: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
         return (np.rint(days * DAY_US).astype(np.int64) + self.cutoff_us).tolist()
 
@@ -204,6 +233,8 @@ def _schema(incoming: pa.Schema) -> pa.Schema:
             "bucket": pa.int32(),
             "user_id": incoming.field("user_id").type,
             "event_count": pa.int64(),
+            "history_xor": pa.int64(),
+            "history_sum": pa.int64(),
             "last_event_ts": ts,
             "slots": pa.list_(pa.int64()),
             "weights": pa.list_(pa.float32()),
@@ -213,6 +244,7 @@ def _schema(incoming: pa.Schema) -> pa.Schema:
             "counts": pa.list_(pa.int64()),
             "first_ts": pa.list_(ts),
             "last_ts": pa.list_(ts),
+            "decays": pa.binary(),
             "features": pa.binary(),
         }
     )

@@ -49,6 +49,24 @@ def test_a_stored_state_is_what_the_model_reads(variant: str, n: int) -> None:
         assert not links.any()
 
 
+def test_after_64_merges_a_state_is_still_that_of_the_whole_history() -> None:
+    bundle = toy_bundle("lime-mha")
+    builder = StateBuilder(bundle)
+    items, types, days = random_history(65 * 16)
+    order = np.random.default_rng(3).permutation(len(items))  # events may come late, in any order
+    user = Entries(np.array([[1]]), np.ones((1, 1), np.float32))
+    raw = b""
+    for part in np.split(order, 65):
+        reader = builder.open(user, raw)
+        reader.read(items[part], types[part], days[part])
+        raw = encode_state(reader.finish())
+    with torch.inference_mode():
+        whole = builder.model.read(builder.embed(items, types, days), toy_users([1]))
+    for mine, expected in zip(decode_state(raw, bundle.config), (whole.links, whole.pools), strict=True):
+        error = np.linalg.norm(mine - expected[0].numpy()) / np.linalg.norm(expected[0].numpy())
+        assert error < 1e-5  # relative, in float64
+
+
 def test_damaged_states_are_refused() -> None:
     config = toy_config()
     raw = np.ones(state_bytes(config) // 4, "<f4")

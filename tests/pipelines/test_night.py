@@ -397,7 +397,9 @@ def test_a_row_that_is_gone_from_the_bank_is_a_damaged_one(trained: Warehouse) -
 
 
 def test_what_could_not_be_computed_is_tried_again(trained: Warehouse) -> None:
-    version = build_candidate_bank(trained, Run(shop.NIGHT, "empty"), "mha", [Policy()])["model_version"]
+    before = Run(shop.NIGHT, "empty")
+    version = build_candidate_bank(trained, before, "mha", [Policy()])["model_version"]
+    build_link_states(trained, before, "mha")
     for table, payload, key in (
         ("candidate_bank", FACTORS, "item_id"), ("user_link_states", PAYLOAD["user_link_states"], "user_id"),
     ):  # fmt: skip
@@ -407,6 +409,7 @@ def test_what_could_not_be_computed_is_tried_again(trained: Warehouse) -> None:
             "checksum": F.xxhash64(*(F.lit(b"") if n == column else n for n in payload)),
         }
         trained.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
+    point_at(trained, before, "build_link_states", "user_link_states")
     run = Run(shop.NIGHT, "filled")
     assert build_candidate_bank(trained, run, "mha", [Policy()])["encoded"] == 1
     assert build_link_states(trained, run, "mha")["recomputed"] == 1
@@ -455,4 +458,6 @@ def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:
     manifest = find_manifest(warehouse, run.run_id, job)
     assert manifest is not None
     changed = {**manifest, "versions": {**manifest["versions"], table: warehouse.version(table)}}
+    if "tables" in manifest:
+        changed["tables"] = {**manifest["tables"], table: warehouse.fingerprint(table)}
     record(warehouse, run.run_id, run.ds, job, changed)

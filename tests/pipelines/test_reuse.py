@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame
@@ -20,9 +21,11 @@ from pipelines.settings import Policy
 from pipelines.tables import Warehouse
 from tests import shop
 from tests.conftest import open_shop
+from tests.pipelines.test_night import point_at
 
 BUILT = {"candidate_bank": "item_id", "user_link_states": "user_id", "user_memory": "user_id"}
-NEXT = "2024-05-02"
+NEXT, THIRD, CORRECTED = "2024-05-02", "2024-05-03", "2024-04-30"
+LATE, WRONG = 1, 3
 
 
 def build(warehouse: Warehouse, ds: str, key: str) -> tuple[Manifest, Manifest]:
@@ -56,17 +59,59 @@ def nights(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict
     warehouse.delta("user_memory").update(F.col("user_id") == 37, {"features": F.lit(b"damaged")})
     warehouse.delta("candidate_bank").update(F.col("item_id") == 7, {"dot": F.lit(b"damaged")})
     warehouse.append("candidate_bank", warehouse.read("candidate_bank").where("item_id = 9"))
+    for key in ("first", "again"):
+        point_at(
+            warehouse, Run(shop.NIGHT, key), "build_link_states", "user_memory"
+        )  # starts from the damage
     built["next"] = build(warehouse, NEXT, "next")
     tables = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
-    for name in BUILT:
-        shutil.rmtree(root / "warehouse" / name)
-    scratch = open_shop(trained.spark, root)
-    built["scratch"] = build(scratch, NEXT, "scratch")
-    full = {name: rows_of(scratch.read(name), key) for name, key in BUILT.items()}
+    correct_log(root / "raw")
+    ingest_days(warehouse, CORRECTED, NEXT)
+    built["late"] = build(warehouse, THIRD, "late")
+    late = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
+    built["past"] = build(warehouse, NEXT, "past")
+    past = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
+    full = {}
+    for ds in (THIRD, NEXT):
+        for name in BUILT:
+            shutil.rmtree(root / "warehouse" / name)
+        scratch = open_shop(trained.spark, root)
+        built[f"scratch {ds}"] = build(scratch, ds, "scratch")
+        full[ds] = {name: rows_of(scratch.read(name), key) for name, key in BUILT.items()}
     split = open_shop(trained.spark, root, buckets=2)  # no row of four buckets may stand
     built["split"] = build(split, NEXT, "split")
     buckets = {row["bucket"] for row in split.read("user_link_states").select("bucket").collect()}
-    return {"built": built, "tables": tables, "full": full, "buckets": buckets}
+    return {"built": built, "next": tables, "late": late, "past": past, "full": full, "buckets": buckets}
+
+
+def correct_log(raw: Path) -> None:
+    """A purchase of user `LATE` comes days after it was made; the one of user `WRONG` never was."""
+    log = shop.events()
+    day = log["event_ts"].dt.normalize()
+    of_next = log[day == pd.Timestamp(NEXT)]
+    old = pd.DataFrame(
+        [(LATE, 3, pd.Timestamp(f"{CORRECTED} 01:02:03"), "late")], columns=list(of_next.columns)
+    ).astype({"event_ts": "datetime64[us]"})
+    shop.write_drop(raw, "events", NEXT, pd.concat([of_next.astype({"event_ts": "datetime64[us]"}), old]))
+    corrected = log[day == pd.Timestamp(CORRECTED)]
+    wrong = corrected[corrected["user_id"] == WRONG].index[0]
+    shop.write_drop(
+        raw, "events", CORRECTED, corrected.drop(index=wrong).astype({"event_ts": "datetime64[us]"})
+    )
+
+
+def assert_same(rows: list[dict[str, Any]], full: list[dict[str, Any]], merged: set[int]) -> None:
+    """To the bit, but for numbers of users whose events were merged in: those closely."""
+    assert len(rows) == len(full)
+    for mine, other in zip(rows, full, strict=True):
+        close = ("state", "features", "decays", "checksum") if mine.get("user_id") in merged else ()
+        assert {k: v for k, v in mine.items() if k not in close} == {
+            k: v for k, v in other.items() if k not in close
+        }
+        for name in ("state", "features", "decays"):
+            if name in close and name in mine:
+                a, b = (np.frombuffer(row[name], "<f4") for row in (mine, other))
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_an_unchanged_night_computes_nothing(nights: dict[str, Any]) -> None:
@@ -80,22 +125,45 @@ def test_an_unchanged_night_computes_nothing(nights: dict[str, Any]) -> None:
     assert (same["events"], same["cold_users"]) == (states["events"], len(shop.COLD))
 
 
-def test_the_next_night_computes_what_changed(nights: dict[str, Any]) -> None:
+def bought_on(day: str) -> set[int]:
     log = shop.events()
-    bought = set(log.loc[log["event_ts"].dt.normalize() == pd.Timestamp(shop.NIGHT), "user_id"])
+    return set(log.loc[log["event_ts"].dt.normalize() == pd.Timestamp(day), "user_id"])
+
+
+def test_the_next_night_computes_what_changed(nights: dict[str, Any]) -> None:
+    bought = bought_on(shop.NIGHT)
     assert 0 < len(bought) < shop.USERS / 2
     bank, states = nights["built"]["next"]
-    changed = len(bought | {37, 38})  # 37: a damaged row, 38: other features
-    assert (states["recomputed"], states["kept"]) == (changed, shop.USERS - changed)
+    assert states["plan"] == f"what changed since the build of night {shop.NIGHT} is read"
+    # 37: a damaged row, 38: other features
+    assert (states["merged"], states["recomputed"]) == (len(bought - {37, 38}), 2)
+    assert states["kept"] == shop.USERS - len(bought | {37, 38})
     # Item 3: another kind, 7: damaged, 9: there twice.
     assert (bank["encoded"], bank["kept"]) == (3, shop.ITEMS - 2)
 
 
-def test_and_its_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> None:
-    bank, states = nights["built"]["scratch"]
-    assert (bank["kept"], states["kept"]) == (0, 0)
+def test_a_late_event_is_merged_and_a_lost_one_needs_its_whole_history(nights: dict[str, Any]) -> None:
+    _, states = nights["built"]["late"]
+    assert states["recomputed"] == 1
+    assert states["merged"] == len((bought_on(NEXT) | {LATE}) - {WRONG})
+
+
+def test_and_their_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> None:
+    for ds in (THIRD, NEXT):
+        bank, states = nights["built"][f"scratch {ds}"]
+        assert (bank["kept"], states["kept"], states["merged"]) == (0, 0, 0)
+    first, second = bought_on(shop.NIGHT), bought_on(NEXT) | {LATE}
     for name in BUILT:
-        assert nights["tables"][name] == nights["full"][name], name
+        assert_same(nights["late"][name], nights["full"][THIRD][name], (first | second) - {WRONG})
+
+
+def test_a_past_night_is_built_from_whole_histories_to_the_bit(nights: dict[str, Any]) -> None:
+    _, states = nights["built"]["past"]
+    assert states["plan"] == "every history is read: the stored states are of a later night"
+    assert states["kept"] > 0
+    merged = bought_on(shop.NIGHT) | {LATE}  # by a night before, and nothing came since
+    for name in BUILT:
+        assert_same(nights["past"][name], nights["full"][NEXT][name], merged)
 
 
 def test_another_number_of_buckets_splits_everybody_again(nights: dict[str, Any]) -> None:

@@ -54,6 +54,8 @@ def test_a_user_without_a_finite_state_fails_by_name_or_is_left_empty(broken: Pa
         "event_type": [None, "purchase", None, "view"],
         "user_values": ['{"region": "n"}', "", '{"region": "s"}', ""],
         "fingerprint": ["a", "", "b", ""],
+        "history_xor": [0, 0, 0, 0],
+        "history_sum": [0, 0, 0, 0],
     }
     batch = pa.record_batch(rows)
     with pytest.raises(BundleError, match=r"^user 2: .*NaN .*1 events"):
@@ -98,6 +100,8 @@ def test_a_user_that_cannot_be_read_fails_by_name_or_is_left_empty(pictured: Pat
         "event_type": pa.array([None, None], pa.string()),
         "user_values": ['{"picture": [1.0, 2.0]}', '{"picture": [1.0, 2.0, 3.0]}'],
         "fingerprint": ["a", "b"],
+        "history_xor": [0, 0],
+        "history_sum": [0, 0],
     }
     batch = pa.record_batch(rows)
     with pytest.raises(FeatureError, match=r"^user 2: column picture: a vector has 3 numbers"):

@@ -1,0 +1,117 @@
+"""Histories as counts and hashes: whose changed since an earlier build, told from Delta's change feed.
+
+A history is `(events, history_xor, history_sum)` over the hashes of its events. Events that come and go
+bring a stored triple to tonight's, so the log of past nights is not read again; no timestamp is
+believed: a late, corrected or deleted event is a change of the table like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from lime_model.bundle import Bundle
+from pipelines.columns import DS, EVENT_KEY, HISTORY_ORDER, LABEL, USER_ID
+from pipelines.events import read_events
+from pipelines.reuse import code_digest
+from pipelines.runs import Manifest, find_manifests
+from pipelines.tables import Warehouse
+
+HISTORY = ("events", "history_xor", "history_sum")
+EVENT = (*EVENT_KEY, LABEL)
+SIGN = "sign"  # 1: the log gained the event, -1: it lost it
+
+
+class Build(NamedTuple):
+    """An earlier build that states can be advanced from: what it read and wrote."""
+
+    ds: str
+    versions: dict[str, int]
+
+
+def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, int]) -> Manifest:
+    """What a build's manifest says so that a later one can start from it."""
+    tables = ("events", "user_link_states", "user_memory")
+    return {
+        "model_version": bundle.version,
+        "buckets": warehouse.settings.night.buckets,
+        "code": code_digest(),
+        "tables": {name: warehouse.fingerprint(name, versions[name]) for name in tables},
+        "versions": dict(versions),
+    }
+
+
+def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) -> tuple[Build | None, str]:
+    """The build that wrote the stored rows of this model, or None; and why."""
+    done = [
+        (manifest["versions"]["user_link_states"], ds, manifest)
+        for ds, manifest in find_manifests(warehouse, "build_link_states")
+        if manifest["model_version"] == bundle.version and "tables" in manifest
+    ]
+    if not done:
+        return None, "every history is read: no earlier build of this model"
+    newest = max(version for version, *_ in done)
+    past = [(ds, manifest) for version, ds, manifest in done if version == newest and ds <= night]
+    if not past:
+        return None, "every history is read: the stored states are of a later night"
+    ds, manifest = max(past, key=lambda found: found[0])
+    now = describe_build(warehouse, bundle, manifest["versions"])
+    if changed := [name for name, value in now.items() if manifest[name] != value]:
+        return None, f"every history is read: {', '.join(changed)} changed since the build of night {ds}"
+    if (was := manifest["versions"]["events"]) > events:
+        return None, f"every history is read: night {ds} read events {was}, tonight is pinned to {events}"
+    return Build(ds, manifest["versions"]), f"what changed since the build of night {ds} is read"
+
+
+def read_histories(warehouse: Warehouse, night: str, events: int, bundle: Bundle) -> DataFrame:
+    """`user_id` and `HISTORY` of everybody seen before the night: reads the whole log."""
+    log = read_events(warehouse, night, events)
+    return count_histories(log.withColumn(SIGN, F.lit(1)), bundle).drop("lost")
+
+
+def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
+    """`user_id`, `HISTORY` of signed events, and how many were `lost`."""
+    # Of all events in any order; the sum too, as equal hashes would cancel each other in the other.
+    key = F.xxhash64(*HISTORY_ORDER, *([LABEL] if bundle.config.labelled else []))
+    return changes.groupBy(USER_ID).agg(
+        F.sum(SIGN).alias("events"),
+        F.bit_xor(key).alias("history_xor"),
+        F.sum(F.shiftright(key, 32) * F.col(SIGN)).alias("history_sum"),
+        F.sum((F.col(SIGN) < 0).cast("int")).alias("lost"),
+    )
+
+
+def read_changes(warehouse: Warehouse, night: str, events: int, build: Build) -> DataFrame | None:
+    """Columns `EVENT`, signed, of what the log has gained and lost since the build.
+
+    None: Delta no longer knows.
+    """
+    fresh = read_events(warehouse, night, events).where(F.col(DS) >= F.lit(build.ds).cast("date"))
+    fresh = fresh.select(*EVENT, F.lit(1).alias(SIGN))
+    was = build.versions["events"]
+    if was == events:
+        return fresh
+    reader = warehouse.spark.read.format("delta").option("readChangeFeed", "true")
+    reader = reader.option("startingVersion", was + 1).option("endingVersion", events)
+    came = F.col("_change_type").isin("insert", "update_postimage")
+    try:
+        feed = reader.load(warehouse.path("events")).where(F.col(DS) < F.lit(build.ds).cast("date"))
+        # A row that was rewritten as it was, or for another drop, went and came.
+        late = (
+            feed.groupBy(*EVENT).agg(F.sum(F.when(came, 1).otherwise(-1)).alias(SIGN)).where(F.col(SIGN) != 0)
+        )
+        late.count()  # here, where a file that a vacuum removed can still be answered
+    except (PySparkException, Py4JJavaError):
+        return None
+    return fresh.unionByName(late)
+
+
+def advance(side: Column, by: Column, name: str) -> Column:
+    """One of `HISTORY` after changes; both may be null, for nothing."""
+    old, new = F.coalesce(side, F.lit(0)), F.coalesce(by, F.lit(0))
+    return (old.bitwiseXOR(new) if name == "history_xor" else old + new).alias(name)
