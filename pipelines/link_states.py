@@ -89,7 +89,9 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
         if counts["recomputed"] or counts["merged"] or counts["removed"] or min(stored.values()) < 0:
             changed = users.where(~F.col("stands") & F.col(FINGERPRINT).isNotNull())
             log = read_events(warehouse, run.ds, events).select(*EVENT)
-            if counts["kept"] or counts["merged"]:
+            if not counts["recomputed"]:
+                log = log.limit(0)
+            elif counts["kept"] or counts["merged"]:
                 log = _of(log, changed.where(~F.col("merges")), counts["recomputed"])
             if since.changes is not None and counts["merged"]:
                 merged = changed.where("merges")
@@ -182,9 +184,10 @@ def compare_users(
         now = [advance(F.col(f"was_{name}"), F.col(name), name) for name in HISTORY]
         # A damaged row does not tell what was read: its user's history is read again.
         damaged = stored.where(~F.col("sound")).select(USER_ID)
-        again = read_events(warehouse, night, versions["events"]).join(damaged, USER_ID, "left_semi")
-        again = count_histories(again.withColumn(SIGN, F.lit(1)), bundle).drop("lost")
-        past = past.join(damaged, USER_ID, "left_anti").unionByName(again.withColumn("lost", F.lit(1)))
+        if damaged.take(1):  # or the whole log would be read for nobody
+            again = read_events(warehouse, night, versions["events"]).join(damaged, USER_ID, "left_semi")
+            again = count_histories(again.withColumn(SIGN, F.lit(1)), bundle).drop("lost")
+            past = past.join(damaged, USER_ID, "left_anti").unionByName(again.withColumn("lost", F.lit(1)))
     joined = known.withColumn("listed", F.lit(True)).join(past, USER_ID, "full_outer")
     joined = joined.join(stored, USER_ID, "full_outer")
     # A row of another split would belong to no work unit.
