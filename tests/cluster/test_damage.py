@@ -111,7 +111,9 @@ def test_of_two_runs_that_build_the_same_states_one_fails_in_a_line_and_its_reru
     undisturbed: tuple[Warehouse, Lists], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, expected = undisturbed
+    earlier = build(warehouse, "earlier")
     warehouse.delta("user_link_states").update(set={"fingerprint": F.lit("of other code")})  # all are due
+    point_at(warehouse, earlier, "build_link_states", "user_link_states")
     runs = [Run(shop.NIGHT, "one"), acquire_lease(warehouse, shop.NIGHT, "two")]
     for run in runs:
         STEPS["build_candidate_bank"](warehouse, run)
