@@ -201,6 +201,7 @@ def _users(rng: np.random.Generator, ids: range) -> pa.Table:
             "last_ts": pa.array([[]] * n, pa.list_(pa.timestamp("us", tz="UTC"))),
             "features": pa.array([b""] * n, pa.binary()),
             "sound": pa.repeat(True, n),
+            "fingerprint": pa.repeat("", n),
         }
     )
 
