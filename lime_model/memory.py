@@ -90,8 +90,8 @@ def merge_pairs(old: PairCounts, new: PairCounts, windows: tuple[float, float]) 
     size, at_old, at_new = len(items), np.searchsorted(items, old.items), np.searchsorted(items, new.items)
     count, first, decays = np.zeros(size), np.full(size, np.inf), np.zeros((size, 2))
     last = np.full(size, -np.inf)
-    for at, part in ((at_old, old), (at_new, new)):
-        last[at] = np.maximum(last[at], part.last)
+    last[at_old] = old.last
+    last[at_new] = np.maximum(last[at_new], new.last)
     for at, part in ((at_old, old), (at_new, new)):
         count[at] += part.times
         first[at] = np.minimum(first[at], part.first)

@@ -11,17 +11,15 @@ passed its certificate; else it is a full one and says why.
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.recipe import score_files, source_digest
-from lime_model.scoring.tonight import write_tonight
+from lime_model.scoring.tonight import day_number, write_tonight
 from pipelines.bundles import scratch_folder
 from pipelines.candidates import eligible_bit
 from pipelines.columns import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
@@ -29,7 +27,7 @@ from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.parcels import Parcel, Sender
 from pipelines.reuse import code_digest, compute_checksum
-from pipelines.runs import Manifest
+from pipelines.runs import Manifest, find_manifests
 from pipelines.settings import Policy
 from pipelines.tables import Warehouse, sorted_arrow
 
@@ -66,21 +64,18 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
     if not warehouse.settings.night.reuse:
         return None, "full night: night.reuse is false"
     earlier = F.col(DS) < F.lit(run.ds).cast("date")
-    rows = warehouse.read("runs").where(earlier & F.col("job").isin("score_candidates", "verify_night"))
     runs: dict[tuple[str, int, str], dict[str, Manifest]] = {}
-    for run_id, ds, job, manifest in rows.select(
-        RUN_ID, F.col(DS).cast("string"), "job", "manifest"
-    ).collect():
-        runs.setdefault((ds, _epoch(run_id), run_id), {})[job] = json.loads(manifest)
-    for (ds, _, run_id), done in sorted(runs.items(), reverse=True):
-        kept = done.get("score_candidates", {}).get("entries")
-        if not kept or not done.get("verify_night", {}).get("passed"):
+    for done in find_manifests(warehouse, "score_candidates", "verify_night", where=earlier):
+        runs.setdefault((done.ds, _epoch(done.run_id), done.run_id), {})[done.job] = done.manifest
+    for (ds, _, run_id), jobs in sorted(runs.items(), reverse=True):
+        kept = jobs.get("score_candidates", {}).get("entries")
+        if not kept or not jobs.get("verify_night", {}).get("passed"):
             continue
         if changed := [name for name, value in entries.items() if kept["of"].get(name) != value]:
             return None, f"full night: {', '.join(changed)} changed since run {run_id}"
         if kept["items_left_out"]:
             return None, f"full night: run {run_id} left damaged items out"
-        staging = done["score_candidates"]["versions"]["staging"]
+        staging = jobs["score_candidates"]["versions"]["staging"]
         return Base(run_id, ds, staging, kept["anchors"]), f"incremental night: from run {run_id}"
     return None, "full night: no earlier certified one"
 
@@ -100,29 +95,16 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
     bank = warehouse.read("candidate_bank", inputs.bank).where(mine).select(ITEM_ID, FINGERPRINT)
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(run.ds).cast("date")))
     tonight = bias.where(eligible_bit(0) == 1).select(ITEM_ID, "bias").join(bank, ITEM_ID, "inner")
-    stands: Column = F.lit(False)
+    form = {"since": F.lit(day_number(run.ds)), "reference": F.col("bias")}
     if base:
         before = warehouse.read("candidate_history").where(F.col(RUN_ID) == base.run_id)
         names = {FINGERPRINT: "was", "since": "was_since", "reference": "was_reference"}
         before = before.select(ITEM_ID, *(F.col(name).alias(old) for name, old in names.items()))
         tonight = tonight.join(before, ITEM_ID, "left")
         stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False))
-    now = F.lit(day_number(run.ds))
-    rows = tonight.withColumns(
-        {
-            RUN_ID: F.lit(run.run_id),
-            "since": F.when(stands, F.col("was_since")).otherwise(now) if base else now,
-            "reference": F.when(stands, F.col("was_reference")).otherwise(F.col("bias"))
-            if base
-            else F.col("bias"),
-        }
-    )
+        form = {name: F.when(stands, F.col(f"was_{name}")).otherwise(new) for name, new in form.items()}
+    rows = tonight.withColumns({RUN_ID: F.lit(run.run_id), **form})
     warehouse.append("candidate_history", rows, txn=(f"candidates-{run.run_id}", 1))
-
-
-def day_number(ds: str) -> int:
-    """Days since 1970."""
-    return (dt.date.fromisoformat(ds) - dt.date(1970, 1, 1)).days
 
 
 def take_over(warehouse: Warehouse, users: DataFrame, base: Base | None, policy: str) -> DataFrame:
@@ -130,16 +112,10 @@ def take_over(warehouse: Warehouse, users: DataFrame, base: Base | None, policy:
     if base is None:
         types = {f.name: f.dataType for f in warehouse.schema("staging") if f.name in ENTRIES}
         return users.withColumns({name: F.lit(None).cast(kind) for name, kind in types.items()})
-    rows = _staged(warehouse, base, policy)
+    of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & F.col("anchor").isNotNull()
+    rows = warehouse.read("staging", base.staging).where(of_base)
     sound = rows.where(F.col(CHECKSUM) == compute_checksum(KEPT))
     return users.join(sound.select(USER_ID, FINGERPRINT, *ENTRIES), [USER_ID, FINGERPRINT], "left")
-
-
-def _staged(warehouse: Warehouse, base: Base, policy: str) -> DataFrame:
-    rows = warehouse.read("staging", base.staging)
-    return rows.where(
-        (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & F.col("anchor").isNotNull()
-    )
 
 
 class ShippedNight(NamedTuple):
@@ -162,7 +138,7 @@ def ship_tonight(warehouse: Warehouse, run: Run, base: Base) -> ShippedNight:
     rows = history.groupBy(ITEM_ID).agg(*columns, *biases).where(F.col("since").isNotNull())
     table, night = sorted_arrow(rows, ITEM_ID), day_number(run.ds)
     path = Path(scratch_folder()) / FILE
-    names = {day_number(anchor.split(".")[0]): f"bias_{i}" for i, anchor in enumerate(base.anchors)}
+    names = {day_number(anchor): f"bias_{i}" for i, anchor in enumerate(base.anchors)}
     write_tonight(path, table, night, names)
     sender = Sender(warehouse.spark.sparkContext)
     sender.add(FILE, path.read_bytes())

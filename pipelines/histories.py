@@ -49,9 +49,9 @@ def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, 
 def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) -> tuple[Build | None, str]:
     """The build that wrote the stored rows of this model, or None; and why."""
     done = [
-        (manifest["versions"]["user_link_states"], ds, manifest)
-        for ds, manifest in find_manifests(warehouse, "build_link_states")
-        if manifest["model_version"] == bundle.version and "tables" in manifest
+        (each.manifest["versions"]["user_link_states"], each.ds, each.manifest)
+        for each in find_manifests(warehouse, "build_link_states")
+        if each.manifest["model_version"] == bundle.version and "tables" in each.manifest
     ]
     if not done:
         return None, "every history is read: no earlier build of this model"
@@ -68,10 +68,13 @@ def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) ->
     return Build(ds, manifest["versions"]), f"what changed since the build of night {ds} is read"
 
 
-def read_histories(warehouse: Warehouse, night: str, events: int, bundle: Bundle) -> DataFrame:
-    """`user_id` and `HISTORY` of everybody seen before the night: reads the whole log."""
+def read_histories(
+    warehouse: Warehouse, night: str, events: int, bundle: Bundle, of: DataFrame | None = None
+) -> DataFrame:
+    """What `count_histories` says of everybody (or of these users) before the night: reads the whole log."""
     log = read_events(warehouse, night, events)
-    return count_histories(log.withColumn(SIGN, F.lit(1)), bundle).drop("lost")
+    log = log if of is None else log.join(of.select(USER_ID), USER_ID, "left_semi")
+    return count_histories(log.withColumn(SIGN, F.lit(1)), bundle)
 
 
 def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
@@ -105,10 +108,11 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: Build) ->
         late = (
             feed.groupBy(*EVENT).agg(F.sum(F.when(came, 1).otherwise(-1)).alias(SIGN)).where(F.col(SIGN) != 0)
         )
-        late.count()  # here, where a file that a vacuum removed can still be answered
+        # Here, where a file that a vacuum removed can still be answered; most nights have none.
+        some = late.take(1)
     except (PySparkException, Py4JJavaError):
         return None
-    return fresh.unionByName(late)
+    return fresh.unionByName(late) if some else fresh
 
 
 def advance(side: Column, by: Column, name: str) -> Column:

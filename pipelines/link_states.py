@@ -27,7 +27,6 @@ from pipelines.columns import (
     ITEM_ID,
     LABEL,
     MODEL_VERSION,
-    SESSION_ID,
     USER_ID,
 )  # fmt: skip
 from pipelines.events import read_events
@@ -177,7 +176,7 @@ def compare_users(
     known = users.select(USER_ID, (F.to_json(F.struct(*values)) if values else F.lit("")).alias(FEATURES))
     before = [F.coalesce(f"was_{name}", F.lit(0)) for name in HISTORY]
     if changes is None:
-        past = read_histories(warehouse, night, versions["events"], bundle).withColumn("lost", F.lit(0))
+        past = read_histories(warehouse, night, versions["events"], bundle)
         now = [F.coalesce(name, F.lit(0)).alias(name) for name in HISTORY]
     else:
         past = count_histories(changes, bundle)
@@ -185,9 +184,8 @@ def compare_users(
         # A damaged row does not tell what was read: its user's history is read again.
         damaged = stored.where(~F.col("sound")).select(USER_ID)
         if damaged.take(1):  # or the whole log would be read for nobody
-            again = read_events(warehouse, night, versions["events"]).join(damaged, USER_ID, "left_semi")
-            again = count_histories(again.withColumn(SIGN, F.lit(1)), bundle).drop("lost")
-            past = past.join(damaged, USER_ID, "left_anti").unionByName(again.withColumn("lost", F.lit(1)))
+            again = read_histories(warehouse, night, versions["events"], bundle, damaged)
+            past = past.join(damaged, USER_ID, "left_anti").unionByName(again)
     joined = known.withColumn("listed", F.lit(True)).join(past, USER_ID, "full_outer")
     joined = joined.join(stored, USER_ID, "full_outer")
     # A row of another split would belong to no work unit.
@@ -276,7 +274,7 @@ def compute_states(
 
     Args:
         users: as of `compare_users`.
-        log: their events, of `events` at `events_version`.
+        log: columns `EVENT` of their events, of `events` at `events_version`.
     """
     buckets = warehouse.settings.night.buckets
     # By the bucket itself: its hash would put several into one task and none into others.
@@ -309,9 +307,9 @@ def stack_histories(users: DataFrame, log: DataFrame) -> DataFrame:
     headers = users.select(USER_ID, *names)
     # Empty, not null: Spark sizes its Arrow batch after every row, and Arrow's vectors then walk back
     # over all nulls since the last value, so a batch would cost the square of its rows.
-    events = log.select(USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID, LABEL)
-    events = events.withColumns({FEATURES: F.lit(""), FINGERPRINT: F.lit("")})
-    events = events.withColumns({name: F.lit(0).cast("long") for name in ("history_xor", "history_sum")})
+    nothing = {FEATURES: F.lit(""), FINGERPRINT: F.lit("")}
+    nothing |= {name: F.lit(0).cast("long") for name in HISTORY[1:]}
+    events = log.withColumns(nothing)
     if PRIOR[0] in names:
         events = _with_empty(events, users)
     return headers.unionByName(events, allowMissingColumns=True)

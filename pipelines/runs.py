@@ -9,8 +9,9 @@ import datetime as dt
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pipelines.columns import DS, RUN_ID
@@ -37,10 +38,21 @@ def find_manifest(warehouse: Warehouse, run_id: str, job: str) -> Manifest | Non
     return found
 
 
-def find_manifests(warehouse: Warehouse, job: str) -> list[tuple[str, Manifest]]:
-    """Night and manifest of every run that finished the job."""
-    rows = warehouse.read("runs").where(F.col("job") == job).select(F.col(DS).cast("string"), "manifest")
-    return [(ds, json.loads(manifest)) for ds, manifest in rows.collect()]
+class Done(NamedTuple):
+    """A job that a run finished."""
+
+    run_id: str
+    ds: str
+    job: str
+    manifest: Manifest
+
+
+def find_manifests(warehouse: Warehouse, *jobs: str, where: Column | None = None) -> list[Done]:
+    """What all runs finished of these jobs, in no order."""
+    rows = warehouse.read("runs").where(F.col("job").isin(*jobs))
+    rows = rows if where is None else rows.where(where)
+    found = rows.select(RUN_ID, F.col(DS).cast("string"), "job", "manifest").collect()
+    return [Done(run_id, ds, job, json.loads(manifest)) for run_id, ds, job, manifest in found]
 
 
 def need_manifest(warehouse: Warehouse, run: Run, job: str) -> Manifest:

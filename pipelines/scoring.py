@@ -37,6 +37,7 @@ from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 log = logging.getLogger(__name__)
 
+SCORED = ("state", "slots", "weights", "items", "last_ts", "features")  # of a user
 TASKS_PER_CORE = 2  # of a commit, at least
 
 
@@ -140,19 +141,8 @@ def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
         memory.select(USER_ID, "items", "last_ts", "features", "user_memory"), USER_ID, "inner"
     )
     sound = (F.col("user_link_states") & F.col("user_memory")).alias("sound")
-    columns = (
-        FINGERPRINT,
-        "as_of",
-        "event_count",
-        "last_event_ts",
-        "state",
-        "slots",
-        "weights",
-        "items",
-        "last_ts",
-        "features",
-    )
-    return both.select(USER_ID, BUCKET, *columns, sound)
+    told = (FINGERPRINT, "as_of", "event_count", "last_event_ts")
+    return both.select(USER_ID, BUCKET, *told, *SCORED, sound)
 
 
 def _stage(
@@ -256,16 +246,5 @@ def score_units(
 
     parts = max(len(units), TASKS_PER_CORE * placement.tasks)
     mine = users.where(buckets_of(units)).repartition(parts, USER_ID)
-    return mine.select(
-        USER_ID,
-        BUCKET,
-        "state",
-        "slots",
-        "weights",
-        "items",
-        "last_ts",
-        "features",
-        "sound",
-        FINGERPRINT,
-        *ENTRIES,
-    ).mapInArrow(score, schema, profile=placement.profile)
+    chosen = mine.select(USER_ID, BUCKET, *SCORED, "sound", FINGERPRINT, *ENTRIES)
+    return chosen.mapInArrow(score, schema, profile=placement.profile)

@@ -191,8 +191,7 @@ class Warehouse:
         writer = self._shaped(name, rows).write.format("delta").mode("overwrite")
         if self.exists(name):
             writer = writer.option("replaceWhere", where)
-        for key, value in PROPERTIES.get(name, {}).items():
-            writer = writer.option(key, value)  # heeded by the write that makes the table
+        writer = writer.options(**PROPERTIES.get(name, {}))  # heeded by the write that makes the table
         tag = metadata or uuid.uuid4().hex
         writer = writer.option("userMetadata", tag).option("mergeSchema", "true")
         if txn:

@@ -29,6 +29,11 @@ LEAST = 64  # movers of the smallest part
 PART_BYTES = 128 << 20  # of movers that a worker holds packed
 
 
+def day_number(name: str) -> int:
+    """Days since 1970 of a night, or of a run, whose id begins with its night."""
+    return int(np.datetime64(name.split(".")[0], "D").astype(np.int64))
+
+
 def write_tonight(path: Path, table: pa.Table, night: int, anchors: dict[int, str]) -> None:
     """Write the table with tonight's number and, per anchor night, the name of its column."""
     about = {"night": night, "anchors": {str(anchor): name for anchor, name in anchors.items()}}

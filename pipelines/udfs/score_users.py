@@ -20,7 +20,7 @@ from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
 from lime_model.scoring.canonical import F32, F64, UserRow, Weights, sum_entries
 from lime_model.scoring.cells import Ints
-from lime_model.scoring.tonight import Tonight, UserPairs
+from lime_model.scoring.tonight import Tonight, UserPairs, day_number
 from lime_model.scoring.topk import Memory, Query, TopK, score_in_halves
 from lime_model.states import decode_state
 
@@ -156,8 +156,7 @@ class _Scorer:
         z = np.frombuffer(batch.column("kept_z")[i].as_py(), "<f8")
         kept = Kept(self.bank.find(items), z, batch.column("tau")[i].as_py())
         user = UserPairs(self.tonight, self.weights, query, self._lapsed(batch, i), self.backend)
-        number = int(np.datetime64(anchor.split(".")[0], "D").astype(np.int64))
-        found = self.tonight.advance(kept, number, user, self.task.k)
+        found = self.tonight.advance(kept, day_number(anchor), user, self.task.k)
         if found is None:
             return None
         avoided = len(self.bank) - int(query.memory.excluded.sum()) - user.count
