@@ -5,7 +5,10 @@ Letters: U households, I items, J items with enough buyers.
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
+import pyarrow as pa
 import scipy.sparse as sp
 import torch
 from pyspark.ml.recommendation import ALS
@@ -70,13 +73,13 @@ def ease(journey: Journey, buyers: int, pull: float) -> Scorer:
 def spark_als(journey: Journey, rank: int, alpha: float, pull: float) -> Scorer:
     """Spark's implicit ALS over purchase counts."""
     pairs = journey.before.tocoo()
-    with session("local[2]") as spark:
-        table = spark.createDataFrame(
-            np.stack([*pairs.coords, pairs.data], 1).tolist(), "user double, item double, count double"
-        ).selectExpr("int(user) user", "int(item) item", "count")
+    with session("local[2]") as spark, tempfile.TemporaryDirectory(prefix="lime-bench-") as folder:
+        spark.sparkContext.setCheckpointDir(folder)  # or the lineage of ten rounds overflows the stack
+        user, item = (side.astype(np.int32) for side in pairs.coords)
+        table = spark.createDataFrame(pa.table({"user": user, "item": item, "count": pairs.data}))
         als = ALS(
             rank=rank, alpha=alpha, regParam=pull, implicitPrefs=True, seed=7, maxIter=10,
-            userCol="user", itemCol="item", ratingCol="count",
+            checkpointInterval=2, userCol="user", itemCol="item", ratingCol="count",
         )  # fmt: skip
         model = als.fit(table)
         users, items = (
