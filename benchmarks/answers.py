@@ -8,8 +8,8 @@ are paired over the same answers, means over the seeds that both have; 95 % inte
 
 The trunk (item and skill embeddings, action embeddings with the label, three pools and the dot of LIME) is
 the same for all; `bare` leaves out the dot. Each trains until validation gets no better, at most `--epochs`,
-at the rate of `RATES`, else the default; `--search` tries `RATE_GRID` in validation and publishes
-label-rates.json, from which `RATES` is filled.
+at the best rate of label-rates.json, which `--search` publishes: `RATE_GRID` by validation, on a part of the
+log. Two trials run at a time, each on one core.
 
     python -m benchmarks.answers --learners 250     # a part of the log, for `make bench-quality`
     python -m benchmarks.answers                    # the whole log: hours, goes on where it was stopped
@@ -21,10 +21,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import json
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.resources import files
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +37,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from benchmarks.report import ROOT, Row, publish, row
+from benchmarks.report import RESULTS, ROOT, Row, publish, row
 from lime_model.bundle import build_model
 from lime_model.config import Column, LabelTraining, ModelConfig, Variant
 from lime_model.dataset import build_catalogue, build_training_data, fit_encoders
@@ -51,7 +55,8 @@ BARE = " bare"  # suffix of a contestant without the dot
 NAMES = ("lime-xor", "lime-mha", *PEERS)
 PAIRED_SEEDS, SEEDS = ("lime-xor", "hstu"), (1, 2, 3)  # the others have the first seed
 RATE_GRID = (5e-4, 1e-3, 2e-3)
-RATES: dict[str, float] = {}  # of `--search`, where not the default
+BEST_RATE = ": best learning rate"  # of a contestant, in label-rates.json
+WORKERS = 2  # trials at a time
 FIRST_DAY, CUTOFF = "2000-01-01", "2020-01-01"
 HISTORY, MIN_TAKERS = 256, 5
 CONFIG = ModelConfig(
@@ -98,6 +103,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
+@functools.cache
 def load(path: Path, learners: int | None = None) -> Answers:
     """The log, of the first `learners` if given."""
     log = pd.read_parquet(path).sort_values(["user_id", "pos"], kind="stable")
@@ -159,6 +165,27 @@ def run(answers: Answers, trial: Trial) -> Outcome:
     return outcome
 
 
+def _run(trial: Trial, log: Path) -> Outcome:
+    return run(load(log, trial.learners), trial)
+
+
+def run_all(trials: Sequence[Trial], log: Path) -> dict[Trial, Outcome]:
+    """Outcomes of trials, `WORKERS` at a time, one core each."""
+    with ProcessPoolExecutor(WORKERS, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        running = {pool.submit(_run, trial, log): trial for trial in trials}
+        for done in as_completed(running):
+            trial = running[done]
+            says = f"validation NE {done.result().valid:.4f} after {done.result().seconds:.0f} s"
+            print(f"{trial.name}, seed {trial.seed}, rate {trial.rate:g}: {says}", flush=True)
+    return {trial: done.result() for done, trial in running.items()}
+
+
+def best_rates() -> dict[str, float]:
+    """What `--search` found, by contestant."""
+    found = json.loads((RESULTS / "label-rates.json").read_text())["rows"]
+    return {r["what"].removesuffix(BEST_RATE): r["value"] for r in found if r["what"].endswith(BEST_RATE)}
+
+
 def rows_of(name: str, outcomes: Sequence[Outcome], log: EventLog, whole: bool) -> list[Row]:
     """AUC, inside learners too, normalised entropy, and seconds: means over the seeds."""
     found = [outcome.found for outcome in outcomes]
@@ -186,18 +213,14 @@ def compare(mine: Sequence[Outcome], theirs: Sequence[Outcome], log: EventLog) -
     return tuple(np.mean(each, 0).tolist())
 
 
-def search(answers: Answers, names: Sequence[str], epochs: float, learners: int | None) -> list[Row]:
-    """Validation's normalised entropy of every contestant at every rate; the best is marked."""
+def search(names: Sequence[str], epochs: float, learners: int | None, log: Path) -> list[Row]:
+    """Validation's normalised entropy of every contestant at every rate, and its best rate."""
+    trials = {name: [Trial(name, SEEDS[0], rate, epochs, learners) for rate in RATE_GRID] for name in names}
+    outcomes = run_all([trial for each in trials.values() for trial in each], log)
     rows = []
-    for name in names:
-        trials = {rate: Trial(name, SEEDS[0], rate, epochs, learners) for rate in RATE_GRID}
-        tried = {rate: run(answers, trial).valid for rate, trial in trials.items()}
-        best = min(tried, key=tried.__getitem__)
-        rows += [
-            row(f"{name}: validation NE at {rate:g}", valid, "best" if rate == best else "")
-            for rate, valid in tried.items()
-        ]
-        print(name, tried, flush=True)
+    for name, each in trials.items():
+        rows += [row(f"{name}: validation NE at {t.rate:g}", outcomes[t].valid, "") for t in each]
+        rows.append(row(name + BEST_RATE, min(each, key=lambda t: outcomes[t].valid).rate, ""))
     return rows
 
 
@@ -211,28 +234,34 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=every, help="fewer publish nothing")
     parser.add_argument("--search", action="store_true", help="search the learning rates")
     options = parser.parse_args()
-    torch.set_num_threads(2)
-    started, answers = time.monotonic(), load(options.log, options.learners)
+    started = time.monotonic()
     about = f"ASSISTments 2017, {options.learners or 'all'} learners, at most {options.epochs:g} epochs"
     if options.search:
-        found_rates = search(answers, options.only, options.epochs, options.learners)
-        publish("label-rates", found_rates, about, started)
+        searched = search(options.only, options.epochs, options.learners, options.log)
+        publish("label-rates", searched, about, started)
         return 0
+    rates = best_rates()
+    trials = {
+        name: [
+            Trial(
+                name, seed, rates.get(name, LabelTraining().learning_rate), options.epochs, options.learners
+            )
+            for seed in (SEEDS if name in PAIRED_SEEDS else SEEDS[:1])
+        ]
+        for name in options.only
+    }
+    outcomes = run_all([trial for each in trials.values() for trial in each], options.log)
+    found = {name: [outcomes[trial] for trial in each] for name, each in trials.items()}
+    log = load(options.log, options.learners).data.log
     rows: list[Row] = []
-    found: dict[str, list[Outcome]] = {}
-    for name in options.only:
-        seeds = SEEDS if name in PAIRED_SEEDS else SEEDS[:1]
-        rate = RATES.get(name, LabelTraining().learning_rate)
-        found[name] = [run(answers, Trial(name, s, rate, options.epochs, options.learners)) for s in seeds]
-        rows += rows_of(name, found[name], answers.data.log, options.learners is None)
-        print(name, *(f"{r.value:.4f}" for r in rows[-3:]), flush=True)
+    for name, each in found.items():
+        rows += rows_of(name, each, log, options.learners is None)
     for name, theirs in found.items():
         mine = "lime-xor" + (BARE if name.endswith(BARE) else "")
         if name != mine and mine in found:
-            difference, low, high = compare(found[mine], theirs, answers.data.log)
+            difference, low, high = compare(found[mine], theirs, log)
             reach = (">= -0.003",) if name.startswith("hstu") else ()
             rows.append(row(f"{mine} - {name}: AUC", difference, f"95 % {low:.4f} to {high:.4f}", *reach))
-            print(rows[-1].what, f"{difference:.4f}, {low:.4f} to {high:.4f}", flush=True)
     if list(options.only) == every:
         asked = f"{about}; {len(found['lime-xor'][0].found.event):,} test answers"
         publish("labels" if options.learners is None else "labels-part", rows, asked, started)

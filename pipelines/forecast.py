@@ -179,7 +179,7 @@ def measure_speed(
         seconds: to score for; users are read for half of that.
     """
     loaded = worker_bundle(bundle)
-    states = StateFolder(loaded)
+    states = StateFolder(loaded, scorer)
     rng = np.random.default_rng(0)
     cells = Cells.pack(_random_rows(rng, states.weights, candidates))
     state = rng.standard_normal(state_bytes(loaded.config) // 4).astype("<f4").tobytes()

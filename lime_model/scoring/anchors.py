@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_model.scoring.canonical import F32, F64, publish
 from lime_model.scoring.cells import Ints
@@ -87,9 +88,9 @@ def keep_best(best: TopK, wanted: int) -> Kept:
     return Kept(best.rows, best.z, float(np.nextafter(best.scores[-1], np.float32(np.inf))))
 
 
-def drop(kept: Kept, changed: Ints) -> Kept:
-    """Without entries whose candidate has left (row -1) or is one of the rows `changed`: that z is past."""
-    stands = (kept.rows >= 0) & ~np.isin(kept.rows, changed)
+def drop(kept: Kept, changed: NDArray[np.bool_]) -> Kept:
+    """Without entries whose candidate has left (row -1) or is one of `changed [C]`: that z is past."""
+    stands = (kept.rows >= 0) & ~changed[kept.rows]
     return kept._replace(rows=kept.rows[stands], z=kept.z[stands])
 
 
@@ -130,12 +131,12 @@ def find_slack(kept: Kept, scores: F32, k: int, largest: float) -> float:
 class Night(NamedTuple):
     """What a night brings to users who did not change.
 
-    `beta [C]`; `changed`: rows of candidates that no entry can speak for; `movers` by anchor night;
+    `beta [C]`; `changed [C]`: candidates that no entry can speak for; `movers` by anchor night;
     `largest`: see `find_slack`; `limit`: with more movers than this a user is scored in full.
     """
 
     beta: F32
-    changed: Ints
+    changed: NDArray[np.bool_]
     movers: Mapping[int, Movers]
     largest: float
     limit: int
@@ -144,9 +145,6 @@ class Night(NamedTuple):
 class Pairs(Protocol):
     """Scores pairs of one user: all of these candidates that the user may be recommended and whose published
     score reaches the floor."""
-
-    def changed(self, floor: float) -> TopK:
-        """Of `Night.changed`."""
 
     def lapsed(self) -> TopK:
         """Of those that were excluded the night before and are not tonight: whatever they reach."""
@@ -162,18 +160,20 @@ class Advanced(NamedTuple):
     best: TopK
 
 
-def advance(kept: Kept, anchor: int, night: Night, k: int, pairs: Pairs) -> Advanced | None:
+def advance(kept: Kept, changed: TopK, anchor: int, night: Night, k: int, pairs: Pairs) -> Advanced | None:
     """Tonight's exact list of a user who did not change since the night before; None: score it in full.
 
     Args:
         kept: the entries of the night before, their rows those of tonight (-1: has left).
+        changed: of `Night.changed`, those that the user may be recommended and whose published score
+            reaches `kept.tau`.
         anchor: the night of the user's last full scoring.
         night: what changed for everybody.
         k: list length.
         pairs: scores pairs of this user.
     """
     kept = drop(kept, night.changed)
-    kept = add(kept, pairs.changed(kept.tau))
+    kept = add(kept, changed)
     kept = add(kept, pairs.lapsed())
     best = list_best(kept, night.beta, k)
     slack = find_slack(kept, best.scores, k, night.largest)

@@ -13,6 +13,7 @@ the history, Q memory features, Z hidden units of the memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from lime_model.model import LimeModel
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Multiply = Callable[[F64, F64], F64]
 
 
 class UserRow(NamedTuple):
@@ -56,9 +58,9 @@ def ordered_matmul(x: F64, w: F64) -> F64:
     """`x [n, K] @ w [K, M]`, each output summed over K in order, whatever n is.
 
     Two loops with the same additions: over the rows of x, where reducing the leading axis of a
-    C-ordered block adds whole rows one after another, or over K.
+    C-ordered block adds whole rows one after another (of a single column NumPy adds pairs), or over K.
     """
-    if len(x) < len(w):
+    if len(x) < len(w) and w.shape[1] > 1:
         return np.stack([np.add.reduce(row[:, None] * w, axis=0) for row in x])
     total = np.multiply.outer(x[:, 0], w[0])
     product = np.empty_like(total)
@@ -139,15 +141,19 @@ class Weights:
             memory_bias=float(_weigh(mix, outer.bias, 1)[0, 0]),
         )
 
-    def fold_user(self, links: F64, pools: F64, user: F64) -> UserRow:
-        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]`, x_u `[X]`; rounded once."""
-        shift = np.add.reduce(user[:, None] * self.user, axis=0)  # [F]
-        g = ordered_matmul(links, self.attended) + shift
+    def fold_user(self, links: F64, pools: F64, user: F64, multiply: Multiply = ordered_matmul) -> UserRow:
+        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]`, x_u `[X]`; rounded once.
+
+        Args:
+            multiply: `ordered_matmul`, or what gives the same bits.
+        """
+        shift = multiply(user[None], self.user)[0]  # [F]
+        g = multiply(links, self.attended) + shift
         flat = pools.reshape(1, -1)
         wide = np.concatenate([links.reshape(1, -1), flat, user[None]], 1)
-        hidden = np.maximum(ordered_matmul(wide, self.dot_in) + self.dot_in_bias, 0.0)
-        e = (ordered_matmul(flat, self.dot_pools) + self.dot_pools_bias) + (
-            ordered_matmul(hidden, self.dot_out) + self.dot_out_bias
+        hidden = np.maximum(multiply(wide, self.dot_in) + self.dot_in_bias, 0.0)
+        e = (multiply(flat, self.dot_pools) + self.dot_pools_bias) + (
+            multiply(hidden, self.dot_out) + self.dot_out_bias
         )
         return UserRow(g.astype(np.float32), e[0].astype(np.float32))
 
@@ -184,14 +190,14 @@ class Weights:
         return base + self.memory(features, base)
 
     def memory(self, features: F32, base: F64) -> F64:
-        """s `[M]` from the six features `[M, Q]` and the base scores `[M]`."""
+        """s `[M]` from the features `[M, Q]` and the base scores `[M]`."""
         inputs = [*features.astype(np.float64).T, base]  # Q + 1 columns of [M]
+        hidden = np.tile(self.memory_in_bias[:, None], len(base))  # [Z, M]
+        for column, weights in zip(inputs, self.memory_in, strict=True):
+            hidden += column * weights[:, None]
         boost = np.full(len(base), self.memory_bias)
-        for unit in range(len(self.memory_out)):
-            hidden = np.full(len(base), self.memory_in_bias[unit])
-            for column, weight in zip(inputs, self.memory_in[:, unit], strict=True):
-                hidden += column * weight
-            boost += self.memory_out[unit] * np.maximum(hidden, 0.0)
+        for weight, unit in zip(self.memory_out, np.maximum(hidden, 0.0), strict=True):
+            boost += weight * unit
         for column, weight in zip(inputs, self.memory_skip, strict=True):
             boost += column * weight
         return boost

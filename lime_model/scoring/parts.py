@@ -9,6 +9,7 @@ Letters: C candidates of the bank, n of the part, M items of one history.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,24 +43,37 @@ class Part:
 
 
 def find_reaching(
-    weights: Weights, user: Query, part: Part, floor: float, backend: Backend, policy: int = 0
-) -> TopK:
-    """Every candidate of the part whose published score reaches the floor, by row of the bank; in no order.
+    weights: Weights,
+    users: Sequence[Query],
+    part: Part,
+    floors: Sequence[float],
+    backend: Backend,
+    policy: int = 0,
+) -> list[TopK]:
+    """Per user, every candidate of the part whose published score reaches the user's floor; in no order.
 
     Args:
         weights: shared parameters.
-        user: its memory in rows of the bank; what `policy` excludes is left out.
+        users: their memory in rows of the bank; what `policy` excludes is left out.
         part: the candidates.
-        floor: -inf for all of them.
+        floors: -inf for all candidates.
         backend: see `backends.make_backend`.
         policy: which row of the memory's `excluded` holds.
+
+    Returns:
+        Rows are those of the bank.
     """
-    local, cells = part.localise(user), part.cells
-    own = score_memory(weights, local, cells, backend).take(~local.memory.excluded[policy])
+    local, cells = [part.localise(user) for user in users], part.cells
     # With one more seed than there are candidates, the threshold of the K best never leaves the floor.
-    seeds = np.full(len(cells) + 1, floor, np.float32)
-    rows = filter_rows(weights, [local], cells, [seeds], len(seeds), backend)[0]
-    z = backend.base(weights, local, cells, rows)
-    found = own.join(TopK(rows, publish(z, cells.beta(rows)), z))
-    found = found.take(found.scores >= np.float32(floor))
-    return found._replace(rows=part.rows[found.rows])
+    size = len(cells) + 1
+    seeds = [np.full(size, floor, np.float32) for floor in floors]
+    every = []
+    for user, rows, floor in zip(
+        local, filter_rows(weights, local, cells, seeds, size, backend), floors, strict=True
+    ):
+        own = score_memory(weights, user, cells, backend).take(~user.memory.excluded[policy])
+        z = backend.base(weights, user, cells, rows)
+        found = own.join(TopK(rows, publish(z, cells.beta(rows)), z))
+        found = found.take(found.scores >= np.float32(floor))
+        every.append(found._replace(rows=part.rows[found.rows]))
+    return every

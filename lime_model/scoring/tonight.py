@@ -9,9 +9,10 @@ metadata says which night is which; nights are days since 1970.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ from lime_model.scoring.topk import Backend, Query, TopK
 
 MOST_MOVERS = 0.05  # of the candidates: with more, a full pass is not much dearer and slack is back
 LEAST = 64  # movers of the smallest part
+TOGETHER = 32  # users that meet the changed candidates in one pass
 PART_BYTES = 128 << 20  # of movers that a worker holds packed
 
 
@@ -62,7 +64,7 @@ class Tonight:
         references = {
             int(night): reference.at(int(night), align(name)) for night, name in about["anchors"].items()
         }
-        changed = np.flatnonzero(reference.since == about["night"])
+        changed = reference.since == about["night"]
         self.night = Night(
             beta,
             changed,
@@ -71,7 +73,7 @@ class Tonight:
             int(MOST_MOVERS * len(bank)),
         )
         self.bank = bank
-        self.changed = Part.of(bank, changed)
+        self.changed = Part.of(bank, np.flatnonzero(changed))
         self._movers: dict[tuple[int, int], Part] = {}  # the oldest first
 
     def movers(self, anchor: int, count: int) -> Part:
@@ -85,33 +87,55 @@ class Tonight:
             self._movers[anchor, size] = Part.of(self.bank, self.night.movers[anchor].rows[:size])
         return self._movers[anchor, size]
 
-    def advance(self, kept: Kept, anchor: int, user: UserPairs, k: int) -> Advanced | None:
-        """See `anchors.advance`; also None for an anchor night that this night does not know."""
-        if anchor not in self.night.movers:
-            return None
-        return advance(kept, anchor, self.night, k, user)
+    def advance(
+        self,
+        users: Sequence[Standing],
+        k: int,
+        weights: Weights,
+        backend: Backend,
+    ) -> Iterator[tuple[Advanced | None, int]]:
+        """Tonight's answer of each user, or None (see `anchors.advance`), and how many pairs it took.
+
+        Also None for an anchor night that this night does not know.
+        """
+        for start in range(0, len(users), TOGETHER):
+            block = users[start : start + TOGETHER]
+            queries, floors = [user.query for user in block], [user.kept.tau for user in block]
+            changed = find_reaching(weights, queries, self.changed, floors, backend)
+            for user, found in zip(block, changed, strict=True):
+                if user.anchor not in self.night.movers:
+                    yield None, 0
+                    continue
+                pairs = UserPairs(self, weights, user, backend, len(self.changed.rows))
+                answer = advance(user.kept, found, user.anchor, self.night, k, pairs)
+                yield answer, pairs.count
+
+
+class Standing(NamedTuple):
+    """A user who did not change since the night before: entries (in rows of tonight), the anchor night
+    that they date from, and the rows that were excluded the night before and are not tonight."""
+
+    query: Query
+    kept: Kept
+    anchor: int
+    lapsed: Ints
 
 
 @dataclass
 class UserPairs:
-    """Scores pairs of one user, and counts them."""
+    """Scores further pairs of one user, and counts them."""
 
     tonight: Tonight
     weights: Weights
-    user: Query
-    lapsed_rows: Ints
+    user: Standing
     backend: Backend
-    count: int = field(default=0, init=False)
-
-    def changed(self, floor: float) -> TopK:
-        """See `anchors.Pairs`."""
-        return self._reaching(self.tonight.changed, floor)
+    count: int
 
     def lapsed(self) -> TopK:
         """See `anchors.Pairs`."""
-        if len(self.lapsed_rows) == 0:
+        if len(self.user.lapsed) == 0:
             return TopK.empty()
-        return self._reaching(Part.of(self.tonight.bank, self.lapsed_rows), -np.inf)
+        return self._reaching(Part.of(self.tonight.bank, self.user.lapsed), -np.inf)
 
     def movers(self, anchor: int, count: int, floor: float) -> TopK:
         """See `anchors.Pairs`."""
@@ -119,4 +143,4 @@ class UserPairs:
 
     def _reaching(self, part: Part, floor: float) -> TopK:
         self.count += len(part.rows)
-        return find_reaching(self.weights, self.user, part, floor, self.backend)
+        return find_reaching(self.weights, [self.user.query], part, [floor], self.backend)[0]

@@ -109,6 +109,10 @@ class Backend(ABC):
             k: list length.
         """
 
+    def fold(self, weights: Weights, links: F64, pools: F64, user: F64) -> UserRow:
+        """`Weights.fold_user`."""
+        return weights.fold_user(links, pools, user)
+
     def base(self, weights: Weights, user: Query, candidates: Cells, rows: Ints) -> F64:
         """Canonical z `[n]` of the candidates at `rows`."""
         return weights.base(user.factors, candidates.take(rows))

@@ -18,10 +18,10 @@ from lime_model.encoders import Entries
 from lime_model.scoring.anchors import Kept, keep_best
 from lime_model.scoring.backends import make_backend
 from lime_model.scoring.bank import open_bank
-from lime_model.scoring.canonical import F32, F64, UserRow, Weights, sum_entries
+from lime_model.scoring.canonical import F64, UserRow, Weights, sum_entries
 from lime_model.scoring.cells import Ints
-from lime_model.scoring.tonight import Tonight, UserPairs, day_number
-from lime_model.scoring.topk import Memory, Query, TopK, score_in_halves
+from lime_model.scoring.tonight import Standing, Tonight, day_number
+from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_in_halves
 from lime_model.states import decode_state
 
 SCHEMA = (
@@ -87,8 +87,8 @@ class Answer(NamedTuple):
 class StateFolder:
     """Link states to the factors that scoring wants."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.weights = Weights.of(bundle.model)
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.weights, self.backend = Weights.of(bundle.model), backend
         self.table: F64 = bundle.model.users.table.weight.detach().double().numpy()
 
     def fold(self, links: F64, pools: F64, features: Entries) -> UserRow:
@@ -97,40 +97,47 @@ class StateFolder:
         Raises:
             BundleError: a number is not finite.
         """
-        factors = self.weights.fold_user(links, pools, sum_entries(self.table, features)[0])
+        user = sum_entries(self.table, features)[0]
+        factors = self.backend.fold(self.weights, links, pools, user)
         if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
             raise BundleError("its state and features fold to NaN or infinity; train again")
         return factors
+
+
+class _User(NamedTuple):
+    """What is scored, and rows of the bank that the base night excluded and tonight does not."""
+
+    query: Query
+    lapsed: Ints
 
 
 class _Scorer:
     def __init__(self, task: ScoreTask, bundle: Path, bank: Path, tonight: Path | None) -> None:
         loaded = worker_bundle(bundle)
         self.task, self.config = task, loaded.config
-        self.states = StateFolder(loaded)
+        self.backend = make_backend(task.backend, task.device)
+        self.states = StateFolder(loaded, self.backend)
         self.weights = self.states.weights
         self.bank = open_bank(bank, task.model_version)
-        self.backend = make_backend(task.backend, task.device)
         self.night_us = _microseconds(task.night)
         self.tonight = Tonight(tonight, self.bank) if tonight else None
+        self.base_us = _microseconds(task.base_ds) if tonight else 0
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        read = [self._query(batch, i) for i in range(batch.num_rows)]
-        queries = {i: query for i, query in enumerate(read) if isinstance(query, Query)}
-        answers: dict[int, list[Answer]] = {}
-        for i in self._by_anchor(batch):
-            if i in queries and (answer := self._advance(batch, i, queries[i])):
-                answers[i] = [answer]
-        full = [i for i in queries if i not in answers]
+        own = self._find(batch.column("items"))
+        read = [self._read(batch, i, rows) for i, rows in enumerate(own)]
+        users = {i: user for i, user in enumerate(read) if isinstance(user, _User)}
+        answers = self._advance(batch, users)
+        full = [i for i in users if i not in answers]
         wanted = max(self.task.k, self.task.entries)
         lists = score_in_halves(
-            self.weights, [queries[i] for i in full], self.bank.shards, wanted, self.backend
+            self.weights, [users[i].query for i in full], self.bank.shards, wanted, self.backend
         )
         for i, by_policy in zip(full, lists, strict=True):
-            left = len(self.bank) - queries[i].memory.excluded.sum(1)
+            left = len(self.bank) - users[i].query.memory.excluded.sum(1)
             answers[i] = [self._answer(best, int(n)) for best, n in zip(by_policy, left, strict=True)]
         nobody = [Answer(TopK.empty())] * len(self.task.exclude_seen)
-        faults = [None if isinstance(query, Query) else query for query in read]
+        faults = [None if isinstance(user, _User) else user for user in read]
         for policy, name in enumerate(self.task.exclude_seen):
             yield self._rows(batch, name, [answers.get(i, nobody)[policy] for i in range(len(read))], faults)
 
@@ -141,26 +148,32 @@ class _Scorer:
         kept = keep_best(best, self.task.entries)
         return Answer(best.take(np.arange(len(best.rows)) < self.task.k), pairs, 0, kept, self.task.run_id)
 
-    def _by_anchor(self, batch: pa.RecordBatch) -> list[int]:
-        """Rows that bring entries; those of one anchor together, as they share parts of the bank."""
+    def _advance(self, batch: pa.RecordBatch, users: Mapping[int, _User]) -> dict[int, list[Answer]]:
+        """Answers of users who did not change, as far as their entries can prove them."""
         if self.tonight is None:
-            return []
+            return {}
         anchors = batch.column("anchor").to_pylist()
-        return sorted((i for i, anchor in enumerate(anchors) if anchor), key=lambda i: anchors[i])
+        entries, tau = self._find(batch.column("kept_items")), batch.column("tau").to_pylist()
+        # Those of one anchor together, as they share parts of the bank.
+        brings = sorted((i for i in users if anchors[i]), key=lambda i: anchors[i])
+        standing = []
+        for i in brings:
+            kept = Kept(entries[i], np.frombuffer(batch.column("kept_z")[i].as_py(), "<f8"), tau[i])
+            standing.append(Standing(users[i].query, kept, day_number(anchors[i]), users[i].lapsed))
+        answers = {}
+        for i, (found, pairs) in zip(
+            brings, self.tonight.advance(standing, self.task.k, self.weights, self.backend), strict=True
+        ):
+            if found:
+                avoided = len(self.bank) - int(users[i].query.memory.excluded.sum()) - pairs
+                answers[i] = [Answer(found.best, pairs, avoided, found.kept, anchors[i])]
+        return answers
 
-    def _advance(self, batch: pa.RecordBatch, i: int, query: Query) -> Answer | None:
-        """Of a user who did not change, or None."""
-        assert self.tonight is not None
-        anchor = batch.column("anchor")[i].as_py()
-        items = batch.column("kept_items")[i].values.to_numpy(zero_copy_only=False)
-        z = np.frombuffer(batch.column("kept_z")[i].as_py(), "<f8")
-        kept = Kept(self.bank.find(items), z, batch.column("tau")[i].as_py())
-        user = UserPairs(self.tonight, self.weights, query, self._lapsed(batch, i), self.backend)
-        found = self.tonight.advance(kept, day_number(anchor), user, self.task.k)
-        if found is None:
-            return None
-        avoided = len(self.bank) - int(query.memory.excluded.sum()) - user.count
-        return Answer(found.best, user.count, avoided, found.kept, anchor)
+    def _find(self, lists: pa.ListArray) -> list[Ints]:
+        """Candidate rows of the item ids of each list, -1 for one that is no candidate."""
+        ends = lists.offsets.to_numpy()
+        items = lists.values.slice(ends[0], ends[-1] - ends[0])
+        return np.split(self.bank.find(items.to_numpy(zero_copy_only=False)), ends[1:-1] - ends[0])
 
     def _rows(
         self, batch: pa.RecordBatch, policy: str, answers: list[Answer], faults: list[str | None]
@@ -189,8 +202,12 @@ class _Scorer:
         offsets = np.cumsum([0, *map(len, rows)])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
 
-    def _query(self, batch: pa.RecordBatch, i: int) -> Query | str:
-        """The user as scoring wants it, or why it must not be scored."""
+    def _read(self, batch: pa.RecordBatch, i: int, rows: Ints) -> _User | str:
+        """The user as scoring wants it, or why it must not be scored.
+
+        Args:
+            rows: candidate rows of the user's own items, -1 for none.
+        """
         try:
             links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
             if not batch.column("sound")[i].as_py():
@@ -199,7 +216,7 @@ class _Scorer:
                     "--run-key (jobs/build_link_states.py)"
                 )
             factors = self.states.fold(links, pools, _entries(batch, i))
-            memory = self._memory(batch, i)
+            memory, lapsed = self._memory(batch, i, rows)
             if not np.isfinite(memory.features).all():
                 raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
         except BundleError as error:
@@ -209,33 +226,22 @@ class _Scorer:
                 f"user {batch.column('user_id')[i].as_py()!r}: {error}, "
                 "or let night.max_damaged_share leave such users out"
             ) from error
-        return Query(factors, memory)
+        return _User(Query(factors, memory), lapsed)
 
-    def _memory(self, batch: pa.RecordBatch, i: int) -> Memory:
-        rows, features, last_us = self._own(batch, i)
-        if len(rows) == 0:
-            return Memory.empty(MEMORY_FEATURES, len(self.task.exclude_seen))
-        excluded = [_excluded(seen, last_us, self.night_us) for seen in self.task.exclude_seen.values()]
-        return Memory(rows, features, np.stack(excluded))
-
-    def _own(self, batch: pa.RecordBatch, i: int) -> tuple[Ints, F32, Ints]:
-        """The user's own items among the candidates: rows, ascending, features, and when they came last."""
-        items = batch.column("items")[i].values
-        if items is None or len(items) == 0:
-            return np.zeros(0, np.int64), np.zeros((0, MEMORY_FEATURES), np.float32), np.zeros(0, np.int64)
-        rows = self.bank.find(items.to_numpy(zero_copy_only=False))
-        features = np.frombuffer(batch.column("features")[i].as_py(), "<f4").reshape(-1, MEMORY_FEATURES)
-        last = batch.column("last_ts")[i].values.cast(pa.int64()).to_numpy()
+    def _memory(self, batch: pa.RecordBatch, i: int, rows: Ints) -> tuple[Memory, Ints]:
+        """The user's own items among the candidates; and those that the base night excluded, tonight not."""
         here = np.flatnonzero(rows >= 0)
         here = here[np.argsort(rows[here])]
-        return rows[here], features[here], last[here]
-
-    def _lapsed(self, batch: pa.RecordBatch, i: int) -> Ints:
-        """Rows that the base night excluded and tonight does not."""
-        rows, _, last_us = self._own(batch, i)
-        (seen,) = self.task.exclude_seen.values()
-        before = _excluded(seen, last_us, _microseconds(self.task.base_ds))
-        return rows[before & ~_excluded(seen, last_us, self.night_us)]
+        if len(here) == 0:
+            return Memory.empty(MEMORY_FEATURES, len(self.task.exclude_seen)), rows[here]
+        features = np.frombuffer(batch.column("features")[i].as_py(), "<f4").reshape(-1, MEMORY_FEATURES)
+        last = batch.column("last_ts")[i].values.cast(pa.int64()).to_numpy()[here]
+        seen = list(self.task.exclude_seen.values())
+        excluded = np.stack([_excluded(each, last, self.night_us) for each in seen])
+        lapsed = np.zeros(len(here), np.bool_)
+        if self.tonight:
+            lapsed = _excluded(seen[0], last, self.base_us) & ~excluded[0]
+        return Memory(rows[here], features[here], excluded), rows[here][lapsed]
 
     def _candidates(self, lists: list[TopK]) -> pa.Array:
         offsets = np.cumsum([0, *(len(top.rows) for top in lists)])

@@ -199,7 +199,7 @@ class Nights(RuleBasedStateMachine):
         row_of = {item: row for row, item in enumerate(items)}
         # A candidate of another form is not the one that the entry speaks of.
         kept = Kept(np.asarray([row_of.get(i, -1) for i in entry.items], np.int64), entry.z, entry.tau)
-        changed = np.flatnonzero(reference.since == world.night)
+        changed = reference.since == world.night
         anchor_bias = self.snapshots[entry.anchor].bias
         references = reference.at(
             entry.anchor, np.asarray([anchor_bias.get(i, 0.0) for i in items], np.float32)
@@ -215,16 +215,14 @@ class Nights(RuleBasedStateMachine):
             return TopK(rows, scores, z).take(scores >= np.float32(floor))
 
         class Scored:
-            def changed(self, floor: float) -> TopK:
-                return score(changed, floor)
-
             def lapsed(self) -> TopK:
                 return score(lapsed, -np.inf)
 
             def movers(self, anchor: int, count: int, floor: float) -> TopK:
                 return score(movers.rows[:count], floor)
 
-        found = advance(kept, entry.anchor, night, world.k, Scored())
+        reaching = score(np.flatnonzero(changed), entry.tau)
+        found = advance(kept, reaching, entry.anchor, night, world.k, Scored())
         if found is None:
             return None
         full = self.brute_force(user, items, beta, away, world.k)

@@ -12,6 +12,7 @@ from lime_model.config import MEMORY_FEATURES
 from lime_model.model import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
 from lime_model.scoring.fold import fold_items, fold_users, folded_scores, folded_task_scores
+from lime_model.scoring.native import ISAS, Native, why_not
 from tests.lime_model.toys import TWO_TASKS, toy_config, toy_model, toy_users
 
 
@@ -74,6 +75,22 @@ def test_the_score_is_the_weighted_sum_of_the_tasks_logits() -> None:
     torch.testing.assert_close(both.base_scores(state, items), 0.3 * alone[0] + 1.7 * alone[1])
     users, bank = fold_users(both, state), fold_items(both, items)
     torch.testing.assert_close(folded_task_scores(both, users, bank), torch.stack(alone, 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(1, 33, 17), (5, 8, 8), (40, 7, 3), (2, 900, 1), (1, 1, 4)]
+)
+def test_a_compiled_product_has_the_bits_of_the_canonical_one(rows: int, inner: int, columns: int) -> None:
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((rows, inner)), rng.standard_normal((inner, columns))
+    x[0, 0] = -0.0
+    total = x[:, 0, None] * w[0]
+    for k in range(1, inner):
+        total = total + x[:, k, None] * w[k]
+    assert ordered_matmul(x, w).tobytes() == total.tobytes()
+    for isa in ISAS:
+        if not why_not(isa):
+            assert Native(isa=isa).multiply(x, w).tobytes() == total.tobytes(), isa
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, pairwise, product
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -159,12 +159,15 @@ def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
     weights, queries, rows = make_case(seed, 2, candidates, 4, 5, 3, levels, 1.0)
     bank = PackedBank(cut(rows, cuts), pa.array(range(candidates)), None)
     chosen = np.flatnonzero(np.random.default_rng(seed).random(candidates) < share)
-    for query, policy in product(queries, range(2)):
-        whole = brute_force(weights, query, rows, candidates, policy)
-        for floor in (-np.inf, float(whole.scores[at % len(whole.scores)]) if len(whole.scores) else 0.0):
-            expected = whole.take(np.isin(whole.rows, chosen) & (whole.scores >= floor))
-            found = find_reaching(weights, query, Part.of(bank, chosen), floor, BACKENDS[backend], policy)
-            assert same(found.best(candidates), expected)
+    part = Part.of(bank, chosen)
+    for policy in range(2):
+        whole = [brute_force(weights, query, rows, candidates, policy) for query in queries]
+        some = [float(each.scores[at % len(each.scores)]) if len(each.scores) else 0.0 for each in whole]
+        for floors in ([-np.inf] * len(queries), some):
+            found = find_reaching(weights, queries, part, floors, BACKENDS[backend], policy)
+            for mine, each, floor in zip(found, whole, floors, strict=True):
+                expected = each.take(np.isin(each.rows, chosen) & (each.scores >= floor))
+                assert same(mine.best(candidates), expected)
     assert bank.beta().tobytes() == rows.beta.tobytes()
 
 

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_model.scoring.canonical import F32, F64, Weights
+from lime_model.scoring.canonical import F32, F64, UserRow, Weights
 from lime_model.scoring.cells import Cells, Ints, Shape
 from lime_model.scoring.tiled import error_bound
 from lime_model.scoring.topk import Backend, Query
@@ -192,6 +192,7 @@ def _library(isa: str) -> Any:
     library.lime_count.restype, library.lime_count.argtypes = wide, [pointer, number]
     library.lime_copy.argtypes = [pointer, number, whole]
     library.lime_free.argtypes = [pointer]
+    library.lime_matmul.argtypes = [double, wide, wide, double, wide, double]
     library.lime_base.argtypes = [single, number, number, number, single, single, double, wide, whole, double]
     library.lime_cell_floats.restype, library.lime_cell_floats.argtypes = wide, [number] * 3
     return library
@@ -241,6 +242,16 @@ class Native(Backend):
             library.lime_free(result)
         self.rescored += count.value
         return kept
+
+    def fold(self, weights: Weights, links: F64, pools: F64, user: F64) -> UserRow:
+        """`Weights.fold_user`, to the bit."""
+        return weights.fold_user(links, pools, user, self.multiply)
+
+    def multiply(self, x: F64, w: F64) -> F64:
+        """`ordered_matmul`, to the bit."""
+        out = np.empty((len(x), w.shape[1]))
+        _library(self.isa).lime_matmul(x, *x.shape, w, w.shape[1], out)
+        return out
 
     def base(self, weights: Weights, user: Query, candidates: Cells, rows: Ints) -> F64:
         """Canonical z `[n]`, to the bit that of `Weights.base`."""

@@ -511,6 +511,19 @@ void lime_copy(const void *result, int user, int64_t *rows) {
 
 void lime_free(void *result) { delete static_cast<Result *>(result); }
 
+// x [rows, inner] times w [inner, columns], each output summed over `inner` in order: `ordered_matmul` of
+// lime_model/scoring/canonical.py, and as there without contraction.
+void lime_matmul(const double *x, int64_t rows, int64_t inner, const double *w, int64_t columns, double *out) {
+  for (int64_t i = 0; i < rows; i++, x += inner, out += columns) {
+    double *__restrict sum = out;
+    for (int64_t j = 0; j < columns; j++) sum[j] = x[0] * w[j];
+    for (int64_t k = 1; k < inner; k++) {
+      const double *__restrict row = w + k * columns;
+      for (int64_t j = 0; j < columns; j++) sum[j] += x[k] * row[j];
+    }
+  }
+}
+
 // Canonical z of some rows for one user: the additions of lime_model/scoring/canonical.py in their order.
 // Compiled without contraction, so a multiply and an add round twice, as there.
 void lime_base(const float *cells, int links, int hidden, int dot, const float *g, const float *e, const double *w,
