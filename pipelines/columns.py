@@ -76,6 +76,9 @@ SCHEMAS: Final[dict[str, str]] = {
 # Of Delta, by table.
 PROPERTIES: Final[dict[str, dict[str, str]]] = {
     "events": {"delta.enableChangeDataFeed": "true"},  # states follow it, see histories.py
+    # A night that changes few rows marks the old ones and leaves their files as they are.
+    "user_link_states": {"delta.enableDeletionVectors": "true"},
+    "user_memory": {"delta.enableDeletionVectors": "true"},
 }
 
 PARTITIONS: Final[dict[str, list[str]]] = {

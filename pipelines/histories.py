@@ -28,10 +28,11 @@ SIGN = "sign"  # 1: the log gained the event, -1: it lost it
 
 
 class Build(NamedTuple):
-    """An earlier build that states can be advanced from: what it read and wrote."""
+    """An earlier build that states can be advanced from: what it read and wrote; `patched`: see `Since`."""
 
     ds: str
     versions: dict[str, int]
+    patched: int
 
 
 def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, int]) -> Manifest:
@@ -51,7 +52,7 @@ def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) ->
     done = [
         (each.manifest["versions"]["user_link_states"], each.ds, each.manifest)
         for each in find_manifests(warehouse, "build_link_states")
-        if each.manifest["model_version"] == bundle.version and "tables" in each.manifest
+        if each.manifest["model_version"] == bundle.version and "patched" in each.manifest
     ]
     if not done:
         return None, "every history is read: no earlier build of this model"
@@ -65,7 +66,9 @@ def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) ->
         return None, f"every history is read: {', '.join(changed)} changed since the build of night {ds}"
     if (was := manifest["versions"]["events"]) > events:
         return None, f"every history is read: night {ds} read events {was}, tonight is pinned to {events}"
-    return Build(ds, manifest["versions"]), f"what changed since the build of night {ds} is read"
+    return Build(
+        ds, manifest["versions"], manifest["patched"]
+    ), f"what changed since the build of night {ds} is read"
 
 
 def read_histories(

@@ -8,7 +8,7 @@ new events into stored rows, however late they come; a lost event or another fea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from pyspark.sql import Column, DataFrame
@@ -49,6 +49,7 @@ from pipelines.tables import SQL_TYPES, Warehouse, count_cases
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
+MOST_PATCHED = 1.0  # rows changed in place, of the users: then the tables are written whole, without the dead
 BROADCAST_USERS = 1_000_000  # ids that every executor can hold
 
 PAYLOAD: Final = {
@@ -83,8 +84,13 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
         read = {"events": events, "users": warehouse.newest("users")}
         since = find_changes(warehouse, run.ds, events, bundle)
         base = stored = {name: since.versions.get(name, warehouse.newest(name)) for name in PAYLOAD}
-        users = compare_users(warehouse, run.ds, {**read, **stored}, bundle, since.changes).persist()
-        counts = _count(users)
+        patched = since.patched
+        users = compare_users(warehouse, run.ds, {**read, **stored}, bundle, since).persist()
+        kept, counts = [users], _count(users)
+        if since.changes is not None and counts["damaged"]:
+            damaged = users.where(~F.col("sound")).select(USER_ID)
+            users = compare_users(warehouse, run.ds, {**read, **stored}, bundle, since, damaged).persist()
+            kept, counts = [*kept, users], _count(users)
         if counts["recomputed"] or counts["merged"] or counts["removed"] or min(stored.values()) < 0:
             changed = users.where(~F.col("stands") & F.col(FINGERPRINT).isNotNull())
             log = read_events(warehouse, run.ds, events).select(*EVENT)
@@ -95,15 +101,21 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
             if since.changes is not None and counts["merged"]:
                 merged = changed.where("merges")
                 log = log.unionByName(_of(since.changes, merged, counts["merged"]).drop(SIGN))
-                changed = add_stored(warehouse, changed, stored, bundle.version)
             rows = compute_states(warehouse, run.ds, events, changed, log, bundle)
-            stored = write_states(warehouse, rows, users.where("stands"), stored, bundle.version)
-        users.unpersist()
+            patched += counts["recomputed"] + counts["merged"] + counts["removed"]
+            current = all(warehouse.newest(name) == version for name, version in stored.items())
+            if current and not counts["damaged"] and patched < MOST_PATCHED * counts["users"]:
+                stored = patch_states(warehouse, rows, users, bundle.version)
+            else:
+                stored, patched = write_states(warehouse, rows, users, stored, bundle.version), 0
+        for frame in (*kept, *([since.counted] if since.counted is not None else [])):
+            frame.unpersist()
         return {
             "model": model,
             **describe_build(warehouse, bundle, {**read, **stored}),
             "base": base,
             "plan": since.why,
+            "patched": patched,
             **counts,
         }
 
@@ -119,11 +131,14 @@ def _of(log: DataFrame, users: DataFrame, count: int) -> DataFrame:
 class Since(NamedTuple):
     """What states are advanced by: signed events since the build that wrote the rows at `versions`.
 
-    `changes` None: every history is read.
+    `changes` None: every history is read; `counted`: see `count_histories`, persisted. `patched`: rows
+    changed in place since the tables were written whole.
     """
 
     changes: DataFrame | None
+    counted: DataFrame | None
     versions: dict[str, int]
+    patched: int
     why: str
 
 
@@ -131,15 +146,18 @@ def find_changes(warehouse: Warehouse, night: str, events: int, bundle: Bundle) 
     """The changes to advance the stored rows by, if they can be."""
     build, why = find_build(warehouse, night, bundle, events)
     if build is None:
-        return Since(None, {}, why)
+        return Since(None, None, {}, 0, why)
     changes = read_changes(warehouse, night, events, build)
     if changes is None:
         return Since(
             None,
+            None,
             {},
+            0,
             f"every history is read: Delta no longer knows what changed in events since night {build.ds}",
         )
-    return Since(changes, build.versions, why)
+    counted = count_histories(changes, bundle).persist()
+    return Since(changes, counted, build.versions, build.patched, why)
 
 
 def _count(users: DataFrame) -> dict[str, int]:
@@ -152,40 +170,47 @@ def _count(users: DataFrame) -> dict[str, int]:
         "merged": tonight & F.col("merges"),
         "kept": F.col("stands"),
         "removed": ~tonight,
+        "damaged": ~F.col("sound"),
     }
     return count_cases(users, {"events": F.when(tonight, F.col("events")), **cases})
 
 
 def compare_users(
-    warehouse: Warehouse, night: str, versions: Versions, bundle: Bundle, changes: DataFrame | None
+    warehouse: Warehouse,
+    night: str,
+    versions: Versions,
+    bundle: Bundle,
+    since: Since,
+    damaged: DataFrame | None = None,
 ) -> DataFrame:
     """Every user of the night or of the stored rows, with what the rows depend on and what becomes of them.
 
     Args:
-        changes: see `Since`.
+        damaged: users whose rows are not sound; a damaged row does not tell what was read, so their histories
+            are read again. None: nobody is known to have one.
 
     Returns:
-        `user_id, user_values, events, history_xor, history_sum, fingerprint, stands, merges`. Without a
-        fingerprint the night does not know the user. `stands`: both of the user's rows were computed from
-        the same history and features, and hold what was computed. `merges`: from the same features and a
-        history that has only gained events since.
+        `user_id, user_values, events, history_xor, history_sum, fingerprint, sound, stands, merges`, and
+        `PRIOR` where any can merge, empty for those that do not. Without a fingerprint the night does not
+        know the user. `sound`: see `_read_stored`, null for a user without rows. `stands`: both of the user's
+        rows were computed from the same history and features, and hold what was computed. `merges`: from
+        the same features and a history that has only gained events since.
     """
-    stored = _read_stored(warehouse, versions, bundle.version)
+    merging = since.counted is not None and bundle.config.variant == "lime-mha"
+    if since.counted is None:
+        past = read_histories(warehouse, night, versions["events"], bundle)
+        now = [F.coalesce(name, F.lit(0)).alias(name) for name in HISTORY]
+    else:
+        past = since.counted
+        now = [advance(F.col(f"was_{name}"), F.col(name), name) for name in HISTORY]
+    stored = _read_stored(warehouse, versions, bundle.version, past if merging else None)
+    if damaged is not None:
+        again = read_histories(warehouse, night, versions["events"], bundle, damaged)
+        past = past.join(damaged, USER_ID, "left_anti").unionByName(again)
     users = read_entity(warehouse, "users", night, versions["users"])
     values = [name for name in bundle.user_encoders if name in users.columns]
     known = users.select(USER_ID, (F.to_json(F.struct(*values)) if values else F.lit("")).alias(FEATURES))
     before = [F.coalesce(f"was_{name}", F.lit(0)) for name in HISTORY]
-    if changes is None:
-        past = read_histories(warehouse, night, versions["events"], bundle)
-        now = [F.coalesce(name, F.lit(0)).alias(name) for name in HISTORY]
-    else:
-        past = count_histories(changes, bundle)
-        now = [advance(F.col(f"was_{name}"), F.col(name), name) for name in HISTORY]
-        # A damaged row does not tell what was read: its user's history is read again.
-        damaged = stored.where(~F.col("sound")).select(USER_ID)
-        if damaged.take(1):  # or the whole log would be read for nobody
-            again = read_histories(warehouse, night, versions["events"], bundle, damaged)
-            past = past.join(damaged, USER_ID, "left_anti").unionByName(again)
     joined = known.withColumn("listed", F.lit(True)).join(past, USER_ID, "full_outer")
     joined = joined.join(stored, USER_ID, "full_outer")
     # A row of another split would belong to no work unit.
@@ -199,68 +224,93 @@ def compare_users(
     print_now, print_before = fingerprint(now), fingerprint(before)
     whole = F.coalesce("sound", F.lit(False))
     stands = tonight & whole & F.coalesce(F.col("was") == print_now, F.lit(False))
-    gained = F.lit(changes is not None and bundle.config.variant == "lime-mha") & (
-        F.coalesce("lost", F.lit(0)) == 0
-    )
+    gained = F.lit(merging) & (F.coalesce("lost", F.lit(0)) == 0)
     merges = tonight & whole & gained & ~stands & F.coalesce(F.col("was") == print_before, F.lit(False))
+    prior = [
+        F.when(merges, F.col(name)).otherwise(_empty(kind)).alias(name)
+        for name, kind in stored.dtypes
+        if name in PRIOR
+    ]
     return joined.select(
-        USER_ID, FEATURES, *now, F.when(tonight, print_now).alias(FINGERPRINT),
-        stands.alias("stands"), merges.alias("merges"),
+        USER_ID, FEATURES, *now, F.when(tonight, print_now).alias(FINGERPRINT), "sound",
+        stands.alias("stands"), merges.alias("merges"), *prior,
     )  # fmt: skip
 
 
-def _read_stored(warehouse: Warehouse, versions: Versions, model_version: str) -> DataFrame:
+def _read_stored(
+    warehouse: Warehouse, versions: Versions, model_version: str, due: DataFrame | None
+) -> DataFrame:
     """`user_id, sound, was, was_*` of stored rows: their fingerprint, and what they have read (`HISTORY`).
 
     `sound`: both rows are there once, hold what was computed, and were computed from the same.
+
+    Args:
+        due: users whose columns `PRIOR` are wanted too; those of the others are null. None: nobody's, and
+            the columns are not there.
     """
-    was = {"event_count": "was_events", **{name: f"was_{name}" for name in HISTORY[1:]}}
-    carried: dict[str, dict[str, str]] = {"user_link_states": was, "user_memory": {}}
-    sides = []
+    told = {"event_count": "was_events", **{name: f"was_{name}" for name in HISTORY[1:]}}
+    sides, place = [], "user_link_states"
     for name, payload in PAYLOAD.items():
         rows = _stored(warehouse, name, versions[name], model_version)
-        if name == "user_link_states":
+        if name == place:
             rows = rows.where(F.length("state") > 0)  # empty: it could not be computed
-        sides.append(sound_fingerprints(rows, USER_ID, payload, name, carried[name]))
+        carried = {new: F.col(old) for old, new in told.items()} if name == place else {}
+        if due is not None:
+            rows = rows.join(due.select(USER_ID, F.lit(True).alias("due")), USER_ID, "left")
+            mine = [column for column in PRIOR if column in rows.columns and column in payload]
+            carried |= {column: F.when(F.col("due"), F.col(column)) for column in mine}
+        sides.append(sound_fingerprints(rows, USER_ID, payload, name, carried))
     sound = F.coalesce(F.col("user_link_states") == F.col("user_memory"), F.lit(False)).alias("sound")
     both = sides[0].join(sides[1], USER_ID, "full_outer")
-    read = [F.when(sound, F.col(name)).alias(name) for name in was.values()]
-    return both.select(USER_ID, sound, F.when(sound, F.col("user_memory")).alias("was"), *read)
+    read = [F.when(sound, F.col(name)).alias(name) for name in told.values()]
+    prior = [name for name in PRIOR if name in both.columns]
+    return both.select(USER_ID, sound, F.when(sound, F.col("user_memory")).alias("was"), *read, *prior)
 
 
-def add_stored(warehouse: Warehouse, users: DataFrame, stored: Versions, model_version: str) -> DataFrame:
-    """`users` with the columns `PRIOR` of those that merge, empty for the others."""
-    sides = [_stored(warehouse, name, stored[name], model_version) for name in PAYLOAD]
-    lacking = [name for name in PRIOR if name not in sides[0].columns]
-    prior = sides[0].join(sides[1].select(USER_ID, *lacking), USER_ID).select(USER_ID, *PRIOR)
-    merged = users.where("merges").join(prior, USER_ID)
-    return merged.unionByName(_with_empty(users.where(~F.col("merges")), prior))
-
-
-def _with_empty(rows: DataFrame, like: DataFrame) -> DataFrame:
-    """`rows` with empty columns `PRIOR`; not null, see `stack_histories`."""
+def _empty(kind: str) -> Column:
+    """Of a column `PRIOR` that says nothing; not null, see `stack_histories`."""
     empty = {"bigint": F.lit(0), "timestamp": F.timestamp_micros(F.lit(0)), "binary": F.lit(b"")}
-    kinds = dict(like.select(*PRIOR).dtypes)
-    columns = {name: empty.get(kind, F.array().cast(kind)).cast(kind) for name, kind in kinds.items()}
-    return rows.withColumns(columns)
+    return empty.get(kind, F.array()).cast(kind)
 
 
 def write_states(
-    warehouse: Warehouse, rows: DataFrame, kept: DataFrame, stored: Versions, model_version: str
+    warehouse: Warehouse, rows: DataFrame, users: DataFrame, stored: Versions, model_version: str
 ) -> dict[str, int]:
-    """Replace the model's slice of both tables by new rows and the kept ones; returns their versions."""
-    written = {}
-    rows = rows.persist()
-    for name, payload in PAYLOAD.items():
-        names = warehouse.schema(name).names
-        new = rows.withColumn(CHECKSUM, compute_checksum(payload)).select(names)
+    """Replace the model's slice of both tables by new rows and those that stand; returns their versions."""
+
+    def write(name: str, new: DataFrame) -> int:
         old = _stored(warehouse, name, stored[name], model_version)
-        standing = old.join(kept.select(USER_ID), USER_ID, "left_semi").select(names)
-        with arrow_batches_of(warehouse.spark, EVENTS_PER_BATCH):
-            where = f"{MODEL_VERSION} = '{model_version}'"
-            written[name] = warehouse.replace(name, new.unionByName(standing), where)
+        standing = old.join(users.where("stands").select(USER_ID), USER_ID, "left_semi").select(new.columns)
+        return warehouse.replace(name, new.unionByName(standing), f"{MODEL_VERSION} = '{model_version}'")
+
+    return _write_both(warehouse, rows, write)
+
+
+def patch_states(
+    warehouse: Warehouse, rows: DataFrame, users: DataFrame, model_version: str
+) -> dict[str, int]:
+    """Change what is new or gone in both tables; other rows of the model stand; returns their versions."""
+    gone = users.where(F.col(FINGERPRINT).isNull()).select(USER_ID)
+
+    def write(name: str, new: DataFrame) -> int:
+        changes = new.unionByName(gone, allowMissingColumns=True)
+        where = f"t.{MODEL_VERSION} = '{model_version}'"
+        return warehouse.upsert(name, changes, USER_ID, where, F.col(f"s.{FINGERPRINT}").isNull())
+
+    return _write_both(warehouse, rows, write)
+
+
+def _write_both(
+    warehouse: Warehouse, rows: DataFrame, write: Callable[[str, DataFrame], int]
+) -> dict[str, int]:
+    """`write` the rows as each table wants them, computed once."""
+    rows, versions = rows.persist(), {}
+    with arrow_batches_of(warehouse.spark, EVENTS_PER_BATCH):
+        for name, payload in PAYLOAD.items():
+            new = rows.withColumn(CHECKSUM, compute_checksum(payload))
+            versions[name] = write(name, new.select(warehouse.schema(name).names))
     rows.unpersist()
-    return written
+    return versions
 
 
 def _stored(warehouse: Warehouse, name: str, version: int, model_version: str) -> DataFrame:
@@ -310,8 +360,7 @@ def stack_histories(users: DataFrame, log: DataFrame) -> DataFrame:
     nothing = {FEATURES: F.lit(""), FINGERPRINT: F.lit("")}
     nothing |= {name: F.lit(0).cast("long") for name in HISTORY[1:]}
     events = log.withColumns(nothing)
-    if PRIOR[0] in names:
-        events = _with_empty(events, users)
+    events = events.withColumns({name: _empty(kind) for name, kind in users.dtypes if name in PRIOR})
     return headers.unionByName(events, allowMissingColumns=True)
 
 

@@ -46,7 +46,7 @@ def compute_checksum(payload: Sequence[str]) -> Column:
 
 
 def sound_fingerprints(
-    rows: DataFrame, key: str, payload: Sequence[str], name: str, carried: Mapping[str, str] | None = None
+    rows: DataFrame, key: str, payload: Sequence[str], name: str, carried: Mapping[str, Column] | None = None
 ) -> DataFrame:
     """`key, name`: the fingerprint of each stored row; null for a damaged one and where a key is doubled.
 
@@ -55,7 +55,7 @@ def sound_fingerprints(
         key: names a row.
         payload: what its checksum covers.
         name: of the column of fingerprints.
-        carried: further columns, and their new names.
+        carried: further columns by name.
 
     Raises:
         MissingTable: an older version wrote the rows.
@@ -67,5 +67,5 @@ def sound_fingerprints(
             "warehouse (the demo: make clean); the next night builds them again"
         )
     sound = F.first(F.col(CHECKSUM) == compute_checksum(payload)) & (F.count("*") == 1)
-    more = [F.first(column).alias(new) for column, new in (carried or {}).items()]
+    more = [F.first(column).alias(new) for new, column in (carried or {}).items()]
     return rows.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name), *more)

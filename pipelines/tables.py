@@ -35,6 +35,7 @@ CONFLICTS = (
     delta_errors.MetadataChangedException,
     delta_errors.ProtocolChangedException,
 )
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # of a merge, which has no option for it
 COMMIT = re.compile(r"(\d{20})\.json")
 SQL_TYPES = {"long": "bigint", "string": "string"}
 
@@ -211,6 +212,36 @@ class Warehouse:
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         self._save(name, writer)
+
+    def upsert(self, name: str, rows: DataFrame, key: str, where: str, gone: Column) -> int:
+        """Bring the slice `where` to `rows` by `key` in one commit; returns its version.
+
+        Args:
+            rows: the new rows of keys that came or changed; other keys stand.
+            key: of at most one row of the slice and of `rows`.
+            where: the slice; `t` is the table.
+            gone: condition on a row of `rows`, named `s`: its key is removed.
+
+        Raises:
+            WriteConflict: another writer changed the slice meanwhile.
+        """
+        merge = (
+            self.delta(name)
+            .alias("t")
+            .merge(self._shaped(name, rows).alias("s"), f"t.{key} = s.{key} AND {where}")
+            .whenMatchedDelete(gone)
+            .whenMatchedUpdateAll()
+            .whenNotMatchedInsertAll(~gone)
+        )
+        conf, tag = self.spark.conf, uuid.uuid4().hex
+        conf.set(USER_METADATA, tag)
+        try:
+            with conflicts(name):
+                merge.execute()
+        finally:
+            conf.unset(USER_METADATA)
+        found = self.find_commit(name, tag)
+        return self.version(name) if found is None else found
 
     def overwrite(self, name: str, rows: DataFrame) -> None:
         """Replace the whole table, schema included (tables whose columns the settings declare)."""
