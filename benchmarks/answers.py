@@ -3,16 +3,17 @@
 ASSISTments 2017: a learner's answers in order, label = answered right. Each learner's positions are split
 70 / 10 / 20 into training, validation and test; only first attempts at a problem are asked for, all answers
 are history. The log has no clock: an event's day is its position. AUC and normalised entropy over the test
-answers, every model reading the history up to the answer before (LIME-XOR too). Differences to LIME-XOR
-are paired over the same answers, means over the seeds that both have; 95 % intervals by resampling learners.
+answers, every model reading the history up to the answer before (LIME-XOR too). Differences of LIME to the
+others are paired over the same answers, means over the seeds that both have; 95 % intervals by resampling
+learners.
 
 The trunk (item and skill embeddings, action embeddings with the label, three pools and the dot of LIME) is
-the same for all; `bare` leaves out the dot. Each trains until validation gets no better, at most `--epochs`,
-at the best rate of label-rates.json, which `--search` publishes: `RATE_GRID` by validation, on a part of the
-log. Two trials run at a time, each on one core.
+the same for all; `bare` leaves out the dot. Each trains until validation gets no better, at most `EPOCHS`,
+at the best rate of label-rates.json, which `--search` publishes: `RATE_GRID` by validation, with the dot, on
+a part of the log. Two trials run at a time, each on one core.
 
-    python -m benchmarks.answers --learners 250     # a part of the log, for `make bench-quality`
-    python -m benchmarks.answers                    # the whole log: hours, goes on where it was stopped
+    python -m benchmarks.answers --learners 250     # a part of the log: `make bench-quality`
+    python -m benchmarks.answers                    # the whole log, some contestants; can be stopped
 
 A finished (contestant, seed) lies under `.bench/labels` and is not trained again by the same code.
 """
@@ -28,6 +29,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.resources import files
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -51,8 +53,10 @@ from lime_model.windows import Bools
 
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"
 DONE = ROOT / ".bench" / "labels"
+EPOCHS = {"part": 2.0, "whole": 3.0}  # with more, validation gets worse again
 BARE = " bare"  # suffix of a contestant without the dot
 NAMES = ("lime-xor", "lime-mha", *PEERS)
+WHOLE = ("lime-xor", "lime-mha", "hstu", "two-tower")  # on the whole log, the first seed
 PAIRED_SEEDS, SEEDS = ("lime-xor", "hstu"), (1, 2, 3)  # the others have the first seed
 RATE_GRID = (5e-4, 1e-3, 2e-3)
 BEST_RATE = ": best learning rate"  # of a contestant, in label-rates.json
@@ -226,45 +230,43 @@ def search(names: Sequence[str], epochs: float, learners: int | None, log: Path)
 
 def main() -> int:
     """Measure and publish."""
-    every = [*NAMES, *(name + BARE for name in NAMES)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--log", type=Path, default=LOG)
     parser.add_argument("--learners", type=int, help="the first of them only")
-    parser.add_argument("--epochs", type=float, default=4.0, help="at most")
-    parser.add_argument("--only", nargs="*", default=every, help="fewer publish nothing")
+    parser.add_argument("--only", nargs="*", help="contestants by name; publishes nothing")
     parser.add_argument("--search", action="store_true", help="search the learning rates")
     options = parser.parse_args()
-    started = time.monotonic()
-    about = f"ASSISTments 2017, {options.learners or 'all'} learners, at most {options.epochs:g} epochs"
+    started, whole = time.monotonic(), options.learners is None
+    epochs = EPOCHS["whole" if whole else "part"]
+    names = options.only or (WHOLE if whole else [*NAMES, *(name + BARE for name in NAMES)])
+    about = f"ASSISTments 2017, {options.learners or 'all'} learners, at most {epochs:g} epochs"
     if options.search:
-        searched = search(options.only, options.epochs, options.learners, options.log)
+        searched = search(options.only or NAMES, epochs, options.learners, options.log)
         publish("label-rates", searched, about, started)
         return 0
     rates = best_rates()
     trials = {
         name: [
-            Trial(
-                name, seed, rates.get(name, LabelTraining().learning_rate), options.epochs, options.learners
-            )
-            for seed in (SEEDS if name in PAIRED_SEEDS else SEEDS[:1])
+            Trial(name, seed, rates[name.removesuffix(BARE)], epochs, options.learners)
+            for seed in (SEEDS if name in PAIRED_SEEDS and not whole else SEEDS[:1])
         ]
-        for name in options.only
+        for name in names
     }
     outcomes = run_all([trial for each in trials.values() for trial in each], options.log)
     found = {name: [outcomes[trial] for trial in each] for name, each in trials.items()}
     log = load(options.log, options.learners).data.log
     rows: list[Row] = []
     for name, each in found.items():
-        rows += rows_of(name, each, log, options.learners is None)
-    for name, theirs in found.items():
-        mine = "lime-xor" + (BARE if name.endswith(BARE) else "")
-        if name != mine and mine in found:
-            difference, low, high = compare(found[mine], theirs, log)
-            reach = (">= -0.003",) if name.startswith("hstu") else ()
-            rows.append(row(f"{mine} - {name}: AUC", difference, f"95 % {low:.4f} to {high:.4f}", *reach))
-    if list(options.only) == every:
+        rows += rows_of(name, each, log, whole)
+    for (name, theirs), mine in product(found.items(), ("lime-xor", "lime-mha")):
+        ours = mine + (BARE if name.endswith(BARE) else "")
+        if name != ours and ours in found:
+            difference, low, high = compare(found[ours], theirs, log)
+            reach = (">= -0.003",) if name.startswith("hstu") and mine == "lime-xor" else ()
+            rows.append(row(f"{ours} - {name}: AUC", difference, f"95 % {low:.4f} to {high:.4f}", *reach))
+    if not options.only:
         asked = f"{about}; {len(found['lime-xor'][0].found.event):,} test answers"
-        publish("labels" if options.learners is None else "labels-part", rows, asked, started)
+        publish("labels" if whole else "labels-part", rows, asked, started)
     return 0
 
 

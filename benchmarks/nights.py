@@ -4,6 +4,7 @@
    batch of users, and one user as the job reads it, whose small products wait for Python.
 2. Spark's whole state job on 50,000 users with 256 past events each, a tenth of them with 16 new ones:
    the job that starts from last night's states / the one that finds none.
+3. Chains of nights, each beside a full one: see chain.py.
 
 Ratios within a round, median of 5 rounds; each round of the second works on copies of one warehouse.
 """
@@ -23,6 +24,7 @@ import yaml
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
+from benchmarks.chain import journey, synthetic
 from benchmarks.night import write_settings
 from benchmarks.problem import CONFIG, make_model
 from benchmarks.report import Row, interleave, median_ratio, publish, row
@@ -153,10 +155,15 @@ def append_events(warehouse: Warehouse, users: int, each: int, apart: int, night
 def main() -> int:
     """Measure and publish."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--users", type=int, default=50_000)
+    options.add_argument("--users", type=int, default=50_000, help="of the state job")
+    options.add_argument("--nights", type=int, default=10, help="of the synthetic chain, after the first")
+    options.add_argument("--journey-nights", type=int, default=28)
     args = options.parse_args()
     started = time.monotonic()
     rows = [*compare_merge(), *compare_jobs(args.users)]
+    for chain, nights in ((synthetic, args.nights), (journey, args.journey_nights)):
+        with tempfile.TemporaryDirectory(prefix="lime-bench-") as root:
+            rows += chain(Path(root), nights)
     sizes = f"L = {CONFIG.links}, D = {CONFIG.width}, H = {CONFIG.heads}"
     about = f"two cores; {sizes}; {args.users:,} users with {PAST} events, one in {SHARE} with {NEW} new ones"
     publish("nights", rows, about, started)

@@ -48,7 +48,7 @@ class Size(NamedTuple):
 
 
 SIZES = (
-    Size(4, 8, 16, 64), Size(8, 16, 32, 64), Size(16, 32, 32, 64), Size(16, 32, 64, 64),
+    Size(4, 8, 16, 32), Size(8, 16, 40, 40), Size(16, 32, 40, 40), Size(16, 32, 64, 64),
     Size(32, 64, 64, 64), Size(32, 64, 128, 128),
 )  # fmt: skip
 
@@ -89,7 +89,7 @@ def rate_of(bundle: Bundle) -> float:
 def auc_of(size: Size, log: answers.Answers) -> float:
     """On the test answers."""
     config = dataclasses.replace(answers.CONFIG, **size._asdict())
-    trainer = answers.train(log, "lime-mha", LabelTraining(), config)
+    trainer = answers.train(log, "lime-mha", LabelTraining(epochs=answers.EPOCHS["part"]), config)
     found = trainer.predict(log.test, stride=1)
     return auc(found.label, found.logit)
 

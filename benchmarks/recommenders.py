@@ -62,6 +62,8 @@ def ease(journey: Journey, buyers: int, pull: float) -> Scorer:
     """EASE (Steck 2019, arXiv:1905.03375) over items with `buyers` households; `pull` is its λ."""
     kept = np.flatnonzero(np.bincount(journey.before.indices, minlength=len(journey.items)) >= buyers)
     counts = _root(journey.before)[:, kept]
+    lengths = np.sqrt(counts.multiply(counts).sum(1))  # a household counts once, however much it buys
+    counts = sp.csr_array(sp.diags_array(1.0 / np.maximum(lengths, 1e-9)) @ counts)
     gram = torch.from_numpy((counts.T @ counts).toarray())  # [J, J]
     gram.diagonal().add_(pull)
     weights = torch.linalg.inv(gram).numpy()

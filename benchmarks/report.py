@@ -74,7 +74,7 @@ def publish(name: str, rows: list[Row], about: str, started: float) -> None:
     for r in rows:
         mark = "" if not r.reach else ("holds" if r.holds else "DOES NOT HOLD")
         aim = f" aim {r.aim}" if r.aim else ""
-        print(f"{r.what:<{width}}  {r.value:>10.3f} {r.unit:<14} {r.reach:>8}{aim}  {mark}".rstrip())
+        print(f"{r.what:<{width}}  {r.value:>10.4f} {r.unit:<14} {r.reach:>8}{aim}  {mark}".rstrip())
         if r.note:
             print(f"    {r.note}")
     print(f"\n{path.relative_to(ROOT)} written after {time.monotonic() - started:.0f} s")

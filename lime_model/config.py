@@ -150,16 +150,14 @@ class TrainConfig:
     tower_share: float = 0.2  # of its rate, for what the first phase has trained
     candidates: int = 2048  # of the second phase, with the positives; at least a quarter is drawn
     weight_decay: float = 0.01
-    dropout: float = 0.7  # of link state and pools
+    dropout: float = 0.5  # of link state and pools
     horizon_days: float = 28.0
     cut_every_days: float = 7.0
     cut_half_life_days: float = 60.0
     first_cut_days: float = 270.0  # before the cut-off
     min_events: int = 20
     max_events: int = 512
-    hide_share: float = (
-        0.7  # of a history's items: asked back as if new, so that the model fills in, not copies
-    )
+    hide_share: float = 0.85  # of a history's items: asked back as if new: the model fills in, not copies
     seed: int = 7
 
 

@@ -26,9 +26,7 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
     def work() -> Manifest:
         policy = warehouse.settings.night.policy
         scored = need_manifest(warehouse, run, "score_candidates")
-        whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
-        for job in ("build_candidate_bank", "build_link_states"):
-            record(warehouse, whole.run_id, run.ds, job, need_manifest(warehouse, run, job))
+        whole = whole_run(warehouse, run)
         full = score_candidates(warehouse, whole, [policy])
         mine = _lists(warehouse, scored["versions"]["staging"], run, policy.name, "mine")
         other = _lists(warehouse, full["versions"]["staging"], whole, policy.name, "full")
@@ -52,6 +50,14 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
         }
 
     return once(warehouse, run, "verify_full", work)
+
+
+def whole_run(warehouse: Warehouse, run: Run) -> Run:
+    """A run that owns nothing, over the states and the bank of `run`; what it scores is a full night."""
+    whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
+    for job in ("build_candidate_bank", "build_link_states"):
+        record(warehouse, whole.run_id, run.ds, job, need_manifest(warehouse, run, job))
+    return whole
 
 
 def _lists(warehouse: Warehouse, version: int, run: Run, policy: str, name: str) -> DataFrame:

@@ -1,0 +1,226 @@
+"""Nights one after the other, each scored in full too: part of `make bench-nights`.
+
+1. Synthetic: 20,000 users x 100,000 items, K = 100; a night brings events of a tenth of the users, 1 % new
+   items, 1 % changed and 0.2 % removed ones. The bias is 0.3 standard deviations of z times log1p of an
+   item's events in 7 days, and items are bought by Zipf's law.
+2. The Complete Journey, 2017-12-04 to -31, with the demo's settings.
+
+Every list must be to the bit that of the full night over the same states and bank (`verify_full`), which
+keeps no entries for a night after it and so is the cheaper for it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from benchmarks.problem import CONFIG
+from benchmarks.report import ROOT, Row, row
+from demo.complete_journey import FIRST_DAY, write_drops
+from lime_model.bundle import load_bundle, save_bundle
+from lime_model.model import Features, History
+from pipelines.leases import acquire_lease
+from pipelines.night import STEPS, day_before, ingest_days
+from pipelines.scoring import score_candidates
+from pipelines.session import open_session
+from pipelines.settings import load_settings
+from pipelines.tables import Warehouse
+from pipelines.train import train_models
+from pipelines.verify_full import verify_full, whole_run
+from tests import shop
+
+USERS, ITEMS, LOOK = 20_000, 100_000, 16  # LOOK numbers describe an item
+PAST, EVENTS = 20, 3  # events of a user before the first night, and of an active one in a night
+ACTIVE, NEW, CHANGED, REMOVED = 0.1, 0.01, 0.01, 0.002
+START = "2024-05-01"  # the first night, a full one
+JOURNEY, JOURNEY_NIGHT = "lime-mha", "2017-12-04"
+
+
+class Night(NamedTuple):
+    """Pairs and seconds of a night's scoring, and of the same night in full."""
+
+    plan: str
+    users: int
+    pairs: int
+    full_pairs: int
+    seconds: float
+    full_seconds: float
+
+
+def score_night(warehouse: Warehouse, ds: str) -> Night:
+    """A certified night and the same in full.
+
+    Raises:
+        CertificateFailed: a list differs.
+    """
+    run = acquire_lease(warehouse, ds, "night")
+    for name in ("build_candidate_bank", "build_link_states"):
+        STEPS[name](warehouse, run)
+    seconds = _time(lambda: STEPS["score_candidates"](warehouse, run))
+    STEPS["verify_night"](warehouse, run)
+    whole = whole_run(warehouse, run)
+    full_seconds = _time(lambda: score_candidates(warehouse, whole, [warehouse.settings.night.policy]))
+    told = verify_full(warehouse, run)
+    pairs = told["pairs"], told["pairs_of_full_night"]
+    return Night(told["plan"], told["users"], *pairs, seconds, full_seconds)
+
+
+def _time(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def rows_of(name: str, nights: Sequence[Night], pairs: str, wall: str = "") -> list[Row]:
+    """Of the nights after the first.
+
+    Args:
+        pairs, wall: reaches.
+    """
+    later = nights[1:]
+    share = sum(n.pairs for n in later) / sum(n.full_pairs for n in later)
+    ratios = [n.seconds / n.full_seconds for n in later]
+    about = f"of {len(later)} nights, {sum(n.plan.startswith('incremental') for n in later)} incremental"
+    full, saved = [n.full_seconds for n in later], sum(n.full_seconds - n.seconds for n in later)
+    return [
+        row(f"{name}: lists compared, all equal", sum(n.users for n in later), ""),
+        row(f"{name}: pairs scored / those of full nights", share, about, pairs),
+        row(f"{name}: scoring job / that of the full night, median", statistics.median(ratios), "x", wall),
+        row(f"{name}: scoring job of a full night, median", statistics.median(full), "s"),
+        row(f"{name}: seconds of scoring saved in all", saved, "s"),
+    ]  # fmt: skip
+
+
+def synthetic(root: Path, nights: int) -> list[Row]:
+    """A chain of `nights` after the first, in a warehouse of its own."""
+    (root / "settings.yaml").write_text(yaml.safe_dump(synthetic_settings(root)))
+    settings = load_settings(str(root / "settings.yaml"))
+    spark = open_session(settings, "bench-chain")
+    warehouse, world = Warehouse(spark, settings), World(Path(settings.drops))
+    world.bring_past()
+    first = str((pd.Timestamp(START) - pd.Timedelta(days=PAST)).date())
+    ingest_days(warehouse, first, day_before(START))
+    train_models(warehouse, START, ["mha"])
+    set_bias(Path(settings.bundles) / "mha")
+    chain = []
+    for number in range(nights + 1):
+        ds = str((pd.Timestamp(START) + pd.Timedelta(days=number)).date())
+        if number:
+            world.bring_day(day_before(ds))
+            ingest_days(warehouse, day_before(ds), day_before(ds))
+        chain.append(score_night(warehouse, ds))
+        print(ds, chain[-1], flush=True)
+    spark.stop()
+    return rows_of(f"{USERS:,} users x {ITEMS:,} items", chain, "<= 0.14", "<= 0.3")
+
+
+def synthetic_settings(root: Path) -> dict[str, object]:
+    """The shop's settings at these sizes, with items that are described by numbers."""
+    raw = shop.settings(root, k=100, buckets=16, units_per_commit=16, certificate_users=50)
+    raw["night"]["policy"] = {"name": "all", "exclude_seen": "none", "eligible": "look IS NOT NULL"}
+    raw["ingest"]["items"] = {"columns": {"look": "array<double>"}, "absent": "remove"}
+    raw["ingest"]["users"] = {"columns": {}}
+    sizes = {"links": CONFIG.links, "width": CONFIG.width, "hidden": CONFIG.hidden, "dot": CONFIG.dot}
+    columns = {"item_columns": [{"name": "look", "kind": "vector", "size": LOOK}], "user_columns": []}
+    model = raw["models"][0]
+    model["config"] |= {**sizes, **columns, "bias_days": 7, "event_types": ["purchase"]}
+    model["train"] = {"steps": 5, "link_steps": 2, "horizon_days": 7, "first_cut_days": 8, "min_events": 2}
+    raw["models"] = [model]
+    conf = {key: value for key, value in raw["spark"]["conf"].items() if "spark.sql" not in key}
+    conf |= {"spark.sql.shuffle.partitions": "4", "spark.driver.memory": "4g"}
+    raw["spark"]["conf"] = conf
+    return raw
+
+
+class World:
+    """Users, items and what happens to them, as drops."""
+
+    def __init__(self, drops: Path) -> None:
+        self.drops, self.rng = drops, np.random.default_rng(0)
+        self.ids = np.arange(ITEMS)
+        self.looks = self.rng.standard_normal((ITEMS, LOOK))
+        self.popular = self.rng.permutation(ITEMS)  # Zipf's ranks
+
+    def bring_past(self) -> None:
+        """One event of every user on each of `PAST` days."""
+        days = pd.date_range(end=pd.Timestamp(START) - pd.Timedelta(days=1), periods=PAST)
+        users = pd.DataFrame({"user_id": np.arange(USERS)})
+        shop.write_drop(self.drops, "users", str(days[0].date()), users)
+        self._bring_items(str(days[0].date()))
+        for day in days:
+            self._bring_events(str(day.date()), np.arange(USERS), 1)
+
+    def bring_day(self, day: str) -> None:
+        """What changes on a day."""
+        rng, count = self.rng, len(self.ids)
+        keep = rng.random(count) >= REMOVED
+        changed = rng.random(count) < CHANGED
+        self.looks[changed] += 0.3 * rng.standard_normal((int(changed.sum()), LOOK))
+        new = int(NEW * count)
+        fresh = self.ids.max() + 1 + np.arange(new)
+        self.ids = np.append(self.ids[keep], fresh)
+        self.looks = np.concatenate([self.looks[keep], rng.standard_normal((new, LOOK))])
+        self._bring_items(day)
+        active = np.sort(rng.choice(USERS, int(ACTIVE * USERS), replace=False))
+        self._bring_events(day, active, EVENTS)
+
+    def _bring_items(self, day: str) -> None:
+        frame = pd.DataFrame({"item_id": self.ids, "look": list(self.looks)})
+        shop.write_drop(self.drops, "items", day, frame)
+
+    def _bring_events(self, day: str, users: NDArray[np.int64], each: int) -> None:
+        size = len(users) * each
+        item = self.popular[(self.rng.zipf(1.2, size) - 1) % ITEMS]
+        frame = pd.DataFrame(
+            {
+                "user_id": np.repeat(users, each),
+                "item_id": np.where(np.isin(item, self.ids), item, self.ids[0]),
+            }
+        )
+        stamp = pd.Timestamp(day) + pd.to_timedelta(np.tile(np.arange(each), len(users)) * 3600, unit="s")
+        frame["event_ts"] = stamp.astype("datetime64[us]")
+        frame["session_id"] = day
+        shop.write_drop(self.drops, "events", day, frame)
+
+
+def set_bias(folder: Path) -> None:
+    """Make the weight of the bias 0.3 standard deviations of z, over random histories and items."""
+    bundle, rng = load_bundle(folder), np.random.default_rng(0)
+    model, size = bundle.model, (64, PAST)
+    with torch.no_grad():
+        items = model.embed_items(bundle.catalogue, rng.integers(1, len(bundle.catalogue.id_rows), 2000))
+        events = model.embed_events(items[rng.integers(0, 2000, size)], torch.ones(size, dtype=torch.int64))
+        days = torch.linspace(1.0 - PAST, 0.0, PAST).expand(size)
+        nobody = Features(torch.zeros(64, 0, dtype=torch.int64), torch.zeros(64, 0))
+        state = model.read(History(events, days, torch.ones(size, dtype=torch.bool)), nobody)
+        model.bias_weight.fill_(0.3 * float(model.base_scores(state, items).std()))
+    save_bundle(bundle, folder)
+
+
+def journey(root: Path, nights: int) -> list[Row]:
+    """The demo's log and settings in a warehouse of its own: the first night, and as many after it."""
+    raw = yaml.safe_load((ROOT / "conf" / "local.yaml").read_text())
+    places = {name: str(root / name) for name in ("warehouse", "drops", "bundles")}
+    (root / "journey.yaml").write_text(yaml.safe_dump(raw | places))
+    settings = load_settings(str(root / "journey.yaml"))
+    write_drops(Path(settings.drops))
+    spark = open_session(settings, "bench-chain")
+    warehouse = Warehouse(spark, settings)
+    dates = [str(day.date()) for day in pd.date_range(JOURNEY_NIGHT, periods=nights)]
+    ingest_days(warehouse, FIRST_DAY, day_before(dates[-1]))
+    train_models(warehouse, JOURNEY_NIGHT, [JOURNEY])
+    chain = []
+    for ds in dates:
+        chain.append(score_night(warehouse, ds))
+        print(ds, chain[-1], flush=True)
+    spark.stop()
+    return rows_of("The Complete Journey", chain, "<= 0.2")
