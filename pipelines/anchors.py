@@ -115,7 +115,11 @@ def take_over(warehouse: Warehouse, users: DataFrame, base: Base | None, policy:
     of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & F.col("anchor").isNotNull()
     rows = warehouse.read("staging", base.staging).where(of_base)
     sound = rows.where(F.col(CHECKSUM) == compute_checksum(KEPT))
-    return users.join(sound.select(USER_ID, FINGERPRINT, *ENTRIES), [USER_ID, FINGERPRINT], "left")
+    entries = sound.select(USER_ID, F.col(FINGERPRINT).alias("was"), *ENTRIES)
+    # By the user alone: as the rows of `users` lie already.
+    same = F.col("was") == F.col(FINGERPRINT)
+    joined = users.join(entries, USER_ID, "left")
+    return joined.withColumns({name: F.when(same, F.col(name)) for name in ENTRIES}).drop("was")
 
 
 class ShippedNight(NamedTuple):

@@ -1,11 +1,13 @@
 """The night's exactness certificate: staged lists of sampled users against the unfolded model.
 
 At least `night.certificate_users` users, a quarter each without history, with the longest
-histories, active in the last week and idle (all users when there are fewer).
+histories, active in the last week and idle (all users when there are fewer). Of an incremental night half
+of them are users whose lists were taken over, those of the oldest anchors first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -55,7 +57,8 @@ def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
         bundle = ship_bundle(warehouse, inputs.model)
         check_version(bundle, inputs)
         policy, wanted = warehouse.settings.night.policy, warehouse.settings.night.certificate_users
-        sample = sample_users(read_users(warehouse, inputs), run.ds, wanted)
+        reused = _reused_lists(warehouse, run, staged["versions"]["staging"], policy)
+        sample = sample_users(read_users(warehouse, inputs), run.ds, wanted, reused)
         corpus = _Corpus.read(warehouse, run.ds, inputs, bundle, policy)
         if staged["items_left_out"]:
             corpus.eligible[corpus.rows(_left_out(warehouse, run))] = False
@@ -86,8 +89,12 @@ def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
     return once(warehouse, run, "verify_night", work)
 
 
-def sample_users(states: DataFrame, night: str, wanted: int) -> dict[Any, str]:
-    """Stratified user ids -> stratum, the same for the same states."""
+def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any, str]) -> dict[Any, str]:
+    """Stratified user ids -> stratum, the same for the same states.
+
+    Args:
+        reused: users whose lists were taken over, and the run that scored them in full.
+    """
     week = F.date_sub(F.lit(night).cast("date"), 7)
     rows = states.select(USER_ID, "event_count", "last_event_ts").withColumn(
         "stratum",
@@ -98,8 +105,11 @@ def sample_users(states: DataFrame, night: str, wanted: int) -> dict[Any, str]:
     shuffled = rows.withColumn("draw", F.xxhash64(USER_ID, F.lit(night))).collect()
     by_draw = sorted(shuffled, key=lambda r: (r["draw"], str(r[USER_ID])))
     longest = sorted(shuffled, key=lambda r: (-r["event_count"], str(r[USER_ID])))
-    quota = -(-wanted // 4)
     picked: dict[Any, str] = {}
+    standing = [r for r in by_draw if r[USER_ID] in reused]
+    _pick(picked, sorted(standing, key=lambda r: reused[r[USER_ID]]), "reused", wanted // 4)
+    _pick(picked, standing, "reused", wanted // 4)
+    quota = -(-(wanted - len(picked)) // 4)
     _pick(picked, [r for r in by_draw if r["stratum"] == "cold"], "cold", quota)
     _pick(picked, longest, "longest", quota)
     for stratum in ("active", "idle"):
@@ -249,6 +259,13 @@ def _staged_lists(
     mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
     rows = warehouse.read("staging", version).where(mine & F.col(USER_ID).isin(users)).collect()
     return {row[USER_ID]: _Staged(row["candidates"], row["fault"]) for row in rows}
+
+
+def _reused_lists(warehouse: Warehouse, run: Run, version: int, policy: Policy) -> dict[Any, str]:
+    """Users whose lists were taken over, and the run that scored them in full."""
+    mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
+    rows = warehouse.read("staging", version).where(mine & (F.col("anchor") != run.run_id))
+    return {row[USER_ID]: row["anchor"] for row in rows.select(USER_ID, "anchor").collect()}
 
 
 def _count(strata: Any) -> dict[str, int]:
