@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import psutil
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, QueryBuilder
 from pyspark.sql import functions as F
 
 from pipelines.forecast import WORKER_BYTES
@@ -54,9 +55,8 @@ def test_a_user_with_two_million_events_is_reduced_in_pieces_and_scored(
         time.sleep(0.2)
     out, error = job.communicate()
     assert job.returncode == 0, out[-2000:] + error[-3000:]
-    table = DeltaTable(warehouse.path("user_link_states")).to_pyarrow_table(
-        columns=["user_id", "event_count"]
-    )
+    states = QueryBuilder().register("states", DeltaTable(warehouse.path("user_link_states")))
+    table = pa.table(states.execute("SELECT user_id, event_count FROM states").read_all())
     counts = dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
     assert counts[1_000_000] == HEAVY
     assert sum(user >= 2_000_000 and count == EACH for user, count in counts.items()) == SMALL

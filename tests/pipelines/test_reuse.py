@@ -146,6 +146,9 @@ def test_a_late_event_is_merged_and_a_lost_one_needs_its_whole_history(nights: d
     _, states = nights["built"]["late"]
     assert states["recomputed"] == 1
     assert states["merged"] == len((bought_on(NEXT) | {LATE}) - {WRONG})
+    # The night before had written the tables whole, as they held damage.
+    assert nights["built"]["next"][1]["patched"] == 0
+    assert states["patched"] == states["merged"] + 1
 
 
 def test_and_their_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> None:

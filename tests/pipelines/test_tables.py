@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from pipelines.tables import Warehouse, WriteConflict, local_rows
 from tests.cluster.standalone import wait_until
@@ -45,3 +47,25 @@ def test_of_two_writers_of_a_slice_the_slower_fails_in_one_line_and_changes_noth
         with pytest.raises(WriteConflict, match=r"^table item_bias: another writer .* Run the job again"):
             writing.result(timeout=60)
     assert empty_shop.version("item_bias") == version
+
+
+def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop: Warehouse) -> None:
+    def rows(fingerprints: dict[int, str | None]) -> DataFrame:
+        names = warehouse.schema("user_memory").names
+        nothing = dict.fromkeys(names) | {"model_version": "v"}
+        listed = [nothing | {"user_id": u, "fingerprint": f} for u, f in fingerprints.items()]
+        return local_rows(warehouse.spark, listed, warehouse.schema("user_memory"))
+
+    warehouse = empty_shop
+    whole = warehouse.replace(
+        "user_memory", rows({1: "a", 2: "a", 3: "a"}).coalesce(1), "model_version = 'v'"
+    )
+    (file,) = warehouse.read("user_memory", whole).inputFiles()
+    changes, gone = rows({2: "b", 3: None, 4: "b", 5: None}), F.col("s.fingerprint").isNull()
+    version = warehouse.upsert("user_memory", changes, "user_id", "t.model_version = 'v'", gone)
+    patched = warehouse.read("user_memory", version)
+    assert {r["user_id"]: r["fingerprint"] for r in patched.collect()} == {1: "a", 2: "b", 4: "b"}
+    assert version == whole + 1
+    assert file in patched.inputFiles()
+    other = warehouse.upsert("user_memory", changes, "user_id", "t.model_version = 'w'", gone)
+    assert warehouse.read("user_memory", other).where("user_id = 2").count() == 2  # of another slice
