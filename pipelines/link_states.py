@@ -45,7 +45,7 @@ from pipelines.leases import Run
 from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
 from pipelines.runs import Manifest, find_manifest, once
 from pipelines.session import arrow_batches_of
-from pipelines.tables import SQL_TYPES, Warehouse, count_cases
+from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict, count_cases
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
@@ -105,7 +105,7 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
             patched += counts["recomputed"] + counts["merged"] + counts["removed"]
             current = all(warehouse.newest(name) == version for name, version in stored.items())
             if current and not counts["damaged"] and patched < MOST_PATCHED * counts["users"]:
-                stored = patch_states(warehouse, rows, users, bundle.version)
+                stored = patch_states(warehouse, rows, users, stored, bundle.version)
             else:
                 stored, patched = write_states(warehouse, rows, users, stored, bundle.version), 0
         for frame in (*kept, *([since.counted] if since.counted is not None else [])):
@@ -287,15 +287,25 @@ def write_states(
 
 
 def patch_states(
-    warehouse: Warehouse, rows: DataFrame, users: DataFrame, model_version: str
+    warehouse: Warehouse, rows: DataFrame, users: DataFrame, stored: Versions, model_version: str
 ) -> dict[str, int]:
-    """Change what is new or gone in both tables; other rows of the model stand; returns their versions."""
+    """Change what is new or gone in both tables, which are at `stored`; returns their versions.
+
+    Raises:
+        WriteConflict: another writer came between; a later run does not build on this one's rows.
+    """
     gone = users.where(F.col(FINGERPRINT).isNull()).select(USER_ID)
 
     def write(name: str, new: DataFrame) -> int:
         changes = new.unionByName(gone, allowMissingColumns=True)
         where = f"t.{MODEL_VERSION} = '{model_version}'"
-        return warehouse.upsert(name, changes, USER_ID, where, F.col(f"s.{FINGERPRINT}").isNull())
+        version = warehouse.upsert(name, changes, USER_ID, where, F.col(f"s.{FINGERPRINT}").isNull())
+        if version != stored[name] + 1:
+            raise WriteConflict(
+                f"table {name}: version {version} was written over another writer's rows; this job had read "
+                f"version {stored[name]}. Run the job again: it starts from the last whole build"
+            )
+        return version
 
     return _write_both(warehouse, rows, write)
 
