@@ -27,7 +27,7 @@ def main() -> int:
         names = args.model or [model.name for model in warehouse.settings.models]
         report("train_model", train_models(warehouse, args.ds, names))
 
-    return with_warehouse(args.config, f"train_model {args.ds}", work)
+    return with_warehouse(args.config, work, job="train_model", night=args.ds)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class Checkpoints:
         folder: where they are; made when missing.
         source: names what the run depends on; files of another are not taken up.
         every_seconds: at most so often a phase is saved before its end.
+        opened, last: seconds of the monotonic clock, `last` of each phase's newest save.
         stored: called after every save, to carry the folder where a restarted run looks.
     """
 
@@ -48,12 +49,12 @@ class Checkpoints:
     source: str
     every_seconds: float = 30.0
     stored: Callable[[], None] = lambda: None
-    last: float = field(default_factory=time.monotonic)
+    opened: float = field(default_factory=time.monotonic)
+    last: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def due(self) -> bool:
-        """Whether the last save is long ago."""
-        return time.monotonic() - self.last >= self.every_seconds
+    def due(self, phase: str) -> bool:
+        """Whether the phase's last save is long ago."""
+        return time.monotonic() - self.last.get(phase, self.opened) >= self.every_seconds
 
     def save(self, phase: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Replace the file of `phase`."""
@@ -63,7 +64,7 @@ class Checkpoints:
         save_file({k: v.contiguous() for k, v in tensors.items()}, path.with_suffix(".new"), header)
         os.replace(path.with_suffix(".new"), path)
         self.stored()
-        self.last = time.monotonic()
+        self.last[phase] = time.monotonic()
 
     def load(self, phase: str) -> Saved | None:
         """What was saved of `phase`; None when nothing was, or it is of another run or damaged."""

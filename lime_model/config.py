@@ -46,17 +46,18 @@ class Column:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of one LIME model (letters as in docs/model.md).
+    """Sizes of one LIME model (letters as in docs/model.md); the defaults are those beyond which neither
+    lists nor labels got better in `make bench-quality-full`, see benchmarks/results/quality-sizes.svg.
 
     Raises:
         ValueError: a size is not positive, `heads` do not divide `width`, or weights do not fit the tasks.
     """
 
     variant: Variant = "lime-mha"
-    links: int = 32  # L
-    width: int = 64  # D
-    hidden: int = 64  # F, hidden units of the scoring head
-    dot: int = 64  # E, width of the two-tower dot
+    links: int = 8  # L
+    width: int = 40  # D
+    hidden: int = 16  # F, hidden units of the scoring head
+    dot: int = 40  # E, width of the two-tower dot
     heads: int = 2  # of the MHA link attention; the link weights have one
     xor_blocks: int = 3
     max_events: int = 256  # N_max: the last events that LIME-XOR reads
@@ -159,6 +160,22 @@ class TrainConfig:
     max_events: int = 512
     hide_share: float = 0.85  # of a history's items: asked back as if new: the model fills in, not copies
     seed: int = 7
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "link_batch", "candidates", "min_events", "max_events"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("learning_rate", "memory_rate", "link_rate", "horizon_days", "cut_every_days"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("dropout", "hide_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it is a share below 1")
+        if not self.first_cut_days >= self.horizon_days:
+            raise ValueError(
+                f"train.first_cut_days is {self.first_cut_days:g}; a cut is at least "
+                f"the {self.horizon_days:g} days of train.horizon_days before the cut-off"
+            )
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import LabelTraining
-from lime_model.errors import LossError, TrainingError
+from lime_model.errors import TrainingError
 from lime_model.examples import EventLog, Floats, Ints, TrainingData
-from lime_model.loop import Curve, Loop, Row, one_cycle
+from lime_model.loop import Curve, Loop, Row, one_cycle, take_gradient
 from lime_model.metrics import auc, normalised_entropy
 from lime_model.model import Features, History, LimeModel
 from lime_model.peers import Past
@@ -104,6 +104,7 @@ class LabelTrainer:
         check_order(self.data.log, self.asked)
         self.net = Answerer(self.model, self.data, config.dropout, self.peer)
         self.rng = np.random.default_rng(config.seed)
+        self.shuffled: tuple[int, Ints] = (-1, self.starts)  # an epoch, and its order of windows
         self.curve: Curve = []
 
     def _starts(self, part: str, asked: Bools) -> Ints:
@@ -148,26 +149,26 @@ class LabelTrainer:
         """One optimiser step; returns the mean loss in nats.
 
         Raises:
-            LossError: the loss is not finite.
+            LossError: the loss or its gradient is not finite; the weights are those of the step before.
         """
         window = self.windows.build(self._draw(number), self.asked.train)
         logits, counts = self.net(window, self.config.stride), torch.tensor(window.counts)
         label = torch.tensor(window.label, dtype=logits.dtype)
         loss = F.binary_cross_entropy_with_logits(logits[counts], label[counts])
-        if not torch.isfinite(loss):
-            named = self.data.name_users(window.users)
-            raise LossError(f"loss is {loss.item()} for {named}; lower labels.learning_rate")
         optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        take_gradient(
+            loss, self.net, lambda: f"{self.data.name_users(window.users)}; lower labels.learning_rate"
+        )
         optimiser.step()
         return {"loss": loss.item()}
 
     def _draw(self, number: int) -> Ints:
         """Starts of the windows of a step: each epoch has its own order, wherever a run was interrupted."""
         epoch, place = divmod(number - 1, self.steps_per_epoch)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(self.starts)
-        chosen: Ints = order[place * self.config.batch : (place + 1) * self.config.batch]
+        if self.shuffled[0] != epoch:
+            order = np.random.default_rng([self.config.seed, epoch]).permutation(self.starts)
+            self.shuffled = epoch, order
+        chosen: Ints = self.shuffled[1][place * self.config.batch : (place + 1) * self.config.batch]
         return chosen
 
     def _judge(self) -> tuple[Row, bool]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lime_model.checkpoints import Checkpoints, Saved, pack_optimiser, unpack_optimiser
+from lime_model.errors import LossError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,20 @@ def one_cycle(
     """Up over a tenth of the steps, then down; `rates` are the highest ones of the parameter groups."""
     # Of ten steps a tenth is one, and torch divides by the steps before it.
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps, pct_start=0.1 if steps != 10 else 0.2)
+
+
+def take_gradient(loss: Tensor, model: nn.Module, of: Callable[[], str]) -> None:
+    """Gradients of a loss, clipped to norm 1; `of` names the batch and the remedy.
+
+    Raises:
+        LossError: the loss or the gradient is not finite; the weights are untouched.
+    """
+    if not torch.isfinite(loss):
+        raise LossError(f"loss is {loss.item()} for {of()}")
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if not torch.isfinite(norm):
+        raise LossError(f"the gradient's norm is {norm.item()} at loss {loss.item()} for {of()}")
 
 
 @dataclass
@@ -75,7 +90,7 @@ class Loop:
                 recent = []
                 if stop:  # not saved: a run that goes on from before comes to the same end
                     break
-            if self.checkpoints and (self.checkpoints.due or number == steps):
+            if self.checkpoints and (self.checkpoints.due(self.phase) or number == steps):
                 self._save(self.checkpoints, number, recent)
 
     def _say(self, number: int, steps: int, rate: float) -> None:

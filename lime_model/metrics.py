@@ -28,9 +28,10 @@ def ndcg_at_k(ranked: Sequence[object], relevant: Collection[object], k: int) ->
     return float(hits @ discount[: len(hits)] / discount[: min(k, len(relevant))].sum())
 
 
-def coverage(lists: Collection[Sequence[object]], items: int) -> float:
-    """Share of `items` (how many there are to recommend) that any list holds."""
-    return len({item for ranked in lists for item in ranked}) / max(items, 1)
+def coverage(lists: Collection[Sequence[object]], items: Collection[object]) -> float:
+    """Share of the distinct `items` that any list holds."""
+    listed = {item for ranked in lists for item in ranked}
+    return sum(item in listed for item in items) / max(len(items), 1)
 
 
 def novelty(lists: Collection[Sequence[object]], takers: Mapping[object, int], users: int) -> float:
@@ -104,7 +105,9 @@ def calibration(label: Floats, logit: Floats) -> float:
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean over users by resampling them, the same for the same values."""
+    """95 % interval of the mean over users by resampling them, always the same; NaN of nobody."""
+    if len(values) == 0:
+        return float("nan"), float("nan")
     if len(set(values)) < 2:
         return values[0], values[0]
     found = bootstrap(
@@ -114,6 +117,8 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over users and its standard error."""
+    """Mean over users and its standard error; NaN of nobody."""
+    if len(values) == 0:
+        return float("nan"), float("nan")
     array = np.asarray(values, np.float64)
     return float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else 0.0

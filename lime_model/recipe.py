@@ -47,12 +47,25 @@ ROW_MODULES = (
 
 
 # Every module whose text decides the bits of z, of given rows.
-SCORE_MODULES = ("scoring/anchors", "scoring/canonical", "scoring/native/__init__", "scoring/topk")
+SCORE_MODULES = (
+    "scoring/anchors",
+    "scoring/bank",
+    "scoring/canonical",
+    "scoring/cells",
+    "scoring/fused",
+    "scoring/native/__init__",
+    "scoring/parts",
+    "scoring/reference",
+    "scoring/tiled",
+    "scoring/tonight",
+    "scoring/topk",
+)
 
 
 def score_files() -> list[Traversable]:
     """Source files of `SCORE_MODULES`, and of the compiled kernel."""
-    return [*_files(SCORE_MODULES), files("lime_model") / "scoring" / "native" / "kernel.cpp"]
+    native = files("lime_model") / "scoring" / "native"
+    return [*_files(SCORE_MODULES), native / "kernel.cpp", native / "simd.h"]
 
 
 def recipe_digest() -> str:

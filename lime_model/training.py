@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import TrainConfig
-from lime_model.errors import LossError, TrainingError
+from lime_model.errors import TrainingError
 from lime_model.examples import ExampleBuilder, TrainingData, item_counts, item_fame
-from lime_model.loop import Curve, Loop, Row, one_cycle
+from lime_model.loop import Curve, Loop, Row, one_cycle, take_gradient
 from lime_model.losses import Objective
 from lime_model.model import LimeModel
 from lime_model.svd_start import set_start
@@ -148,19 +148,17 @@ class Trainer:
         """One optimiser step; returns the two losses in nats per positive, averaged over examples.
 
         Raises:
-            LossError: the loss is not finite.
+            LossError: the loss or its gradient is not finite; the weights are those of the step before.
         """
         size = self.config.link_batch if links else self.config.batch
         chosen = self.rng.choice(len(self.users), size, p=self.probability)
         batch = self.builder.build(self.users[chosen], self.cuts[chosen], self.rng)
         loss_all, loss_new = self.objective.losses(batch, self.rng, links=links)
         loss = loss_all + loss_new
-        if not torch.isfinite(loss):
-            named = self.data.name_users(batch.users)
-            raise LossError(f"loss is {loss.item()} for {named}; lower train.learning_rate")
         optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        take_gradient(
+            loss, self.model, lambda: f"{self.data.name_users(batch.users)}; lower train.learning_rate"
+        )
         optimiser.step()
         with torch.no_grad():
             self.model.items.ids.weight.lerp_(self.start, self.config.id_decay)

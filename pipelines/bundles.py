@@ -14,16 +14,17 @@ from pathlib import Path
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from lime_model.bundle import CHECKSUMS, Bundle, BundleError, bundle_version, load_bundle
-from pipelines.storage import hadoop_path, path_exists
+from lime_model.bundle import CHECKSUMS, Bundle, BundleError, load_bundle
+from pipelines.storage import hadoop_path, path_exists, rename_folder
 from pipelines.tables import Warehouse
 
 _SCRATCH: list[tempfile.TemporaryDirectory[str]] = []  # kept alive for the life of the process
 
 
-def bundle_uri(warehouse: Warehouse, model: str) -> str:
-    """Where the bundle of `model` lives."""
-    return f"{warehouse.settings.bundles.rstrip('/')}/{model}"
+def bundle_uri(warehouse: Warehouse, model: str, version: str = "") -> str:
+    """Where the bundles of `model` live, or one of them."""
+    folder = f"{warehouse.settings.bundles.rstrip('/')}/{model}"
+    return f"{folder}/{version}" if version else folder
 
 
 def bundle_exists(spark: SparkSession, uri: str) -> bool:
@@ -31,30 +32,44 @@ def bundle_exists(spark: SparkSession, uri: str) -> bool:
     return path_exists(spark, f"{uri}/{CHECKSUMS}")
 
 
-def find_bundle(warehouse: Warehouse, model: str) -> Bundle:
-    """The bundle of `model`.
+def fetch_bundle(warehouse: Warehouse, model: str, version: str) -> Path:
+    """A local copy of a bundle.
 
     Raises:
-        BundleError: it is missing or damaged.
+        BundleError: it is not there.
     """
-    return load_bundle(_fetch_bundle(warehouse, model))
-
-
-def _fetch_bundle(warehouse: Warehouse, model: str) -> Path:
-    uri = bundle_uri(warehouse, model)
+    uri = bundle_uri(warehouse, model, version)
     if not bundle_exists(warehouse.spark, uri):
-        raise BundleError(f"no bundle at {uri}; run jobs/train_model.py for model {model!r} first")
+        raise BundleError(f"no bundle at {uri}; restore it, or run jobs/train_model.py for model {model!r}")
     return fetch_folder(warehouse.spark, uri)
 
 
-def ship_bundle(warehouse: Warehouse, model: str) -> Bundle:
-    """Fetch the bundle of `model`, check it, send it to the executors and load it here.
+def find_bundle(warehouse: Warehouse, model: str, version: str) -> Bundle:
+    """A bundle of `model`.
 
     Raises:
-        BundleError: it is missing or damaged.
+        BundleError: it is missing or damaged, or is not the one that its folder names.
     """
-    local = _fetch_bundle(warehouse, model)
-    bundle = load_bundle(local)
+    local = fetch_bundle(warehouse, model, version)
+    return _named(load_bundle(local), version, bundle_uri(warehouse, model, version))
+
+
+def _named(bundle: Bundle, version: str, uri: str) -> Bundle:
+    if bundle.version != version:
+        raise BundleError(
+            f"{uri} holds bundle {bundle.version}; restore {version}, or train and promote anew"
+        )
+    return bundle
+
+
+def ship_bundle(warehouse: Warehouse, model: str, version: str) -> Bundle:
+    """Fetch a bundle of `model`, check it, send it to the executors and load it here.
+
+    Raises:
+        BundleError: as `find_bundle`.
+    """
+    local = fetch_bundle(warehouse, model, version)
+    bundle = _named(load_bundle(local), version, bundle_uri(warehouse, model, version))
     name = f"bundle-{bundle.version}"
     archive = Path(scratch_folder()) / f"{name}.zip"  # one path: a night's steps ship it again and again
     if not archive.exists():
@@ -93,12 +108,11 @@ def store_folder(spark: SparkSession, local: Path, uri: str) -> None:
     fs.mkdirs(path.getParent())
     fs.copyFromLocalFile(False, True, source, new)
     fs.delete(path, True)
-    if not fs.rename(new, path):
-        raise OSError(f"{uri}.new can't be renamed to {uri}")
+    rename_folder(spark, f"{uri}.new", uri)
 
 
-def stored_version(spark: SparkSession, uri: str) -> str | None:
-    """Model version of the bundle at `uri`, None when there is none."""
-    if not bundle_exists(spark, uri):
-        return None
-    return bundle_version(fetch_folder(spark, uri))
+def settle_folder(spark: SparkSession, uri: str) -> bool:
+    """Whether there is a folder `uri`, once what a killed `store_folder` left beside it is in its place."""
+    if not path_exists(spark, uri) and path_exists(spark, f"{uri}.new"):
+        rename_folder(spark, f"{uri}.new", uri)  # a torn copy, if it was the first: its files tell
+    return path_exists(spark, uri)

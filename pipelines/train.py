@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lime_model.bundle import Bundle, BundleError, build_model, load_bundle, save_bundle
+from lime_model.bundle import Bundle, BundleError, build_model, save_bundle
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import ModelConfig
 from lime_model.curves import plot_curve
@@ -24,30 +24,40 @@ from lime_model.features import Catalogue, Encoders, table_rows
 from lime_model.label_training import Asked, LabelTrainer
 from lime_model.recipe import recipe_digest
 from lime_model.training import Trainer, start_from_svd
-from pipelines.bundles import bundle_exists, bundle_uri, fetch_folder, store_folder
-from pipelines.runs import Manifest
+from pipelines.bundles import bundle_uri, fetch_folder, find_bundle, settle_folder, store_folder
+from pipelines.champions import promote
+from pipelines.runs import Manifest, find_manifest, record
 from pipelines.settings import ModelSettings
-from pipelines.storage import drop_folder, path_exists
+from pipelines.storage import drop_folder
 from pipelines.tables import Warehouse
 from pipelines.training_log import Source
 
 log = logging.getLogger(__name__)
 
+JOB = "train_model"
 BYTES_PER_WEIGHT = 16  # fp32: the weight, its gradient and AdamW's two moments
 
 
 def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifest:
+    """Train each named model on the events before `cutoff`, and make it champion from that night on."""
+    manifest = train_bundles(warehouse, cutoff, names)
+    for name, trained in manifest.items():
+        trained["promoted"] = promote(
+            warehouse, name, trained["model_version"], valid_from=cutoff, reason="trained by train_model"
+        )
+    return manifest
+
+
+def train_bundles(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifest:
     """Train each named model on the events before `cutoff`; an unchanged bundle is kept.
 
-    A bundle is unchanged when the same settings meet the same table versions: it says what it was
-    trained from.
+    A bundle is unchanged when the same settings meet the same table versions. It is stored under its model
+    version beside older ones, and promotes nothing.
     """
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
     chosen = [warehouse.settings.model(name) for name in dict.fromkeys(names)]
     manifest = {
-        settings.name: _unchanged(
-            warehouse, bundle_uri(warehouse, settings.name), _source(settings, cutoff, tables)
-        )
+        settings.name: _unchanged(warehouse, settings.name, _source(settings, cutoff, tables))
         for settings in chosen
     }
     due = [settings for settings in chosen if manifest[settings.name] is None]
@@ -71,21 +81,23 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], tables: 
             )
             learn = fit_labels if group[0].labels else fit
             for settings, bundle in zip(group, learn(group, cutoff, source, checkpoints), strict=True):
-                metrics = {**bundle.metrics, "source": _source(settings, cutoff, tables)}
-                local, uri = Path(folder) / settings.name, bundle_uri(warehouse, settings.name)
+                digest = _source(settings, cutoff, tables)
+                metrics = {**bundle.metrics, "source": digest}
+                local = Path(folder) / settings.name
                 version = save_bundle(dataclasses.replace(bundle, metrics=metrics), local)
                 if metrics["curve"]:  # none of zero steps
                     plot_curve(metrics["curve"], local / "curve.svg")
-                store_folder(warehouse.spark, local, uri)
-                about = {"model_version": version, "reused": False}
-                manifest[settings.name] = {**about, **metrics}
+                store_folder(warehouse.spark, local, bundle_uri(warehouse, settings.name, version))
+                about = {"model_version": version, **metrics}
+                record(warehouse, _training(settings.name, digest), cutoff, JOB, about)
+                manifest[settings.name] = {**about, "reused": False}
             drop_folder(warehouse.spark, unfinished)
     return manifest
 
 
 def open_checkpoints(warehouse: Warehouse, local: Path, uri: str, source: str) -> Checkpoints:
     """Those that a killed run left at `uri`, if any; every save is carried there."""
-    if path_exists(warehouse.spark, uri):
+    if settle_folder(warehouse.spark, uri):
         fetch_folder(warehouse.spark, uri).rename(local)
     return Checkpoints(local, source, stored=lambda: store_folder(warehouse.spark, local, uri))
 
@@ -187,18 +199,22 @@ def _trunk(settings: ModelSettings) -> str:
     return json.dumps(described, sort_keys=True)
 
 
-def _unchanged(warehouse: Warehouse, uri: str, source: str) -> Manifest | None:
-    """The manifest of the stored bundle when it was trained from the same; a damaged one is trained again."""
-    if not bundle_exists(warehouse.spark, uri):
+def _unchanged(warehouse: Warehouse, name: str, source: str) -> Manifest | None:
+    """The manifest of the bundle that was trained from the same; a damaged or lost one is trained again."""
+    done = find_manifest(warehouse, _training(name, source), JOB)
+    if done is None:
         return None
     try:
-        bundle = load_bundle(fetch_folder(warehouse.spark, uri))
+        find_bundle(warehouse, name, done["model_version"])
     except (BundleError, TypeError, KeyError) as error:  # of other code, its fields do not fit
-        log.warning("the bundle at %s can't be read and is trained again: %s", uri, error)
+        log.warning("the bundle of %s can't be read and is trained again: %s", name, error)
         return None
-    if bundle.metrics.get("source") != source:
-        return None
-    return {"model_version": bundle.version, "reused": True, **bundle.metrics}
+    return {**done, "reused": True}
+
+
+def _training(name: str, source: str) -> str:
+    """The run id of a training, by all that its bundle depends on."""
+    return f"train-{name}-{source}"
 
 
 def _source(settings: ModelSettings, cutoff: str, tables: list[str]) -> str:

@@ -17,8 +17,10 @@ from pipelines.bundles import fetch_folder
 from pipelines.catalogue import read_entity
 from pipelines.columns import EVENT_TS, HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
 from pipelines.events import read_events
-from pipelines.storage import drop_folder
+from pipelines.storage import drop_folder, list_names
 from pipelines.tables import Warehouse, sorted_arrow
+
+FETCHED = "log-before-"  # folders beside the bundles, while a log is on its way
 
 
 class Source(NamedTuple):
@@ -50,7 +52,7 @@ def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:
     log = read_events(warehouse, cutoff, warehouse.version("events"))
     log = log.select(USER_ID, *HISTORY_ORDER, LABEL).withColumn(EVENT_TS, F.unix_micros(EVENT_TS))
     ordered = log.repartitionByRange(USER_ID).sortWithinPartitions(USER_ID, *HISTORY_ORDER)
-    uri = f"{warehouse.settings.bundles.rstrip('/')}/log-before-{cutoff}-{uuid.uuid4().hex}"
+    uri = f"{warehouse.settings.bundles.rstrip('/')}/{FETCHED}{cutoff}-{uuid.uuid4().hex}"
     written = Observation()
     try:
         ordered.observe(written, F.count(F.lit(1)).alias("rows")).write.parquet(uri)
@@ -73,6 +75,14 @@ def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:
                 yield _timed(batch)
 
     return lambda: whole_users(batches())
+
+
+def drop_fetched(warehouse: Warehouse) -> None:
+    """Remove logs that a killed training left; one that is being fetched fails."""
+    root = warehouse.settings.bundles.rstrip("/")
+    for name in list_names(warehouse.spark, root):
+        if name.startswith(FETCHED):
+            drop_folder(warehouse.spark, f"{root}/{name}")
 
 
 def _timed(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -90,7 +90,8 @@ def keep_best(best: TopK, wanted: int) -> Kept:
 
 def drop(kept: Kept, changed: NDArray[np.bool_]) -> Kept:
     """Without entries whose candidate has left (row -1) or is one of `changed [C]`: that z is past."""
-    stands = (kept.rows >= 0) & ~changed[kept.rows]
+    stands = kept.rows >= 0
+    stands[stands] = ~changed[kept.rows[stands]]  # none may be left to look up
     return kept._replace(rows=kept.rows[stands], z=kept.z[stands])
 
 

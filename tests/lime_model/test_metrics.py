@@ -39,7 +39,7 @@ def test_standard_error() -> None:
 def test_coverage_and_novelty_by_hand() -> None:
     """Three of four items listed; taken by 8, 2 and (unknown) 1 of 8 users: 0, 2 and 3 bits."""
     lists = [["a", "b"], ["a", "c"]]
-    assert coverage(lists, 4) == 0.75
+    assert coverage([*lists, ["untaken"]], ["a", "b", "c", "d"]) == 0.75
     assert novelty(lists, {"a": 8, "b": 2}, 8) == pytest.approx((0 + 2 + 0 + 3) / 4)
     assert novelty([], {}, 8) == 0.0
 
@@ -53,6 +53,7 @@ def test_the_interval_holds_the_mean_and_shrinks_with_users() -> None:
         assert low < mean < high
         assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)  # the normal one, nearly
     assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
+    assert np.isnan([*bootstrap_interval([]), *mean_and_error([])]).all()  # nobody took anything new
 
 
 def test_auc_by_hand() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -264,6 +265,36 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
         model.dot_item.weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match=r"loss is nan.*learning_rate"):
         Trainer(model, data, SHORT).fit()
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    """The loss is finite: only its gradient tells, and a step by it would spoil every weight."""
+    trainer = toy_trainer(SHORT, Checkpoints(tmp_path, "toy", every_seconds=0.0))
+    steps = iter(range(SHORT.steps))
+    weight = trainer.model.dot_item.weight
+    weight.register_hook(lambda gradient: gradient * torch.inf if next(steps) == 5 else gradient)
+    with pytest.raises(FloatingPointError, match=r"the gradient's norm is (nan|inf) at loss .*learning_rate"):
+        trainer.fit()
+    saved = Checkpoints(tmp_path, "toy").load("towers")
+    assert saved is not None
+    assert saved.state["step"] == 5
+    assert torch.equal(saved.tensors["model.dot_item.weight"], weight)
+    assert all(torch.isfinite(value).all() for value in saved.tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"min_events": 0}, "train.min_events is 0; it must be at least 1"),
+        ({"max_events": 0}, "train.max_events is 0"),
+        ({"learning_rate": 0.0}, "train.learning_rate is 0.0; it must be above 0"),
+        ({"hide_share": 1.0}, "train.hide_share is 1.0; it is a share below 1"),
+        ({"first_cut_days": 14.0}, "train.first_cut_days is 14; a cut is at least the 28 days"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**changed)
 
 
 def test_no_user_with_enough_events_is_an_error_with_a_remedy() -> None:
