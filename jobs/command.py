@@ -20,16 +20,22 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+import psutil
 from py4j.protocol import Py4JError
+from structlog.contextvars import bind_contextvars
 
+from jobs.logs import start_logs
+from jobs.orphans import end_with_submitter
 from lime_model.errors import LimeError
-from pipelines.leases import acquire_lease, check_lease
+from pipelines.leases import Run, acquire_lease, check_lease
 from pipelines.plan import UDF_STEPS
 from pipelines.runs import Manifest
 from pipelines.session import open_session, start_workers
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
 from pipelines.worker_errors import worker_errors
+
+log = logging.getLogger(__name__)
 
 
 class DriverLost(LimeError):
@@ -78,33 +84,51 @@ def run_steps(steps: Sequence[str], about: str, argv: Sequence[str] | None = Non
     def work(warehouse: Warehouse) -> None:
         from pipelines.night import STEPS  # by now loaded, see with_warehouse
 
-        run = acquire_lease(warehouse, args.ds, args.run_key)
+        run = take_night(warehouse, args.ds, args.run_key)
         for step in steps:
+            bind_contextvars(job=step)
             report(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
-    return with_warehouse(args.config, f"{job} {args.ds}", work, udfs=bool(UDF_STEPS & set(steps)))
+    return with_warehouse(args.config, work, job=job, night=args.ds, udfs=bool(UDF_STEPS & set(steps)))
 
 
-def with_warehouse(config: str, app: str, work: Callable[[Warehouse], None], *, udfs: bool = False) -> int:
+def take_night(warehouse: Warehouse, night: str, key: str) -> Run:
+    """The run of `key` for a night (see `acquire_lease`); log lines from here on carry it."""
+    run = acquire_lease(warehouse, night, key)
+    bind_contextvars(run=run.run_id)
+    return run
+
+
+def with_warehouse(
+    config: str, work: Callable[[Warehouse], None], *, job: str, night: str, udfs: bool = False
+) -> int:
     """Open the warehouse, do the work, and turn mendable errors into one line and exit 1.
 
     `udfs`: the work runs UDFs, so start the workers' daemon beside it.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it logs as an error, it raises too
+    start_logs(job=job, night=night)
+    app = f"{job} {night}"
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
+    end_with_submitter()
     try:
         settings = load_settings(config)
         # Importing torch takes seconds, and so does a JVM: let them overlap.
         threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
-        spark = open_session(settings, app)
+        try:
+            spark = open_session(settings, app)
+        except SystemExit:
+            for child in psutil.Process().children():  # a JVM that is starting would wait for its driver
+                child.kill()
+            raise
         if udfs:  # likewise the workers' daemon, which loads torch before it forks
             threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
         try:
             with worker_errors():
                 work(Warehouse(spark, settings))
         except BaseException as error:
+            if isinstance(error, LimeError):
+                log.error("%s: %s", type(error).__name__, error)  # with run, night and job
             if left := exit_behind(error):
                 raise left from None  # in a call to the JVM, which now answers nothing; it stops by itself
             try:

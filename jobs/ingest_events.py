@@ -4,7 +4,8 @@
     python jobs/ingest_events.py --config conf/local.yaml --from 2017-01-01 --to 2017-12-02
 
 `--ds` is a night, as for every job: it loads the drop of the day before, the last one the
-night sees. `--from` and `--to` are the days of the drops themselves.
+night sees, and of days before it that no job has loaded yet. `--from` and `--to` are the days of the drops
+themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipelines.tables import Warehouse
 def main() -> int:
     """Parse and load."""
     options = parser("ingest_events", __doc__ or "")
-    options.add_argument("--ds", type=night_date, help="the night; loads the drop of the day before")
+    options.add_argument("--ds", type=night_date, help="the night; loads the day before, and what is missing")
     options.add_argument("--from", dest="first", type=night_date, help="first drop day of a range")
     options.add_argument("--to", dest="last", type=night_date, help="last drop day of a range")
     options.add_argument("--run-key", help="ignored: loading needs no lease")
@@ -28,12 +29,14 @@ def main() -> int:
         options.error("give either --ds NIGHT or both --from DAY and --to DAY")
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.night import day_before, ingest_days
+        from pipelines.night import ingest_days, ingest_night
 
-        first, last = (args.first, args.last) if args.first else (day_before(args.ds), day_before(args.ds))
-        report("ingest_events", ingest_days(warehouse, first, last))
+        found = (
+            ingest_days(warehouse, args.first, args.last) if args.first else ingest_night(warehouse, args.ds)
+        )
+        report("ingest_events", found)
 
-    return with_warehouse(args.config, f"ingest_events {args.ds or args.first}", work)
+    return with_warehouse(args.config, work, job="ingest_events", night=args.ds or args.first)
 
 
 if __name__ == "__main__":

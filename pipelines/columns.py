@@ -70,6 +70,9 @@ SCHEMAS: Final[dict[str, str]] = {
     ),
     "bank_quarantine": "run_id string, item_id {item}, reason string",
     "leases": "ds date, epoch long, run_key string, holder string, job string, attempt long",
+    "champions": (
+        "number long, model string, valid_from date, model_version string, reason string, evidence string"
+    ),
     "runs": "run_id string, ds date, job string, seconds double, manifest string",
 }
 
@@ -79,6 +82,25 @@ PROPERTIES: Final[dict[str, dict[str, str]]] = {
     # A night that changes few rows marks the old ones and leaves their files as they are.
     "user_link_states": {"delta.enableDeletionVectors": "true"},
     "user_memory": {"delta.enableDeletionVectors": "true"},
+}
+
+# What a row of a table is, whoever writes it: Delta refuses any other. By table and name.
+CONSTRAINTS: Final[dict[str, dict[str, str]]] = {
+    "events": {"has_key": "user_id IS NOT NULL AND item_id IS NOT NULL AND event_ts IS NOT NULL"},
+    "leases": {"epochs_count_from_1": "epoch >= 1"},
+    "item_bias": {"finite_bias": "NOT isnan(bias) AND abs(bias) < double('infinity')"},
+    "recommendations": {
+        "has_owner": "user_id IS NOT NULL AND run_id IS NOT NULL",
+        "list_or_fault": "candidates IS NOT NULL OR fault IS NOT NULL",
+        "finite_scores": (
+            "candidates IS NULL OR forall(candidates, c -> NOT isnan(c.score) AND abs(c.score) < "
+            "double('infinity'))"
+        ),
+        "items_once": (
+            "candidates IS NULL OR "
+            "size(array_distinct(transform(candidates, c -> c.item_id))) = size(candidates)"
+        ),
+    },
 }
 
 PARTITIONS: Final[dict[str, list[str]]] = {

@@ -27,7 +27,7 @@ from pipelines.columns import (
 from pipelines.drops import FILE, RAW, REASON, DropError, Wanted, explain_read_errors, read_drop
 from pipelines.runs import Manifest
 from pipelines.settings import Settings
-from pipelines.tables import SQL_TYPES, Warehouse, conflicts, count_cases
+from pipelines.tables import SQL_TYPES, Warehouse, count_cases, writing
 
 
 def wanted_events(settings: Settings) -> dict[str, Wanted]:
@@ -198,5 +198,5 @@ def _merge(warehouse: Warehouse, rows: DataFrame, days: Sequence[str]) -> None:
         .whenNotMatchedInsertAll()
         .whenNotMatchedBySourceDelete(f"{ours} AND {early} AND t.{DS} <= DATE'{days[-1]}'")
     )
-    with conflicts("events"):
+    with writing("events"):
         merge.execute()

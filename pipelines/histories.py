@@ -19,7 +19,7 @@ from lime_model.bundle import Bundle
 from pipelines.columns import DS, EVENT_KEY, HISTORY_ORDER, LABEL, USER_ID
 from pipelines.events import read_events
 from pipelines.reuse import code_digest
-from pipelines.runs import Manifest, find_manifests
+from pipelines.runs import Manifest, find_manifests, first_readable
 from pipelines.tables import Warehouse
 
 HISTORY = ("events", "history_xor", "history_sum")
@@ -57,6 +57,8 @@ def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) ->
     if not done:
         return None, "every history is read: no earlier build of this model"
     newest = max(version for version, *_ in done)
+    if newest < first_readable(warehouse, "user_link_states"):
+        return None, "every history is read: a person was forgotten since the last build"
     past = [(ds, manifest) for version, ds, manifest in done if version == newest and ds <= night]
     if not past:
         return None, "every history is read: the stored states are of a later night"

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
-from lime_model.bundle import Bundle, BundleError
+from lime_model.bundle import BundleError
+from pipelines.champions import find_champion, need_champion
 from pipelines.leases import Run
-from pipelines.runs import need_manifest
+from pipelines.runs import Manifest, find_manifest, need_manifest
 from pipelines.tables import Warehouse
+
+log = logging.getLogger(__name__)
+
+
+def fix_inputs(warehouse: Warehouse, run: Run, model: str) -> Manifest:
+    """What the run's first job writes down: the newest log and the night's champion, if there is one."""
+    champion = find_champion(warehouse, model, run.ds)
+    return {"model": model, "model_version": champion, "versions": {"events": warehouse.version("events")}}
+
+
+def fixed_inputs(warehouse: Warehouse, run: Run, model: str) -> tuple[str, int]:
+    """Bundle and version of `events` that the run's jobs read.
+
+    They are those of the job that came first: what is promoted or ingested meanwhile is the next run's, so
+    that jobs side by side and retries read one and the same.
+
+    Raises:
+        BundleError: the model has no champion.
+    """
+    fixed: Manifest = {}
+    for job in ("ingest_events", "build_candidate_bank"):
+        found = find_manifest(warehouse, run.run_id, job)
+        if found and found["model"] == model and found["model_version"]:
+            fixed = found
+    version = fixed.get("model_version") or need_champion(warehouse, model, run.ds)
+    return version, fixed["versions"]["events"] if fixed else warehouse.version("events")
+
+
+def tell_what_is_newer(warehouse: Warehouse, run: Run, job: str, done: Manifest) -> None:
+    """Warn that a job which was done before stands, though its tables have changed since."""
+    if not done.get("reused"):
+        return
+    read = {name: done["versions"].get(name, -1) for name in ("events", "items", "users")}
+    if newer := [name for name, version in read.items() if version not in (-1, warehouse.newest(name))]:
+        log.warning(
+            "night %s, run %r: %s was done before and stands; newer since: %s. A new --run-key takes it in",
+            run.ds, run.key, job, ", ".join(newer),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,16 +89,3 @@ class NightInputs:
             bank["model"], bank["model_version"], v["candidate_bank"], v["item_bias"],
             w["user_link_states"], w["user_memory"], w["events"], v["items"], w["users"],
         )  # fmt: skip
-
-
-def check_version(bundle: Bundle, inputs: NightInputs) -> None:
-    """The bundle in the store must be the one the night was built with.
-
-    Raises:
-        BundleError: it was replaced in between.
-    """
-    if bundle.version != inputs.model_version:
-        raise BundleError(
-            f"the bundle of {inputs.model!r} is now {bundle.version} but this night was built with "
-            f"{inputs.model_version}; restore it or build the night again under a new --run-key"
-        )

@@ -75,7 +75,7 @@ def check_lease(warehouse: Warehouse, run: Run) -> Run:
     if newest > run.epoch:
         raise StaleRun(
             f"night {run.ds}: run {run.key!r} (epoch {run.epoch}) was overtaken by run {epochs[newest]!r} "
-            f"(epoch {newest}); nothing of this run will be published"
+            f"(epoch {newest}); this run writes nothing more"
         )
     return run
 

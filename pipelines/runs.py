@@ -55,6 +55,12 @@ def find_manifests(warehouse: Warehouse, *jobs: str, where: Column | None = None
     return [Done(run_id, ds, job, json.loads(manifest)) for run_id, ds, job, manifest in found]
 
 
+def first_readable(warehouse: Warehouse, table: str) -> int:
+    """The oldest version of a table that forgetting a person has left whole; see `forget.py`."""
+    purged = find_manifests(warehouse, "forget_user")
+    return max((done.manifest["purged"].get(table, 0) for done in purged), default=0)
+
+
 def need_manifest(warehouse: Warehouse, run: Run, job: str) -> Manifest:
     """The manifest of a job that must have run before.
 

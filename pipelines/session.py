@@ -26,6 +26,8 @@ DEFAULTS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",  # users of one scoring batch
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # whatever their histories weigh
     "spark.sql.sources.partitionOverwriteMode": "static",
+    # Whether an old version can be read is told by its files: a pin, or nobody's vacuum, may have kept them.
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
     # A worker reads one core: several torch threads in several workers collapse each other.
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",

@@ -6,11 +6,13 @@ An unknown key is an error that names the nearest known one. Paths are any Hadoo
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -158,6 +160,89 @@ class NightSettings(Section):
         return self.max_damaged_share == 0
 
 
+SoftCheck = Literal[
+    "short_share",
+    "cold_share",
+    "top_share",
+    "item_coverage",
+    "served_share",
+    "psi",
+    "jaccard",
+    "rank_biased_overlap",
+]  # audits that tell a bad night by degree; those of what must hold always can't be overridden
+
+
+class Override(Section):
+    """An audit that does not stop one night, and why; the night's manifest keeps it."""
+
+    night: dt.date
+    check: SoftCheck
+    reason: str = Field(min_length=10)
+
+
+class AuditSettings(Section):
+    """What a night may be like and still be published; see docs/operate.md."""
+
+    max_short_share: float = Field(default=0.1, ge=0, le=1)  # of users with fewer than K items
+    max_cold_share: float = Field(default=0.5, ge=0, le=1)  # of users without events
+    max_top_share: float = Field(default=0.9, ge=0, le=1)  # of places, held by the most listed 1 % of items
+    min_item_coverage: float = Field(default=0.001, ge=0, le=1)  # of eligible items that any list holds
+    # Against the last published night: users with a list, and in each segment (cold, active, idle) of enough
+    # users scores and lists.
+    min_served_share: float = Field(default=0.9, ge=0)
+    max_psi: float = Field(default=0.25, gt=0)
+    min_jaccard: float = Field(default=0.3, ge=0, le=1)
+    min_rank_biased_overlap: float = Field(default=0.3, ge=0, le=1)
+    min_segment_users: int = Field(default=100, ge=1)
+    overrides: list[Override] = []
+
+
+class PromotionSettings(Section):
+    """When a newly trained bundle takes over; see jobs/challenge_model.py."""
+
+    horizon_days: int = Field(default=7, ge=1)  # before the night: kept from training, they judge
+    min_events: int = Field(default=20, ge=1)  # history that a user needs to be counted
+    margin: float = Field(default=0.0, ge=0)  # of recall@K (of labels: AUC) above the champion's
+
+
+class UpkeepSettings(Section):
+    """What jobs/tidy_tables.py leaves; see docs/operate.md."""
+
+    keep_nights: int = Field(default=14, ge=1)  # before the newest: their staged rows stand by
+    keep_days: int = Field(default=7, ge=1)  # tables can be read as they were, and nights taken back
+
+
+def _no_password(url: str) -> str:
+    if urlsplit(url).password:
+        raise ValueError("the URL holds a password; name the environment variable that does in password_env")
+    return url
+
+
+class RedisExport(Section):
+    """A Redis or Valkey that serves lists."""
+
+    url: Annotated[str, AfterValidator(_no_password)]  # redis://host:6379/0, rediss:// for TLS
+    password_env: str | None = None  # environment variable of the driver
+    prefix: str = "lime"  # of every key
+    keys_per_second: int = Field(default=20_000, ge=1)  # of the whole load
+    ttl_days: int = Field(default=7, ge=1)  # a night that no other follows is forgotten after
+    grace_seconds: float = Field(default=5.0, ge=0)  # the version before stays readable
+
+
+class ParquetExport(Section):
+    """A folder of Parquet files."""
+
+    path: str
+    users_per_file: int = Field(default=100_000, ge=1)
+
+
+class ExportSettings(Section):
+    """Where published lists are served from; nowhere by default."""
+
+    redis: RedisExport | None = None
+    parquet: ParquetExport | None = None
+
+
 class SparkSettings(Section):
     """Session configuration; `master` is left to spark-submit when null."""
 
@@ -198,7 +283,11 @@ class Settings(Section):
     ingest: IngestSettings = IngestSettings()
     models: list[ModelSettings] = []
     night: NightSettings
+    audits: AuditSettings = AuditSettings()
     evaluate_policies: list[Policy] = [Policy()]
+    promotion: PromotionSettings = PromotionSettings()
+    export: ExportSettings = ExportSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
     spark: SparkSettings = SparkSettings()
 
     @model_validator(mode="after")
@@ -252,8 +341,19 @@ def _absolute(raw: Any, folder: Path) -> Any:
     if not isinstance(raw, dict):
         return raw
     paths = {key: raw[key] for key in ("warehouse", "drops", "bundles") if isinstance(raw.get(key), str)}
-    local = {key: str((folder / value).resolve()) for key, value in paths.items() if ":" not in value}
+    local: dict[str, Any] = {
+        key: str((folder / value).resolve()) for key, value in paths.items() if ":" not in value
+    }
+    if isinstance(export := raw.get("export"), dict) and isinstance(export.get("parquet"), dict):
+        local |= {"export": export | {"parquet": _absolute_path(export["parquet"], folder)}}
     return {**raw, **local}
+
+
+def _absolute_path(section: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = section.get("path")
+    if isinstance(path, str) and ":" not in path:
+        return section | {"path": str((folder / path).resolve())}
+    return section
 
 
 def _explain(raw: Any, problem: dict[str, Any]) -> str:
@@ -271,7 +371,9 @@ def _explain(raw: Any, problem: dict[str, Any]) -> str:
 def _known_keys() -> list[str]:
     """Every key that appears anywhere in the settings."""
     sections: list[Any] = [
-        Settings, IdTypes, EntityDrop, IngestSettings, Policy, ModelSettings, NightSettings, SparkSettings,
+        Settings, IdTypes, EntityDrop, IngestSettings, Policy, ModelSettings, NightSettings,
+        AuditSettings, Override, PromotionSettings, ExportSettings,
+        RedisExport, ParquetExport, UpkeepSettings, SparkSettings,
     ]  # fmt: skip
     keys = {name for section in sections for name in section.model_fields}
     parts = (ModelConfig, Column, TrainConfig, LabelTraining)

@@ -25,6 +25,17 @@ def drop_folder(spark: SparkSession, uri: str) -> None:
     fs.delete(path, True)
 
 
+def rename_folder(spark: SparkSession, uri: str, to: str) -> None:
+    """Give a Hadoop folder another name; nothing may be there.
+
+    Raises:
+        OSError: the storage refused.
+    """
+    path, fs = hadoop_path(spark, uri)
+    if not fs.rename(path, hadoop_path(spark, to)[0]):
+        raise OSError(f"{uri} can't be renamed to {to}")
+
+
 def list_names(spark: SparkSession, uri: str) -> list[str]:
     """Names in a folder, ascending; none when the folder is not there."""
     path, fs = hadoop_path(spark, uri)

@@ -14,13 +14,15 @@ from typing import Any
 import pyarrow as pa
 from delta import exceptions as delta_errors
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from lime_model.errors import LimeError
-from pipelines.columns import PARTITIONS, PROPERTIES, SCHEMAS
+from pipelines.columns import CONSTRAINTS, PARTITIONS, PROPERTIES, SCHEMAS
 from pipelines.settings import Settings
 from pipelines.storage import list_names, read_text
 
@@ -37,6 +39,7 @@ CONFLICTS = (
 )
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # of a merge, which has no option for it
 COMMIT = re.compile(r"(\d{20})\.json")
+VIOLATION = re.compile(r"DELTA_VIOLATE_CONSTRAINT_WITH_VALUES\] CHECK constraint (\w+) ")
 SQL_TYPES = {"long": "bigint", "string": "string"}
 
 
@@ -46,6 +49,10 @@ class MissingTable(LimeError):
 
 class WriteConflict(LimeError):
     """Another writer changed the same rows of a table first."""
+
+
+class RowRefused(LimeError):
+    """A row is not what its table holds."""
 
 
 def parse_schema(ddl: str) -> StructType:
@@ -72,10 +79,11 @@ def sorted_arrow(frame: DataFrame, *keys: str) -> pa.Table:
 
 
 @contextmanager
-def conflicts(name: str) -> Iterator[None]:
-    """A write of a table inside; what Delta calls a conflict, in one line.
+def writing(name: str) -> Iterator[None]:
+    """A write of a table inside; what Delta refuses, in one line.
 
     Raises:
+        RowRefused: a row breaks one of `CONSTRAINTS`.
         WriteConflict: another writer changed the same rows meanwhile.
     """
     try:
@@ -86,6 +94,14 @@ def conflicts(name: str) -> Iterator[None]:
             f"({type(error).__name__}); nothing of this write was committed. Run the job again: "
             "what is done stays done"
         ) from error
+    except (PySparkException, Py4JJavaError) as error:
+        if found := VIOLATION.search(str(error)):
+            rule = CONSTRAINTS.get(name, {}).get(found[1], "none of ours")
+            raise RowRefused(
+                f"table {name}: a row breaks the constraint {found[1]} ({rule}); nothing "
+                "of this write was committed. Look at the rows before this table, they are wrong"
+            ) from error
+        raise
 
 
 @dataclass
@@ -111,8 +127,9 @@ class Warehouse:
     manifests: dict[str, Known] = field(default_factory=dict, init=False, repr=False)
 
     def path(self, name: str) -> str:
-        """Where a table lives."""
-        return f"{self.settings.warehouse.rstrip('/')}/{name}"
+        """Where a table lives: in the warehouse, but which bundle is whose champion beside the bundles."""
+        root = self.settings.bundles if name == "champions" else self.settings.warehouse
+        return f"{root.rstrip('/')}/{name}"
 
     def schema(self, name: str) -> StructType:
         """The table's schema with the declared id types."""
@@ -189,14 +206,10 @@ class Warehouse:
         Raises:
             WriteConflict: another writer changed the slice meanwhile.
         """
-        writer = self._shaped(name, rows).write.format("delta").mode("overwrite")
+        tag = metadata or uuid.uuid4().hex
+        writer = self._writer(name, rows, txn).mode("overwrite").option("userMetadata", tag)
         if self.exists(name):
             writer = writer.option("replaceWhere", where)
-        writer = writer.options(**PROPERTIES.get(name, {}))  # heeded by the write that makes the table
-        tag = metadata or uuid.uuid4().hex
-        writer = writer.option("userMetadata", tag).option("mergeSchema", "true")
-        if txn:
-            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         self._save(name, writer)
         found = self.find_commit(name, tag)
         return self.version(name) if found is None else found  # none: Delta saw nothing to commit
@@ -208,10 +221,7 @@ class Warehouse:
         Raises:
             WriteConflict: another writer committed under the same application meanwhile.
         """
-        writer = self._shaped(name, rows).write.format("delta").mode("append").option("mergeSchema", "true")
-        if txn:
-            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
-        self._save(name, writer)
+        self._save(name, self._writer(name, rows, txn).mode("append"))
 
     def upsert(self, name: str, rows: DataFrame, key: str, where: str, gone: Column) -> int:
         """Bring the slice `where` to `rows` by `key` in one commit; returns its version.
@@ -236,7 +246,7 @@ class Warehouse:
         conf, tag = self.spark.conf, uuid.uuid4().hex
         conf.set(USER_METADATA, tag)
         try:
-            with conflicts(name):
+            with writing(name):
                 merge.execute()
         finally:
             conf.unset(USER_METADATA)
@@ -246,11 +256,18 @@ class Warehouse:
     def overwrite(self, name: str, rows: DataFrame) -> None:
         """Replace the whole table, schema included (tables whose columns the settings declare)."""
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-        with conflicts(name):
+        with writing(name):
             writer.save(self.path(name))
 
+    def _writer(self, name: str, rows: DataFrame, txn: tuple[str, int] | None) -> DataFrameWriter:
+        writer = self._shaped(name, rows).write.format("delta").option("mergeSchema", "true")
+        if txn:
+            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
+        rules = {f"delta.constraints.{rule}": sql for rule, sql in CONSTRAINTS.get(name, {}).items()}
+        return writer.options(**PROPERTIES.get(name, {}), **rules)  # heeded by the write that makes the table
+
     def _save(self, name: str, writer: DataFrameWriter) -> None:
-        with conflicts(name):
+        with writing(name):
             writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
 
     def _shaped(self, name: str, rows: DataFrame) -> DataFrame:
@@ -269,6 +286,13 @@ class Warehouse:
     def _commit(self, name: str, version: int) -> str:
         """The commit file of a version."""
         return read_text(self.spark, f"{self.path(name)}/_delta_log/{version:020d}.json")
+
+    def commit_tags(self, name: str) -> list[tuple[int, str]]:
+        """Versions whose commit carries metadata, with it, the oldest first, as far as the log reaches."""
+        if not self.exists(name):
+            return []
+        history = self.delta(name).history().select("version", "userMetadata")
+        return sorted((row[0], row[1]) for row in history.collect() if row[1])
 
     def find_commit(self, name: str, tag: str) -> int | None:
         """Version of the commit (of the last 50) that carries `tag`, None when there is none."""

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from pipelines.catalogue import ingest_entity, read_entity
 from pipelines.drops import DropError
 from pipelines.events import ingest_events, read_events
-from pipelines.night import ingest_days
+from pipelines.night import ingest_days, ingest_night
 from pipelines.tables import Warehouse
 from tests import shop
 from tests.conftest import open_shop
@@ -167,6 +167,21 @@ def test_missing_folders_and_empty_days(spark: SparkSession, tmp_path: Path) -> 
     (Path(strict.settings.drops) / "events" / f"ds={DAY}").mkdir(parents=True)
     assert ingest_events(strict, [DAY])["inserted"] == 0  # a day without events is a valid day
     assert read_events(strict, "2024-03-06").count() == 0
+
+
+def test_a_night_loads_days_that_were_left_out(empty_shop: Warehouse) -> None:
+    """A night failed for good on a late drop: the next one must not publish from a log with a hole."""
+    days = [f"2024-03-0{day}" for day in range(4, 9)]
+    for day in days[:3]:
+        drop(empty_shop, [(1, 2, f"{day} 10:00:00", "s")], day=day)
+    assert ingest_night(empty_shop, days[1])["events"]["days"] == [days[0], days[0]]
+    assert ingest_night(empty_shop, days[3])["events"]["days"] == [days[1], days[2]]
+    assert len(stored(empty_shop)) == 3
+    drop(empty_shop, [(1, 2, f"{days[4]} 10:00:00", "s")], day=days[4])
+    with pytest.raises(DropError, match=rf"no drop folder .*ds={days[3]}; deliver it"):
+        ingest_night(empty_shop, "2024-03-09")
+    assert len(stored(empty_shop)) == 3
+    assert ingest_night(empty_shop, days[1])["events"]["days"] == [days[0], days[0]]  # as of then
 
 
 def test_drops_evolve(empty_shop: Warehouse) -> None:

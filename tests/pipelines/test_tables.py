@@ -1,4 +1,4 @@
-"""Tables under two writers at once."""
+"""Tables under two writers at once, patched, and given rows that they do not hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.tables import Warehouse, WriteConflict, local_rows
+from pipelines.tables import RowRefused, Warehouse, WriteConflict, local_rows
 from tests.cluster.standalone import wait_until
+from tests.pipelines.test_night import lists_of
+from tests.pipelines.test_rollback import publish
 
 DAY = "2024-01-01"
 
@@ -69,3 +71,21 @@ def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop:
     assert file in patched.inputFiles()
     other = warehouse.upsert("user_memory", changes, "user_id", "t.model_version = 'w'", gone)
     assert warehouse.read("user_memory", other).where("user_id = 2").count() == 2  # of another slice
+
+
+@pytest.mark.parametrize(
+    ("lists", "rule"),
+    [
+        ({1: [(5, float("nan"))]}, "finite_scores"),
+        ({1: [(5, float("inf"))]}, "finite_scores"),
+        ({1: [(5, 0.5), (5, 0.25)]}, "items_once"),
+    ],
+)
+def test_delta_itself_refuses_a_list_that_can_not_be_right(
+    empty_shop: Warehouse, lists: dict[int, list[tuple[int, float]]], rule: str
+) -> None:
+    publish(empty_shop, DAY, "good", {1: [(5, 0.5), (6, 0.25)], 2: []})
+    good = lists_of(empty_shop, DAY)
+    with pytest.raises(RowRefused, match=rf"^table recommendations: a row breaks the constraint {rule} \("):
+        publish(empty_shop, DAY, "bad", lists)
+    assert lists_of(empty_shop, DAY) == good

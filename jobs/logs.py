@@ -1,0 +1,37 @@
+"""Log lines on stderr that carry run, night and job: JSON for machines, plain where people look on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.contextvars import bind_contextvars, merge_contextvars
+from structlog.stdlib import ProcessorFormatter
+from structlog.types import Processor
+
+
+def start_logs(**fields: str) -> None:
+    """Send every logger's lines, ours and the libraries', to stderr; all of this thread carry `fields`."""
+    people = sys.stderr.isatty()
+    common: list[Processor] = [
+        merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    how: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if people
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=common, processors=[ProcessorFormatter.remove_processors_meta, *how]
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it logs as an error, it raises too
+    bind_contextvars(**fields)
+    sys.excepthook = lambda *error: logging.getLogger("jobs").critical("ended by a bug", exc_info=error)
