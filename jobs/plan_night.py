@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, with_warehouse
-from pipelines.leases import acquire_lease
+from jobs.command import night_options, parser, report, take_night, with_warehouse
 from pipelines.tables import Warehouse
 
 
@@ -25,13 +24,13 @@ def main() -> int:
     def work(warehouse: Warehouse) -> None:
         from pipelines.forecast import plan_night
 
-        run = acquire_lease(warehouse, args.ds, args.run_key)
+        run = take_night(warehouse, args.ds, args.run_key)
         forecast = plan_night(warehouse, run, args.price_per_hour)
         for name, value in forecast.items():
             print(f"{name:20}{value:>20,}" if isinstance(value, int | float) else f"{name:20}{value!s:>20}")
         report("plan_night", forecast)
 
-    return with_warehouse(args.config, f"plan_night {args.ds}", work, udfs=True)
+    return with_warehouse(args.config, work, job="plan_night", night=args.ds, udfs=True)
 
 
 if __name__ == "__main__":

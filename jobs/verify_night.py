@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, with_warehouse
-from pipelines.leases import acquire_lease
+from jobs.command import night_options, parser, report, take_night, with_warehouse
 from pipelines.tables import Warehouse
 
 
@@ -25,12 +24,12 @@ def main() -> int:
         from pipelines.verify import verify_night
         from pipelines.verify_full import verify_full
 
-        run = acquire_lease(warehouse, args.ds, args.run_key)
+        run = take_night(warehouse, args.ds, args.run_key)
         report("verify_night", verify_night(warehouse, run))
         if args.full:
             report("verify_full", verify_full(warehouse, run))
 
-    return with_warehouse(args.config, f"verify_night {args.ds}", work, udfs=args.full)
+    return with_warehouse(args.config, work, job="verify_night", night=args.ds, udfs=args.full)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ passed its certificate; else it is a full one and says why.
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,14 +28,21 @@ from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.parcels import Parcel, Sender
 from pipelines.reuse import code_digest, compute_checksum
-from pipelines.runs import Manifest, find_manifests
+from pipelines.runs import Manifest, find_manifests, first_readable
 from pipelines.settings import Policy
 from pipelines.tables import Warehouse, sorted_arrow
 
+TIDY = "tidy_tables"  # upkeep.py's manifests
+DISPROVED = "disproved"  # of a run whose lists are not a full night's; see verify_full.py
 MARGIN = 2  # entries kept beyond K, in K
+MAX_ANCHORS = 28  # nights whose biases every worker holds, 8 bytes an item each
 FILE = "tonight.arrow"
 ENTRIES = ("anchor", "kept_items", "kept_z", "tau")  # of a staged row
 KEPT = (USER_ID, POLICY, *ENTRIES, FINGERPRINT)  # what its checksum covers
+
+
+# What decides entries beside the engine: what changed, and which exclusions lapse.
+OURS = [files("pipelines") / "anchors.py", files("pipelines") / "udfs" / "score_users.py"]
 
 
 class Base(NamedTuple):
@@ -43,7 +51,7 @@ class Base(NamedTuple):
     run_id: str
     ds: str
     staging: int
-    anchors: list[str]  # runs that scored its users in full
+    anchors: list[str]  # runs that scored its users in full, the newest ones
 
 
 def describe_entries(warehouse: Warehouse, inputs: NightInputs, policy: Policy) -> Manifest:
@@ -55,7 +63,7 @@ def describe_entries(warehouse: Warehouse, inputs: NightInputs, policy: Policy) 
         "entries": k * (1 + MARGIN),
         "policy": policy.model_dump(),
         "buckets": warehouse.settings.night.buckets,
-        "code": f"{source_digest(score_files())} {code_digest()}",
+        "code": f"{source_digest([*score_files(), *OURS])} {code_digest()}",
     }
 
 
@@ -63,20 +71,30 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
     """The run to start from, or None; and why."""
     if not warehouse.settings.night.reuse:
         return None, "full night: night.reuse is false"
-    earlier = F.col(DS) < F.lit(run.ds).cast("date")
+    wanted = (F.col(DS) < F.lit(run.ds).cast("date")) | (F.col("job") == TIDY)
     runs: dict[tuple[str, int, str], dict[str, Manifest]] = {}
-    for done in find_manifests(warehouse, "score_candidates", "verify_night", where=earlier):
+    staged_from = ""
+    jobs_read = ("score_candidates", "verify_night", DISPROVED, TIDY)
+    for done in find_manifests(warehouse, *jobs_read, where=wanted):
+        if done.job == TIDY:
+            staged_from = max(staged_from, done.manifest["staged_from"])
+            continue
         runs.setdefault((done.ds, _epoch(done.run_id), done.run_id), {})[done.job] = done.manifest
     for (ds, _, run_id), jobs in sorted(runs.items(), reverse=True):
         kept = jobs.get("score_candidates", {}).get("entries")
-        if not kept or not jobs.get("verify_night", {}).get("passed"):
+        if not kept or not jobs.get("verify_night", {}).get("passed") or DISPROVED in jobs:
             continue
         if changed := [name for name, value in entries.items() if kept["of"].get(name) != value]:
             return None, f"full night: {', '.join(changed)} changed since run {run_id}"
         if kept["items_left_out"]:
             return None, f"full night: run {run_id} left damaged items out"
+        if ds < staged_from:
+            return None, f"full night: upkeep has dropped what run {run_id} staged"
         staging = jobs["score_candidates"]["versions"]["staging"]
-        return Base(run_id, ds, staging, kept["anchors"]), f"incremental night: from run {run_id}"
+        if staging < first_readable(warehouse, "staging"):
+            return None, f"full night: a person was forgotten since run {run_id}"
+        anchors = sorted(kept["anchors"])[-MAX_ANCHORS:]
+        return Base(run_id, ds, staging, anchors), f"incremental night: from run {run_id}"
     return None, "full night: no earlier certified one"
 
 
@@ -112,7 +130,8 @@ def take_over(warehouse: Warehouse, users: DataFrame, base: Base | None, policy:
     if base is None:
         types = {f.name: f.dataType for f in warehouse.schema("staging") if f.name in ENTRIES}
         return users.withColumns({name: F.lit(None).cast(kind) for name, kind in types.items()})
-    of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & F.col("anchor").isNotNull()
+    known = F.col("anchor").isin(base.anchors)  # null for a list that kept nothing
+    of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & known
     rows = warehouse.read("staging", base.staging).where(of_base)
     sound = rows.where(F.col(CHECKSUM) == compute_checksum(KEPT))
     entries = sound.select(USER_ID, F.col(FINGERPRINT).alias("was"), *ENTRIES)

@@ -14,11 +14,12 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.bundle import Bundle
+from lime_model.bundle import Bundle, BundleError
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.catalogue import read_entity
 from pipelines.columns import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION
 from pipelines.events import read_events
+from pipelines.inputs import fixed_inputs, tell_what_is_newer
 from pipelines.leases import Run
 from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
 from pipelines.runs import Manifest, once
@@ -30,17 +31,33 @@ MAX_POLICIES = 63  # bits of a long
 FACTORS = (ITEM_ID, "link_weights", "head_input", "dot")
 
 
-def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: Sequence[Policy]) -> Manifest:
+def build_candidate_bank(
+    warehouse: Warehouse, run: Run, model: str, policies: Sequence[Policy], *, version: str | None = None
+) -> Manifest:
     """Build bank and bias of the night; the manifest names their Delta versions.
 
+    Args:
+        version: the bundle; without one, the champion of the night.
+
     Raises:
+        BundleError: the bundle has seen events of the night or later.
         SettingsError: an eligibility expression does not fit the item columns, or there are
             more than 63 policies.
     """
 
     def work() -> Manifest:
-        bundle = ship_bundle(warehouse, model)
-        versions = {"events": warehouse.version("events"), "items": warehouse.newest("items")}
+        if version is None:
+            fixed, events = fixed_inputs(warehouse, run, model)
+        else:
+            fixed, events = version, warehouse.version("events")
+        bundle = ship_bundle(warehouse, model, fixed)
+        if bundle.config.cutoff_ds > run.ds:
+            raise BundleError(
+                f"bundle {bundle.version} of {model!r} was trained on events before "
+                f"{bundle.config.cutoff_ds} and has seen what night {run.ds} is to foretell; promote one "
+                "of an earlier cut-off"
+            )
+        versions = {"events": events, "items": warehouse.newest("items")}
         corpus = read_corpus(
             warehouse, run.ds, (versions["events"], versions["items"]), policies, bundle.config.bias_days
         )
@@ -63,7 +80,9 @@ def build_candidate_bank(warehouse: Warehouse, run: Run, model: str, policies: S
             "eligible": {p.name: counts[1 + i] or 0 for i, p in enumerate(policies)},
         }
 
-    return once(warehouse, run, "build_candidate_bank", work)
+    done = once(warehouse, run, "build_candidate_bank", work)
+    tell_what_is_newer(warehouse, run, "build_candidate_bank", done)
+    return done
 
 
 def read_corpus(

@@ -31,6 +31,7 @@ from lime_model.states import decode_state, state_bytes
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
+from pipelines.champions import need_champion
 from pipelines.columns import USER_ID
 from pipelines.events import read_events
 from pipelines.gpus import Placement, own_device, place
@@ -61,7 +62,8 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
     """
 
     def work() -> Manifest:
-        bundle = ship_bundle(warehouse, warehouse.settings.night.model)
+        name = warehouse.settings.night.model
+        bundle = ship_bundle(warehouse, name, need_champion(warehouse, name, run.ds))
         night, config = warehouse.settings.night, bundle.config
         users, events, candidates = count_sides(warehouse, run, config.bias_days)
         # After the counts: executors are up by now.

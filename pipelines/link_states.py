@@ -41,9 +41,10 @@ from pipelines.histories import (
     read_changes,
     read_histories,
 )
+from pipelines.inputs import fixed_inputs, tell_what_is_newer
 from pipelines.leases import Run
 from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
-from pipelines.runs import Manifest, find_manifest, once
+from pipelines.runs import Manifest, once
 from pipelines.session import arrow_batches_of
 from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict, count_cases
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, SCHEMA, reduce_states
@@ -78,9 +79,8 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
     """
 
     def work() -> Manifest:
-        bundle = ship_bundle(warehouse, model)
-        bank = find_manifest(warehouse, run.run_id, "build_candidate_bank")
-        events = bank["versions"]["events"] if bank else warehouse.version("events")
+        version, events = fixed_inputs(warehouse, run, model)
+        bundle = ship_bundle(warehouse, model, version)
         read = {"events": events, "users": warehouse.newest("users")}
         since = find_changes(warehouse, run.ds, events, bundle)
         base = stored = {name: since.versions.get(name, warehouse.newest(name)) for name in PAYLOAD}
@@ -119,7 +119,9 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
             **counts,
         }
 
-    return once(warehouse, run, "build_link_states", work)
+    done = once(warehouse, run, "build_link_states", work)
+    tell_what_is_newer(warehouse, run, "build_link_states", done)
+    return done
 
 
 def _of(log: DataFrame, users: DataFrame, count: int) -> DataFrame:

@@ -14,9 +14,11 @@ STEP_NAMES = (
     "build_link_states",
     "score_candidates",
     "verify_night",
+    "audit_recommendations",
     "publish_recommendations",
+    "export_recommendations",
 )
-UDF_STEPS = frozenset({"build_candidate_bank", "build_link_states", "score_candidates"})
+UDF_STEPS = frozenset({"build_candidate_bank", "build_link_states", "score_candidates"})  # by torch
 
 
 @dataclass(frozen=True)

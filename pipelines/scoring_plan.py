@@ -43,11 +43,12 @@ def fix_plan(
             return {**plan, "why": plan_full(night.buckets).why, "entries": {}, "base": None}
         entries = describe_entries(warehouse, inputs, policies[0])
         base, why = find_base(warehouse, run, entries)
-        write_candidates(warehouse, run, inputs, base)
         return {**plan, "why": why, "entries": entries, "base": base}
 
     fixed = once(warehouse, run, f"{job}_plan", work)
     base = Base(*fixed["base"]) if fixed["base"] else None
+    if fixed["entries"]:  # of the base that is fixed: a retry would not always find the same one
+        write_candidates(warehouse, run, inputs, base)
     full = plan_full(fixed["buckets"])
     return ScoringPlan(full, fixed["units_per_commit"], fixed["entries"], base, fixed["why"])
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
@@ -29,7 +29,7 @@ from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
 from pipelines.columns import EVENT_TS, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.events import read_events
-from pipelines.inputs import NightInputs, check_version
+from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once
 from pipelines.scoring import read_users
@@ -54,8 +54,7 @@ def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
     def work() -> Manifest:
         inputs = NightInputs.of(warehouse, run)
         staged = need_manifest(warehouse, run, "score_candidates")
-        bundle = ship_bundle(warehouse, inputs.model)
-        check_version(bundle, inputs)
+        bundle = ship_bundle(warehouse, inputs.model, inputs.model_version)
         policy, wanted = warehouse.settings.night.policy, warehouse.settings.night.certificate_users
         reused = _reused_lists(warehouse, run, staged["versions"]["staging"], policy)
         sample = sample_users(read_users(warehouse, inputs), run.ds, wanted, reused)
@@ -95,13 +94,7 @@ def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any
     Args:
         reused: users whose lists were taken over, and the run that scored them in full.
     """
-    week = F.date_sub(F.lit(night).cast("date"), 7)
-    rows = states.select(USER_ID, "event_count", "last_event_ts").withColumn(
-        "stratum",
-        F.when(F.col("event_count") == 0, "cold")
-        .when(F.col("last_event_ts") >= week, "active")
-        .otherwise("idle"),
-    )
+    rows = states.select(USER_ID, "event_count", "last_event_ts").withColumn("stratum", user_segment(night))
     shuffled = rows.withColumn("draw", F.xxhash64(USER_ID, F.lit(night))).collect()
     by_draw = sorted(shuffled, key=lambda r: (r["draw"], str(r[USER_ID])))
     longest = sorted(shuffled, key=lambda r: (-r["event_count"], str(r[USER_ID])))
@@ -116,6 +109,13 @@ def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any
         _pick(picked, [r for r in by_draw if r["stratum"] == stratum], stratum, quota)
     _pick(picked, by_draw, "any", max(0, wanted - len(picked)))
     return picked
+
+
+def user_segment(night: str) -> Column:
+    """`cold` without events, `active` in the week before the night, else `idle`."""
+    week = F.date_sub(F.lit(night).cast("date"), 7)
+    active = F.when(F.col("last_event_ts") >= week, "active").otherwise("idle")
+    return F.when(F.col("event_count") == 0, "cold").otherwise(active)
 
 
 def _pick(picked: dict[Any, str], rows: list[Row], stratum: str, quota: int) -> None:

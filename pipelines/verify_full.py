@@ -8,6 +8,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.anchors import DISPROVED
 from pipelines.columns import POLICY, RUN_ID, USER_ID
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once, record
@@ -20,7 +21,8 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
     """Compare all staged lists of the published policy with those of a full night.
 
     Raises:
-        CertificateFailed: naming how many users differ, and one of them.
+        CertificateFailed: naming how many users differ, and one of them; the run is marked, so that no later
+            night starts from it and it is not published.
     """
 
     def work() -> Manifest:
@@ -34,6 +36,7 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
         count, first = differ.agg(F.count("*"), F.min(USER_ID)).collect()[0]
         users, pairs = full["policies"][policy.name]["users"], full["policies"][policy.name]["pairs"]
         if count:
+            record(warehouse, run.run_id, run.ds, DISPROVED, {"users": count, "whole_run": whole.run_id})
             raise CertificateFailed(
                 f"night {run.ds}, run {run.key!r}: {count} of {users} lists are not those of a full night, "
                 f"such as user {first!r}'s; compare run_id {run.run_id} and {whole.run_id} in staging. Score "

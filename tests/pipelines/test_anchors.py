@@ -9,27 +9,33 @@ import pandas as pd
 import pytest
 from pyspark.sql import functions as F
 
-from pipelines.leases import acquire_lease
-from pipelines.night import STEPS, ingest_days
-from pipelines.runs import Manifest
+from pipelines.anchors import find_base
+from pipelines.leases import Run, acquire_lease
+from pipelines.night import STEPS, day_before, ingest_days
+from pipelines.runs import Manifest, need_manifest, record
 from pipelines.settings import Policy
 from pipelines.tables import Warehouse
 from pipelines.verify import CertificateFailed
 from pipelines.verify_full import verify_full
 from tests import shop
-from tests.cluster.standalone import copy_tables
-from tests.conftest import open_shop
+from tests.conftest import copy_log
 from tests.pipelines.test_night import point_at, with_night
 
+pytestmark = pytest.mark.nights
 SCORED = ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night")
 
 
 @pytest.fixture
 def shop_of_its_own(trained: Warehouse, tmp_path: Path) -> Warehouse:
-    """The trained shop's log and a bundle under another root: nights here are nobody else's."""
-    copy_tables(Path(trained.settings.warehouse), tmp_path / "warehouse")
-    copy_tables(Path(trained.settings.bundles), tmp_path / "bundles", ("mha", "xor"))
-    return open_shop(trained.spark, tmp_path)
+    return removing(copy_log(trained, tmp_path))
+
+
+def removing(warehouse: Warehouse) -> Warehouse:
+    """An item that a later drop lacks is gone."""
+    ingest = warehouse.settings.ingest
+    items = ingest.items.model_copy(update={"absent": "remove"})
+    changed = warehouse.settings.model_copy(update={"ingest": ingest.model_copy(update={"items": items})})
+    return Warehouse(warehouse.spark, changed)
 
 
 def night(warehouse: Warehouse, ds: str, key: str = "night") -> Manifest:
@@ -62,7 +68,9 @@ def items_of(warehouse: Warehouse, day: str, change: dict[int, str], gone: tuple
     shop.write_drop(Path(warehouse.settings.drops), "items", day, items[~items["item_id"].isin(gone)])
 
 
-def test_incremental_nights_equal_full_ones_and_score_little(shop_of_its_own: Warehouse) -> None:
+def test_incremental_nights_equal_full_ones_and_score_little(
+    shop_of_its_own: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     warehouse = with_night(shop_of_its_own, k=5)
     rng = np.random.default_rng(1)
     first = night(warehouse, "2024-05-11")
@@ -82,9 +90,12 @@ def test_incremental_nights_equal_full_ones_and_score_little(shop_of_its_own: Wa
         assert scored["strata"]["reused"] == warehouse.settings.night.certificate_users // 2
         shares.append(scored["pairs"] / (scored["pairs"] + scored["pairs_avoided"]))
     assert np.mean(shares) < 0.5
+    monkeypatch.setattr("pipelines.anchors.MAX_ANCHORS", 1)
+    few = night(warehouse, "2024-05-14")  # most have the first night's anchor, which is not known any more
+    assert few["plan"] == "incremental night: from run 2024-05-13.1"
+    assert few["pairs"] > few["pairs_avoided"] > 0
 
 
-@pytest.mark.nights
 def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its_own: Warehouse) -> None:
     """LIME-XOR, and a policy whose exclusions end by themselves."""
     policy = Policy(name="fresh", exclude_seen=3, eligible="kind IS NOT NULL OR kind IS NULL")
@@ -99,7 +110,31 @@ def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its
     assert back["plan"] == "incremental night: from run 2024-05-08.1"
 
 
-@pytest.mark.nights
+def test_a_state_of_other_bytes_is_scored_again_though_it_comes_from_the_same(
+    shop_of_its_own: Warehouse,
+) -> None:
+    """A past night reads whole what the night before it had merged: the same history, other last digits."""
+    warehouse = with_night(shop_of_its_own, k=5)
+
+    def run_to(ds: str, key: str, user: int | None) -> Run:
+        if user is not None:
+            day_of(warehouse, day_before(ds), [(user, item, f"{item:02}:00:00") for item in range(8, 16)])
+        run = acquire_lease(warehouse, ds, key)
+        for name in SCORED:
+            STEPS[name](warehouse, run)
+        return run
+
+    for ds, user in (("2024-05-11", None), ("2024-05-12", 3), ("2024-05-13", None), ("2024-05-14", 3)):
+        run_to(ds, "night", user)
+    merged = need_manifest(warehouse, Run("2024-05-12", "night", 1), "build_link_states")
+    assert merged["merged"] == 1
+    again = run_to("2024-05-13", "again", None)
+    assert need_manifest(warehouse, again, "build_link_states")["recomputed"] >= 1
+    plan = need_manifest(warehouse, again, "score_candidates")["policies"]["all"]["plan"]
+    assert plan == "incremental night: from run 2024-05-12.1"
+    assert verify_full(warehouse, again)["passed"]
+
+
 def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse) -> None:
     warehouse = with_night(shop_of_its_own, k=5)
     night(warehouse, "2024-05-11")
@@ -118,7 +153,6 @@ def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse)
     assert damaged["pairs"] == quiet["pairs"]
 
 
-@pytest.mark.nights
 def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Warehouse) -> None:
     warehouse = with_night(shop_of_its_own, k=5)
     run = acquire_lease(warehouse, "2024-05-11", "night")
@@ -131,3 +165,13 @@ def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Wareh
         CertificateFailed, match=r"1 of 40 lists are not those of a full night, such as user 3"
     ):
         verify_full(warehouse, run)
+    with pytest.raises(CertificateFailed, match=r"are not those of a full night .*nothing was published"):
+        publish_after_audits(warehouse, run)
+    later = acquire_lease(warehouse, "2024-05-12", "night")
+    assert find_base(warehouse, later, {}) == (None, "full night: no earlier certified one")
+
+
+def publish_after_audits(warehouse: Warehouse, run: Run) -> None:
+    """As if the audits had not noticed."""
+    record(warehouse, run.run_id, run.ds, "audit_recommendations", {"checks": []})
+    STEPS["publish_recommendations"](warehouse, run)

@@ -23,6 +23,7 @@ from tests import shop
 from tests.conftest import open_shop
 from tests.pipelines.test_night import point_at
 
+pytestmark = pytest.mark.nights
 BUILT = {"candidate_bank": "item_id", "user_link_states": "user_id", "user_memory": "user_id"}
 NEXT, THIRD, CORRECTED = "2024-05-02", "2024-05-03", "2024-04-30"
 LATE, WRONG = 1, 3

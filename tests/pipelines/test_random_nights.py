@@ -1,0 +1,134 @@
+"""Random sequences of nights through Spark and Delta, each cut off somewhere and gone on with.
+
+The bookkeeping itself meets hundreds of sequences in tests/lime_model/test_anchors.py; these few go through
+real tables and commits.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lime_model.bundle import load_bundle
+from pipelines.histories import read_histories
+from pipelines.leases import acquire_lease
+from pipelines.night import STEPS
+from pipelines.runs import need_manifest
+from pipelines.settings import Policy
+from pipelines.tables import Warehouse
+from pipelines.verify_full import verify_full
+from tests import shop
+from tests.conftest import bundle_folder, open_shop
+from tests.pipelines.test_anchors import SCORED, day_of, items_of, removing, shop_of_its_own  # noqa: F401  # a fixture
+from tests.pipelines.test_night import with_night
+
+pytestmark = pytest.mark.nights
+START, NIGHTS = dt.date(2024, 5, 11), 3
+COMMITS = ("replace", "append", "upsert")
+
+
+class Died(BaseException):
+    """The process was killed, as far as it knows."""
+
+
+@contextmanager
+def dying(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
+    """Inside, the process dies right after so many commits of whatever table."""
+    left = [after]
+
+    def cut(method: str) -> None:
+        real = getattr(Warehouse, method)
+
+        def call(self: Warehouse, *args: Any, **more: Any) -> Any:
+            done = real(self, *args, **more)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Died
+            return done
+
+        monkeypatch.setattr(Warehouse, method, call)
+
+    for method in COMMITS:
+        cut(method)
+    try:
+        yield
+    except Died:
+        pass
+    finally:
+        monkeypatch.undo()
+
+
+def happen(warehouse: Warehouse, rng: np.random.Generator, day: dt.date) -> None:
+    """What a day brings: events of some users, at times a late one or a correction; items change."""
+    users = rng.choice(shop.USERS, 4, replace=False)
+    today = [
+        (int(u), int(i), f"{h:02}:00:00") for h, u in enumerate(users) for i in rng.choice(shop.ITEMS, 2)
+    ]
+    kinds = {int(rng.integers(shop.ITEMS)): f"kind-{rng.integers(shop.KINDS)}", 500 + day.day: "kind-2"}
+    items_of(warehouse, str(day), kinds, tuple(int(i) for i in rng.choice(shop.ITEMS, 2)))
+    if rng.random() < 0.5:  # instead of what the day before held: events are lost, and one comes late
+        before = (int(rng.integers(shop.USERS)), int(rng.integers(shop.ITEMS)), "12:00:00")
+        day_of(warehouse, str(day - dt.timedelta(days=1)), [before])
+    day_of(warehouse, str(day), today)
+
+
+def run_night(warehouse: Warehouse, ds: str) -> None:
+    run = acquire_lease(warehouse, ds, "night")
+    for name in SCORED:
+        STEPS[name](warehouse, run)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_night_is_that_of_a_full_one(
+    shop_of_its_own: Warehouse,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    rng, own = np.random.default_rng(seed), shop_of_its_own
+    policy = Policy(name="some", exclude_seen="all" if seed == 1 else 3, eligible="kind <> 'kind-5'")
+    for number in range(NIGHTS):
+        day = START + dt.timedelta(days=number)
+        ds = str(day + dt.timedelta(days=1))
+        k = 6 if number == NIGHTS - 1 and seed == 2 else 5
+        fresh = lambda k=k: with_night(reopen(own), k=k, policy=policy)  # noqa: E731
+        happen(fresh(), rng, day)
+        if number:
+            with dying(monkeypatch, int(rng.integers(1, 12))):
+                run_night(fresh(), ds)
+        warehouse = fresh()  # what a new process knows
+        run_night(warehouse, ds)
+        run = acquire_lease(warehouse, ds, "night")
+        assert verify_full(warehouse, run)["passed"]
+        states = need_manifest(warehouse, run, "build_link_states")
+        assert histories(warehouse, states) == log_of(warehouse, ds, states)
+        plan = need_manifest(warehouse, run, "score_candidates")["policies"]["some"]["plan"]
+        assert plan.startswith("full night" if number == 0 or k == 6 else "incremental night"), plan
+
+
+def reopen(warehouse: Warehouse) -> Warehouse:
+    """The same shop, as a new process knows it."""
+    return removing(open_shop(warehouse.spark, Path(warehouse.settings.drops).parent))
+
+
+def histories(warehouse: Warehouse, states: dict[str, Any]) -> dict[int, tuple[int, ...]]:
+    """What the stored states say they have read."""
+    rows = warehouse.read("user_link_states", states["versions"]["user_link_states"])
+    rows = rows.where(f"model_version = '{states['model_version']}' AND event_count > 0")
+    found = rows.select("user_id", "event_count", "history_xor", "history_sum").collect()
+    return {row[0]: tuple(row[1:]) for row in found}
+
+
+def log_of(warehouse: Warehouse, ds: str, states: dict[str, Any]) -> dict[int, tuple[int, ...]]:
+    """The same of the whole log, read again."""
+    bundle = load_bundle(bundle_folder(warehouse, "mha"))
+    rows = read_histories(warehouse, ds, states["versions"]["events"], bundle)
+    return {
+        row[0]: tuple(row[1:])
+        for row in rows.select("user_id", "events", "history_xor", "history_sum").collect()
+    }
