@@ -10,14 +10,17 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Final
 
+from pipelines.audit import audit_recommendations
 from pipelines.candidates import build_candidate_bank
 from pipelines.catalogue import ingest_entity, newest_day
 from pipelines.drops import DropError, drop_days
 from pipelines.events import ingest_events
+from pipelines.export import export_recommendations
+from pipelines.inputs import fix_inputs
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
 from pipelines.publish import publish_recommendations
-from pipelines.runs import Manifest, record
+from pipelines.runs import Manifest, find_manifests, once, record
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
 from pipelines.verify import verify_night
@@ -49,9 +52,30 @@ def day_before(night: str) -> str:
     return str(dt.date.fromisoformat(night) - dt.timedelta(days=1))
 
 
+def ingest_night(warehouse: Warehouse, night: str) -> Manifest:
+    """Load the day before the night, and days before it that were left out: a log with holes is no night's.
+
+    Raises:
+        DropError: as `ingest_events`, of any of these days.
+    """
+    last, loaded = dt.date.fromisoformat(day_before(night)), set[dt.date]()
+    for done in find_manifests(warehouse, "ingest_events"):
+        first, end = map(dt.date.fromisoformat, done.manifest["events"]["days"])
+        loaded |= {first + dt.timedelta(days=i) for i in range((end - first).days + 1)}
+    day = min(loaded, default=last)
+    while day < last and day in loaded:
+        day += dt.timedelta(days=1)
+    return ingest_days(warehouse, str(min(day, last)), str(last))
+
+
 def _ingest(warehouse: Warehouse, run: Run) -> Manifest:
-    day = day_before(run.ds)
-    return ingest_days(warehouse, day, day)
+    model = warehouse.settings.night.model
+
+    def work() -> Manifest:
+        loaded = ingest_night(warehouse, run.ds)
+        return {**loaded, **fix_inputs(warehouse, run, model)}
+
+    return once(warehouse, run, "ingest_events", work)
 
 
 def _bank(warehouse: Warehouse, run: Run) -> Manifest:
@@ -67,11 +91,17 @@ def _score(warehouse: Warehouse, run: Run) -> Manifest:
     return score_candidates(warehouse, run, [warehouse.settings.night.policy])
 
 
+def _export(warehouse: Warehouse, run: Run) -> Manifest:
+    return export_recommendations(warehouse, run.ds, newer="keep")
+
+
 STEPS: Final[dict[str, Step]] = {
     "ingest_events": _ingest,
     "build_candidate_bank": _bank,
     "build_link_states": _states,
     "score_candidates": _score,
     "verify_night": verify_night,
+    "audit_recommendations": audit_recommendations,
     "publish_recommendations": publish_recommendations,
+    "export_recommendations": _export,
 }

@@ -1,4 +1,4 @@
-"""Publishing: staged and certified lists become `recommendations` in one commit.
+"""Publishing: staged, certified and audited lists become `recommendations` in one commit.
 
 The commit's metadata carries the manifest and is the truth; its transaction number is the
 lease's epoch, so Delta itself refuses an older run. A failed night leaves the last answer.
@@ -10,24 +10,21 @@ import json
 
 from pyspark.sql import functions as F
 
-from lime_model.errors import LimeError
+from pipelines.anchors import DISPROVED
 from pipelines.columns import DS, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.leases import Run, StaleRun, check_lease
-from pipelines.runs import Manifest, need_manifest, once
+from pipelines.runs import Manifest, find_manifest, need_manifest, once
 from pipelines.tables import Warehouse
-
-
-class AuditFailed(LimeError):
-    """The staged rows break an invariant of published lists."""
+from pipelines.verify import CertificateFailed
 
 
 def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
     """Replace the night's lists by this run's.
 
     Raises:
-        MissingTable: the run was not scored or not certified.
-        AuditFailed: users are missing or doubled.
+        MissingTable: the run was not scored, not certified or not audited.
         StaleRun: a newer run owns the night.
+        CertificateFailed: a full night has disproved the run.
     """
 
     if run.epoch is None:
@@ -37,13 +34,19 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
     def work() -> Manifest:
         check_lease(warehouse, run)
         certificate = need_manifest(warehouse, run, "verify_night")
+        if find_manifest(warehouse, run.run_id, DISPROVED):
+            raise CertificateFailed(
+                f"night {run.ds}, run {run.key!r}: its lists are not those of a full night "
+                "(verify_night --full); nothing was published. Score the night with night.reuse: false "
+                "under a new --run-key"
+            )
+        audits = need_manifest(warehouse, run, "audit_recommendations")
         scored = need_manifest(warehouse, run, "score_candidates")
         states = need_manifest(warehouse, run, "build_link_states")
         bank = need_manifest(warehouse, run, "build_candidate_bank")
         policy = warehouse.settings.night.policy.name
         mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy)
         rows = warehouse.read("staging", scored["versions"]["staging"]).where(mine)
-        _audit(rows.count(), rows.select("user_id").distinct().count(), states["users"])
         manifest = {
             "run_id": run.run_id,
             "run_key": run.key,
@@ -54,6 +57,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
             "items_left_out": scored["items_left_out"],
             "backend": scored["backend"],
             "certificate": certificate,
+            "audits": audits,
             **({"forecast": scored["forecast"]} if "forecast" in scored else {}),
         }
         lists = rows.withColumns({DS: F.lit(run.ds), MODEL_VERSION: F.lit(scored["model_version"])})
@@ -72,14 +76,6 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
     return once(warehouse, run, "publish_recommendations", work)
 
 
-def _audit(rows: int, users: int, expected: int) -> None:
-    if not rows == users == expected:
-        raise AuditFailed(
-            f"staging holds {rows} rows of {users} users and the night has {expected} users; "
-            "nothing was published. Score the night again under a new --run-key"
-        )
-
-
 def _confirm(warehouse: Warehouse, run: Run) -> None:
     """Delta skips a repeated or stale transaction number without a word, so read what is there now.
 
@@ -88,8 +84,8 @@ def _confirm(warehouse: Warehouse, run: Run) -> None:
     """
     night = warehouse.read("recommendations").where(F.col(DS) == F.lit(run.ds).cast("date"))
     owners = [row[0] for row in night.select(RUN_ID).distinct().collect()]
-    if owners != [run.run_id] and owners:
+    if owners != [run.run_id]:
         raise StaleRun(
-            f"night {run.ds}: run {run.key!r} (epoch {run.epoch}) tried to publish, but {owners} "
-            "published with a newer epoch; its lists stand"
+            f"night {run.ds}: run {run.key!r} (epoch {run.epoch}) tried to publish, but a newer epoch "
+            + (f"published {owners}; its lists stand" if owners else "withdrew the night; it stays withdrawn")
         )

@@ -134,7 +134,7 @@ def settings(root: Path, **night: Any) -> dict[str, Any]:
                 "spark.sql.adaptive.enabled": "false",
                 "spark.ui.showConsoleProgress": "false",
                 "spark.driver.host": "127.0.0.1",
-                "spark.driver.memory": "2g",
+                "spark.driver.memory": "3g",
                 "spark.sql.shuffle.partitions": "2",
                 "spark.databricks.delta.snapshotPartitions": "2",
             },

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.bundle import BundleError, load_bundle
+from lime_model.bundle import BundleError, load_bundle, save_bundle
 from lime_model.scoring import native
-from pipelines.bundles import scratch_folder
+from pipelines.audit import AuditFailed
+from pipelines.bundles import bundle_uri, scratch_folder, store_folder
 from pipelines.candidates import FACTORS, build_candidate_bank
+from pipelines.champions import need_champion, promote
+from pipelines.inputs import NightInputs
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.link_states import PAYLOAD, build_link_states
 from pipelines.night import STEPS
@@ -24,10 +29,11 @@ from pipelines.publish import publish_recommendations
 from pipelines.runs import find_manifest, need_manifest, record
 from pipelines.scoring import score_candidates
 from pipelines.settings import Policy, Settings, SettingsError
-from pipelines.tables import MissingTable, Warehouse, WriteConflict
+from pipelines.tables import MissingTable, Warehouse, WriteConflict, local_rows
 from pipelines.train import train_models
 from pipelines.verify import CertificateFailed, verify_night
 from tests import shop
+from tests.conftest import bundle_folder, copy_log
 from tests.host import HAS_NATIVE
 
 Lists = dict[int, list[tuple[int, float]]]
@@ -227,12 +233,53 @@ def test_a_group_that_an_older_attempt_stages_meanwhile_is_taken_as_it_is(
     assert staged_of(warehouse, run, "all") == lists_of(warehouse)
 
 
-def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse) -> None:
-    run = full_night(trained, "empty", shop.FIRST)  # nothing was seen before the first day: all users cold
-    assert lists_of(trained, shop.FIRST) == {}  # and nobody was known yet: a valid, empty night
+def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no bundle for night 2024-03-01 .*first is valid from 2024-05-01"):
+        full_night(trained, "too early", shop.FIRST)
+    leaking = need_champion(trained, "mha", shop.NIGHT)
+    row = {
+        "number": 2,
+        "model": "mha",
+        "valid_from": date.fromisoformat(shop.FIRST),
+        "model_version": leaking,
+    }
+    # By hand, as `promote` refuses what has seen the night.
+    trained.append("champions", local_rows(trained.spark, [row], trained.schema("champions")))
+    run = acquire_lease(trained, shop.FIRST, "empty")
+    with pytest.raises(BundleError, match=r"events before 2024-05-01 and has seen what night 2024-03-01 is"):
+        STEPS["build_candidate_bank"](trained, run)
+    bundle = load_bundle(bundle_folder(trained, "mha"))
+    bundle.model.config = dataclasses.replace(bundle.config, cutoff_ds=shop.FIRST)
+    version = save_bundle(bundle, tmp_path / "early")
+    store_folder(trained.spark, tmp_path / "early", bundle_uri(trained, "mha", version))
+    promote(trained, "mha", version, valid_from=shop.FIRST, reason="of before all events")
+    for name in ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night"):
+        STEPS[name](trained, run)
+    with pytest.raises(AuditFailed, match=r"item_coverage is 0, limit >= 0\.001"):
+        STEPS["audit_recommendations"](trained, run)  # nobody was known yet: nothing to publish
+    assert lists_of(trained, shop.FIRST) == {}
     manifest = find_manifest(trained, run.run_id, "build_link_states")
     assert manifest is not None
     assert (manifest["users"], manifest["events"]) == (0, 0)
+
+
+def test_a_run_keeps_the_log_and_the_model_that_it_began_with(trained: Warehouse, tmp_path: Path) -> None:
+    """States before the bank, and between them the log changes and another bundle promoted."""
+    shop.write_shop(tmp_path / "raw")
+    warehouse = copy_log(trained, tmp_path)
+    run = acquire_lease(warehouse, shop.NIGHT, "steady")
+    begun = STEPS["ingest_events"](warehouse, run)
+    STEPS["build_link_states"](warehouse, run)
+    warehouse.delta("events").update("user_id = 0 AND item_id = 777", {"session_id": "'corrected'"})
+    bundle = load_bundle(bundle_folder(warehouse, "mha"))
+    bundle.model.bias_weight.data += 1.0
+    version = save_bundle(bundle, tmp_path / "other")
+    store_folder(warehouse.spark, tmp_path / "other", bundle_uri(warehouse, "mha", version))
+    promote(warehouse, "mha", version, valid_from=shop.NIGHT, reason="while a night runs")
+    STEPS["build_candidate_bank"](warehouse, run)
+    inputs = NightInputs.of(warehouse, run)
+    assert inputs.events == begun["versions"]["events"] < warehouse.newest("events")
+    assert inputs.model_version == begun["model_version"] != version
 
 
 def test_a_rerun_gives_the_same_lists_and_fences_the_first(trained: Warehouse) -> None:
@@ -252,12 +299,18 @@ def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch:
     """The old run passes its lease check, sleeps, and wakes up after the new one has published."""
     ds = "2024-05-03"
     old = acquire_lease(trained, ds, "old")
-    for name in ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night"):
+    for name in (
+        "build_candidate_bank",
+        "build_link_states",
+        "score_candidates",
+        "verify_night",
+        "audit_recommendations",
+    ):
         STEPS[name](trained, old)
     full_night(trained, "new", ds)
     expected = lists_of(trained, ds)
     monkeypatch.setattr("pipelines.publish.check_lease", lambda warehouse, run: run)
-    with pytest.raises(StaleRun, match="published with a newer epoch; its lists stand"):
+    with pytest.raises(StaleRun, match=r"a newer epoch published \['2024-05-03\.2'\]; its lists stand"):
         publish_recommendations(trained, old)
     assert lists_of(trained, ds) == expected
 
@@ -310,12 +363,12 @@ def test_an_eligibility_expression_must_fit_the_items(trained: Warehouse) -> Non
 
 
 def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(Path(trained.settings.bundles) / "mha", tmp_path / "mha")
-    file = tmp_path / "mha" / "model.safetensors"
+    shutil.copytree(trained.settings.bundles, tmp_path / "bundles")
+    settings = trained.settings.model_copy(update={"bundles": str(tmp_path / "bundles")})
+    other = Warehouse(trained.spark, settings)
+    file = bundle_folder(other, "mha") / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
-    other = Warehouse(trained.spark, trained.settings.model_copy(update={"bundles": str(tmp_path)}))
+    shutil.rmtree(bundle_folder(other, "xor"))
     with pytest.raises(BundleError, match=r"model.safetensors: SHA-256 is"):
         build_link_states(other, Run(shop.NIGHT, "damaged"), "mha")
     with pytest.raises(BundleError, match=r"no bundle at .*train_model"):
@@ -334,11 +387,11 @@ def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -
     other = Warehouse(trained.spark, settings)
     train_models(other, shop.NIGHT, ["mha"])
     assert train_models(other, shop.NIGHT, ["mha"])["mha"]["reused"]
-    weights = tmp_path / "mha" / "model.safetensors"
+    weights = bundle_folder(other, "mha") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     again = train_models(other, shop.NIGHT, ["mha"])["mha"]
     assert not again["reused"]
-    assert load_bundle(tmp_path / "mha").version == again["model_version"]
+    assert load_bundle(bundle_folder(other, "mha")).version == again["model_version"]
 
 
 def test_lists_do_not_depend_on_how_the_bank_is_cut(

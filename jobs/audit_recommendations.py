@@ -1,0 +1,13 @@
+"""Audit the staged lists: what must hold always, and drift, churn and concentration against their limits.
+
+python jobs/audit_recommendations.py --config conf/local.yaml --ds 2017-12-04
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import run_steps
+
+if __name__ == "__main__":
+    sys.exit(run_steps(["audit_recommendations"], __doc__ or ""))
