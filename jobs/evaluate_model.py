@@ -36,7 +36,7 @@ def main() -> int:
         )
         report("evaluate_model", manifest)
 
-    return with_warehouse(args.config, f"evaluate_model {args.ds}", work, udfs=True)
+    return with_warehouse(args.config, work, job="evaluate_model", night=args.ds, udfs=True)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.metrics import bootstrap_interval, coverage, mean_and_error, ndcg_at_k, novelty, recall_at_k
-from pipelines.bundles import bundle_uri, stored_version
 from pipelines.candidates import build_candidate_bank
+from pipelines.champions import need_champion
 from pipelines.columns import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.evaluate_labels import evaluate_labels
 from pipelines.events import read_events
@@ -41,44 +41,65 @@ class Truth(NamedTuple):
     takers: dict[Any, int]  # of every item before the night, users
 
 
+class Contestant(NamedTuple):
+    """A bundle to measure."""
+
+    model: str
+    version: str
+
+
 def evaluate_models(
     warehouse: Warehouse, night: str, key: str, models: Sequence[str], *, horizon_days: int, min_events: int
 ) -> Manifest:
-    """Metrics of every model, policy and baseline; the table is in `runs` under job `evaluate_model`.
+    """`evaluate_bundles` of the champions of the night."""
+    chosen = {name: Contestant(name, need_champion(warehouse, name, night)) for name in models}
+    return evaluate_bundles(warehouse, night, key, chosen, horizon_days=horizon_days, min_events=min_events)
+
+
+def evaluate_bundles(
+    warehouse: Warehouse,
+    night: str,
+    key: str,
+    contestants: Mapping[str, Contestant],
+    *,
+    horizon_days: int,
+    min_events: int,
+) -> Manifest:
+    """Metrics of every bundle, policy and baseline; the table is in `runs` under job `evaluate_model`.
 
     Args:
         night: lists are made as of this night.
         key: names the run; a repeated key reuses its lists.
+        contestants: by the name they get in the table.
         horizon_days: days after the night whose events are the truth.
         min_events: users with fewer events before the night are left out.
     """
     k = warehouse.settings.night.k
-    of_labels = [name for name in models if warehouse.settings.model(name).labels]
+    of_labels = {n: c for n, c in contestants.items() if warehouse.settings.model(c.model).labels}
     rows = evaluate_labels(warehouse, night, of_labels, horizon_days=horizon_days) if of_labels else []
-    if ranking := [name for name in models if name not in of_labels]:
-        rows += evaluate_lists(
-            warehouse, night, key, ranking, read_truth(warehouse, night, horizon_days, min_events)
-        )
+    if ranking := {name: c for name, c in contestants.items() if name not in of_labels}:
+        truth = read_truth(warehouse, night, horizon_days, min_events)
+        rows += evaluate_lists(warehouse, night, key, ranking, truth)
     manifest = {"night": night, "horizon_days": horizon_days, "min_events": min_events, "k": k, "rows": rows}
     record(warehouse, f"{night}.evaluate-{key}", night, "evaluate_model", manifest)
     return manifest
 
 
 def evaluate_lists(
-    warehouse: Warehouse, night: str, key: str, models: Sequence[str], truth: Truth
+    warehouse: Warehouse, night: str, key: str, contestants: Mapping[str, Contestant], truth: Truth
 ) -> list[dict[str, Any]]:
-    """Of every model and baseline under every evaluation policy."""
+    """Of every bundle and baseline under every evaluation policy."""
     k = warehouse.settings.night.k
     rows = []
-    for model in models:
-        version = stored_version(warehouse.spark, bundle_uri(warehouse, model))
+    for name, (model, version) in contestants.items():
         run = Run(night, f"evaluate-{key}-{model}-{_digest(warehouse, version)}")
-        build_candidate_bank(warehouse, run, model, warehouse.settings.evaluate_policies)
+        policies = warehouse.settings.evaluate_policies
+        build_candidate_bank(warehouse, run, model, policies, version=version)
         build_link_states(warehouse, run, model)
-        score_candidates(warehouse, run, warehouse.settings.evaluate_policies)
+        score_candidates(warehouse, run, policies)
         for policy in warehouse.settings.evaluate_policies:
             lists = _staged(warehouse, run, policy.name)
-            rows.append(measure(model, policy.name, lists, truth, k, fresh=policy.exclude_seen == "all"))
+            rows.append(measure(name, policy.name, lists, truth, k, fresh=policy.exclude_seen == "all"))
     for policy in warehouse.settings.evaluate_policies:
         fresh = policy.exclude_seen == "all"
         rows.append(
@@ -90,7 +111,7 @@ def evaluate_lists(
     return rows
 
 
-def _digest(warehouse: Warehouse, version: str | None) -> str:
+def _digest(warehouse: Warehouse, version: str) -> str:
     """Of what the lists depend on: another bundle, log, K or policy is another run."""
     policies = [policy.model_dump(mode="json") for policy in warehouse.settings.evaluate_policies]
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
@@ -150,7 +171,7 @@ def measure(
         "recall_95": [round(end, 4) for end in bootstrap_interval(recalls)],
         "ndcg": round(mean_and_error(gains)[0], 4),
         "hit_rate": round(mean_and_error([float(r > 0) for r in recalls])[0], 4),
-        "coverage": round(coverage(shown, len(truth.takers)), 4),
+        "coverage": round(coverage(shown, truth.takers), 4),
         "novelty_bits": round(novelty(shown, truth.takers, len(truth.before)), 2),
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,18 @@ POLICY = "labels"  # in the place of a policy: nothing is listed
 
 
 def evaluate_labels(
-    warehouse: Warehouse, night: str, names: list[str], *, horizon_days: int
+    warehouse: Warehouse, night: str, contestants: Mapping[str, tuple[str, str]], *, horizon_days: int
 ) -> list[dict[str, Any]]:
-    """Metrics of the models and of the means, over all labelled events from the night on.
+    """Metrics of bundles and of the means, over all labelled events from the night on.
+
+    Args:
+        contestants: model and version by the name they get in the table.
 
     Raises:
         SettingsError: a bundle has seen events of the night or later, or nothing has a label there.
     """
     until = str(dt.date.fromisoformat(night) + dt.timedelta(days=horizon_days))
-    bundles = {name: find_bundle(warehouse, name) for name in names}
+    bundles = {name: find_bundle(warehouse, *which) for name, which in contestants.items()}
     source = Source.read(warehouse, until, known=night)
     rows: list[dict[str, Any]] = []
     for name, bundle in bundles.items():

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from pipelines.evaluate import evaluate_models
 from pipelines.tables import Warehouse
 from tests import shop
+from tests.conftest import copy_log
 from tests.pipelines.test_night import with_night
+
+pytestmark = pytest.mark.operate
 
 
 def evaluated(warehouse: Warehouse) -> dict[tuple[str, str], float]:
@@ -20,14 +27,17 @@ def evaluated(warehouse: Warehouse) -> dict[tuple[str, str], float]:
     return {(row["model"], row["policy"]): row["recall"] for row in manifest["rows"]}
 
 
-def test_models_stand_beside_the_baselines_and_k_makes_a_run_of_its_own(trained: Warehouse) -> None:
-    recall = evaluated(trained)
+def test_models_stand_beside_the_baselines_and_k_makes_a_run_of_its_own(
+    trained: Warehouse, tmp_path: Path
+) -> None:
+    warehouse = copy_log(trained, tmp_path)
+    recall = evaluated(warehouse)
     both = {(model, policy) for model in ("mha", "popularity") for policy in ("all", "new")}
     assert set(recall) == both | {("personal frequency", "all")}
     assert recall["mha", "all"] > recall["popularity", "all"]  # the shop's users have tastes
-    staged = trained.version("staging")
-    assert evaluated(trained) == recall
-    assert trained.version("staging") == staged  # nothing that is there is scored again
-    shorter = evaluated(with_night(trained, k=3))
-    assert trained.version("staging") > staged
+    staged = warehouse.version("staging")
+    assert evaluated(warehouse) == recall
+    assert warehouse.version("staging") == staged  # nothing that is there is scored again
+    shorter = evaluated(with_night(warehouse, k=3))
+    assert warehouse.version("staging") > staged
     assert shorter["mha", "all"] < recall["mha", "all"]

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from pyspark.sql import functions as F
 
-from lime_model.bundle import load_bundle
+from lime_model.bundle import BundleError, load_bundle
 from pipelines.catalogue import ingest_entity
-from pipelines.evaluate import evaluate_models
+from pipelines.champions import need_champion
+from pipelines.evaluate import Contestant, evaluate_bundles, evaluate_models
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
 from pipelines.runs import need_manifest
@@ -23,7 +24,7 @@ from pipelines.tables import Warehouse
 from pipelines.train import prepare, train_models
 from pipelines.training_log import Source
 from tests import shop
-from tests.cluster.standalone import copy_tables
+from tests.conftest import bundle_folder, copy_tables
 from tests.pipelines.test_night import full_night, lists_of
 
 DAY = "2024-04-30"
@@ -95,7 +96,7 @@ def test_a_night_of_labels_passes_the_certificate(labelled: Warehouse) -> None:
 
 
 def test_the_bundle_holds_the_curve_as_numbers_and_as_a_picture(labelled: Warehouse) -> None:
-    bundle = Path(labelled.settings.bundles) / "mha"
+    bundle = bundle_folder(labelled, "mha")
     curve = load_bundle(bundle).metrics["curve"]
     assert curve[-1]["valid_ne"] < curve[0]["valid_ne"]
     picture = (bundle / "curve.svg").read_text()
@@ -105,14 +106,17 @@ def test_the_bundle_holds_the_curve_as_numbers_and_as_a_picture(labelled: Wareho
 
 def test_labels_are_measured_day_by_day_beside_the_means(labelled: Warehouse) -> None:
     rows = evaluate_models(labelled, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5)["rows"]
-    means, mine = rows
-    assert (means["model"], mine["model"]) == ("item and user mean", "mha")
-    assert mine["events"] == means["events"] > 100
-    assert mine["auc_95"][0] <= mine["auc"] <= mine["auc_95"][1]
-    assert mine["auc"] > means["auc"]
-    assert mine["normalised_entropy"] < 1
+    means, found = rows
+    assert (means["model"], found["model"]) == ("item and user mean", "mha")
+    assert found["events"] == means["events"] > 100
+    assert found["auc_95"][0] <= found["auc"] <= found["auc_95"][1]
+    assert found["auc"] > means["auc"]
+    assert found["normalised_entropy"] < 1
+    early, mine = "2024-04-20", Contestant("mha", need_champion(labelled, "mha", shop.NIGHT))
     with pytest.raises(SettingsError, match=r"trained on events before 2024-05-01 and can't be judged"):
-        evaluate_models(labelled, "2024-04-20", "test", ["mha"], horizon_days=9, min_events=5)
+        evaluate_bundles(labelled, early, "test", {"mha": mine}, horizon_days=9, min_events=5)
+    with pytest.raises(BundleError, match=r"no bundle for night 2024-04-20"):
+        evaluate_models(labelled, early, "test", ["mha"], horizon_days=9, min_events=5)
 
 
 def test_a_corrected_label_is_a_changed_history(labelled: Warehouse) -> None:

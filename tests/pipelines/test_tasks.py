@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
 from pyspark.sql import functions as F
 
 from lime_model.bundle import load_bundle
 from lime_model.scoring.canonical import Weights
-from pipelines.bundles import bundle_uri, fetch_folder
 from pipelines.runs import need_manifest
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
 from pipelines.train import train_models
 from tests import shop
-from tests.cluster.standalone import copy_tables
+from tests.conftest import bundle_folder, copy_tables
 from tests.pipelines.test_night import full_night, lists_of
+
+pytestmark = pytest.mark.operate
 
 
 def test_a_night_of_two_tasks_passes_the_certificate(trained: Warehouse, tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_a_night_of_two_tasks_passes_the_certificate(trained: Warehouse, tmp_pat
     verified = need_manifest(warehouse, run, "verify_night")
     assert verified["users"] == settings.night.certificate_users
     assert {len(listed) for listed in lists_of(warehouse).values()} == {settings.night.k}
-    model = load_bundle(fetch_folder(warehouse.spark, bundle_uri(warehouse, "mha"))).model
+    model = load_bundle(bundle_folder(warehouse, "mha")).model
     assert Weights.of(model).out.tolist() == [
         0.25 * view + purchase
         for view, purchase in zip(*model.head_out.weight.double().tolist(), strict=True)

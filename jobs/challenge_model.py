@@ -1,0 +1,32 @@
+"""Train a model anew, measure it beside its champion and the baselines, and promote it only if it is better.
+
+    python jobs/challenge_model.py --config conf/local.yaml --ds 2017-12-31 [--model NAME]
+
+The last `promotion.horizon_days` before `--ds` are kept from training and judge both. A promoted bundle
+serves nights from `--ds` on, the first of which is a full night. Exit 0 whichever of them stays.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import night_options, parser, report, with_warehouse
+from pipelines.tables import Warehouse
+
+
+def main() -> int:
+    """Parse and challenge."""
+    options = night_options(parser("challenge_model", __doc__ or ""))
+    options.add_argument("--model", help="a model of the settings (default: night.model)")
+    args = options.parse_args()
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.challenge import challenge
+
+        report("challenge_model", challenge(warehouse, args.ds, args.model or warehouse.settings.night.model))
+
+    return with_warehouse(args.config, work, job="challenge_model", night=args.ds, udfs=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
