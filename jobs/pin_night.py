@@ -1,0 +1,33 @@
+"""Keep a published night readable with all that it was computed from, whatever upkeep removes; or stop that.
+
+python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit of the fourth quarter"
+python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit is over" --release
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import night_date, parser, report, with_warehouse
+from pipelines.tables import Warehouse
+
+
+def main() -> int:
+    """Parse, and pin or release."""
+    options = parser("pin_night", __doc__ or "")
+    options.add_argument("--ds", required=True, type=night_date, help="a published night")
+    options.add_argument("--reason", required=True, help="kept with the pin")
+    options.add_argument("--release", action="store_true", help="end the pins of the night")
+    args = options.parse_args()
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.pins import pin_night, release_night
+
+        act = release_night if args.release else pin_night
+        report("pin_night", act(warehouse, args.ds, args.reason))
+
+    return with_warehouse(args.config, work, job="pin_night", night=args.ds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
