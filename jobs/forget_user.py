@@ -1,0 +1,33 @@
+"""Forget a person: remove a user from every table and export, older versions included, and prove it.
+
+    python jobs/forget_user.py --config conf/local.yaml --ds 2017-12-04 --user 1234 --reason "request 17"
+
+Run it while no night runs. It ends time travel, and going back, to before this moment. Take the user out of
+the source first: drops are not touched, and one that is ingested again brings the user back.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import night_options, parser, report, with_warehouse
+from pipelines.tables import Warehouse
+
+
+def main() -> int:
+    """Parse and forget."""
+    options = night_options(parser("forget_user", __doc__ or ""))
+    options.add_argument("--user", required=True, help="the user id")
+    options.add_argument("--reason", required=True, help="kept with the manifest; the id is not")
+    args = options.parse_args()
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.forget import forget_user
+
+        report("forget_user", forget_user(warehouse, args.user, args.ds, args.reason))
+
+    return with_warehouse(args.config, work, job="forget_user", night=args.ds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
