@@ -1,39 +1,87 @@
-"""The nightly DAG: ingest, build, score, verify and publish one night.
+"""The nightly DAG: ingest, build, score, verify, audit, publish and export one night.
 
     airflow dags test nightly_scoring 2017-12-04
     airflow dags trigger nightly_scoring --conf '{"night": "2017-12-04"}'
+    airflow backfill create --dag-id nightly_scoring --from-date 2017-12-04 --to-date 2017-12-06
 
-Three Spark applications a night, or one (LIME_APPLICATIONS=1) where a session's start weighs more
-than what tasks of their own give. A retry resumes its run and changes nothing that is done; a
-new run of the same night takes it over and publishes the same lists.
+Six Spark applications a night, bank and states side by side; or one (LIME_APPLICATIONS=1) where a session's
+start weighs more than what tasks of their own give. A retry resumes its run and changes nothing that is
+done; a new run of the same night takes it over and publishes the same lists. A backfill goes night by night,
+each with the events, items and model of its date.
+
+Environment, read when Airflow parses the DAG (see `spark_conf.py` for the rest):
+
+    LIME_SCHEDULE   when: a cron expression or preset (default @daily), or `events`: when the asset
+                    lime://events is updated, by an event whose extra is {"night": "2017-12-04"}
+    LIME_DEADLINE   HH:MM (UTC) by which a scheduled night must be published, else an alarm (default: none;
+                    `airflow dags test` of Airflow 3.3.2 fails on a DAG that has one)
 """
 
 from __future__ import annotations
 
-import pendulum
-from airflow.sdk import DAG, Param, chain
+import os
+import re
+from datetime import timedelta
 
-from dags.spark_conf import APPLICATIONS, submit
+from airflow.sdk import DAG, Param, TaskGroup, chain
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-PREPARE = ["ingest_events", "build_candidate_bank", "build_link_states"]
-SCORE, PUBLISH = ["score_candidates"], ["verify_night", "publish_recommendations"]
+from dags.alarms import night_is_late
+from dags.spark_conf import APPLICATIONS, EVENTS, GPU_POOL, RECOMMENDATIONS, SCHEDULED, submit
 
-TASKS = {
-    1: {"night": (PREPARE + SCORE + PUBLISH, "The whole night in one application.")},
-    3: {
-        "prepare": (PREPARE, "Loads the drop of the day before; items to factors; histories to states."),
-        "score": (SCORE, "Every user against every candidate, into staging."),
-        "publish": (PUBLISH, "Certifies sampled users against the unfolded model; publishes in one commit."),
-    },
+SCHEDULE = os.environ.get("LIME_SCHEDULE", "@daily")
+DEADLINE = os.environ.get("LIME_DEADLINE", "")
+DAILY = re.compile(r"@daily|@midnight|(\d+) (\d+) \* \* \S+")
+
+STEPS = {
+    "ingest": (
+        ["ingest_events"],
+        "The drop of the day before: events, items and users, what is wrong aside.",
+    ),
+    "bank": (["build_candidate_bank"], "Items whose features changed to factors; the night's item bias."),
+    "states": (["build_link_states"], "Histories that changed to link states and memories."),
+    "score": (["score_candidates"], "Users against candidates into staging: what changed, or everything."),
+    "publish": (
+        ["verify_night", "audit_recommendations", "publish_recommendations"],
+        "Certifies and audits what is staged, and publishes it in one commit.",
+    ),
+    "export": (["export_recommendations"], "To where lists are served from, if the settings name it."),
 }
+WHOLE = [step for steps, _ in STEPS.values() for step in steps]
+
+
+def after_midnight(clock: str) -> timedelta:
+    """HH:MM."""
+    hours, minutes = map(int, clock.split(":"))
+    return timedelta(hours=hours, minutes=minutes)
+
+
+def deadline(clock: str) -> DeadlineAlert:
+    """An alarm at the next HH:MM (UTC) after a run was due, or that long after a run of an asset was queued.
+
+    Raises:
+        ValueError: the schedule has not one time of day.
+    """
+    interval, by_asset = after_midnight(clock), SCHEDULE == "events"
+    if not by_asset:
+        daily = DAILY.fullmatch(SCHEDULE)
+        if not daily:
+            raise ValueError(f"LIME_DEADLINE wants LIME_SCHEDULE to be daily or `events`, not {SCHEDULE!r}")
+        due = after_midnight(f"{daily[2] or 0}:{daily[1] or 0}")  # the logical date has that time of day
+        interval = (interval - due) % timedelta(days=1)
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT if by_asset else DeadlineReference.DAGRUN_LOGICAL_DATE,
+        interval=interval,
+        callback=AsyncCallback(night_is_late),
+    )
+
 
 with DAG(
     dag_id="nightly_scoring",
     description="Every user's exact top K over all candidates, published in one commit",
-    schedule="@daily",
-    start_date=pendulum.datetime(2017, 1, 1, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
+    schedule=[EVENTS] if SCHEDULE == "events" else SCHEDULE,
+    deadline=deadline(DEADLINE) if DEADLINE else None,
     params={
         "night": Param(
             None, type=["null", "string"], format="date", description="Events before this UTC day count"
@@ -41,6 +89,18 @@ with DAG(
         "run_key": Param(None, type=["null", "string"], description="Resume or take over under this name"),
     },
     doc_md=__doc__,
-    tags=["lime"],
+    **SCHEDULED,
 ) as dag:
-    chain(*(submit(task_id, steps, doc) for task_id, (steps, doc) in TASKS[APPLICATIONS].items()))
+    if APPLICATIONS == 1:
+        first = last = submit("night", WHOLE, "The whole night in one application.")
+    else:
+        with TaskGroup("prepare", tooltip="What the night scores with"):
+            first = submit("ingest", *STEPS["ingest"])
+            sides = [submit(side, *STEPS[side]) for side in ("bank", "states")]
+        score = submit("score", *STEPS["score"], pool=GPU_POOL)
+        with TaskGroup("serve", tooltip="What readers see"):
+            publish, export = submit("publish", *STEPS["publish"]), submit("export", *STEPS["export"])
+        chain(first, sides, score, publish, export)
+        last = publish
+    first.add_inlets([EVENTS])
+    last.add_outlets([RECOMMENDATIONS])

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -39,27 +41,86 @@ def python(code: str, env: dict[str, str]) -> str:
 
 
 def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
-    env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")
+    pools = {"LIME_POOL": "cores", "LIME_GPU_POOL": "gpus"}
+    env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml") | pools
     code = (
         "import json, sys\n"
         "import dags.nightly_scoring as n\n"
         "names = ('torch', 'pyspark', 'delta', 'pipelines', 'lime_model', 'jobs')\n"
         "heavy = [m for m in names if m in sys.modules]\n"
-        "tasks = {t.task_id: [sorted(t.downstream_task_ids), t.retries, t.application_args]"
+        "tasks = {t.task_id: [sorted(t.downstream_task_ids), t.retries, t.application_args, t.pool]"
         " for t in n.dag.tasks}\n"
         "print(json.dumps([heavy, tasks]))"
     )
     heavy, tasks = json.loads(python(code, env))
     assert heavy == []
     assert {name: task[0] for name, task in tasks.items()} == {
-        "prepare": ["score"], "score": ["publish"], "publish": [],
+        "prepare.ingest": ["prepare.bank", "prepare.states"],  # side by side
+        "prepare.bank": ["score"], "prepare.states": ["score"], "score": ["serve.publish"],
+        "serve.publish": ["serve.export"], "serve.export": [],
     }  # fmt: skip
+    assert {name: task[3] for name, task in tasks.items() if task[3] != "cores"} == {"score": "gpus"}
     assert all(task[1] == 2 for task in tasks.values())
     steps = [step for task in tasks.values() for step in task[2][task[2].index("--steps") + 1 :]]
     from pipelines.plan import STEP_NAMES
 
     assert tuple(steps) == STEP_NAMES  # every step once, in order
-    assert all("{{ params.night or ds }}" in task[2] for task in tasks.values())
+    assert {len([a for a in task[2] if "params.night" in a]) for task in tasks.values()} == {1}
+
+
+def test_a_run_is_for_the_night_that_it_was_given(tmp_path: Path) -> None:
+    """As a parameter, with the event of the asset that started it, or by its logical date; in this order."""
+    env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml") | {"LIME_SCHEDULE": "events"}
+    code = (
+        "import json, types, jinja2\n"
+        "from dags.spark_conf import NIGHT\n"
+        "from dags.nightly_scoring import dag\n"
+        "event = lambda **extra: types.SimpleNamespace(extra=extra)\n"
+        "events = {'asset': [event(night='2024-01-01'), event(night='2024-01-02'), event()]}\n"
+        "say = lambda **context: jinja2.Template(NIGHT).render(**context)\n"
+        "print(json.dumps([say(params={'night': '2024-03-01'}, triggering_asset_events=events),"
+        " say(params={}, triggering_asset_events=events),"
+        " say(params={}, triggering_asset_events={}, ds='2024-02-01'),"
+        " [a.name for a in dag.timetable.asset_condition.objects]]))"
+    )
+    assert json.loads(python(code, env)) == ["2024-03-01", "2024-01-02", "2024-02-01", ["lime://events"]]
+
+
+def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(204)
+            self.end_headers()
+
+    code = (
+        "import asyncio, types\n"
+        "from airflow.triggers.callback import CallbackTrigger\n"
+        "from dags.alarms import task_failed\n"
+        "async def fire(**run):\n"  # as Airflow's triggerer calls it
+        "    told = {'context': {'dag_run': run, 'deadline': {}}}\n"
+        "    async for event in CallbackTrigger('dags.alarms.night_is_late', told).run(): last = event\n"
+        "    assert last.payload['state'] == 'success', last.payload\n"
+        "run = types.SimpleNamespace(conf={'night': '2024-05-01'}, logical_date=None, run_id='r1')\n"
+        "task = types.SimpleNamespace(dag_id='nightly_scoring', task_id='publish', log_url='http://log')\n"
+        "task_failed({'task_instance': task, 'dag_run': run, 'exception': 'psi is 3'})\n"
+        "late = {'dag_id': 'nightly_scoring', 'logical_date': '2024-05-02', 'dag_run_id': 'r2'}\n"
+        "asyncio.run(fire(**late, run_type='scheduled'))\n"
+        "asyncio.run(fire(**late, run_type='backfill'))\n"
+        "print('went on')"
+    )
+    env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert python(code, env | {"LIME_ALARM_URL": url}) == "went on"
+        server.shutdown()
+    assert [text.split(" ")[0] for text in heard] == ["nightly_scoring.publish", "nightly_scoring"]
+    assert "night 2024-05-01 failed for good in run r1: psi is 3" in heard[0]
+    assert "night 2024-05-02 has not ended by its deadline (run r2)" in heard[1]
+    assert python(code, env | {"LIME_ALARM_URL": url}) == "went on"  # nobody listens any more
 
 
 @pytest.mark.airflow

@@ -25,7 +25,7 @@ from pipelines.tables import Warehouse
 from pipelines.train import fit
 from pipelines.training_log import Source
 from tests import shop
-from tests.cluster.standalone import Job
+from tests.cluster.standalone import Job, wait_until
 from tests.pipelines.test_night import full_night, lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -86,7 +86,7 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: 
     out, error = retry.communicate(timeout=300)
     assert retry.returncode == 0, error[-2000:]
     assert '"commits_reused": 1' in out  # what was staged is not scored again
-    for name in ("verify_night", "publish_recommendations"):
+    for name in ("verify_night", "audit_recommendations", "publish_recommendations"):
         STEPS[name](trained, run)
     assert lists_of(trained, ds) == expected  # the same night, the same lists to the bit
     table = DeltaTable(trained.path("recommendations")).to_pyarrow_table(
@@ -142,6 +142,60 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse
     (whole,) = fit([settings], shop.NIGHT, Source.read(trained, shop.NIGHT))
     for mine, undisturbed in zip(report_of(out)["mha"]["curve"], whole.metrics["curve"], strict=True):
         assert mine == pytest.approx(undisturbed, rel=1e-4)
+
+
+@pytest.mark.faults
+def test_a_job_whose_airflow_task_is_killed_ends(trained: Warehouse) -> None:
+    """Supervisor, task and spark-submit stand above a driver; here they are shells."""
+    config = str(Path(trained.settings.drops).parent / "settings.yaml")
+    job = (
+        f"{sys.executable} {ROOT / 'jobs' / 'run_steps.py'} --config {config} --ds 2024-05-07 --run-key left"
+    )
+    steps = " ".join(name for name in STEPS if name not in ("ingest_events", "publish_recommendations"))
+    shells = f'sh -c "{job} --steps {steps} & wait" & wait'
+    supervisor = subprocess.Popen(
+        ["sh", "-c", shells], stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable, "AIRFLOW_CTX_DAG_RUN_ID": "night"},
+    )  # fmt: skip
+    assert supervisor.stdout is not None
+
+    def below() -> list[psutil.Process]:
+        return psutil.Process(supervisor.pid).children(recursive=True)
+
+    leases = Path(trained.path("leases"))
+
+    def at_work() -> bool:
+        there = (leases / "_delta_log" / f"{0:020d}.json").exists()
+        return there and "left" in DeltaTable(leases).to_pyarrow_table()["run_key"].to_pylist()
+
+    wait_until(at_work, "the driver does not begin", seconds=180)
+    left = below()
+    supervisor.kill()
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert alive == []
+
+
+def test_log_lines_are_json_with_job_and_night(tmp_path: Path) -> None:
+    code = (
+        "import logging\n"
+        "from jobs.logs import start_logs\n"
+        "from structlog.contextvars import bind_contextvars\n"
+        "start_logs(job='score_candidates', night='2024-05-01')\n"
+        "logging.getLogger('pipelines.progress').info('%d of %d', 1, 2)\n"
+        "bind_contextvars(run='2024-05-01.3')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.getLogger('x').exception('that is a bug')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, second = (json.loads(line) for line in done.stderr.splitlines())
+    stamp = first.pop("timestamp")
+    assert stamp.endswith("Z")
+    assert first == {
+        "event": "1 of 2", "logger": "pipelines.progress", "level": "info", "job": "score_candidates",
+        "night": "2024-05-01",
+    }  # fmt: skip
+    assert (second["run"], second["level"], second["event"]) == ("2024-05-01.3", "error", "that is a bug")
+    assert "ZeroDivisionError" in second["exception"]
 
 
 def report_of(out: str) -> dict[str, Any]:

@@ -1,0 +1,224 @@
+"""The real scheduler: two scheduled nights, a backfill of three, a training, and a worker that is killed.
+
+The scheduler, the API server and the processors are those of `airflow standalone` on SQLite; the nights are
+whole ones, by spark-submit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipelines.champions import decisions
+from pipelines.tables import Warehouse
+from tests import shop
+from tests.dags.test_dags import airflow_environment
+from tests.pipelines.test_night import lists_of
+from tests.pipelines.test_rollback import published
+
+pytestmark = pytest.mark.airflow
+BACKFILLED, SCHEDULED = ("2024-05-02", "2024-05-03", "2024-05-04"), ("2024-05-05", "2024-05-06")
+KILLED, LINEAGE = "2024-05-07", "lineage.json"
+SECONDS = 900
+
+
+class Api:
+    """Airflow's REST API."""
+
+    def __init__(self, port: int, home: Path) -> None:
+        self.root, self.token, self.home = f"http://127.0.0.1:{port}", "", home
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(
+            self.root + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
+
+    def runs(self, dag: str) -> dict[str, tuple[str, str]]:
+        """State and type of each run, by its night."""
+        found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns?limit=100")["dag_runs"]
+        return {
+            (run["conf"] or {}).get("night") or run["logical_date"][:10]: (run["state"], run["run_type"])
+            for run in found
+        }
+
+    def trigger(self, dag: str, night: str) -> None:
+        body = {"logical_date": None, "conf": {"night": night}}
+        self.call("POST", f"/api/v2/dags/{dag}/dagRuns", body)
+
+
+def ended(airflow: Api, dag: str, nights: tuple[str, ...]) -> Callable[[], bool]:
+    """Whether all nights have succeeded; an assertion when one has failed."""
+
+    def all_there() -> bool:
+        runs = airflow.runs(dag)
+        failed = {night: run for night, run in runs.items() if run[0] == "failed" and night in nights}
+        assert not failed, failed
+        return all(runs.get(night, ("", ""))[0] == "success" for night in nights)
+
+    return all_there
+
+
+def wait_for(what: str, ready: Callable[[], bool], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"{what}: not after {seconds} s"
+        time.sleep(1)
+
+
+def is_of(process: psutil.Process, leader: int, home: str) -> bool:
+    """Whether Airflow started it: by its session or, of one with a session of its own, by its environment,
+    which a process that has given itself another title has lost.
+    """
+    try:
+        return os.getsid(process.pid) == leader or process.environ().get("AIRFLOW_HOME") == home
+    except (psutil.Error, OSError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def airflow(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """`airflow standalone` over the shop; every process it leaves is ended."""
+    home = tmp_path_factory.mktemp("airflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = airflow_environment(home, Path(trained.settings.drops).parent / "settings.yaml") | {
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+            {"type": "file", "log_file_path": str(home / LINEAGE), "append": True}
+        ),
+        # Seconds until a task whose worker has died is tried again.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
+        "LIME_RETRY_SECONDS": "1",
+        "LIME_APPLICATIONS": "1",
+        "LIME_CATCHUP": "1",
+        "LIME_DEADLINE": "06:00",
+        "LIME_FIRST_NIGHT": SCHEDULED[0],
+        "LIME_LAST_NIGHT": SCHEDULED[-1],
+    }
+    log = (home / "standalone.log").open("wb")
+    command = [str(Path(sys.executable).parent / "airflow"), "standalone"]
+    process = subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log, start_new_session=True)
+    api = Api(port, home)
+
+    def healthy() -> bool:
+        assert process.poll() is None, (home / "standalone.log").read_text()[-3000:]
+        try:
+            health = api.call("GET", "/api/v2/monitor/health")
+        except OSError:
+            return False
+        return all(
+            health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor", "triggerer")
+        )
+
+    try:
+        wait_for("a healthy Airflow", healthy, 180)
+        api.token = api.call("GET", "/auth/token")["access_token"]
+        yield api
+    finally:
+        left = [p for p in psutil.process_iter() if is_of(p, process.pid, str(home))]
+        for each in [psutil.Process(process.pid), *left] if process.poll() is None else left:
+            each.terminate()
+        _, alive = psutil.wait_procs(left, timeout=20)
+        for each in alive:
+            os.kill(each.pid, signal.SIGKILL)
+        process.wait(timeout=30)
+        log.close()
+
+
+def test_scheduled_nights_a_backfill_and_a_training(airflow: Api, trained: Warehouse) -> None:
+    dag = "nightly_scoring"
+    wait_for("the DAGs", lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 3, 120)
+    airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+    airflow.call("PATCH", "/api/v2/dags/weekly_training", {"is_paused": False})
+
+    wait_for("the scheduled nights", ended(airflow, dag, SCHEDULED))
+    backfill = {
+        "dag_id": dag, "from_date": f"{BACKFILLED[0]}T00:00:00Z", "to_date": f"{BACKFILLED[-1]}T00:00:00Z",
+        "max_active_runs": 1, "run_backwards": False, "dag_run_conf": {}, "reprocess_behavior": "none",
+    }  # fmt: skip
+    airflow.call("POST", "/api/v2/backfills", backfill)
+    wait_for("the backfill", ended(airflow, dag, BACKFILLED))
+    runs = airflow.runs(dag)
+    assert {runs[night][1] for night in SCHEDULED} == {"scheduled"}
+    assert {runs[night][1] for night in BACKFILLED} == {"backfill"}
+
+    airflow.trigger("weekly_training", shop.LAST)
+    wait_for("the training", ended(airflow, "weekly_training", (shop.LAST,)))
+
+    commits = [published(trained, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
+    assert commits == sorted(commits)  # in the order of nights, the backfill after what was scheduled
+    for night in (*BACKFILLED, *SCHEDULED):
+        assert sorted(lists_of(trained, night)) == list(range(shop.USERS))
+    rows = trained.read("runs").where("job = 'challenge_model'").collect()
+    assert [str(row["ds"]) for row in rows] == [shop.LAST]
+    assert len(decisions(trained, "mha")) >= 1
+
+    told = [json.loads(line) for line in (airflow.home / LINEAGE).read_text().splitlines()]
+    nights = [e for e in told if e["eventType"] == "COMPLETE" and e["job"]["name"] == f"{dag}.night"]
+    assert len(nights) == len((*SCHEDULED, *BACKFILLED))
+    for event in nights:
+        assert {"drops", "events", "candidate_bank"} <= {each["name"] for each in event["inputs"]}
+        assert {"user_link_states", "recommendations"} <= {each["name"] for each in event["outputs"]}
+
+
+def drivers(night: str) -> list[psutil.Process]:
+    """Everything of ours that runs for a night: spark-submit's JVM, the driver, its workers."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        if night in line and any(part.endswith("run_steps.py") for part in line):
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
+    airflow: Api, trained: Warehouse
+) -> None:
+    dag = "nightly_scoring"
+    airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+    airflow.trigger(dag, KILLED)
+
+    def job_done(job: str) -> bool:
+        return bool(trained.read("runs").where(f"ds = '{KILLED}' AND job = '{job}'").take(1))
+
+    wait_for("the states", lambda: job_done("build_candidate_bank"))
+    left = drivers(KILLED)
+    jvm = next(process for process in left if process.name() == "java")
+    supervisor = jvm.parents()[1]  # above the task that has started spark-submit
+    assert "airflow" in " ".join(supervisor.cmdline())
+    supervisor.kill()
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert alive == []
+    assert not job_done("publish_recommendations")
+
+    wait_for("the retry", ended(airflow, dag, (KILLED,)))
+    assert drivers(KILLED) == []
+    assert sorted(lists_of(trained, KILLED)) == list(range(shop.USERS))
+    assert len(published(trained, KILLED)) == 1
