@@ -3,11 +3,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Short Spark sessions on few cores: the second compiler never pays off, nor does verifying pinned jars' byte code.
-export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
+# Short Spark sessions on few cores: the first JIT alone is sooner done and burns half the CPU, one thread collects
+# garbage as fast as two, and pinned jars need no verifying.
+SHORT := -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
+demo test: export JDK_JAVA_OPTIONS ?= $(SHORT)
+test-%: export JDK_JAVA_OPTIONS ?= $(SHORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-cluster test-faults test-nights check package bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
+.PHONY: help setup demo test test-airflow test-cluster test-faults test-nights test-operate test-apart check package bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -23,7 +26,7 @@ demo: setup ## The whole product on The Complete Journey, through the real Airfl
 test: setup ## Model, engine, pipelines and jobs on real Spark and Delta, 12 minutes at most
 	@$(BIN)/python -m pytest
 
-test-airflow: setup ## A night through Airflow, spark-submit and all
+test-airflow: setup ## Nights through Airflow: its runner, its scheduler, spark-submit and a killed worker
 	@$(BIN)/python -m pytest -m airflow
 
 test-cluster: setup ## The night on a Spark standalone cluster of processes, from the package alone
@@ -34,6 +37,12 @@ test-faults: setup ## Workers, executors and drivers killed halfway, damage, ful
 
 test-nights: setup ## Sequences of incremental nights, each compared with a full one
 	@$(BIN)/python -m pytest -m nights
+
+test-operate: setup ## Audits, evaluation, promotion, exports, upkeep, lineage and forgetting, over whole nights
+	@$(BIN)/python -m pytest -m operate
+
+test-apart: setup ## The four above in one session, which trains its shop once
+	@$(BIN)/python -m pytest -m "cluster or faults or nights or operate"
 
 check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

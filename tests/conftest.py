@@ -6,6 +6,7 @@ The session is real, and so are Delta, the files and the trained model; they are
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pyspark.sql import SparkSession
 if not torch.cuda.is_available():  # read when a kernel is defined, so before anything imports one
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from pipelines.champions import need_champion
 from pipelines.leases import Run, acquire_lease
 from pipelines.night import STEPS, ingest_days
 from pipelines.session import open_session
@@ -28,7 +30,10 @@ from tests import shop
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     root = tmp_path_factory.mktemp("session")
-    session = open_session(load_settings(shop.write_settings(root)), "tests")
+    settings = load_settings(shop.write_settings(root))
+    # One JVM for all: long enough for both JITs, whatever the environment gives the short ones.
+    settings.spark.conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=4"
+    session = open_session(settings, "tests")
     yield session
     session.stop()
 
@@ -63,6 +68,32 @@ def published(trained: Warehouse) -> tuple[Warehouse, Run]:
         if name != "ingest_events":
             step(trained, run)
     return trained, run
+
+
+def copy_tables(source: Path, target: Path, names: tuple[str, ...] = ("events", "items", "users")) -> None:
+    """Delta tables hold relative paths: a copy of the folder is a copy of the table."""
+    for name in names:
+        shutil.copytree(source / name, target / name)
+
+
+def copy_log(source: Warehouse, root: Path) -> Warehouse:
+    """What was ingested and the bundles of a shop under another root: its nights are nobody else's."""
+    copy_tables(Path(source.settings.warehouse), root / "warehouse")
+    shutil.copytree(source.settings.bundles, root / "bundles")
+    return open_shop(source.spark, root)
+
+
+def copy_shop(source: Warehouse, root: Path) -> Warehouse:
+    """All tables and bundles of a shop under another root: what is done to them is nobody else's."""
+    shutil.copytree(source.settings.warehouse, root / "warehouse")
+    shutil.copytree(source.settings.bundles, root / "bundles")
+    return open_shop(source.spark, root)
+
+
+def bundle_folder(warehouse: Warehouse, model: str) -> Path:
+    """Where the champion of the shop's night lies."""
+    version = need_champion(warehouse, model, shop.NIGHT)
+    return Path(warehouse.settings.bundles.removeprefix("file:")) / model / version
 
 
 @pytest.fixture(scope="session")

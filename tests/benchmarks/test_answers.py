@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,11 @@ from benchmarks.answers import Answers, Trial, load, run
 LEARNERS, ANSWERS, PROBLEMS = 12, 40, 200
 
 
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+def answered() -> pd.DataFrame:
     """Every learner answers 40 times at 200 problems of 2 skills."""
     rng, size = np.random.default_rng(0), LEARNERS * ANSWERS
     item = rng.integers(0, PROBLEMS, size)
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "user_id": np.repeat(np.arange(LEARNERS), ANSWERS),
             "pos": np.tile(np.arange(ANSWERS), LEARNERS),
@@ -28,15 +28,22 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Answers:
             "label": rng.integers(0, 2, size),
         }
     )
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     path = tmp_path_factory.mktemp("answers") / "log.parquet"
-    frame.sample(frac=1.0, random_state=1).to_parquet(path)
+    answered().sample(frac=1.0, random_state=1).to_parquet(path)
     return load(path)
 
 
 def test_first_attempts_are_asked_for_once_and_in_order_of_time(log: Answers) -> None:
-    place = np.arange(LEARNERS * ANSWERS) % ANSWERS
-    assert place[log.train].max() < 0.7 * ANSWERS <= place[log.valid].min()
-    assert place[log.valid].max() < 0.8 * ANSWERS <= place[log.test].min()
+    first = answered().drop_duplicates(["user_id", "item_id"])
+    assert len(first) == len(log.data.log.item) < LEARNERS * ANSWERS
+    bounds = (0, 0.7 * ANSWERS, 0.8 * ANSWERS, ANSWERS)
+    parts = [first["pos"].between(low, high, inclusive="left") for low, high in pairwise(bounds)]
+    for asked, expected in zip(log[2:], parts, strict=True):
+        assert asked.tolist() == expected.tolist()
     asked = np.flatnonzero(log.train | log.valid | log.test)
     pairs = list(zip(log.data.log.owner(asked).tolist(), log.data.log.item[asked].tolist(), strict=True))
     assert len(pairs) == len(set(pairs))

@@ -12,7 +12,8 @@ import yaml
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
 from tests import shop
-from tests.cluster.standalone import ROOT, Cluster, copy_tables, standalone
+from tests.cluster.standalone import ROOT, Cluster, standalone
+from tests.conftest import copy_tables
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -218,9 +217,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def copy_tables(source: Path, target: Path, names: tuple[str, ...] = ("events", "items", "users")) -> None:
-    """Delta tables hold relative paths: a copy of the folder is a copy of the table."""
-    for name in names:
-        shutil.copytree(source / name, target / name)

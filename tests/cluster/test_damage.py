@@ -22,21 +22,20 @@ from pipelines.night import STEPS
 from pipelines.parcels import ParcelError, Sender
 from pipelines.tables import Warehouse, WriteConflict
 from tests import shop
-from tests.cluster.standalone import copy_tables
-from tests.conftest import open_shop
+from tests.conftest import copy_log
 from tests.pipelines.test_night import Lists, full_night, lists_of, point_at, staged_of, with_night
 
 pytestmark = pytest.mark.faults
-BUILD, REST = ("build_candidate_bank", "build_link_states"), ("verify_night", "publish_recommendations")
+BUILD, REST = (
+    ("build_candidate_bank", "build_link_states"),
+    ("verify_night", "audit_recommendations", "publish_recommendations"),
+)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Lists]:
     """A shop of its own after one whole night, and its lists."""
-    root = tmp_path_factory.mktemp("damage")
-    copy_tables(Path(trained.settings.warehouse), root / "warehouse")
-    copy_tables(Path(trained.settings.bundles), root / "bundles", ("mha",))
-    warehouse = open_shop(trained.spark, root)
+    warehouse = copy_log(trained, tmp_path_factory.mktemp("damage"))
     full_night(warehouse, "undisturbed")
     return warehouse, lists_of(warehouse)
 

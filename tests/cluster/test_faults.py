@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import psutil
@@ -22,24 +23,35 @@ import pytest
 import yaml
 
 from pipelines.catalogue import ingest_entity
-from pipelines.leases import acquire_lease
+from pipelines.leases import Run, acquire_lease
 from pipelines.night import STEPS
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
 from tests import shop
-from tests.cluster.standalone import ROOT, Cluster, Job, copy_tables, standalone, wait_until
+from tests.cluster.standalone import ROOT, Cluster, Job, standalone, wait_until
+from tests.conftest import copy_tables
 from tests.host import can_mount
 from tests.jobs.test_jobs import wait_for_commit
 from tests.pipelines.test_night import Lists, lists_of
 
 pytestmark = pytest.mark.faults
 ITEMS = 12_000  # so many, and the slowest backend: each commit takes seconds
-BUILD, REST = ["build_candidate_bank", "build_link_states"], ["verify_night", "publish_recommendations"]
+BUILD, REST = (
+    ["build_candidate_bank", "build_link_states"],
+    ["verify_night", "audit_recommendations", "publish_recommendations"],
+)
+
+
+class Built(NamedTuple):
+    """A warehouse with a wide catalogue and a published night, and a rerun of it that waits to be scored."""
+
+    root: Path
+    run: Run
+    expected: Lists
 
 
 @pytest.fixture(scope="module")
-def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lists]:
-    """A warehouse with a wide catalogue, a night built in it and not scored; and the lists it must give."""
+def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Built:
     root = tmp_path_factory.mktemp("wide")
     items = pd.DataFrame({"item_id": range(ITEMS)})
     items["kind"] = [f"kind-{i % shop.KINDS}" for i in range(ITEMS)]
@@ -48,17 +60,19 @@ def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple
     shop.write_drop(root / "raw", "items", shop.FIRST, items)
     warehouse = Warehouse(trained.spark, load_settings(write_settings(root, trained, master="local[2]")))
     ingest_entity(warehouse, "items", [shop.FIRST])
-    run = acquire_lease(warehouse, shop.NIGHT, "undisturbed")
+    undisturbed = acquire_lease(warehouse, shop.NIGHT, "undisturbed")
+    for name in (*BUILD, "score_candidates", *REST):
+        STEPS[name](warehouse, undisturbed)
+    rerun = acquire_lease(warehouse, shop.NIGHT, "disturbed")
     for name in BUILD:
-        STEPS[name](warehouse, run)
-    for name in ("score_candidates", *REST):
-        STEPS[name](warehouse, run)
-    return root, lists_of(warehouse)
+        STEPS[name](warehouse, rerun)
+    return Built(root, rerun, lists_of(warehouse))
 
 
 def write_settings(root: Path, trained: Warehouse, master: str | None) -> Path:
     raw = shop.settings(root, backend="reference", buckets=16, units_per_commit=2, certificate_users=8) | {
-        "bundles": trained.settings.bundles
+        "bundles": trained.settings.bundles,
+        "audits": {"max_top_share": 1},  # 40 users' lists name fewer items than 1 % of so wide a catalogue
     }
     raw["spark"]["master"] = master
     path = root / f"settings-{'local' if master else 'cluster'}.yaml"
@@ -75,20 +89,18 @@ def cluster(package: None, tmp_path: Path) -> Iterator[Cluster]:
 
 
 class Night:
-    """One run of the night on a cluster, disturbed once its first commit is there."""
+    """The waiting rerun, on a cluster and in a copy of its warehouse, disturbed as its commits appear."""
 
-    def __init__(self, cluster: Cluster, trained: Warehouse, root: Path, key: str, log: Path) -> None:
-        self.cluster, self.key, self.log = cluster, key, log
+    def __init__(self, cluster: Cluster, trained: Warehouse, built: Built, root: Path) -> None:
+        self.cluster, self.run, self.log = cluster, built.run, root / "events"
+        shutil.copytree(built.root / "warehouse", root / "warehouse")
         self.warehouse = Warehouse(trained.spark, load_settings(write_settings(root, trained, "local[2]")))
-        self.run = acquire_lease(self.warehouse, shop.NIGHT, key)
-        for name in BUILD:
-            STEPS[name](self.warehouse, self.run)
         self.config = write_settings(root, trained, None)
-        log.mkdir(exist_ok=True)
+        self.log.mkdir()
 
     def score(self, conf: Mapping[str, str] | None = None) -> Job:
         """Submit the scoring step."""
-        options = ("--config", str(self.config), "--ds", shop.NIGHT, "--run-key", self.key)
+        options = ("--config", str(self.config), "--ds", shop.NIGHT, "--run-key", self.run.key)
         events = {
             "spark.eventLog.enabled": "true",
             "spark.eventLog.dir": f"file:{self.log}",
@@ -158,35 +170,35 @@ def held_at_work(cluster: Cluster, night: Night) -> Iterator[list[psutil.Process
             worker.resume()
 
 
-@pytest.mark.parametrize("victim", ["python worker", "executor", "worker daemon"])
 def test_what_is_killed_changes_nothing(
-    victim: str, cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    root, expected = built
-    night = Night(cluster, trained, root, f"killed {victim}", tmp_path / "events")
+    """Python workers, then an executor, then a machine: its worker daemon with all that it started."""
+    night = Night(cluster, trained, built, tmp_path)
     job = night.score()
 
-    def strike() -> None:
+    def kill_python_workers() -> None:
         with held_at_work(cluster, night) as workers:
-            if victim == "python worker":
-                for worker in workers:
-                    worker.kill()
-            elif victim == "executor":
-                cluster.executors()[0].kill()
-            else:  # with what it started: a machine that is gone
-                gone = [psutil.Process(cluster.workers[0].pid)]
-                for process in [*gone[0].children(recursive=True), *gone]:
-                    process.kill()
+            for worker in workers:
+                worker.kill()
 
-    night.disturb(job, strike)
+    def kill_executor() -> None:
+        with held_at_work(cluster, night):
+            cluster.executors()[0].kill()
+
+    def kill_machine() -> None:
+        with held_at_work(cluster, night):
+            daemon = psutil.Process(cluster.workers[0].pid)
+            for process in [*daemon.children(recursive=True), daemon]:
+                process.kill()
+
+    for strike in (kill_python_workers, kill_executor, kill_machine):
+        night.disturb(job, strike)
     finish(job)
-    assert night.publish() == expected
-    failed = [str(task["Task End Reason"]) for task in night.events("SparkListenerTaskEnd")]
-    if victim == "python worker":
-        assert any("Python worker exited" in reason for reason in failed)
-    else:
-        assert any("ExecutorLostFailure" in reason for reason in failed)
-        assert night.events("SparkListenerExecutorRemoved")
+    assert night.publish() == built.expected
+    ends = [task["Task End Reason"] for task in night.events("SparkListenerTaskEnd")]
+    assert any("Python worker exited" in str(end) for end in ends)
+    assert len({end["Executor ID"] for end in ends if end["Reason"] == "ExecutorLostFailure"}) >= 2
 
 
 @pytest.fixture
@@ -200,10 +212,10 @@ def two_hosts(package: None, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
-    two_hosts: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    two_hosts: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    cluster, (root, expected) = two_hosts, built
-    night = Night(cluster, trained, root, "speculative", tmp_path / "events")
+    cluster = two_hosts
+    night = Night(cluster, trained, built, tmp_path)
     job = night.score({"spark.speculation": "true", "spark.speculation.quantile": "0.5"})
 
     def strike() -> None:
@@ -216,16 +228,15 @@ def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
 
     night.disturb(job, strike)
     finish(job)
-    assert night.publish() == expected
+    assert night.publish() == built.expected
     copies = [task for task in night.events("SparkListenerTaskEnd") if task["Task Info"]["Speculative"]]
     assert any(task["Task End Reason"]["Reason"] == "Success" for task in copies)
 
 
 def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
-    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    root, expected = built
-    night = Night(cluster, trained, root, "killed driver", tmp_path / "events")
+    night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # at half
     job.communicate(timeout=60)
@@ -236,14 +247,13 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
     described = {properties.get("spark.job.description", "") for properties in started}
     assert any("commits, about" in text and "s left" in text for text in described)  # what the UI shows
-    assert night.publish() == expected
+    assert night.publish() == built.expected
 
 
 def test_a_driver_that_wakes_up_late_is_fenced(
-    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    root, expected = built
-    night = Night(cluster, trained, root, "sleeper", tmp_path / "events")
+    night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
     newer = acquire_lease(night.warehouse, shop.NIGHT, "newer")
@@ -251,46 +261,45 @@ def test_a_driver_that_wakes_up_late_is_fenced(
     out, _ = job.communicate(timeout=300)
     assert job.returncode == 1
     assert f"was overtaken by run 'newer' (epoch {newer.epoch})" in out
-    assert lists_of(night.warehouse) == expected
+    assert lists_of(night.warehouse) == built.expected
 
 
 def test_a_driver_that_its_own_retry_overtook_stops_when_it_wakes_up(
-    cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    root, expected = built
-    night = Night(cluster, trained, root, "overtaken", tmp_path / "events")
+    night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
     STEPS["score_candidates"](night.warehouse, night.run)  # the retry: the same key
-    assert night.publish() == expected
+    assert night.publish() == built.expected
     staged = night.warehouse.version("staging")
     os.killpg(job.pid, signal.SIGCONT)
     out, _ = job.communicate(timeout=300)
     assert job.returncode == 1, out[-2000:]
     assert "was started again (attempt 2) while this one (attempt 1) slept" in out.splitlines()[-1]
     assert night.warehouse.version("staging") == staged
-    assert lists_of(night.warehouse) == expected
+    assert lists_of(night.warehouse) == built.expected
 
 
-@pytest.mark.parametrize("receiver", ["python", "java"])
 def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
-    receiver: str, cluster: Cluster, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    root, expected = built
-    night = Night(cluster, trained, root, f"terminated {receiver}", tmp_path / "events")
-    job = night.score()
+    night = Night(cluster, trained, built, tmp_path)
 
-    night.disturb(job, lambda: group_of(job, receiver)[0].terminate())
-    out, error = job.communicate(timeout=120)
-    assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
-    if receiver == "python":  # under spark-submit its words go through the JVM
-        assert "stopped by SIGTERM; what is committed stays" in out
-    assert "Traceback" not in out + error
-    wait_until(lambda: not group_of(job), "something of the driver is left")
-    assert lists_of(night.warehouse) == expected  # yesterday's answer
-    if receiver == "python":  # the rerun is the same after both
-        finish(night.score())
-        assert night.publish() == expected
+    def stop(receiver: str) -> str:
+        job = night.score()
+        night.disturb(job, lambda: group_of(job, receiver)[0].terminate())
+        out, error = job.communicate(timeout=120)
+        assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
+        assert "Traceback" not in out + error
+        wait_until(lambda: not group_of(job), "something of the driver is left")
+        assert lists_of(night.warehouse) == built.expected  # yesterday's answer
+        return out
+
+    stop("java")
+    assert "stopped by SIGTERM; what is committed stays" in stop("python")  # its words go through the JVM
+    finish(night.score())
+    assert night.publish() == built.expected
 
 
 def group_of(job: Job, word: str = "") -> list[psutil.Process]:
@@ -306,9 +315,8 @@ def group_of(job: Job, word: str = "") -> list[psutil.Process]:
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a small disk needs CAP_SYS_ADMIN")
 def test_a_full_disk_is_said_and_a_rerun_completes(
-    package: None, trained: Warehouse, built: tuple[Path, Lists], tmp_path: Path
+    package: None, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    root, expected = built
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster", workers=0) as cluster:
         disk = cluster.folder / "worker-0" / "local"
@@ -316,7 +324,7 @@ def test_a_full_disk_is_said_and_a_rerun_completes(
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
         try:
             cluster.add_worker(cores=1, memory="1g")
-            night = Night(cluster, trained, root, "full disk", tmp_path / "events")
+            night = Night(cluster, trained, built, tmp_path)
             job = night.score()
             # Once the executor is at work: without room to start in, it would never be one.
             wait_until(lambda: bool(cluster.python_daemons()), "no Python worker")
@@ -330,7 +338,7 @@ def test_a_full_disk_is_said_and_a_rerun_completes(
             assert "127.0.0.1 executor" in last
             filler.unlink()
             finish(night.score())
-            assert night.publish() == expected
+            assert night.publish() == built.expected
         finally:
             cluster.stop()
             subprocess.run(["umount", "-l", str(disk)], check=True)
