@@ -28,6 +28,8 @@ from benchmarks.report import ROOT, Row, row
 from demo.complete_journey import FIRST_DAY, write_drops
 from lime_model.bundle import load_bundle, save_bundle
 from lime_model.model import Features, History
+from pipelines.bundles import bundle_uri, fetch_bundle, store_folder
+from pipelines.champions import need_champion, promote
 from pipelines.leases import acquire_lease
 from pipelines.night import STEPS, day_before, ingest_days
 from pipelines.scoring import score_candidates
@@ -110,7 +112,7 @@ def synthetic(root: Path, nights: int) -> list[Row]:
     first = str((pd.Timestamp(START) - pd.Timedelta(days=PAST)).date())
     ingest_days(warehouse, first, day_before(START))
     train_models(warehouse, START, ["mha"])
-    set_bias(Path(settings.bundles) / "mha")
+    set_bias(warehouse)
     chain = []
     for number in range(nights + 1):
         ds = str((pd.Timestamp(START) + pd.Timedelta(days=number)).date())
@@ -192,8 +194,9 @@ class World:
         shop.write_drop(self.drops, "events", day, frame)
 
 
-def set_bias(folder: Path) -> None:
+def set_bias(warehouse: Warehouse) -> None:
     """Make the weight of the bias 0.3 standard deviations of z, over random histories and items."""
+    folder = fetch_bundle(warehouse, "mha", need_champion(warehouse, "mha", START))
     bundle, rng = load_bundle(folder), np.random.default_rng(0)
     model, size = bundle.model, (64, PAST)
     with torch.no_grad():
@@ -203,7 +206,9 @@ def set_bias(folder: Path) -> None:
         nobody = Features(torch.zeros(64, 0, dtype=torch.int64), torch.zeros(64, 0))
         state = model.read(History(events, days, torch.ones(size, dtype=torch.bool)), nobody)
         model.bias_weight.fill_(0.3 * float(model.base_scores(state, items).std()))
-    save_bundle(bundle, folder)
+    version = save_bundle(bundle, folder)
+    store_folder(warehouse.spark, folder, bundle_uri(warehouse, "mha", version))
+    promote(warehouse, "mha", version, valid_from=START, reason="a bias of the size that is asked for")
 
 
 def journey(root: Path, nights: int) -> list[Row]:

@@ -36,7 +36,9 @@ from pyspark.sql import functions as F
 from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, publish, row
 from lime_model.scoring.backends import make_backend
+from pipelines.bundles import fetch_bundle
 from pipelines.catalogue import ingest_entity
+from pipelines.champions import need_champion
 from pipelines.forecast import measure_speed
 from pipelines.night import ingest_days
 from pipelines.session import open_session
@@ -87,7 +89,7 @@ def fill(root: Path, config: Path) -> int:
     ingest_entity(warehouse, "items", [shop.FIRST])
     stamp = F.timestamp_seconds(F.unix_timestamp(F.lit(shop.NIGHT).cast("timestamp")) - 1 - F.col("id"))
     day, label = F.to_date(stamp), F.lit(None).cast("double")
-    users = affordable_users(Path(load_settings(str(config)).bundles) / "mha")
+    users = affordable_users(fetch_bundle(warehouse, "mha", need_champion(warehouse, "mha", shop.NIGHT)))
     events = spark.range(users * EVENTS).select(
         (1_000_000 + F.floor(F.col("id") / EVENTS)).alias("user_id"), (F.col("id") % ITEMS).alias("item_id"),
         stamp.alias("event_ts"), F.lit("purchase").alias("event_type"),

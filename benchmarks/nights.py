@@ -4,18 +4,23 @@
    batch of users, and one user as the job reads it, whose small products wait for Python.
 2. Spark's whole state job on 50,000 users with 256 past events each, a tenth of them with 16 new ones:
    the job that starts from last night's states / the one that finds none.
-3. Chains of nights, each beside a full one: see chain.py.
+3. LIME-XOR, which reads a changed history again, beside HSTU at growing lengths: see growth.py.
+4. Chains of nights, each beside a full one: see chain.py.
 
-Ratios within a round, median of 5 rounds; each round of the second works on copies of one warehouse.
+Ratios within a round, median of 5 rounds; each round of the second works on copies of one warehouse. A part
+that was measured by the same code is kept under `.bench/nights`; `--parts` publishes some of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +30,10 @@ from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
 from benchmarks.chain import journey, synthetic
+from benchmarks.growth import compare_growth
 from benchmarks.night import write_settings
 from benchmarks.problem import CONFIG, make_model
-from benchmarks.report import Row, interleave, median_ratio, publish, row
+from benchmarks.report import Row, interleave, keep, kept_folder, median_ratio, publish, row
 from lime_model.bundle import Bundle
 from lime_model.encoders import Entries
 from lime_model.features import Catalogue
@@ -152,20 +158,44 @@ def append_events(warehouse: Warehouse, users: int, each: int, apart: int, night
     warehouse.append("events", events.repartition("ds"))
 
 
+PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "merge": lambda args: compare_merge(),
+    "growth": lambda args: compare_growth(),
+    "jobs": lambda args: compare_jobs(args.users),
+    "synthetic": lambda args: _in_folder(synthetic, args.nights),
+    "journey": lambda args: _in_folder(journey, args.journey_nights),
+}
+
+
+def _in_folder(chain: Callable[[Path, int], list[Row]], nights: int) -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="lime-bench-") as root:
+        return chain(Path(root), nights)
+
+
+def measure(part: str, args: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
+    """Rows of a part, as JSON can hold them."""
+    return {"rows": [asdict(each) for each in PARTS[part](args)]}
+
+
 def main() -> int:
     """Measure and publish."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--users", type=int, default=50_000, help="of the state job")
     options.add_argument("--nights", type=int, default=10, help="of the synthetic chain, after the first")
     options.add_argument("--journey-nights", type=int, default=28)
+    options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the five")
     args = options.parse_args()
-    started = time.monotonic()
-    rows = [*compare_merge(), *compare_jobs(args.users)]
-    for chain, nights in ((synthetic, args.nights), (journey, args.journey_nights)):
-        with tempfile.TemporaryDirectory(prefix="lime-bench-") as root:
-            rows += chain(Path(root), nights)
-    sizes = f"L = {CONFIG.links}, D = {CONFIG.width}, H = {CONFIG.heads}"
-    about = f"two cores; {sizes}; {args.users:,} users with {PAST} events, one in {SHARE} with {NEW} new ones"
+    started, rows = time.monotonic(), []
+    folder = kept_folder("nights", "benchmarks", "pipelines", "lime_model")
+    sizes = {"jobs": args.users, "synthetic": args.nights, "journey": args.journey_nights}
+    for part in args.parts:
+        kept = keep(folder, f"{part} {sizes.get(part, '')}", functools.partial(measure, part, args))
+        rows += [Row(**each) for each in kept["rows"]]
+        print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
+    letters = f"L = {CONFIG.links}, D = {CONFIG.width}, H = {CONFIG.heads}"
+    about = (
+        f"two cores; {letters}; {args.users:,} users with {PAST} events, one in {SHARE} with {NEW} new ones"
+    )
     publish("nights", rows, about, started)
     return 0
 

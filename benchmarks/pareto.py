@@ -4,13 +4,15 @@ LIME-MHA of several sizes (links L, hidden units F, width of the dot E, width D)
 recipe on everything before 2017-11-06 and measured on the four weeks after, on which the recipe was chosen
 too; the rate of one core with the native backend over random candidates. AUC is that of the answers of 250
 learners (`benchmarks/answers.py`) at the same sizes. Made to choose default sizes from.
+A size that was measured is kept under `.bench/sizes`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -22,16 +24,16 @@ from benchmarks import answers
 from benchmarks.journey import Journey, load
 from benchmarks.lists import lime_scorer, make_lists, measure
 from benchmarks.quality import VALIDATION
-from benchmarks.report import RESULTS, ROOT, Row, publish, row
+from benchmarks.report import RESULTS, ROOT, keep, kept_folder, publish, row
 from lime_model.bundle import Bundle, save_bundle
-from lime_model.config import LabelTraining, TrainConfig
+from lime_model.config import TrainConfig
 from lime_model.metrics import auc
 from lime_model.scoring.backends import make_backend
 from pipelines.forecast import measure_speed
 from pipelines.settings import load_settings
 from pipelines.train import fit
 
-LEARNERS, CANDIDATES = 250, 100_000
+LEARNERS, CANDIDATES, ROUNDS = 250, 100_000, 5
 TITLES = {"recall": "recall@100", "fresh": "recall@100, new items", "auc": "AUC of answers"}
 
 
@@ -48,7 +50,7 @@ class Size(NamedTuple):
 
 
 SIZES = (
-    Size(4, 8, 16, 32), Size(8, 16, 40, 40), Size(16, 32, 40, 40), Size(16, 32, 64, 64), Size(32, 64, 64, 64),
+    Size(4, 8, 16, 32), Size(8, 16, 40, 40), Size(16, 32, 40, 40), Size(16, 32, 64, 64),
 )  # fmt: skip
 
 
@@ -72,25 +74,36 @@ def lists_of(size: Size, journey: Journey) -> tuple[Bundle, float, float]:
     return bundle, float(every.recall.mean()), float(new.recall.mean())
 
 
-def rate_of(bundle: Bundle) -> float:
-    """Exact pairs per second of one core."""
+def rates_of(bundles: dict[Size, Path]) -> dict[Size, float]:
+    """Exact pairs per second of one core, median of rounds through all sizes."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="lime-bench-") as folder:
-        save_bundle(bundle, Path(folder) / "bundle")
-        speed = measure_speed(
-            Path(folder) / "bundle", make_backend("native", "cpu"), candidates=CANDIDATES, history=100, k=100,
-            seconds=5.0,
-        )  # fmt: skip
-    torch.set_num_threads(2)
-    return speed.pairs_per_second
+    backend = make_backend("native", "cpu")
+    found: dict[Size, list[float]] = {size: [] for size in bundles}
+    for _ in range(ROUNDS):
+        for size, bundle in bundles.items():
+            speed = measure_speed(bundle, backend, candidates=CANDIDATES, history=100, k=100, seconds=2.0)
+            found[size].append(speed.pairs_per_second)
+    return {size: statistics.median(rates) for size, rates in found.items()}
 
 
 def auc_of(size: Size, log: answers.Answers) -> float:
     """On the test answers."""
     config = dataclasses.replace(answers.CONFIG, **size._asdict())
-    trainer = answers.train(log, "lime-mha", LabelTraining(epochs=answers.EPOCHS["part"]), config)
+    trainer = answers.train(
+        log,
+        "lime-mha",
+        dataclasses.replace(answers.RECIPE, epochs=answers.EPOCHS["part"], learning_rate=4e-3),
+        config,
+    )
     found = trainer.predict(log.test, stride=1)
     return auc(found.label, found.logit)
+
+
+def quality_of(size: Size, journey: Journey, log: answers.Answers, folder: Path) -> dict[str, float]:
+    """The three measures of a size; its bundle for lists goes to the folder."""
+    bundle, recall, fresh = lists_of(size, journey)
+    save_bundle(bundle, folder)
+    return {"recall": recall, "fresh": fresh, "auc": auc_of(size, log)}
 
 
 def draw(points: dict[Size, Point]) -> None:
@@ -112,21 +125,23 @@ def main() -> int:
     """Measure, draw and publish."""
     torch.set_num_threads(2)
     started, journey, log = time.monotonic(), load(VALIDATION), answers.load(answers.LOG, LEARNERS)
-    points: dict[Size, Point] = {}
-    rows: list[Row] = []
-    for size in SIZES:
-        bundle, every, new = lists_of(size, journey)
-        points[size] = Point(every, new, auc_of(size, log), rate_of(bundle))
-        rows += [
-            row(f"{size}: {what}", value, unit)
-            for what, value, unit in zip(
-                ("recall", "recall, new items", "AUC of answers", "rate"),
-                (*points[size][:3], points[size].rate / 1e6),
-                ("", "", "", "M pairs/s"),
-                strict=True,
-            )
-        ]
-        print(size, points[size], flush=True)
+    folder = kept_folder("sizes", *(f"benchmarks/{name}.py" for name in ("pareto", "answers", "lists")))
+    bundles = {size: folder / f"{size}.bundle" for size in SIZES}
+    found: dict[Size, dict[str, float]] = {}
+    for size, bundle in bundles.items():
+        found[size] = keep(folder, str(size), functools.partial(quality_of, size, journey, log, bundle))
+        print(size, found[size], flush=True)
+    points = {size: Point(**found[size], rate=rate) for size, rate in rates_of(bundles).items()}
+    rows = [
+        row(f"{size}: {what}", value, unit)
+        for size, point in points.items()
+        for what, value, unit in (
+            ("recall", point.recall, ""),
+            ("recall, new items", point.fresh, ""),
+            ("AUC of answers", point.auc, ""),
+            ("rate", point.rate / 1e6, "M pairs/s"),
+        )
+    ]
     draw(points)
     about = f"The Complete Journey from {VALIDATION}, {LEARNERS} learners, one seed"
     publish("quality-sizes", rows, about, started)

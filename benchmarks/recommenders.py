@@ -58,12 +58,16 @@ def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
     return lambda rows: (counts[rows] @ like).toarray().astype(np.float32)
 
 
-def ease(journey: Journey, buyers: int, pull: float) -> Scorer:
-    """EASE (Steck 2019, arXiv:1905.03375) over items with `buyers` households; `pull` is its λ."""
+def ease(journey: Journey, buyers: int, pull: float, once: float) -> Scorer:
+    """EASE (Steck 2019, arXiv:1905.03375) over items with `buyers` households; `pull` is its λ.
+
+    A household weighs its root counts to the power of 1 - `once`: with 1 each counts once, however much it
+    buys.
+    """
     kept = np.flatnonzero(np.bincount(journey.before.indices, minlength=len(journey.items)) >= buyers)
     counts = _root(journey.before)[:, kept]
-    lengths = np.sqrt(counts.multiply(counts).sum(1))  # a household counts once, however much it buys
-    counts = sp.csr_array(sp.diags_array(1.0 / np.maximum(lengths, 1e-9)) @ counts)
+    lengths = np.maximum(np.sqrt(counts.multiply(counts).sum(1)), 1e-9)
+    counts = sp.csr_array(sp.diags_array(lengths**-once) @ counts)
     gram = torch.from_numpy((counts.T @ counts).toarray())  # [J, J]
     gram.diagonal().add_(pull)
     weights = torch.linalg.inv(gram).numpy()

@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from lime_model.recipe import recipe_digest, source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -78,6 +81,27 @@ def publish(name: str, rows: list[Row], about: str, started: float) -> None:
         if r.note:
             print(f"    {r.note}")
     print(f"\n{path.relative_to(ROOT)} written after {time.monotonic() - started:.0f} s")
+
+
+def kept_folder(kind: str, *sources: str) -> Path:
+    """Where a benchmark keeps what it has measured: under `.bench/kind`, by the code of training and of its
+    sources (files, or whole folders of Python, from the root)."""
+    paths = [ROOT / source for source in sources]
+    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    folder = ROOT / ".bench" / kind / (recipe_digest() + source_digest(files))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def keep(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` finds, or found before under this name: a stopped benchmark goes on."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(make()))
+        partial.rename(path)
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def machine() -> str:
