@@ -125,7 +125,7 @@ def print_household(household: dict[str, Any]) -> None:
 
 
 def job_table(runs: dict[tuple[str, str], dict[str, Any]], nights: Sequence[str]) -> pd.DataFrame:
-    """Seconds and pairs per second of each job of the last run of each night."""
+    """Seconds, pairs scored, avoided and a second, and the plan of each job of each night's last run."""
     rows = []
     for night in nights:
         epochs = [
@@ -143,10 +143,12 @@ def job_table(runs: dict[tuple[str, str], dict[str, Any]], nights: Sequence[str]
                     job,
                     manifest.get("seconds", 0.0),
                     scored.get("pairs", 0),
+                    scored.get("pairs_avoided", 0),
                     scored.get("pairs_per_second", 0),
+                    scored.get("plan", ""),
                 )
             )
-    frame = pd.DataFrame(rows, columns=["night", "job", "seconds", "pairs", "pairs/s"])
+    frame = pd.DataFrame(rows, columns=["night", "job", "seconds", "pairs", "avoided", "pairs/s", "plan"])
     return frame.sort_values(["night", "job"], ignore_index=True)
 
 
