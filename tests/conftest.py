@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from pyspark.sql import SparkSession
@@ -25,6 +26,9 @@ from pipelines.settings import Settings, load_settings
 from pipelines.tables import Warehouse
 from pipelines.train import train_models
 from tests import shop
+
+hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is no bug
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

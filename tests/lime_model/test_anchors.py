@@ -233,7 +233,7 @@ class Nights(RuleBasedStateMachine):
 
 
 Nights.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=200, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]
 )
 TestNights = Nights.TestCase
 

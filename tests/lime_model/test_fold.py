@@ -13,7 +13,7 @@ from lime_model.model import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
 from lime_model.scoring.fold import fold_items, fold_users, folded_scores, folded_task_scores
 from lime_model.scoring.native import ISAS, Native, why_not
-from tests.lime_model.toys import TWO_TASKS, toy_config, toy_model, toy_users
+from tests.lime_model.toys import TWO_TASKS, assert_same_gradients, toy_config, toy_model, toy_users
 
 
 def random_state(model_width: int, pools: int, links: int, batch: int) -> UserState:
@@ -31,15 +31,7 @@ def test_folded_equals_unfolded_with_gradients(tasks: dict[str, Any]) -> None:
     plain = model.base_scores(state, items)
     folded = folded_scores(model, fold_users(model, state), fold_items(model, items))
     torch.testing.assert_close(plain, folded, rtol=1e-10, atol=1e-10)
-    weights, parameters = torch.randn_like(plain), list(model.parameters())
-    for mine, theirs in zip(
-        torch.autograd.grad((plain * weights).sum(), parameters, allow_unused=True),
-        torch.autograd.grad((folded * weights).sum(), parameters, allow_unused=True),
-        strict=True,
-    ):
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+    assert_same_gradients(plain, folded, list(model.parameters()))
 
 
 @pytest.mark.parametrize("tasks", [{}, TWO_TASKS])
@@ -109,14 +101,17 @@ def test_canonical_bits_do_not_depend_on_the_batch(rows: int) -> None:
 
 
 @pytest.mark.parametrize("variant", ["lime-mha", "lime-xor"])
-def test_a_batch_of_users_equals_each_alone(variant: str) -> None:
+def test_a_batch_of_users_equals_each_alone_with_gradients(variant: str) -> None:
     model = toy_model(toy_config(variant)).double()
     events, days = torch.randn(3, 9, 8).double(), torch.rand(3, 9).double() * -50
     keep = torch.arange(9)[None, :] >= torch.tensor([0, 4, 9])[:, None]  # the third has no history
     users, items = toy_users([0, 1, 2]), torch.randn(6, 8).double()
     together = model.base_scores(model.read(History(events, days, keep), users), items)
+    each = []
     for row in range(3):
         alone = History(*(x[row : row + 1][:, keep[row]] for x in (events, days, keep)))
-        single = model.base_scores(model.read(alone, users.at(slice(row, row + 1))), items)
-        torch.testing.assert_close(together[row : row + 1], single, rtol=1e-9, atol=1e-9)
+        each.append(model.base_scores(model.read(alone, users.at(slice(row, row + 1))), items))
+    single = torch.cat(each)
+    torch.testing.assert_close(together, single, rtol=1e-9, atol=1e-9)
+    assert_same_gradients(together, single, list(model.parameters()))
     assert bool(torch.isfinite(together).all())

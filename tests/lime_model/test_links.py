@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lime_model.links import LinkAttention, Links, finish_softmax, merge_softmax, reduce_pools, reduce_softmax
-from tests.lime_model.toys import toy_config
+from tests.lime_model.toys import assert_same_gradients, toy_config
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 1000), st.floats(-200, 200))
@@ -24,6 +27,32 @@ def test_pieces_merge_into_the_whole_in_any_order(sizes: list[int], seed: int, s
         torch.testing.assert_close(finish_softmax(merged), whole, rtol=1e-12, atol=1e-12)
     if sum(sizes):
         torch.testing.assert_close(whole, torch.softmax(logits, 1) @ values, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("cuts", [[9], [4, 5], [0, 1, 8], [1] * 9])
+def test_merged_states_have_the_gradients_of_whole_ones(cuts: list[int]) -> None:
+    """Of links and pools, through keys, values, decay and events; some don't count."""
+    torch.manual_seed(2)
+    attention = LinkAttention(toy_config()).double()
+    queries, events = torch.randn(2, 5, 8).double(), torch.randn(2, 9, 8).double().requires_grad_()
+    days, keep = torch.rand(2, 9).double() * -300, torch.ones(2, 9, dtype=torch.bool)
+    keep[1, :5] = False
+    pieces = list(zip(*(x.split(cuts, 1) for x in (events, days, keep)), strict=True))
+    for whole, states, finish in (
+        (
+            attention.finish(attention.reduce(queries, events, days, keep)),
+            [attention.reduce(queries, *piece) for piece in pieces],
+            attention.finish,
+        ),
+        (
+            finish_softmax(reduce_pools(events, days, keep, (90.0, 21.0))),
+            [reduce_pools(*piece, (90.0, 21.0)) for piece in pieces],
+            finish_softmax,
+        ),
+    ):
+        merged = finish(reduce(merge_softmax, states))
+        torch.testing.assert_close(merged, whole, rtol=1e-12, atol=1e-12)
+        assert_same_gradients(merged, whole, [events, *attention.parameters()])
 
 
 def test_an_empty_history_is_zero() -> None:

@@ -17,7 +17,7 @@ from lime_model.peers.past import Head, log_bucket
 from lime_model.peers.sasrec import SasRec
 from lime_model.peers.truncated_mha import TruncatedMha
 from lime_model.peers.two_tower import TwoTower
-from tests.lime_model.toys import toy_config
+from tests.lime_model.toys import assert_same_gradients, toy_config
 
 B, N, T, D = 2, 9, 4, 8
 
@@ -99,14 +99,15 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
 
 
 @pytest.mark.parametrize("name", list(PEERS))
-def test_equals_the_plain_form_target_by_target(name: str) -> None:
+def test_equals_the_plain_form_target_by_target_with_gradients(name: str) -> None:
     torch.manual_seed(1)
     peer = PEERS[name](toy_config(max_events=7)).double().eval()  # type: ignore[index]
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.normal_(std=0.4)
     past, items = windows()
-    fast = peer(past, items)
+    past.events.requires_grad_()
+    fast, slow = peer(past, items), []
     for b in range(B):
         first = N - 3 if b else 0
         for t in range(T):
@@ -114,6 +115,9 @@ def test_equals_the_plain_form_target_by_target(name: str) -> None:
             more = {"first": first} if name == "sasrec" else {}
             plain = PLAIN[name](peer, events, items[b, t], past.pools[b, t], past.user[b], **more)
             torch.testing.assert_close(fast[b, t], plain, rtol=1e-8, atol=1e-9, msg=f"{b}, {t}")
+            slow.append(plain)
+    plain = torch.stack(slow).view(B, T)
+    assert_same_gradients(fast, plain, [past.events, *peer.parameters()])
 
 
 @pytest.mark.parametrize("name", list(PEERS))

@@ -128,7 +128,7 @@ def same(a: TopK, b: TopK) -> bool:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000), users=st.integers(1, 5), candidates=st.integers(0, 40),
     links=st.integers(1, 6), hidden=st.integers(1, 6), dot=st.integers(1, 5), k=st.integers(1, 45),
@@ -148,7 +148,7 @@ def test_lists_are_exact_to_the_bit(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000), candidates=st.integers(1, 60), levels=st.sampled_from([1, 3, 1000]),
     cuts=st.lists(st.integers(0, 60), max_size=2), share=st.floats(0, 1), at=st.integers(0, 59),
@@ -171,7 +171,7 @@ def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
     assert bank.beta().tobytes() == rows.beta.tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-3, 1.0, 1e3]), outlier=st.booleans())
 def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
     weights, queries, bank = make_case(seed, 3, 50, 5, 6, 4, 1000, scale)
@@ -241,7 +241,7 @@ def test_bad_shapes_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     sides=st.tuples(*[st.sampled_from([1e-42, 1e-38, 1e-30, 1e-22, 1.0, 1e10, 1e18])] * 4),
@@ -353,7 +353,7 @@ def test_a_missing_device_or_kernel_fails_and_auto_says_why() -> None:
         choose_backend("fast", "auto", cuda=torch.cuda.is_available())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 1000), links=st.integers(1, 40), sharp=st.sampled_from([0.1, 1.0, 10.0]))
 def test_quantised_link_weights_sum_to_255_and_stay_within_a_step(
     seed: int, links: int, sharp: float
@@ -365,7 +365,7 @@ def test_quantised_link_weights_sum_to_255_and_stay_within_a_step(
     assert np.abs(q / 255 - a).max() <= 1 / 255 + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000), links=st.integers(1, 40), hidden=st.integers(1, 70), dot=st.integers(1, 9),
     scale=st.sampled_from([1e-20, 1e-3, 1.0, 1e4]), lopsided=st.sampled_from([None, "g", "b", "w"]),
@@ -392,7 +392,7 @@ def test_kernels_keep_every_list_at_real_sizes(
 
 
 @pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-6, 1.0, 1e6]))
 def test_canonical_scores_in_cpp_are_those_of_numpy_to_the_bit(seed: int, scale: float) -> None:
     weights, queries, bank = make_case(seed, 2, 70, 9, 13, 5, 1000, scale)

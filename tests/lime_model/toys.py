@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lime_model.config import Column, ModelConfig
 from lime_model.encoders import Vocabulary
@@ -53,3 +54,13 @@ def toy_catalogue() -> tuple[Catalogue, Encoders, Encoders]:
     values = [(None, "a", "b", "c")[i % 4] for i in range(40)]
     catalogue = Catalogue.build(ids, {"kind": values}, kinds, np.arange(40) < ITEMS - 1)
     return catalogue, kinds, {"region": Vocabulary(("n", "s"))}
+
+
+def assert_same_gradients(one: Tensor, other: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Of one random weighted sum of both, by each of `inputs`; what one does not read, neither does."""
+    weights = torch.randn_like(one)
+    mine, theirs = (torch.autograd.grad((x * weights).sum(), inputs, allow_unused=True) for x in (one, other))
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
