@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Short Spark sessions on few cores: the first JIT alone is sooner done and burns half the CPU, one thread collects
 # garbage as fast as two, and pinned jars need no verifying.
 SHORT := -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
+# Test files side by side, each half in a session of its own: one Spark driver keeps little more than a core busy.
+HALVES := -n 2 --dist loadfile
 demo test: export JDK_JAVA_OPTIONS ?= $(SHORT)
 test-%: export JDK_JAVA_OPTIONS ?= $(SHORT)
 
@@ -24,7 +26,7 @@ demo: setup ## The whole product on The Complete Journey, through the real Airfl
 	@$(BIN)/python -m demo.run
 
 test: setup ## Model, engine, pipelines and jobs on real Spark and Delta, 12 minutes at most
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(HALVES)
 
 test-airflow: setup ## Nights through Airflow: its runner, its scheduler, spark-submit and a killed worker
 	@$(BIN)/python -m pytest -m airflow
@@ -36,13 +38,14 @@ test-faults: setup ## Workers, executors and drivers killed halfway, damage, ful
 	@$(BIN)/python -m pytest -m faults
 
 test-nights: setup ## Sequences of incremental nights, each compared with a full one
-	@$(BIN)/python -m pytest -m nights
+	@$(BIN)/python -m pytest -m nights $(HALVES)
 
 test-operate: setup ## Audits, evaluation, promotion, exports, upkeep, lineage and forgetting, over whole nights
-	@$(BIN)/python -m pytest -m operate
+	@$(BIN)/python -m pytest -m operate $(HALVES)
 
-test-apart: setup ## The four above in one session, which trains its shop once
-	@$(BIN)/python -m pytest -m "cluster or faults or nights or operate"
+test-apart: setup ## The four above, in two goes
+	@$(BIN)/python -m pytest -m "cluster or faults"
+	@$(BIN)/python -m pytest -m "nights or operate" $(HALVES)
 
 check: setup ## Lint, formatting, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -214,6 +214,8 @@ def set_bias(warehouse: Warehouse) -> None:
 def journey(root: Path, nights: int) -> list[Row]:
     """The demo's log and settings in a warehouse of its own: the first night, and as many after it."""
     raw = yaml.safe_load((ROOT / "conf" / "local.yaml").read_text())
+    # One driver for all nights: a broadcast that Spark has not yet let go of holds a page at least.
+    raw["spark"]["conf"]["spark.buffer.pageSize"] = "2m"
     places = {name: str(root / name) for name in ("warehouse", "drops", "bundles")}
     (root / "journey.yaml").write_text(yaml.safe_dump(raw | places))
     settings = load_settings(str(root / "journey.yaml"))

@@ -67,6 +67,7 @@ def write_settings(root: Path) -> Path:
         "spark.sql.codegen.wholeStage",
         "spark.sql.codegen.factoryMode",
         "spark.sql.adaptive.enabled",
+        "spark.buffer.pageSize",
     ):
         del conf[key]
     conf["spark.driver.memory"] = "4g"

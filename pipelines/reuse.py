@@ -66,6 +66,10 @@ def sound_fingerprints(
             "version wrote them. Remove candidate_bank, item_bias, user_link_states and user_memory from the "
             "warehouse (the demo: make clean); the next night builds them again"
         )
-    sound = F.first(F.col(CHECKSUM) == compute_checksum(payload)) & (F.count("*") == 1)
-    more = [F.first(column).alias(new) for new, column in (carried or {}).items()]
-    return rows.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name), *more)
+    intact = (F.col(CHECKSUM) == compute_checksum(payload)).alias("intact")
+    more = {new: column.alias(new) for new, column in (carried or {}).items()}
+    # Here, not inside the aggregates: those would sort the payload of every row along.
+    told = rows.select(key, FINGERPRINT, intact, *more.values())
+    sound = F.first("intact") & (F.count("*") == 1)
+    first = [F.first(new).alias(new) for new in more]
+    return told.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name), *first)

@@ -42,6 +42,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_tables() -> Iterator[None]:
+    """Delta keeps a snapshot and its plans for every table that a session has opened, for an hour."""
+    yield
+    if session := SparkSession.getActiveSession():
+        session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+
 def open_shop(spark: SparkSession, root: Path, **night: object) -> Warehouse:
     """An empty warehouse with the shop's settings under `root`."""
     return Warehouse(spark, load_settings(shop.write_settings(root, **night)))

@@ -135,6 +135,9 @@ def settings(root: Path, **night: Any) -> dict[str, Any]:
                 "spark.ui.showConsoleProgress": "false",
                 "spark.driver.host": "127.0.0.1",
                 "spark.driver.memory": "3g",
+                # Each sort, hash map and broadcast relation takes a page at least: 1 MB is plenty here,
+                # and by default it would be 64.
+                "spark.buffer.pageSize": "1m",
                 "spark.sql.shuffle.partitions": "2",
                 "spark.databricks.delta.snapshotPartitions": "2",
             },
