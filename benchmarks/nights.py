@@ -1,7 +1,8 @@
 """What a night's events cost, beside computing everything again: `make bench-nights`.
 
 1. LIME-MHA, 16 new events merged into a stored state / a history of 1,024 read again: compute only, for a
-   batch of users, and one user as the job reads it, whose small products wait for Python.
+   batch of users, and one user as the job reads it, whose small products wait for Python. And how far a state
+   is from a float64 reading of the whole history after 64 merges, each of which stores it in fp32.
 2. Spark's whole state job on 50,000 users with 256 past events each, a tenth of them with 16 new ones:
    the job that starts from last night's states / the one that finds none.
 3. LIME-XOR, which reads a changed history again, beside HSTU at growing lengths: see growth.py.
@@ -37,8 +38,8 @@ from benchmarks.report import Row, interleave, keep, kept_folder, median_ratio, 
 from lime_model.bundle import Bundle
 from lime_model.encoders import Entries
 from lime_model.features import Catalogue
-from lime_model.links import LinkAttention, SoftmaxSum, merge_softmax, reduce_pools
-from lime_model.states import StateBuilder, encode_state
+from lime_model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
+from lime_model.states import LinkState, StateBuilder, decode_state, decode_sums, encode_state
 from pipelines.leases import Run
 from pipelines.link_states import PAYLOAD, build_link_states
 from pipelines.night import ingest_days
@@ -74,9 +75,24 @@ def compare_merge(users: int = 64) -> list[Row]:
     queries = torch.randn(users, CONFIG.links, CONFIG.width, dtype=torch.float64)
     when, keep = torch.from_numpy(days).expand(users, -1), torch.ones(users, LONG + NEW, dtype=torch.bool)
 
-    def reduce(start: int) -> list[SoftmaxSum]:
-        history = events[:, start:], when[:, start:], keep[:, start:]
+    def reduce(start: int, stop: int | None = None) -> list[SoftmaxSum]:
+        history = events[:, start:stop], when[:, start:stop], keep[:, start:stop]
         return [attention.reduce(queries, *history), reduce_pools(*history, CONFIG.pool_days)]
+
+    def drift() -> float:
+        """Of the first user, relative, the larger of links and pools."""
+        raw = b""
+        for start in range(0, LONG + NEW, NEW):
+            links, pools = (SoftmaxSum(*(part[0] for part in side)) for side in reduce(start, start + NEW))
+            if raw:
+                before = decode_sums(raw, CONFIG)
+                assert isinstance(before.links, SoftmaxSum)
+                links, pools = merge_softmax(before.links, links), merge_softmax(before.pools, pools)
+            raw = encode_state(LinkState(links, pools))
+        whole = [finish_softmax(side)[0] for side in reduce(0)]
+        whole[0] = whole[0].transpose(0, 1).flatten(1)  # the heads side by side
+        pairs = zip(decode_state(raw, CONFIG), (part.numpy() for part in whole), strict=True)
+        return max(float(np.linalg.norm(mine - exact) / np.linalg.norm(exact)) for mine, exact in pairs)
 
     stored, sums = read(days[:LONG]), reduce(0)
     runs = {
@@ -86,6 +102,7 @@ def compare_merge(users: int = 64) -> list[Row]:
         "batch merge": lambda: [merge_softmax(*pair) for pair in zip(sums, reduce(LONG), strict=True)],
     }
     with torch.inference_mode():
+        error = drift()
         seconds = interleave(runs, ROUNDS)
     every = f"{LONG + NEW:,} events"
     return [
@@ -97,6 +114,10 @@ def compare_merge(users: int = 64) -> list[Row]:
         row(
             f"a user in the job: {NEW} new events merged / {every} read again",
             median_ratio(seconds["merge"], seconds["again"]), "x",
+        ),
+        row(
+            f"after {LONG // NEW} merges / float64 over {every}, relative difference",
+            1e6 * error, "millionths", "<= 10",
         ),
     ]  # fmt: skip
 
