@@ -37,6 +37,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 PIECE = 4096  # events reduced at once; part of the definition of the stored bits
+ALIKE = 4096  # users of different features whose contextual links a worker keeps
 
 
 class LinkState(NamedTuple):
@@ -110,10 +111,21 @@ class StateBuilder:
         self.config = bundle.config
         self.vectors = torch.from_numpy(known_item_vectors(bundle.model, bundle.catalogue))  # [I + 1, D]
         self.model = bundle.model.double()
+        self.queries: dict[tuple[bytes, bytes], Tensor] = {}
+
+    def query(self, features: Entries) -> Tensor:
+        """Q_u `[1, L, D]` of one user with features `[1, P]`; users of the same features share it."""
+        key = features.slots.tobytes(), features.weights.tobytes()
+        if key not in self.queries:
+            if len(self.queries) == ALIKE:
+                self.queries.clear()
+            with torch.inference_mode():
+                self.queries[key] = self.model.links.contextual(self.model.users(Features.of(features)))
+        return self.queries[key]
 
     def open(self, features: Entries, before: bytes = b"") -> HistoryReader:
         """A reader for one user with features `[1, P]`; a stored LIME-MHA state is gone on from."""
-        reader = HistoryReader(self, Features.of(features))
+        reader = HistoryReader(self, self.query(features))
         if before:
             reader.state = decode_sums(before, self.config)
         return reader
@@ -137,10 +149,8 @@ class HistoryReader:
     What LIME-MHA reads may come in any order.
     """
 
-    def __init__(self, builder: StateBuilder, features: Features) -> None:
-        self.builder, self.model = builder, builder.model
-        with torch.inference_mode():
-            self.queries = self.model.links.contextual(self.model.users(features))  # [1, L, D]
+    def __init__(self, builder: StateBuilder, queries: Tensor) -> None:
+        self.builder, self.model, self.queries = builder, builder.model, queries
         self.state: LinkState | None = None
         self.tail: tuple[Ints, Ints, Floats] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
