@@ -29,6 +29,7 @@ from pipelines.udfs.encode_items import PASSED, encode_items
 
 MAX_POLICIES = 63  # bits of a long
 FACTORS = (ITEM_ID, "link_weights", "head_input", "dot")
+MOST_PATCHED = 0.25  # rows changed in place, of those that stand: beyond it the slice is written whole
 
 
 def build_candidate_bank(
@@ -118,35 +119,47 @@ def update_bank(
 
     `version` is the one to start from, -1 when there is none.
 
-    Counted: items `encoded`, rows `kept` and `removed`. Nothing is written when nothing changed.
+    Counted: items `encoded`, rows `kept`, `removed` and `damaged`. Nothing is written when nothing changed,
+    and few changes leave the files of the other rows as they are.
+
+    Raises:
+        WriteConflict: as `Warehouse.upsert`.
     """
     stored = warehouse.read("candidate_bank", version).where(F.col(MODEL_VERSION) == bundle.version)
     items = compare_items(corpus, stored).persist()
     tonight, stands = F.col(FINGERPRINT).isNotNull(), F.col("stands")
-    cases = {"encoded": tonight & ~stands, "kept": stands, "removed": ~tonight}
+    cases = {"encoded": tonight & ~stands, "kept": stands, "removed": ~tonight, "damaged": F.col("damaged")}
     changes = count_cases(items, cases)
-    if version < 0 or changes["encoded"] or changes["removed"]:
+    changed = changes["encoded"] + changes["removed"]
+    if version < 0 or changed:
         standing = items.where("stands").select(ITEM_ID)
-        kept = stored.join(standing, ITEM_ID, "left_semi")
         fresh = corpus.join(standing, ITEM_ID, "left_anti") if changes["kept"] else corpus
-        strict = warehouse.settings.night.strict
-        rows = encode_corpus(fresh, bundle, strict=strict).unionByName(kept)
-        version = warehouse.replace("candidate_bank", rows, f"{MODEL_VERSION} = '{bundle.version}'")
+        rows = encode_corpus(fresh, bundle, strict=warehouse.settings.night.strict)
+        if changes["damaged"] or changed > MOST_PATCHED * changes["kept"]:
+            rows = rows.unionByName(stored.join(standing, ITEM_ID, "left_semi"))
+            version = warehouse.replace("candidate_bank", rows, f"{MODEL_VERSION} = '{bundle.version}'")
+        else:
+            gone = items.where(~tonight).select(ITEM_ID)
+            rows = rows.unionByName(gone, allowMissingColumns=True)
+            where = f"t.{MODEL_VERSION} = '{bundle.version}'"
+            removed = F.col(f"s.{FINGERPRINT}").isNull()
+            version = warehouse.upsert("candidate_bank", rows, ITEM_ID, where, removed, version)
     items.unpersist()
     return version, changes
 
 
 def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
-    """Every item of tonight or of the stored rows: `item_id, fingerprint, stands`.
+    """Every item of tonight or of the stored rows: `item_id, fingerprint, stands, damaged`.
 
     Without a fingerprint the item is no candidate tonight. `stands`: its row was computed from the
-    same features, and holds what was computed.
+    same features, and holds what was computed. `damaged`: it does not, or the item has several.
     """
     there = F.least(*(F.length(name) for name in FACTORS[1:])) > 0  # empty: it could not be computed
     old = sound_fingerprints(stored.where(there), ITEM_ID, FACTORS, "was")
+    old = old.withColumn("damaged", F.col("was").isNull())
     both = corpus.select(ITEM_ID, FINGERPRINT).join(old, ITEM_ID, "full_outer")
     stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False)).alias("stands")
-    return both.select(ITEM_ID, FINGERPRINT, stands)
+    return both.select(ITEM_ID, FINGERPRINT, stands, F.coalesce("damaged", F.lit(False)).alias("damaged"))
 
 
 def encode_corpus(corpus: DataFrame, bundle: Bundle, *, strict: bool) -> DataFrame:

@@ -80,6 +80,7 @@ SCHEMAS: Final[dict[str, str]] = {
 PROPERTIES: Final[dict[str, dict[str, str]]] = {
     "events": {"delta.enableChangeDataFeed": "true"},  # states follow it, see histories.py
     # A night that changes few rows marks the old ones and leaves their files as they are.
+    "candidate_bank": {"delta.enableDeletionVectors": "true"},
     "user_link_states": {"delta.enableDeletionVectors": "true"},
     "user_memory": {"delta.enableDeletionVectors": "true"},
 }

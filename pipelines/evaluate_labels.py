@@ -30,7 +30,7 @@ from pipelines.training_log import Source
 
 Floats = NDArray[np.float64]
 
-LONGEST = 4096  # events of a history that count for LIME-MHA; the jobs' states read all
+LONGEST = 4096  # events of a history that count; the jobs' states read all
 BLOCK, TARGETS = 8, 32  # windows at once, events of each
 PRIOR = 10.0  # labels of the mean that a mean of few is pulled by
 POLICY = "labels"  # in the place of a policy: nothing is listed
@@ -76,8 +76,7 @@ def predict_days(bundle: Bundle, source: Source, night: str, until: str) -> tupl
         data, log=data.log._replace(session_start=np.minimum(data.log.session_start, day))
     )
     longest = min(LONGEST, int(np.diff(data.log.offsets).max()))
-    history = config.max_events if config.variant == "lime-xor" else longest
-    windows = WindowBuilder(data.log, history, TARGETS)
+    windows = WindowBuilder(data.log, longest, TARGETS)  # of these LIME-XOR's links read the last ones
     net = Answerer(bundle.model.float(), data).eval()
     return predict(net, windows, data.log.days >= _days(night, until), BLOCK, stride=1), data
 

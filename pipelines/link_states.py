@@ -46,7 +46,7 @@ from pipelines.leases import Run
 from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
 from pipelines.runs import Manifest, once
 from pipelines.session import arrow_batches_of
-from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict, count_cases
+from pipelines.tables import SQL_TYPES, Warehouse, count_cases
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
@@ -301,13 +301,8 @@ def patch_states(
     def write(name: str, new: DataFrame) -> int:
         changes = new.unionByName(gone, allowMissingColumns=True)
         where = f"t.{MODEL_VERSION} = '{model_version}'"
-        version = warehouse.upsert(name, changes, USER_ID, where, F.col(f"s.{FINGERPRINT}").isNull())
-        if version != stored[name] + 1:
-            raise WriteConflict(
-                f"table {name}: version {version} was written over another writer's rows; this job had read "
-                f"version {stored[name]}. Run the job again: it starts from the last whole build"
-            )
-        return version
+        removed = F.col(f"s.{FINGERPRINT}").isNull()
+        return warehouse.upsert(name, changes, USER_ID, where, removed, stored[name])
 
     return _write_both(warehouse, rows, write)
 

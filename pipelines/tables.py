@@ -223,8 +223,8 @@ class Warehouse:
         """
         self._save(name, self._writer(name, rows, txn).mode("append"))
 
-    def upsert(self, name: str, rows: DataFrame, key: str, where: str, gone: Column) -> int:
-        """Bring the slice `where` to `rows` by `key` in one commit; returns its version.
+    def upsert(self, name: str, rows: DataFrame, key: str, where: str, gone: Column, base: int) -> int:
+        """Bring the slice `where` of version `base` to `rows` by `key` in one commit; returns its version.
 
         Args:
             rows: the new rows of keys that came or changed; other keys stand.
@@ -233,7 +233,8 @@ class Warehouse:
             gone: condition on a row of `rows`, named `s`: its key is removed.
 
         Raises:
-            WriteConflict: another writer changed the slice meanwhile.
+            WriteConflict: another writer changed the slice meanwhile, or wrote the table before it; then the
+                commit stands, and a later run does not build on it.
         """
         merge = (
             self.delta(name)
@@ -251,7 +252,13 @@ class Warehouse:
         finally:
             conf.unset(USER_METADATA)
         found = self.find_commit(name, tag)
-        return self.version(name) if found is None else found
+        version = self.version(name) if found is None else found
+        if version != base + 1:
+            raise WriteConflict(
+                f"table {name}: version {version} was written over another writer's rows; this job had read "
+                f"version {base}. Run the job again: it starts from what stands"
+            )
+        return version
 
     def overwrite(self, name: str, rows: DataFrame) -> None:
         """Replace the whole table, schema included (tables whose columns the settings declare)."""

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.nights
 BUILT = {"candidate_bank": "item_id", "user_link_states": "user_id", "user_memory": "user_id"}
 NEXT, THIRD, CORRECTED = "2024-05-02", "2024-05-03", "2024-04-30"
 LATE, WRONG = 1, 3
+NEW = 500  # an item that comes on `NEXT`
 
 
 def build(warehouse: Warehouse, ds: str, key: str) -> tuple[Manifest, Manifest]:
@@ -66,9 +67,14 @@ def nights(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict
         )  # starts from the damage
     built["next"] = build(warehouse, NEXT, "next")
     tables = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
+    files = [warehouse.read("candidate_bank").inputFiles()]
     correct_log(root / "raw")
+    items.loc[items["item_id"] == 5, "kind"] = "kind-0"
+    items.loc[len(items)] = [NEW, "kind-1", "price-1"]
+    shop.write_drop(root / "raw", "items", NEXT, items)
     ingest_days(warehouse, CORRECTED, NEXT)
     built["late"] = build(warehouse, THIRD, "late")
+    files.append(warehouse.read("candidate_bank").inputFiles())
     late = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
     built["past"] = build(warehouse, NEXT, "past")
     past = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
@@ -82,7 +88,10 @@ def nights(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict
     split = open_shop(trained.spark, root, buckets=2)  # no row of four buckets may stand
     built["split"] = build(split, NEXT, "split")
     buckets = {row["bucket"] for row in split.read("user_link_states").select("bucket").collect()}
-    return {"built": built, "next": tables, "late": late, "past": past, "full": full, "buckets": buckets}
+    return {
+        "built": built, "next": tables, "late": late, "past": past, "full": full, "buckets": buckets,
+        "files": files,
+    }  # fmt: skip
 
 
 def correct_log(raw: Path) -> None:
@@ -150,6 +159,15 @@ def test_a_late_event_is_merged_and_a_lost_one_needs_its_whole_history(nights: d
     # The night before had written the tables whole, as they held damage.
     assert nights["built"]["next"][1]["patched"] == 0
     assert states["patched"] == states["merged"] + 1
+
+
+def test_few_changes_leave_the_files_of_other_items_as_they_are(nights: dict[str, Any]) -> None:
+    bank, _ = nights["built"]["late"]
+    assert (bank["encoded"], bank["kept"], bank["removed"]) == (2, shop.ITEMS, 0)
+    before, after = map(set, nights["files"])
+    assert before < after
+    past, _ = nights["built"]["past"]  # before the new item came
+    assert (past["encoded"], past["kept"], past["removed"]) == (1, shop.ITEMS, 1)
 
 
 def test_and_their_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> None:
