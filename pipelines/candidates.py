@@ -135,7 +135,7 @@ def update_bank(
         standing = items.where("stands").select(ITEM_ID)
         fresh = corpus.join(standing, ITEM_ID, "left_anti") if changes["kept"] else corpus
         rows = encode_corpus(fresh, bundle, strict=warehouse.settings.night.strict)
-        if changes["damaged"] or changed > MOST_PATCHED * changes["kept"]:
+        if version < 0 or changes["damaged"] or changed > MOST_PATCHED * changes["kept"]:
             rows = rows.unionByName(stored.join(standing, ITEM_ID, "left_semi"))
             version = warehouse.replace("candidate_bank", rows, f"{MODEL_VERSION} = '{bundle.version}'")
         else:

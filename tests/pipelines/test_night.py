@@ -234,9 +234,11 @@ def test_a_group_that_an_older_attempt_stages_meanwhile_is_taken_as_it_is(
 
 
 def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse, tmp_path: Path) -> None:
+    shop.write_shop(tmp_path / "shop" / "raw")
+    warehouse = copy_log(trained, tmp_path / "shop")
     with pytest.raises(BundleError, match=r"no bundle for night 2024-03-01 .*first is valid from 2024-05-01"):
-        full_night(trained, "too early", shop.FIRST)
-    leaking = need_champion(trained, "mha", shop.NIGHT)
+        full_night(warehouse, "too early", shop.FIRST)
+    leaking = need_champion(warehouse, "mha", shop.NIGHT)
     row = {
         "number": 2,
         "model": "mha",
@@ -244,21 +246,21 @@ def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehou
         "model_version": leaking,
     }
     # By hand, as `promote` refuses what has seen the night.
-    trained.append("champions", local_rows(trained.spark, [row], trained.schema("champions")))
-    run = acquire_lease(trained, shop.FIRST, "empty")
+    warehouse.append("champions", local_rows(warehouse.spark, [row], warehouse.schema("champions")))
+    run = acquire_lease(warehouse, shop.FIRST, "empty")
     with pytest.raises(BundleError, match=r"events before 2024-05-01 and has seen what night 2024-03-01 is"):
-        STEPS["build_candidate_bank"](trained, run)
-    bundle = load_bundle(bundle_folder(trained, "mha"))
+        STEPS["build_candidate_bank"](warehouse, run)
+    bundle = load_bundle(bundle_folder(warehouse, "mha"))
     bundle.model.config = dataclasses.replace(bundle.config, cutoff_ds=shop.FIRST)
     version = save_bundle(bundle, tmp_path / "early")
-    store_folder(trained.spark, tmp_path / "early", bundle_uri(trained, "mha", version))
-    promote(trained, "mha", version, valid_from=shop.FIRST, reason="of before all events")
+    store_folder(warehouse.spark, tmp_path / "early", bundle_uri(warehouse, "mha", version))
+    promote(warehouse, "mha", version, valid_from=shop.FIRST, reason="of before all events")
     for name in ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night"):
-        STEPS[name](trained, run)
+        STEPS[name](warehouse, run)
     with pytest.raises(AuditFailed, match=r"item_coverage is 0, limit >= 0\.001"):
-        STEPS["audit_recommendations"](trained, run)  # nobody was known yet: nothing to publish
-    assert lists_of(trained, shop.FIRST) == {}
-    manifest = find_manifest(trained, run.run_id, "build_link_states")
+        STEPS["audit_recommendations"](warehouse, run)  # nobody was known yet: nothing to publish
+    assert not warehouse.exists("recommendations")
+    manifest = find_manifest(warehouse, run.run_id, "build_link_states")
     assert manifest is not None
     assert (manifest["users"], manifest["events"]) == (0, 0)
 
