@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # garbage as fast as two, and pinned jars need no verifying.
 SHORT := -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:+ExitOnOutOfMemoryError
 # Test files side by side, each half in a session of its own: one Spark driver keeps little more than a core busy.
-HALVES := -n 2 --dist loadfile --no-loadscope-reorder
+HALVES := -n 2 --dist loadfile
 demo test: export JDK_JAVA_OPTIONS ?= $(SHORT)
 test-%: export JDK_JAVA_OPTIONS ?= $(SHORT)
 
