@@ -21,7 +21,7 @@ from pipelines.columns import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION
 from pipelines.events import read_events
 from pipelines.inputs import fixed_inputs, tell_what_is_newer
 from pipelines.leases import Run
-from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
+from pipelines.reuse import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
 from pipelines.runs import Manifest, once
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import Warehouse, count_cases
@@ -140,10 +140,7 @@ def update_bank(
             version = warehouse.replace("candidate_bank", rows, f"{MODEL_VERSION} = '{bundle.version}'")
         else:
             gone = items.where(~tonight).select(ITEM_ID)
-            rows = rows.unionByName(gone, allowMissingColumns=True)
-            where = f"t.{MODEL_VERSION} = '{bundle.version}'"
-            removed = F.col(f"s.{FINGERPRINT}").isNull()
-            version = warehouse.upsert("candidate_bank", rows, ITEM_ID, where, removed, version)
+            version = patch_rows(warehouse, "candidate_bank", rows, gone, ITEM_ID, bundle.version, version)
     items.unpersist()
     return version, changes
 

@@ -43,7 +43,7 @@ from pipelines.histories import (
 )
 from pipelines.inputs import fixed_inputs, tell_what_is_newer
 from pipelines.leases import Run
-from pipelines.reuse import compute_checksum, compute_fingerprint, sound_fingerprints
+from pipelines.reuse import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
 from pipelines.runs import Manifest, once
 from pipelines.session import arrow_batches_of
 from pipelines.tables import SQL_TYPES, Warehouse, count_cases
@@ -299,10 +299,7 @@ def patch_states(
     gone = users.where(F.col(FINGERPRINT).isNull()).select(USER_ID)
 
     def write(name: str, new: DataFrame) -> int:
-        changes = new.unionByName(gone, allowMissingColumns=True)
-        where = f"t.{MODEL_VERSION} = '{model_version}'"
-        removed = F.col(f"s.{FINGERPRINT}").isNull()
-        return warehouse.upsert(name, changes, USER_ID, where, removed, stored[name])
+        return patch_rows(warehouse, name, new, gone, USER_ID, model_version, stored[name])
 
     return _write_both(warehouse, rows, write)
 

@@ -17,8 +17,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.recipe import row_files, source_digest
-from pipelines.columns import CHECKSUM, FINGERPRINT
-from pipelines.tables import MissingTable
+from pipelines.columns import CHECKSUM, FINGERPRINT, MODEL_VERSION
+from pipelines.tables import MissingTable, Warehouse
 
 UDFS = files("pipelines") / "udfs"
 
@@ -73,3 +73,16 @@ def sound_fingerprints(
     sound = F.first("intact") & (F.count("*") == 1)
     first = [F.first(new).alias(new) for new in more]
     return told.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name), *first)
+
+
+def patch_rows(
+    warehouse: Warehouse, name: str, rows: DataFrame, gone: DataFrame, key: str, model_version: str, base: int
+) -> int:
+    """Bring a model's slice of a table, as of version `base`, to new rows and without the keys `gone`.
+
+    Returns:
+        The version that holds it; see `Warehouse.upsert`, also for what it raises.
+    """
+    changes = rows.unionByName(gone, allowMissingColumns=True)
+    removed = F.col(f"s.{FINGERPRINT}").isNull()
+    return warehouse.upsert(name, changes, key, f"t.{MODEL_VERSION} = '{model_version}'", removed, base)
