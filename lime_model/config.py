@@ -159,16 +159,18 @@ class TrainConfig:
     min_events: int = 20
     max_events: int = 512
     hide_share: float = 0.85  # of a history's items: asked back as if new: the model fills in, not copies
+    valid_share: float = 0.02  # of the users: never trained on, their losses judge the run
+    patience: int = 3  # rows of the curve (fifty steps each) without a gain there that end a phase
     seed: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("batch", "link_batch", "candidates", "min_events", "max_events"):
+        for name in ("batch", "link_batch", "candidates", "min_events", "max_events", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "memory_rate", "link_rate", "horizon_days", "cut_every_days"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("dropout", "hide_share"):
+        for name in ("dropout", "hide_share", "valid_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it is a share below 1")
         if not self.first_cut_days >= self.horizon_days:

@@ -24,14 +24,14 @@ from lime_model.checkpoints import Checkpoints
 from lime_model.config import LabelTraining
 from lime_model.errors import TrainingError
 from lime_model.examples import EventLog, Floats, Ints, TrainingData
-from lime_model.loop import Curve, Loop, Row, one_cycle, take_gradient
+from lime_model.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient
 from lime_model.metrics import auc, normalised_entropy
 from lime_model.model import Features, History, LimeModel
 from lime_model.peers import Past
 from lime_model.prefixes import pair_dots, pair_links, read_before
 from lime_model.windows import Bools, Window, WindowBuilder
 
-PHASE, BEST = "labels", "best labels"
+PHASE = "labels"
 
 
 class Asked(NamedTuple):
@@ -125,14 +125,11 @@ class LabelTrainer:
             [{"params": embeddings}, {"params": rest}], weight_decay=config.weight_decay
         )
         schedule = one_cycle(optimiser, rates, steps)
-        loop = Loop(PHASE, net, net.state_dict, optimiser, schedule, self.rng, self.curve, self.checkpoints)
-        self.best = net.state_dict()
-        if self.checkpoints and (saved := self.checkpoints.load(BEST)):
-            self.best = saved.tensors
-        loop.run(
-            steps, lambda number: self._step(number, optimiser), -(-steps // config.validations), self._judge
-        )
-        net.load_state_dict(self.best)
+        loop = Loop(
+            PHASE, net, net.state_dict, optimiser, schedule, self.rng, self.curve, self.checkpoints,
+            Validation(self._measure, config.patience),
+        )  # fmt: skip
+        loop.run(steps, lambda number: self._step(number, optimiser), -(-steps // config.validations))
         net.eval()
         return self.curve
 
@@ -171,19 +168,11 @@ class LabelTrainer:
         chosen: Ints = self.shuffled[1][place * self.config.batch : (place + 1) * self.config.batch]
         return chosen
 
-    def _judge(self) -> tuple[Row, bool]:
-        """Validation; the best weights so far are kept."""
+    def _measure(self) -> Row:
+        """Normalised entropy and AUC of validation."""
         found = self.predict(self.asked.valid, self.config.stride)
         entropy = normalised_entropy(found.label, found.logit)
-        before = [row["valid_ne"] for row in self.curve]
-        if entropy < min(before, default=np.inf):
-            self.best = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
-            if self.checkpoints:
-                self.checkpoints.save(BEST, self.best, {})
-        values = [*before, entropy]
-        since = len(values) - 1 - int(np.argmin(values))
-        measures = {"valid_ne": entropy, "valid_auc": auc(found.label, found.logit)}
-        return measures, since >= self.config.patience
+        return {"valid_ne": entropy, "valid_auc": auc(found.label, found.logit)}
 
     def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Embeddings, and the rest."""

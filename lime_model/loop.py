@@ -1,11 +1,12 @@
-"""Steps of one phase of training: progress, curve, and checkpoints to go on from."""
+"""Steps of one phase of training: progress, curve, early stopping, and checkpoints to go on from."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,14 @@ log = logging.getLogger(__name__)
 
 Row = Mapping[str, float]
 Curve = list[dict[str, float]]
-Judge = Callable[[], tuple[Row, bool]]
+
+
+class Validation(NamedTuple):
+    """`measure` of examples that are not trained on; of what it returns the first, the lower the better,
+    decides which weights are kept, and ends the phase after `patience` rows of the curve without a gain."""
+
+    measure: Callable[[], Row]
+    patience: int
 
 
 def one_cycle(
@@ -55,6 +63,8 @@ class Loop:
         rng: draws the batches.
         curve: rows of earlier phases; extended.
         checkpoints: a run that was killed goes on where it was saved.
+        validation: the phase ends with the weights that did best in it; without one with the last.
+        best: those weights.
     """
 
     phase: str
@@ -65,33 +75,53 @@ class Loop:
     rng: np.random.Generator
     curve: Curve
     checkpoints: Checkpoints | None
+    validation: Validation | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
 
-    def run(
-        self, steps: int, step: Callable[[int], Row], every: int = 50, judge: Judge = lambda: ({}, False)
-    ) -> None:
-        """Run to `steps`, or until the judge ends it.
+    def run(self, steps: int, step: Callable[[int], Row], every: int = 50) -> None:
+        """Run to `steps`, or until validation ends it.
 
         Args:
             step: one optimiser step, by its number from 1; returns its losses by name.
-            every: steps of a row of the curve, which holds the means of the losses.
-            judge: measures for that row, and whether to stop.
+            every: steps of a row of the curve, which holds the means of the losses and what validation says.
         """
         before = int(self.curve[-1]["step"]) if self.curve else 0
         done, recent = self._resume()
-        first, started = done, time.monotonic()
+        first, stop, started = done, False, time.monotonic()
         for number in range(done + 1, steps + 1):
             recent.append(dict(step(number)))
             self.schedule.step()
             if number % every == 0 or number == steps:
                 losses = {name: float(np.mean([r[name] for r in recent])) for name in recent[-1]}
-                measures, stop = judge()
+                measures, stop = self._validate(before)
                 self.curve.append({"step": before + number, **losses, **measures})
                 self._say(number, steps, (number - first) / (time.monotonic() - started))
                 recent = []
-                if stop:  # not saved: a run that goes on from before comes to the same end
-                    break
-            if self.checkpoints and (self.checkpoints.due(self.phase) or number == steps):
-                self._save(self.checkpoints, number, recent)
+            if self.checkpoints and (self.checkpoints.due(self.phase) or number == steps or stop):
+                self._save(self.checkpoints, steps if stop else number, recent)
+            if stop:
+                break
+        self.model.load_state_dict(self.best, strict=False)
+
+    def _validate(self, before: int) -> tuple[Row, bool]:
+        """Measures for a row of the curve, and whether to stop; keeps the best weights since `before`."""
+        if self.validation is None:
+            return {}, False
+        measures = self.validation.measure()
+        name = next(iter(measures))
+        values = [*(row[name] for row in self.curve if row["step"] > before), measures[name]]
+        since = len(values) - 1 - int(np.argmin(values))
+        if since == 0:
+            self.best = {name: value.detach().clone() for name, value in self.weights().items()}
+            if self.checkpoints:
+                self.checkpoints.save(self._best_phase, self.best, {})
+        if stop := since >= self.validation.patience:
+            log.info("%s: no gain in %d validations, so it ends", self.phase, since)
+        return measures, stop
+
+    @property
+    def _best_phase(self) -> str:
+        return f"best {self.phase}"
 
     def _say(self, number: int, steps: int, rate: float) -> None:
         values = " ".join(f"{name} {value:.4f}" for name, value in self.curve[-1].items() if name != "step")
@@ -107,15 +137,20 @@ class Loop:
         tensors |= {f"optimiser.{k}": v for k, v in moments.tensors.items()}
         state = {
             "step": number, "recent": recent, "curve": self.curve, "optimiser": moments.state,
-            "random": self.rng.bit_generator.state,
+            "random": self.rng.bit_generator.state, "best": bool(self.best),
         }  # fmt: skip
         checkpoints.save(self.phase, {**tensors, "torch random": torch.get_rng_state()}, state)
 
     def _resume(self) -> tuple[int, list[dict[str, float]]]:
         """Steps that are done, and the losses since the last row of the curve."""
         saved = self.checkpoints.load(self.phase) if self.checkpoints else None
-        if saved is None:
+        if self.checkpoints is None or saved is None:
             return 0, []
+        if saved.state["best"]:
+            best = self.checkpoints.load(self._best_phase)
+            if best is None:
+                return 0, []
+            self.best = best.tensors
         sides: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
         for name, value in saved.tensors.items():
             side, _, key = name.partition(".")

@@ -74,7 +74,7 @@ class Objective:
         model, drop = self.model, self.config.dropout
         vectors, place = self._vectors(np.union1d(batch.memory_item, sample))
         items, users = vectors[torch.tensor(place[sample])], Features.of(self.data.users, batch.users)
-        pools = F.dropout(self._pools(batch, vectors, place), drop)
+        pools = F.dropout(self._pools(batch, vectors, place), drop, model.training)
         if not links:
             empty = items.new_zeros(len(pools), model.config.links, model.config.width)
             dot: Tensor = (
@@ -82,7 +82,7 @@ class Objective:
             )
             return dot
         state = model.read(embed(model, vectors[torch.tensor(place[batch.item])], batch), users)
-        state = state._replace(pools=pools, links=F.dropout(state.links, drop))
+        state = state._replace(pools=pools, links=F.dropout(state.links, drop, model.training))
         return folded_task_scores(model, fold_users(model, state), fold_items(model, items))
 
     def _pools(self, batch: Batch, vectors: Tensor, place: Ints) -> Tensor:

@@ -10,29 +10,38 @@ items new to the history, where a random share of the history is hidden and aske
    other items, whose exp(score) counts for those left out, so that the softmax
    denominator is unbiased. The links start at zero effect (see `LimeModel`).
 
+Both losses of users who are never trained on judge a phase (`valid_share`): it ends when they get no
+better, with the weights that did best. Users are held out, not late weeks: what the latest weeks teach is
+wanted, and what goes wrong when training is too long is that users are learnt by heart.
+
 The losses are in `lime_model/losses.py`.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lime_model.checkpoints import Checkpoints
 from lime_model.config import TrainConfig
 from lime_model.errors import TrainingError
-from lime_model.examples import ExampleBuilder, TrainingData, item_counts, item_fame
-from lime_model.loop import Curve, Loop, Row, one_cycle, take_gradient
+from lime_model.examples import ExampleBuilder, Ints, TrainingData, item_counts, item_fame
+from lime_model.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient
 from lime_model.losses import Objective
 from lime_model.model import LimeModel
 from lime_model.svd_start import set_start
 
+log = logging.getLogger(__name__)
+
 LINK_PARTS = ("links.", "reader.", "head.", "head_out.")
 TOWERS = "towers"  # name of the first phase
+LEAST_JUDGES, JUDGED = 20, 512  # users and examples: fewer say little, more only take time
 
 
 def start_from_svd(model: LimeModel, data: TrainingData, seed: int) -> None:
@@ -77,11 +86,35 @@ class Trainer:
                 f"no user has {config.min_events} events before a cut and one in the {config.horizon_days:g} "
                 "days after it; lower train.min_events or give more history"
             )
-        weight = 0.5 ** (-self.builder.cuts[self.cuts] / config.cut_half_life_days)
-        self.probability = weight / weight.sum()
+        self.judged = self._hold_out()
+        self.probability = self._recent_first(self.cuts)
         self.objective = Objective(model, data, config, recent=counts[:, :, 0].astype(np.float64))
         self.start = model.items.ids.weight.detach().clone()
         self.curve: Curve = []
+
+    def _recent_first(self, cuts: Ints) -> NDArray[np.float64]:
+        """Chances `[n]` of examples at these cuts."""
+        weight = 0.5 ** (-self.builder.cuts[cuts] / self.config.cut_half_life_days)
+        return weight / weight.sum()
+
+    def _hold_out(self) -> tuple[Ints, Ints]:
+        """Take `valid_share` of the users out of training; some (user, cut index) of theirs, or none."""
+        rng, users = np.random.default_rng([self.config.seed, 1]), np.unique(self.users)
+        size = int(self.config.valid_share * len(users))
+        if size < LEAST_JUDGES:
+            log.info(
+                "%d of %d users could be held out, %d are wanted: nothing judges the run, it takes all steps",
+                size, len(users), LEAST_JUDGES,
+            )  # fmt: skip
+            size = 0
+        held = np.isin(self.users, rng.choice(users, size, replace=False))
+        theirs = self.users[held], self.cuts[held]
+        self.users, self.cuts = self.users[~held], self.cuts[~held]
+        if size == 0:
+            return theirs
+        wanted = min(JUDGED, len(theirs[0]))
+        chosen = rng.choice(len(theirs[0]), wanted, replace=False, p=self._recent_first(theirs[1]))
+        return theirs[0][chosen], theirs[1][chosen]
 
     def fit(self) -> Curve:
         """Run both phases; returns the curve, a row per fifty steps."""
@@ -135,14 +168,31 @@ class Trainer:
         groups = [{"params": parameters} for parameters, _ in rates]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
         schedule = one_cycle(optimiser, [rate for _, rate in rates], steps)
+        judges = Validation(lambda: self.judge(links=links), self.config.patience)
         loop = Loop(
             phase=f"links of {self.model.config.variant}" if links else TOWERS,
             model=self.model,
             weights=self.model.state_dict if links else self._towers,  # of the towers what variants share
             optimiser=optimiser, schedule=schedule, rng=self.rng, curve=self.curve,
             checkpoints=self.checkpoints,
+            validation=judges if len(self.judged[0]) else None,
         )  # fmt: skip
         loop.run(steps, lambda _: self.step(optimiser, links=links))
+
+    def judge(self, *, links: bool) -> Row:
+        """The losses of held-out users: their sum, which decides, and that of new items; always the same
+        examples, hidden items and candidates."""
+        size = self.config.link_batch if links else self.config.batch
+        rng, sums = np.random.default_rng(self.config.seed), np.zeros(2)
+        self.model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(self.judged[0]), size):
+                users, cuts = (side[start : start + size] for side in self.judged)
+                both = self.objective.losses(self.builder.build(users, cuts, rng), rng, links=links)
+                sums += len(users) * np.array([loss.item() for loss in both])
+        self.model.train()
+        every, new = (sums / len(self.judged[0])).tolist()
+        return {"valid_loss": every + new, "valid_loss_new": new}
 
     def step(self, optimiser: torch.optim.Optimizer, *, links: bool) -> Row:
         """One optimiser step; returns the two losses in nats per positive, averaged over examples.

@@ -37,6 +37,7 @@ SHORT = TrainConfig(
     max_events=32,
     learning_rate=1e-2,
 )
+JUDGED = dataclasses.replace(SHORT, valid_share=0.85, patience=2)  # four learn, twenty judge
 
 UNKNOWN = np.zeros((1, 10, 3), np.float32)  # fame of every item at the only cut
 
@@ -136,18 +137,46 @@ def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
     assert done < steps
     assert Checkpoints(tmp_path, "toy").load("links of lime-mha") is None
     again = subprocess.run(command, check=True, capture_output=True, text=True)
-    curve = toy_trainer(dataclasses.replace(SHORT, steps=steps, link_steps=20)).fit()
+    curve = toy_trainer(dataclasses.replace(JUDGED, steps=steps, link_steps=20)).fit()
+    assert all("valid_loss" in row for row in curve)
     for mine, whole in zip(json.loads(again.stdout), curve, strict=True):
         assert mine == pytest.approx(whole, rel=1e-4)
 
 
-def test_towers_saved_under_one_variant_serve_another(tmp_path: Path) -> None:
-    toy_trainer(SHORT, Checkpoints(tmp_path, "one")).fit_towers()
-    other = toy_trainer(SHORT, Checkpoints(tmp_path, "one"), "lime-xor")
-    alone = toy_trainer(SHORT, variant="lime-xor")
+@pytest.mark.parametrize("config", [SHORT, dataclasses.replace(JUDGED, steps=1000)])
+def test_towers_saved_under_one_variant_serve_another(config: TrainConfig, tmp_path: Path) -> None:
+    """Also towers that were not trained to their last step."""
+    toy_trainer(config, Checkpoints(tmp_path, "one")).fit_towers()
+    other = toy_trainer(config, Checkpoints(tmp_path, "one"), "lime-xor")
+    alone = toy_trainer(config, variant="lime-xor")
     assert other.fit() == alone.fit()
     for name, value in other.model.state_dict().items():
         torch.testing.assert_close(value, alone.model.state_dict()[name], msg=name)
+
+
+def test_a_phase_ends_when_users_it_never_learns_from_gain_nothing() -> None:
+    """Four users are learnt by heart; the twenty others say when, and which weights were best."""
+    trainer = toy_trainer(dataclasses.replace(JUDGED, steps=1000, learning_rate=0.05))
+    judges, learners = set(trainer.judged[0].tolist()), set(trainer.users.tolist())
+    assert len(judges) == 20
+    assert learners == set(range(USERS)) - judges
+    trainer.fit_towers()
+    values = [row["valid_loss"] for row in trainer.curve]
+    assert trainer.curve[-1]["step"] < 1000
+    assert np.argmin(values) == len(values) - 1 - JUDGED.patience
+    assert trainer.judge(links=False)["valid_loss"] == pytest.approx(min(values), rel=1e-6)
+    towers = trainer.curve[-1]["step"]
+    trainer.fit_links()
+    links = [row["valid_loss"] for row in trainer.curve if row["step"] > towers]
+    assert trainer.judge(links=True)["valid_loss"] == pytest.approx(min(links), rel=1e-6)
+
+
+def test_best_weights_that_were_lost_are_found_again(tmp_path: Path) -> None:
+    config = dataclasses.replace(JUDGED, steps=1000)
+    curve = toy_trainer(config, Checkpoints(tmp_path, "one")).fit()
+    (tmp_path / "best towers.safetensors").unlink()
+    (tmp_path / "links of lime-mha.safetensors").unlink()
+    assert toy_trainer(config, Checkpoints(tmp_path, "one")).fit() == curve
 
 
 def test_a_checkpoint_of_another_run_or_a_torn_one_is_not_taken_up(tmp_path: Path) -> None:
@@ -288,6 +317,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path:
         ({"min_events": 0}, "train.min_events is 0; it must be at least 1"),
         ({"max_events": 0}, "train.max_events is 0"),
         ({"learning_rate": 0.0}, "train.learning_rate is 0.0; it must be above 0"),
+        ({"patience": 0}, "train.patience is 0; it must be at least 1"),
         ({"hide_share": 1.0}, "train.hide_share is 1.0; it is a share below 1"),
         ({"first_cut_days": 14.0}, "train.first_cut_days is 14; a cut is at least the 28 days"),
     ],

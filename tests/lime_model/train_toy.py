@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from lime_model.checkpoints import Checkpoints
-from tests.lime_model.test_training import SHORT, toy_trainer
+from tests.lime_model.test_training import JUDGED, toy_trainer
 
 
 def main() -> None:
     """Train, or go on."""
-    config = dataclasses.replace(SHORT, steps=int(sys.argv[2]), link_steps=20)
+    config = dataclasses.replace(JUDGED, steps=int(sys.argv[2]), link_steps=20)
     checkpoints = Checkpoints(Path(sys.argv[1]), "toy", every_seconds=0.0)
     print(json.dumps(toy_trainer(config, checkpoints).fit()))
 
