@@ -11,6 +11,7 @@ passed its certificate; else it is a full one and says why.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -125,15 +126,30 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
     warehouse.append("candidate_history", rows, txn=(f"candidates-{run.run_id}", 1))
 
 
-def take_over(warehouse: Warehouse, users: DataFrame, base: Base | None, policy: str) -> DataFrame:
-    """Tonight's users with the entries of those that did not change since the base; null for the others."""
+def find_entries(warehouse: Warehouse, base: Base, policy: str) -> DataFrame:
+    """Rows of staging that the base's lists can be taken over from."""
+    known = F.col("anchor").isin(base.anchors)  # null for a list that kept nothing
+    of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & known
+    return warehouse.read("staging", base.staging).where(of_base)
+
+
+def take_over(
+    warehouse: Warehouse,
+    users: DataFrame,
+    base: Base | None,
+    policy: str,
+    lay: Callable[[DataFrame], DataFrame],
+) -> DataFrame:
+    """Tonight's users with the entries of those that did not change since the base; null for the others.
+
+    Args:
+        lay: has laid out the users, see `read_users`.
+    """
     if base is None:
         types = {f.name: f.dataType for f in warehouse.schema("staging") if f.name in ENTRIES}
         return users.withColumns({name: F.lit(None).cast(kind) for name, kind in types.items()})
-    known = F.col("anchor").isin(base.anchors)  # null for a list that kept nothing
-    of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & known
-    rows = warehouse.read("staging", base.staging).where(of_base)
-    sound = rows.where(F.col(CHECKSUM) == compute_checksum(KEPT))
+    rows = find_entries(warehouse, base, policy)
+    sound = lay(rows.where(F.col(CHECKSUM) == compute_checksum(KEPT)))
     entries = sound.select(USER_ID, F.col(FINGERPRINT).alias("was"), *ENTRIES)
     # By the user alone: as the rows of `users` lie already.
     same = F.col("was") == F.col(FINGERPRINT)

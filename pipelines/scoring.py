@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.anchors import ENTRIES, FILE, KEPT, ShippedNight, ship_tonight, take_over
+from pipelines.anchors import ENTRIES, FILE, KEPT, ShippedNight, find_entries, ship_tonight, take_over
 from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.columns import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, POLICY, RUN_ID, USER_ID
@@ -127,13 +127,21 @@ def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
         )
 
 
-def read_users(warehouse: Warehouse, inputs: NightInputs) -> DataFrame:
-    """States with memories, one row per user; `sound`: both are as written."""
+def read_users(
+    warehouse: Warehouse, inputs: NightInputs, lay: Callable[[DataFrame], DataFrame] = lambda rows: rows
+) -> DataFrame:
+    """States with memories, one row per user; `sound`: both are as written.
+
+    Args:
+        lay: chooses rows of either table and lays them out for the join.
+    """
     versions = {"user_link_states": inputs.states, "user_memory": inputs.memory}
     states, memory = (
-        warehouse.read(name, version)
-        .where(F.col(MODEL_VERSION) == inputs.model_version)
-        .withColumn(name, F.col(CHECKSUM) == compute_checksum(PAYLOAD[name]))
+        lay(
+            warehouse.read(name, version)
+            .where(F.col(MODEL_VERSION) == inputs.model_version)
+            .withColumn(name, F.col(CHECKSUM) == compute_checksum(PAYLOAD[name]))
+        )
         for name, version in versions.items()
     )
     memory = memory.withColumnRenamed(CHECKSUM, "memory_checksum")
@@ -163,20 +171,23 @@ def _stage(
     mine = F.col(RUN_ID) == run.run_id
     staged = warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
     groups = plan.full.commits(plan.units_per_commit)
-    users = take_over(
-        warehouse, read_users(warehouse, inputs), plan.base, next(iter(tasks[0][0].exclude_seen))
-    )
     left = missing(groups, (row[0] for row in staged))
     expected = _expected_pairs(warehouse, run, tasks) * len(left) // len(groups)
-    if tonight := tasks[0][1].tonight:
-        said, least = describe_todo(users, tonight.candidates, tonight.changed)
+    policy = next(iter(tasks[0][0].exclude_seen))
+    if plan.base and (tonight := tasks[0][1].tonight):
+        entries = find_entries(warehouse, plan.base, policy)
+        said, least = describe_todo(
+            read_users(warehouse, inputs), entries, tonight.candidates, tonight.changed
+        )
         log.info("%s: %s", plan.why, said)
         expected = least * len(left) // len(groups)
     progress = Progress(warehouse.spark.sparkContext, f"night {run.run_id}", len(left), expected)
     for done, index in enumerate(left):
         check_lease(warehouse, run)
         progress.report(done)
-        frames = [score_units(warehouse, users, groups[index], *task, placement) for task in tasks]
+        lay = partial(_lay_out, units=groups[index], tasks=placement.tasks)
+        users = take_over(warehouse, read_users(warehouse, inputs, lay), plan.base, policy, lay)
+        frames = [score_lists(warehouse, users, *task, placement) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         rows = rows.withColumn(CHECKSUM, compute_checksum(KEPT))
         # The transaction number lets each group in once, whoever else is retrying it.
@@ -228,18 +239,19 @@ def _expected_pairs(warehouse: Warehouse, run: Run, tasks: Sequence[tuple[ScoreT
     return sum(states["users"] * int(eligible[next(iter(task.exclude_seen))]) for task, _ in tasks)
 
 
-def score_units(
-    warehouse: Warehouse,
-    users: DataFrame,
-    units: Sequence[WorkUnit],
-    task: ScoreTask,
-    shipped: Shipped,
-    placement: Placement,
-) -> DataFrame:
-    """Lists of the users of these units by `mapInArrow`, over what was shipped.
+def _lay_out(rows: DataFrame, units: Sequence[WorkUnit], tasks: int) -> DataFrame:
+    """Rows of the units' users, as they are joined and scored: nothing is shuffled twice.
 
     Tasks share the users evenly, whatever their units: the commit waits for the last one.
     """
+    parts = max(len(units), TASKS_PER_CORE * tasks)
+    return rows.where(buckets_of(units)).repartition(parts, USER_ID)
+
+
+def score_lists(
+    warehouse: Warehouse, users: DataFrame, task: ScoreTask, shipped: Shipped, placement: Placement
+) -> DataFrame:
+    """Lists of users by `mapInArrow`, over what was shipped."""
     ids = warehouse.settings.ids
     schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
 
@@ -249,7 +261,5 @@ def score_units(
         folder = shipped_folder(task.model_version)
         yield from score_users(batches, mine, folder, land(shipped.bank) / INDEX, tonight)
 
-    parts = max(len(units), TASKS_PER_CORE * placement.tasks)
-    mine = users.where(buckets_of(units)).repartition(parts, USER_ID)
-    chosen = mine.select(USER_ID, BUCKET, *SCORED, "sound", FINGERPRINT, *ENTRIES)
+    chosen = users.select(USER_ID, BUCKET, *SCORED, "sound", FINGERPRINT, *ENTRIES)
     return chosen.mapInArrow(score, schema, profile=placement.profile)

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.anchors import Base, describe_entries, find_base, write_candidates
+from pipelines.columns import FINGERPRINT, USER_ID
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.plan import Plan, plan_full
@@ -53,15 +54,21 @@ def fix_plan(
     return ScoringPlan(full, fixed["units_per_commit"], fixed["entries"], base, fixed["why"])
 
 
-def describe_todo(users: DataFrame, candidates: int, changed: int) -> tuple[str, int]:
+def describe_todo(users: DataFrame, entries: DataFrame, candidates: int, changed: int) -> tuple[str, int]:
     """An incremental night's work and what it spares, in a line; and the pairs it has at least.
 
+    Only fingerprints are read for it: damaged rows, which are scored in full, are found by who scores.
+
     Args:
-        users: with what they bring, see `anchors.take_over`.
+        users: all of tonight.
+        entries: what the night before left, see `anchors.find_entries`.
         candidates: of tonight.
         changed: those of them that every user meets.
     """
-    total, same = users.agg(F.count("*"), F.count("anchor")).collect()[0]
+    before = entries.select(USER_ID, F.col(FINGERPRINT).alias("was"))
+    both = users.select(USER_ID, FINGERPRINT).join(before, USER_ID, "left")
+    same_now = F.count(F.when(F.col("was") == F.col(FINGERPRINT), True))
+    total, same = both.agg(F.count("*"), same_now).collect()[0]
     least = (total - same) * candidates + same * changed
     return (
         f"{total - same:,} of {total:,} users changed and meet all {candidates:,} candidates, the others "

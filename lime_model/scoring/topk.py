@@ -215,6 +215,8 @@ def within(user: Query, start: int, stop: int) -> Query:
 def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> TopK:
     """The user's own items `[M]` with their canonical scores, in row order."""
     rows = user.memory.rows
+    if len(rows) == 0:
+        return TopK.empty()
     z = weights.remember(user.memory.features, backend.base(weights, user, candidates, rows))
     return TopK(rows, publish(z, candidates.beta(rows)), z)
 
