@@ -254,7 +254,7 @@ def main() -> int:
     trials = {
         name: [
             Trial(name, seed, rates[name.removesuffix(BARE)], epochs, options.learners)
-            for seed in (SEEDS if name in PAIRED_SEEDS and not whole else SEEDS[:1])
+            for seed in (SEEDS if name.removesuffix(BARE) in PAIRED_SEEDS and not whole else SEEDS[:1])
         ]
         for name in names
     }
