@@ -39,7 +39,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from benchmarks.report import RESULTS, ROOT, Row, publish, row
+from benchmarks.report import RESULTS, ROOT, Row, interleave, median_ratio, publish, row
 from lime_model.bundle import build_model
 from lime_model.config import Column, LabelTraining, ModelConfig, Variant
 from lime_model.dataset import build_catalogue, build_training_data, fit_encoders
@@ -54,7 +54,8 @@ from lime_model.windows import Bools
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"
 DONE = ROOT / ".bench" / "labels"
 EPOCHS = {"part": 4.0, "whole": 6.0}  # with more, validation gets worse again
-BARE = " bare"  # suffix of a contestant without the dot
+BARE, BF16 = " bare", " bf16"  # suffixes of a contestant without the dot, and of one trained in bf16
+IN_BF16 = "lime-xor" + BF16
 NAMES = ("lime-xor", "lime-mha", *PEERS)
 WHOLE = ("lime-xor", "lime-mha", "two-tower")  # on the whole log, the first seed
 PAIRED_SEEDS, SEEDS = ("lime-xor", "hstu"), (1, 2, 3)  # the others have the first seed
@@ -138,18 +139,36 @@ def load(path: Path, learners: int | None = None) -> Answers:
     return Answers(data, encoders, *asked)
 
 
-def train(answers: Answers, name: str, recipe: LabelTraining, config: ModelConfig = CONFIG) -> LabelTrainer:
-    """A contestant, trained: a variant of LIME or a peer, with or without the dot."""
-    kind = name.removesuffix(BARE)
+def trainer_of(
+    answers: Answers, name: str, recipe: LabelTraining, config: ModelConfig = CONFIG
+) -> LabelTrainer:
+    """Of a contestant: a variant of LIME or a peer, with or without the dot."""
+    kind = kind_of(name)
     variant: Variant = "lime-xor" if kind == "lime-xor" else "lime-mha"
     without = (*config.without, "dot") if name.endswith(BARE) else config.without
     config = dataclasses.replace(config, variant=variant, without=without)
     torch.manual_seed(recipe.seed)
     model = build_model(config, answers.data.catalogue, answers.items, {})
     peer = PEERS[kind](config) if kind in PEERS else None
-    trainer = LabelTrainer(model, answers.data, Asked(answers.train, answers.valid), recipe, peer)
-    trainer.fit()
-    return trainer
+    recipe = dataclasses.replace(recipe, bf16=name.endswith(BF16))
+    return LabelTrainer(model, answers.data, Asked(answers.train, answers.valid), recipe, peer)
+
+
+def kind_of(name: str) -> str:
+    """A contestant's name without its suffix."""
+    return name.removesuffix(BARE).removesuffix(BF16)
+
+
+def time_bf16(answers: Answers) -> Row:
+    """A step of LIME-XOR in bf16 beside the same in fp32, on one core as the trials."""
+    torch.set_num_threads(1)
+    steps = {}
+    for name in (IN_BF16, kind_of(IN_BF16)):
+        trainer = trainer_of(answers, name, RECIPE)
+        optimiser = torch.optim.AdamW(trainer.net.parameters(), RECIPE.learning_rate)
+        steps[name] = functools.partial(trainer.step, 1, optimiser)
+    seconds = interleave(steps, rounds=15)
+    return row(f"{IN_BF16}: a step / in fp32", median_ratio(*seconds.values()), "x, one core")
 
 
 def run(answers: Answers, trial: Trial) -> Outcome:
@@ -160,7 +179,8 @@ def run(answers: Answers, trial: Trial) -> Outcome:
         return Outcome(found, float(stored["valid"]), float(stored["seconds"]))
     begun = time.monotonic()
     recipe = dataclasses.replace(RECIPE, epochs=trial.epochs, learning_rate=trial.rate, seed=trial.seed)
-    trainer = train(answers, trial.name, recipe)
+    trainer = trainer_of(answers, trial.name, recipe)
+    trainer.fit()
     found = trainer.predict(answers.test, stride=1)
     outcome = Outcome(found, min(row["valid_ne"] for row in trainer.curve), time.monotonic() - begun)
     trial.path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +264,7 @@ def main() -> int:
         )
     started, whole = time.monotonic(), options.learners is None
     epochs = EPOCHS["whole" if whole else "part"]
-    names = options.only or (WHOLE if whole else [*NAMES, *(name + BARE for name in NAMES)])
+    names = options.only or (WHOLE if whole else [*NAMES, *(name + BARE for name in NAMES), IN_BF16])
     about = f"ASSISTments 2017, {options.learners or 'all'} learners, at most {epochs:g} epochs"
     if options.search:
         searched = search(options.only or NAMES, epochs, options.learners, options.log)
@@ -253,8 +273,8 @@ def main() -> int:
     rates = best_rates()
     trials = {
         name: [
-            Trial(name, seed, rates[name.removesuffix(BARE)], epochs, options.learners)
-            for seed in (SEEDS if name.removesuffix(BARE) in PAIRED_SEEDS and not whole else SEEDS[:1])
+            Trial(name, seed, rates[kind_of(name)], epochs, options.learners)
+            for seed in (SEEDS if kind_of(name) in PAIRED_SEEDS and not whole else SEEDS[:1])
         ]
         for name in names
     }
@@ -270,6 +290,8 @@ def main() -> int:
             difference, low, high = compare(found[ours], theirs, log)
             reach = (">= -0.003",) if name.startswith("hstu") and mine == "lime-xor" else ()
             rows.append(row(f"{ours} - {name}: AUC", difference, f"95 % {low:.4f} to {high:.4f}", *reach))
+    if IN_BF16 in found:
+        rows.append(time_bf16(load(options.log, options.learners)))
     if not options.only:
         asked = f"{about}; {len(found['lime-xor'][0].found.event):,} test answers"
         publish("labels" if whole else "labels-part", rows, asked, started)

@@ -89,12 +89,13 @@ def rates_of(bundles: dict[Size, Path]) -> dict[Size, float]:
 def auc_of(size: Size, log: answers.Answers) -> float:
     """On the test answers."""
     config = dataclasses.replace(answers.CONFIG, **size._asdict())
-    trainer = answers.train(
+    trainer = answers.trainer_of(
         log,
         "lime-mha",
         dataclasses.replace(answers.RECIPE, epochs=answers.EPOCHS["part"], learning_rate=4e-3),
         config,
     )
+    trainer.fit()
     found = trainer.predict(log.test, stride=1)
     return auc(found.label, found.logit)
 

@@ -129,7 +129,7 @@ class LabelTrainer:
             PHASE, net, net.state_dict, optimiser, schedule, self.rng, self.curve, self.checkpoints,
             Validation(self._measure, config.patience),
         )  # fmt: skip
-        loop.run(steps, lambda number: self._step(number, optimiser), -(-steps // config.validations))
+        loop.run(steps, lambda number: self.step(number, optimiser), -(-steps // config.validations))
         net.eval()
         return self.curve
 
@@ -142,14 +142,16 @@ class LabelTrainer:
         """Of the events asked for that have a label, see `predict`."""
         return predict(self.net, self.windows, asked, self.config.batch, stride)
 
-    def _step(self, number: int, optimiser: torch.optim.Optimizer) -> Row:
+    def step(self, number: int, optimiser: torch.optim.Optimizer) -> Row:
         """One optimiser step; returns the mean loss in nats.
 
         Raises:
             LossError: the loss or its gradient is not finite; the weights are those of the step before.
         """
         window = self.windows.build(self._draw(number), self.asked.train)
-        logits, counts = self.net(window, self.config.stride), torch.tensor(window.counts)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            logits = self.net(window, self.config.stride).float()
+        counts = torch.tensor(window.counts)
         label = torch.tensor(window.label, dtype=logits.dtype)
         loss = F.binary_cross_entropy_with_logits(logits[counts], label[counts])
         optimiser.zero_grad()

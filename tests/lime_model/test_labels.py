@@ -80,17 +80,26 @@ def test_learns_a_mood_from_labels_in_the_history(variant: str, peer: str | None
     assert auc(found.label[settled], found.logit[settled]) > 0.8
 
 
+def test_bf16_learns_the_same() -> None:
+    """Another rounding, so another curve; the same within a few of bf16's 2^-8."""
+    curves = [trainer("lime-xor", bf16=bf16, epochs=4, stride=2).fit() for bf16 in (False, True)]
+    assert curves[0] != curves[1]
+    for whole, half in zip(*curves, strict=True):
+        assert half["loss"] == pytest.approx(whole["loss"], rel=0.02)
+        assert half["valid_ne"] == pytest.approx(whole["valid_ne"], rel=0.02)
+
+
 def test_killed_and_started_again_is_the_same_run(tmp_path: Path) -> None:
     whole = trainer(epochs=2).fit()
     first = trainer(epochs=2, checkpoints=Checkpoints(tmp_path, "toy", every_seconds=0.0))
-    step, first_half = first._step, len(whole) * 3
+    step, first_half = first.step, len(whole) * 3
 
     def until_killed(number: int, optimiser: torch.optim.Optimizer) -> object:
         if number > first_half:
             raise KeyboardInterrupt
         return step(number, optimiser)
 
-    first._step = until_killed  # type: ignore[method-assign, assignment]
+    first.step = until_killed  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         first.fit()
     again = trainer(epochs=2, checkpoints=Checkpoints(tmp_path, "toy", every_seconds=0.0))
