@@ -56,7 +56,8 @@ def make_problem(candidates: int, users: int, config: ModelConfig = CONFIG) -> P
         user = rng.standard_normal(config.user_width)
         sides = (torch.tensor(x[None], dtype=torch.float32) for x in (links, pools, user))
         states.append(UserState(*sides))
-        queries.append(Query(weights.fold_user(links, pools, user), Memory.empty(MEMORY_FEATURES)))
+        (row,) = weights.fold_users(links[None], pools[None], user[None])
+        queries.append(Query(row, Memory.empty(MEMORY_FEATURES)))
     return Problem(model, weights, items, rows, Cells.pack(rows), states, queries)
 
 

@@ -194,13 +194,17 @@ def measure_speed(
         np.zeros((1, history), np.bool_),
     )
 
-    def read(memory: Memory) -> Query:
-        return Query(states.fold(*decode_state(state, loaded.config), nothing), memory)
+    def read(memory: Memory) -> list[Query]:
+        """As a batch of the job is read."""
+        links, pools = zip(*(decode_state(state, loaded.config) for _ in range(USERS)), strict=True)
+        return [Query(row, memory) for row in states.fold(links, pools, [nothing] * USERS)]
 
-    users = [read(empty) for _ in range(USERS)]
-    reading = _per_second(lambda: score_memory(states.weights, read(own), cells, scorer), seconds / 2)
+    users = read(empty)
+    reading = _per_second(
+        lambda: [score_memory(states.weights, user, cells, scorer) for user in read(own)], seconds / 2
+    )
     scoring = _per_second(lambda: score_top_k(states.weights, users, [cells], k, scorer), seconds)
-    return Speed(scoring * USERS * candidates, reading)
+    return Speed(scoring * USERS * candidates, reading * USERS)
 
 
 def _random_rows(rng: np.random.Generator, weights: Weights, count: int) -> Rows:

@@ -141,21 +141,26 @@ class Weights:
             memory_bias=float(_weigh(mix, outer.bias, 1)[0, 0]),
         )
 
-    def fold_user(self, links: F64, pools: F64, user: F64, multiply: Multiply = ordered_matmul) -> UserRow:
-        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]`, x_u `[X]`; rounded once.
+    def fold_users(
+        self, links: F64, pools: F64, users: F64, multiply: Multiply = ordered_matmul
+    ) -> list[UserRow]:
+        """G_u and e_u of users from P_u `[U, L, D]`, pools `[U, J, D]`, x_u `[U, X]`; rounded once.
 
         Args:
             multiply: `ordered_matmul`, or what gives the same bits.
         """
-        shift = multiply(user[None], self.user)[0]  # [F]
-        g = multiply(links, self.attended) + shift
-        flat = pools.reshape(1, -1)
-        wide = np.concatenate([links.reshape(1, -1), flat, user[None]], 1)
+        count, length, width = links.shape
+        if count == 0:
+            return []
+        g = multiply(links.reshape(-1, width), self.attended).reshape(count, length, -1)
+        g += multiply(users, self.user)[:, None]  # [U, L, F]
+        flat = pools.reshape(count, -1)
+        wide = np.concatenate([links.reshape(count, -1), flat, users], 1)
         hidden = np.maximum(multiply(wide, self.dot_in) + self.dot_in_bias, 0.0)
         e = (multiply(flat, self.dot_pools) + self.dot_pools_bias) + (
             multiply(hidden, self.dot_out) + self.dot_out_bias
         )
-        return UserRow(g.astype(np.float32), e[0].astype(np.float32))
+        return [UserRow(*row) for row in zip(g.astype(np.float32), e.astype(np.float32), strict=True)]
 
     def item_tower(self, flat: F64) -> F64:
         """T `[C, D]` from the summed id and feature embeddings `[C, D]`."""

@@ -109,9 +109,9 @@ class Backend(ABC):
             k: list length.
         """
 
-    def fold(self, weights: Weights, links: F64, pools: F64, user: F64) -> UserRow:
-        """`Weights.fold_user`."""
-        return weights.fold_user(links, pools, user)
+    def fold(self, weights: Weights, links: F64, pools: F64, users: F64) -> list[UserRow]:
+        """`Weights.fold_users`."""
+        return weights.fold_users(links, pools, users)
 
     def base(self, weights: Weights, user: Query, candidates: Cells, rows: Ints) -> F64:
         """Canonical z `[n]` of the candidates at `rows`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -84,6 +84,16 @@ class Answer(NamedTuple):
     anchor: str | None = None  # the run that scored the user in full
 
 
+def check_finite(factors: UserRow) -> None:
+    """Refuse what would make every score of a user meaningless.
+
+    Raises:
+        BundleError: a number is not finite.
+    """
+    if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
+        raise BundleError("its state and features fold to NaN or infinity; train again")
+
+
 class StateFolder:
     """Link states to the factors that scoring wants."""
 
@@ -91,21 +101,27 @@ class StateFolder:
         self.weights, self.backend = Weights.of(bundle.model), backend
         self.table: F64 = bundle.model.users.table.weight.detach().double().numpy()
 
-    def fold(self, links: F64, pools: F64, features: Entries) -> UserRow:
-        """G_u and e_u of one user from P_u `[L, D]`, pools `[J, D]` and features `[1, P]`.
+    def fold(self, links: Sequence[F64], pools: Sequence[F64], features: Sequence[Entries]) -> list[UserRow]:
+        """G_u and e_u of users from their P_u `[L, D]`, pools `[J, D]` and features `[1, P]`."""
+        if not links:
+            return []
+        users = np.concatenate([sum_entries(self.table, each) for each in features])
+        return self.backend.fold(self.weights, np.stack(links), np.stack(pools), users)
 
-        Raises:
-            BundleError: a number is not finite.
-        """
-        user = sum_entries(self.table, features)[0]
-        factors = self.backend.fold(self.weights, links, pools, user)
-        if not (np.isfinite(factors.g).all() and np.isfinite(factors.e).all()):
-            raise BundleError("its state and features fold to NaN or infinity; train again")
-        return factors
+
+class _Stored(NamedTuple):
+    """What is stored of a user, not folded yet; rows of the bank that the base night excluded and tonight
+    does not."""
+
+    links: F64
+    pools: F64
+    features: Entries
+    memory: Memory
+    lapsed: Ints
 
 
 class _User(NamedTuple):
-    """What is scored, and rows of the bank that the base night excluded and tonight does not."""
+    """What is scored, and `_Stored.lapsed`."""
 
     query: Query
     lapsed: Ints
@@ -124,9 +140,7 @@ class _Scorer:
         self.base_us = _microseconds(task.base_ds) if tonight else 0
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        own = self._find(batch.column("items"))
-        read = [self._read(batch, i, rows) for i, rows in enumerate(own)]
-        users = {i: user for i, user in enumerate(read) if isinstance(user, _User)}
+        users, faults = self._users(batch)
         answers = self._advance(batch, users)
         full = [i for i in users if i not in answers]
         wanted = max(self.task.k, self.task.entries)
@@ -137,9 +151,9 @@ class _Scorer:
             left = len(self.bank) - users[i].query.memory.excluded.sum(1)
             answers[i] = [self._answer(best, int(n)) for best, n in zip(by_policy, left, strict=True)]
         nobody = [Answer(TopK.empty())] * len(self.task.exclude_seen)
-        faults = [None if isinstance(user, _User) else user for user in read]
         for policy, name in enumerate(self.task.exclude_seen):
-            yield self._rows(batch, name, [answers.get(i, nobody)[policy] for i in range(len(read))], faults)
+            mine = [answers.get(i, nobody)[policy] for i in range(batch.num_rows)]
+            yield self._rows(batch, name, mine, [faults.get(i) for i in range(batch.num_rows)])
 
     def _answer(self, best: TopK, pairs: int) -> Answer:
         """Of a user scored in full."""
@@ -202,31 +216,54 @@ class _Scorer:
         offsets = np.cumsum([0, *map(len, rows)])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
 
-    def _read(self, batch: pa.RecordBatch, i: int, rows: Ints) -> _User | str:
-        """The user as scoring wants it, or why it must not be scored.
+    def _users(self, batch: pa.RecordBatch) -> tuple[dict[int, _User], dict[int, str]]:
+        """By place in the batch, the users as scoring wants them, and why the others must not be scored."""
+        stored: dict[int, _Stored] = {}
+        users: dict[int, _User] = {}
+        faults: dict[int, str] = {}
+
+        def refuse(i: int, error: BundleError) -> None:
+            if self.task.strict:
+                raise BundleError(
+                    f"user {batch.column('user_id')[i].as_py()!r}: {error}, "
+                    "or let night.max_damaged_share leave such users out"
+                ) from error
+            faults[i] = str(error)
+
+        for i, rows in enumerate(self._find(batch.column("items"))):
+            try:
+                stored[i] = self._read(batch, i, rows)
+            except BundleError as error:
+                refuse(i, error)
+        sides = list(zip(*stored.values(), strict=True)) or [()] * len(_Stored._fields)
+        for (i, user), row in zip(stored.items(), self.states.fold(*sides[:3]), strict=True):
+            try:
+                check_finite(row)
+            except BundleError as error:
+                refuse(i, error)
+            else:
+                users[i] = _User(Query(row, user.memory), user.lapsed)
+        return users, faults
+
+    def _read(self, batch: pa.RecordBatch, i: int, rows: Ints) -> _Stored:
+        """What is stored of a user.
 
         Args:
             rows: candidate rows of the user's own items, -1 for none.
+
+        Raises:
+            BundleError: it is damaged.
         """
-        try:
-            links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
-            if not batch.column("sound")[i].as_py():
-                raise BundleError(
-                    "its state or memory is not what was written (checksum); build it again under a new "
-                    "--run-key (jobs/build_link_states.py)"
-                )
-            factors = self.states.fold(links, pools, _entries(batch, i))
-            memory, lapsed = self._memory(batch, i, rows)
-            if not np.isfinite(memory.features).all():
-                raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
-        except BundleError as error:
-            if not self.task.strict:
-                return str(error)
+        links, pools = decode_state(batch.column("state")[i].as_py(), self.config)
+        if not batch.column("sound")[i].as_py():
             raise BundleError(
-                f"user {batch.column('user_id')[i].as_py()!r}: {error}, "
-                "or let night.max_damaged_share leave such users out"
-            ) from error
-        return _User(Query(factors, memory), lapsed)
+                "its state or memory is not what was written (checksum); build it again under a new "
+                "--run-key (jobs/build_link_states.py)"
+            )
+        memory, lapsed = self._memory(batch, i, rows)
+        if not np.isfinite(memory.features).all():
+            raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
+        return _Stored(links, pools, _entries(batch, i), memory, lapsed)
 
     def _memory(self, batch: pa.RecordBatch, i: int, rows: Ints) -> tuple[Memory, Ints]:
         """The user's own items among the candidates; and those that the base night excluded, tonight not."""

@@ -42,7 +42,7 @@ def test_canonical_equals_unfolded(tasks: dict[str, Any]) -> None:
     items = flat + model.items.deep(flat)
     np.testing.assert_allclose(weights.item_tower(flat.numpy()), items.detach().numpy(), rtol=1e-12)
     factors = weights.fold_items(items.detach().numpy())
-    user = weights.fold_user(*(part[0].numpy() for part in state))
+    (user,) = weights.fold_users(*(part.numpy() for part in state))
     rows = Rows(*factors, np.zeros(13, np.float32))
     expected = model.base_scores(state, items)[0].detach()
     np.testing.assert_allclose(weights.base(user, rows), expected.numpy(), rtol=1e-5, atol=1e-5)
@@ -70,7 +70,7 @@ def test_the_score_is_the_weighted_sum_of_the_tasks_logits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "inner", "columns"), [(1, 33, 17), (5, 8, 8), (40, 7, 3), (2, 900, 1), (1, 1, 4)]
+    ("rows", "inner", "columns"), [(1, 33, 17), (5, 8, 8), (40, 7, 3), (2, 900, 1), (1, 1, 4), (11, 33, 39)]
 )
 def test_a_compiled_product_has_the_bits_of_the_canonical_one(rows: int, inner: int, columns: int) -> None:
     rng = np.random.default_rng(4)
@@ -93,7 +93,13 @@ def test_canonical_bits_do_not_depend_on_the_batch(rows: int) -> None:
     parts = np.concatenate([ordered_matmul(x[i : i + rows], w) for i in range(0, 64, rows)])
     assert whole.tobytes() == parts.tobytes()
     weights = Weights.of(toy_model(toy_config()))
-    user = weights.fold_user(rng.standard_normal((5, 8)), rng.standard_normal((3, 8)), rng.standard_normal(4))
+    states = [rng.standard_normal(shape) for shape in ((64, 5, 8), (64, 3, 8), (64, 4))]
+    users = weights.fold_users(*states)
+    for i in range(0, 64, rows):
+        part = weights.fold_users(*(side[i : i + rows] for side in states))
+        for mine, alone in zip(users[i : i + rows], part, strict=True):
+            assert (mine.g.tobytes(), mine.e.tobytes()) == (alone.g.tobytes(), alone.e.tobytes())
+    user = users[0]
     bank = Rows(*weights.fold_items(rng.standard_normal((64, 8))), rng.standard_normal(64).astype(np.float32))
     pieces = [bank.take(np.arange(i, min(i + rows, 64))) for i in range(0, 64, rows)]
     again = np.concatenate([weights.base(user, piece) for piece in pieces])

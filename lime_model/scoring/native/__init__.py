@@ -243,9 +243,9 @@ class Native(Backend):
         self.rescored += count.value
         return kept
 
-    def fold(self, weights: Weights, links: F64, pools: F64, user: F64) -> UserRow:
-        """`Weights.fold_user`, to the bit."""
-        return weights.fold_user(links, pools, user, self.multiply)
+    def fold(self, weights: Weights, links: F64, pools: F64, users: F64) -> list[UserRow]:
+        """`Weights.fold_users`, to the bit."""
+        return weights.fold_users(links, pools, users, self.multiply)
 
     def multiply(self, x: F64, w: F64) -> F64:
         """`ordered_matmul`, to the bit."""
