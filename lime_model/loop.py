@@ -22,8 +22,9 @@ Curve = list[dict[str, float]]
 
 
 class Validation(NamedTuple):
-    """`measure` of examples that are not trained on; of what it returns the first, the lower the better,
-    decides which weights are kept, and ends the phase after `patience` rows of the curve without a gain."""
+    """`measure` of examples that no step learns from; of what it returns the first, the lower the better,
+    decides which weights are kept, and ends the phase after `patience` rows of the curve without a gain.
+    The weights that a phase starts with are measured too: it never ends with worse ones."""
 
     measure: Callable[[], Row]
     patience: int
@@ -64,7 +65,7 @@ class Loop:
         curve: rows of earlier phases; extended.
         checkpoints: a run that was killed goes on where it was saved.
         validation: the phase ends with the weights that did best in it; without one with the last.
-        best: those weights.
+        best, values: those weights, and what decided, row by row.
     """
 
     phase: str
@@ -77,8 +78,9 @@ class Loop:
     checkpoints: Checkpoints | None
     validation: Validation | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
+    values: list[float] = field(default_factory=list)
 
-    def run(self, steps: int, step: Callable[[int], Row], every: int = 50) -> None:
+    def run(self, steps: int, step: Callable[[int], Row], every: int) -> None:
         """Run to `steps`, or until validation ends it.
 
         Args:
@@ -87,13 +89,15 @@ class Loop:
         """
         before = int(self.curve[-1]["step"]) if self.curve else 0
         done, recent = self._resume()
+        if done == 0:
+            self._validate()
         first, stop, started = done, False, time.monotonic()
         for number in range(done + 1, steps + 1):
             recent.append(dict(step(number)))
             self.schedule.step()
             if number % every == 0 or number == steps:
                 losses = {name: float(np.mean([r[name] for r in recent])) for name in recent[-1]}
-                measures, stop = self._validate(before)
+                measures, stop = self._validate()
                 self.curve.append({"step": before + number, **losses, **measures})
                 self._say(number, steps, (number - first) / (time.monotonic() - started))
                 recent = []
@@ -103,14 +107,22 @@ class Loop:
                 break
         self.model.load_state_dict(self.best, strict=False)
 
-    def _validate(self, before: int) -> tuple[Row, bool]:
-        """Measures for a row of the curve, and whether to stop; keeps the best weights since `before`."""
+    def _validate(self) -> tuple[Row, bool]:
+        """Measures for a row of the curve, and whether to stop; keeps the best weights.
+
+        Raises:
+            LossError: what decides is not finite; the best weights so far stand in the checkpoint.
+        """
         if self.validation is None:
             return {}, False
         measures = self.validation.measure()
         name = next(iter(measures))
-        values = [*(row[name] for row in self.curve if row["step"] > before), measures[name]]
-        since = len(values) - 1 - int(np.argmin(values))
+        if not np.isfinite(measures[name]):
+            raise LossError(
+                f"{self.phase}: {name} is {measures[name]} in validation; lower the learning rate"
+            )
+        self.values.append(measures[name])
+        since = len(self.values) - 1 - int(np.argmin(self.values))
         if since == 0:
             self.best = {name: value.detach().clone() for name, value in self.weights().items()}
             if self.checkpoints:
@@ -137,7 +149,7 @@ class Loop:
         tensors |= {f"optimiser.{k}": v for k, v in moments.tensors.items()}
         state = {
             "step": number, "recent": recent, "curve": self.curve, "optimiser": moments.state,
-            "random": self.rng.bit_generator.state, "best": bool(self.best),
+            "random": self.rng.bit_generator.state, "values": self.values,
         }  # fmt: skip
         checkpoints.save(self.phase, {**tensors, "torch random": torch.get_rng_state()}, state)
 
@@ -146,11 +158,11 @@ class Loop:
         saved = self.checkpoints.load(self.phase) if self.checkpoints else None
         if self.checkpoints is None or saved is None:
             return 0, []
-        if saved.state["best"]:
+        if saved.state["values"]:
             best = self.checkpoints.load(self._best_phase)
             if best is None:
                 return 0, []
-            self.best = best.tensors
+            self.best, self.values = best.tensors, saved.state["values"]
         sides: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
         for name, value in saved.tensors.items():
             side, _, key = name.partition(".")

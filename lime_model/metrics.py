@@ -6,7 +6,7 @@ computes recall over *all* relevant items with a list cut, so these eight lines 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,14 +58,27 @@ def auc_interval(
 
     The same for the same values; NaN when no draw has both labels.
     """
+
+    def measure(events: NDArray[np.int64], _: np.random.Generator) -> float:
+        less = auc(label[events], minus[events]) if minus is not None else 0.0
+        return auc(label[events], score[events]) - less
+
+    return interval_over_users(measure, user, draws)
+
+
+def interval_over_users(
+    measure: Callable[[NDArray[np.int64], np.random.Generator], float],
+    user: NDArray[np.int64],
+    draws: int = 200,
+) -> tuple[float, float]:
+    """95 % interval of a measure of events by resampling their users; NaN when it is in every draw."""
     rng = np.random.default_rng(0)
     order = np.argsort(user, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
     found = []
     for _ in range(draws):
         drawn = np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
-        less = auc(label[drawn], minus[drawn]) if minus is not None else 0.0
-        found.append(auc(label[drawn], score[drawn]) - less)
+        found.append(measure(drawn, rng))
     low, high = np.nanquantile(found, [0.025, 0.975])
     return float(low), float(high)
 

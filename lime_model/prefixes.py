@@ -55,13 +55,16 @@ def read_before(
         links: without, the links are zeros.
     """
     user = model.users(features)
-    # In float64: a pool of few days weighs the first events of a long window by less than float32 can say.
+    # In float64: exp(-age / days), or the links' learned recency, weighs the first events of a long window by
+    # less than float32 can say, beside its last.
     weights = weigh_pools(history.days.double(), history.keep, model.config.pool_days)
     pools = means_before(weights, history.events.double(), end).to(history.events.dtype)
     if not links:
         attended = pools.new_zeros(*end.shape, model.config.links, model.config.width)
     elif isinstance(model.reader, LinkAttention):
-        means = means_before(*model.reader.weigh(model.links.contextual(user), *history), end)
+        parts = model.reader.weigh(model.links.contextual(user), *history)
+        logits, values = (part.double() for part in parts)
+        means = means_before(logits, values, end).to(history.events.dtype)
         attended = means.transpose(2, 3).flatten(3)  # [B, T, H, L, W] to [B, T, L, D]
     else:
         attended = _read_xor(model, history, model.links.contextual(user), end, stride)

@@ -10,9 +10,10 @@ items new to the history, where a random share of the history is hidden and aske
    other items, whose exp(score) counts for those left out, so that the softmax
    denominator is unbiased. The links start at zero effect (see `LimeModel`).
 
-Both losses of users who are never trained on judge a phase (`valid_share`): it ends when they get no
-better, with the weights that did best. Users are held out, not late weeks: what the latest weeks teach is
-wanted, and what goes wrong when training is too long is that users are learnt by heart.
+Both losses of users whom no step learns from judge a phase (`valid_share`; the SVD that embeddings start
+from has seen them): it ends when they get no better, with the weights that did best. Users are held out, not
+late weeks: what the latest weeks teach is wanted, and what goes wrong when training is too long is that users
+are learnt by heart.
 
 The losses are in `lime_model/losses.py`.
 """
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 LINK_PARTS = ("links.", "reader.", "head.", "head_out.")
 TOWERS = "towers"  # name of the first phase
 LEAST_JUDGES, JUDGED = 20, 512  # users and examples: fewer say little, more only take time
+ROWS, LONGEST_ROW = 6, 50  # of the curve at least; steps of one at most
 
 
 def start_from_svd(model: LimeModel, data: TrainingData, seed: int) -> None:
@@ -117,7 +119,7 @@ class Trainer:
         return theirs[0][chosen], theirs[1][chosen]
 
     def fit(self) -> Curve:
-        """Run both phases; returns the curve, a row per fifty steps."""
+        """Run both phases; returns the curve."""
         self.fit_towers()
         return self.fit_links()
 
@@ -177,7 +179,8 @@ class Trainer:
             checkpoints=self.checkpoints,
             validation=judges if len(self.judged[0]) else None,
         )  # fmt: skip
-        loop.run(steps, lambda _: self.step(optimiser, links=links))
+        every = min(LONGEST_ROW, max(1, steps // ROWS))
+        loop.run(steps, lambda _: self.step(optimiser, links=links), every)
 
     def judge(self, *, links: bool) -> Row:
         """The losses of held-out users: their sum, which decides, and that of new items; always the same

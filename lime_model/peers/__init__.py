@@ -1,8 +1,9 @@
 """Other ways for a candidate to meet a history, on LIME's own trunk: what LIME is measured against.
 
 Each takes the place of the links: item tower, action embeddings, pools and dot are the trunk's and the
-same for all (`lime_model/label_training.py`). None folds into per-user and per-item factors, bar the
-two-tower: each reads the history for every candidate, which is what LIME saves.
+same for all (`lime_model/label_training.py`), though LIME's dot reads its links, too, as its score has it.
+What a peer makes of the history is dropped in training as LIME's link state is. None folds into per-user
+and per-item factors, bar the two-tower: each reads the history for every candidate, which is what LIME saves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lime_model.peers.two_tower import TwoTower
 
 PeerName = Literal["two-tower", "din", "sasrec", "hstu", "truncated-mha", "linformer"]
 
-PEERS: dict[PeerName, Callable[[ModelConfig], nn.Module]] = {
+PEERS: dict[PeerName, Callable[[ModelConfig, float], nn.Module]] = {
     "two-tower": TwoTower,
     "din": Din,
     "sasrec": SasRec,

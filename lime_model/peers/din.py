@@ -21,14 +21,14 @@ AGES = 12
 class Din(nn.Module):
     """`Σ_i a(T_c, e_i) e_i / count` through the shared head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.of_item = nn.Linear(config.width, UNITS)
         self.of_event = nn.Linear(config.width, UNITS, bias=False)
         self.of_both = nn.Linear(config.width, UNITS, bias=False)
         self.of_age = nn.Embedding(AGES, UNITS)
         self.unit = nn.Linear(UNITS, 1)
-        self.head = Head(config)
+        self.head = Head(config, dropout)
         nn.init.zeros_(self.of_age.weight)
 
     def forward(self, past: Past, items: Tensor) -> Tensor:

@@ -53,10 +53,10 @@ class HstuBlock(nn.Module):
 class Hstu(nn.Module):
     """The candidate's row after the blocks, through the shared head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(HstuBlock(config.width) for _ in range(config.xor_blocks))
-        self.head = Head(config)
+        self.head = Head(config, dropout)
 
     def forward(self, past: Past, items: Tensor) -> Tensor:
         """Logits `[B, T]` for T_c `[B, T, D]`."""

@@ -19,14 +19,14 @@ from lime_model.peers.past import Head, Past
 class Linformer(nn.Module):
     """`softmax(Q_c (E K)ᵀ / √W) (E V)`, E `[L, N]`, through the shared head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads, self.longest = config.heads, config.max_events
         self.mix = nn.Parameter(torch.randn(config.max_events, config.links) * config.max_events**-0.5)
         self.query = nn.Linear(config.width, config.width, bias=False)
         self.key = nn.Linear(config.width, config.width, bias=False)
         self.value = nn.Linear(config.width, config.width, bias=False)
-        self.head = Head(config)
+        self.head = Head(config, dropout)
 
     def forward(self, past: Past, items: Tensor) -> Tensor:
         """Logits `[B, T]` for T_c `[B, T, D]`."""

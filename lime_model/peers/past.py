@@ -36,17 +36,22 @@ class Past(NamedTuple):
 
 
 class Head(nn.Module):
-    """LIME's shallow head on what a peer made of the history: `w·relu([o ; T_c ; x_u] W + b)`."""
+    """LIME's shallow head on what a peer made of the history: `w·relu([o ; T_c ; x_u] W + b)`.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        dropout: of o in training, as of LIME's link state.
+    """
+
+    def __init__(self, config: ModelConfig, dropout: float) -> None:
         super().__init__()
+        self.drop = nn.Dropout(dropout)
         self.inner = nn.Linear(2 * config.width + config.user_width, config.hidden)
         self.outer = nn.Linear(config.hidden, 1)
 
     def forward(self, attended: Tensor, items: Tensor, user: Tensor) -> Tensor:
         """Logits `[B, T]` from o and T_c `[B, T, D]` and x_u `[B, X]`."""
         users = user.unsqueeze(1).expand(-1, items.shape[1], -1)
-        hidden = torch.relu(self.inner(torch.cat([attended, items, users], -1)))
+        hidden = torch.relu(self.inner(torch.cat([self.drop(attended), items, users], -1)))
         logits: Tensor = self.outer(hidden).squeeze(-1)
         return logits
 

@@ -18,7 +18,7 @@ POSITIONS = 1024
 class SasRec(nn.Module):
     """`h · T_c / √D`, h the row of the last event that the target sees."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.positions = nn.Embedding(POSITIONS, config.width)  # back from the window's last event
         layer = nn.TransformerEncoderLayer(
@@ -27,6 +27,7 @@ class SasRec(nn.Module):
         self.blocks = nn.TransformerEncoder(
             layer, BLOCKS, norm=nn.LayerNorm(config.width), enable_nested_tensor=False
         )
+        self.drop = nn.Dropout(dropout)
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, past: Past, items: Tensor) -> Tensor:
@@ -41,4 +42,4 @@ class SasRec(nn.Module):
         last = (past.end - 1).clamp_min(0)
         batch = torch.arange(len(rows)).unsqueeze(1)
         live = past.keep[batch, last] & (past.end > 0)
-        return (rows[batch, last] * items).sum(-1) / items.shape[-1] ** 0.5 * live
+        return (self.drop(rows[batch, last]) * items).sum(-1) / items.shape[-1] ** 0.5 * live

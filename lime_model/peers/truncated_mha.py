@@ -18,14 +18,14 @@ from lime_model.peers.past import Head, Past
 class TruncatedMha(nn.Module):
     """`softmax(Q_c Kᵀ / √W + recency) V` over the last L events, through the shared head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.links, self.heads = config.links, config.heads
         self.query = nn.Linear(config.width, config.width, bias=False)
         self.key = nn.Linear(config.width, config.width, bias=False)
         self.value = nn.Linear(config.width, config.width, bias=False)
         self.recency = nn.Parameter(torch.zeros(config.heads, config.links))  # by events ago
-        self.head = Head(config)
+        self.head = Head(config, dropout)
 
     def forward(self, past: Past, items: Tensor) -> Tensor:
         """Logits `[B, T]` for T_c `[B, T, D]`."""

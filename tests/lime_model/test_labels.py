@@ -192,10 +192,35 @@ def test_bad_windows_and_turned_time_are_named() -> None:
 
 def test_a_loss_that_is_not_finite_names_its_users() -> None:
     run = trainer()
-    with torch.no_grad():
-        run.model.dot_pools.bias.fill_(torch.inf)
-    with pytest.raises(FloatingPointError, match=r"for users \d+, .*lower labels.learning_rate"):
+    step = run.step
+
+    def spoil(number: int, optimiser: torch.optim.Optimizer) -> object:
+        with torch.no_grad():
+            run.model.dot_item.weight.fill_(torch.nan)
+        return step(number, optimiser)
+
+    run.step = spoil  # type: ignore[method-assign, assignment]
+    with pytest.raises(FloatingPointError, match=r"loss is nan for users .*learning_rate"):
         run.fit()
+
+
+def test_a_validation_that_is_not_finite_ends_the_run_and_keeps_the_best(tmp_path: Path) -> None:
+    """The weights are spoilt after the last step before a row of the curve: no loss has seen them."""
+    run = trainer(checkpoints=Checkpoints(tmp_path, "toy", every_seconds=0.0))
+    measure, rows = run._measure, iter(range(100))
+
+    def spoilt() -> object:
+        if next(rows) == 2:
+            with torch.no_grad():
+                run.model.dot_item.weight.fill_(torch.nan)
+        return measure()
+
+    run._measure = spoilt  # type: ignore[method-assign, assignment]
+    with pytest.raises(FloatingPointError, match=r"labels: valid_ne is nan in validation"):
+        run.fit()
+    best = Checkpoints(tmp_path, "toy").load("best labels")
+    assert best is not None
+    assert all(torch.isfinite(value).all() for value in best.tensors.values())
 
 
 def test_actions_tell_type_and_label() -> None:

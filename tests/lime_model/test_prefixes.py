@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lime_model.links import LinkAttention
 from lime_model.model import Features, History, LimeModel
 from lime_model.prefixes import pair_dots, pair_links, read_before
 from tests.lime_model.toys import assert_same_gradients, toy_config, toy_model, toy_users
@@ -58,6 +59,21 @@ def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int, b
     inputs = [history.events, *model.reader.parameters(), *model.links.parameters()]
     read = (torch.cat([x.flatten(), y.flatten()]) for x, y in ((fast.links, fast.pools), (links, pools)))
     assert_same_gradients(*read, inputs)
+
+
+def test_years_between_events_leave_the_first_targets_a_state() -> None:
+    """A float32 model whose links forget in weeks, over eight years: a mean of equal values is that value."""
+    model = toy_model(toy_config())
+    assert isinstance(model.reader, LinkAttention)
+    history, users, end = windows()
+    same = history.events.detach()[:1, :1].float().expand(B, N + T, -1)
+    days = torch.linspace(-3000.0, 0.0, N + T).expand(B, -1)
+    everything = torch.ones_like(history.keep)
+    with torch.inference_mode():
+        model.reader.decay.fill_(-2.0)  # softplus(-2) = .127 a day: exp(-381) over the window
+        state = read_before(model, History(same, days, everything), users, end, 1)
+        expected = model.reader.value(same[0, 0]).expand_as(state.links)
+    torch.testing.assert_close(state.links, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_no_target_sees_itself_or_what_follows() -> None:
