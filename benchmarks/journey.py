@@ -5,7 +5,7 @@ Letters: U households, I items.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,13 @@ HORIZON_DAYS, MIN_EVENTS = 28, 20
 Ints = NDArray[np.int64]
 
 
-class Journey(NamedTuple):
+@dataclass(frozen=True, eq=False)  # by identity: what is fitted to one is kept
+class Journey:
     """What a model may see, and what it is asked.
 
-    `source` holds everything before the day, and so does `events`; `users [U]` ids of the households asked
-    about; `items [I]` ids of all items bought or listed, ascending; `before`, `after [U, I]` counts of
-    purchases.
+    `source` holds everything before the day, and so do `events` and `past [V, I]`, counts of purchases of
+    all households; `users [U]` ids of those asked about, `rows [U]` of `past`; `items [I]` ids of all items
+    bought or listed, ascending; `before`, `after [U, I]` counts of their purchases.
     """
 
     day: str
@@ -35,6 +36,8 @@ class Journey(NamedTuple):
     events: pa.Table
     users: Ints
     items: Ints
+    past: sp.csr_array
+    rows: Ints
     before: sp.csr_array
     after: sp.csr_array
 
@@ -58,8 +61,10 @@ def load(day: str) -> Journey:
         ),
         pa.Table.from_pandas(people.sort_values("user_id"), preserve_index=False),
     )
-    before, after = (_counts(part, users, items) for part in (past, later))
-    return Journey(day, source, log, users, items, before, after)
+    everyone = np.unique(past["user_id"])
+    counts_before, after = _counts(past, everyone, items), _counts(later, users, items)
+    rows = np.searchsorted(everyone, users)
+    return Journey(day, source, log, users, items, counts_before, rows, counts_before[rows], after)
 
 
 def _events() -> pd.DataFrame:

@@ -3,8 +3,9 @@
 The Complete Journey split at a day: everything before it to learn from, the four weeks from it on as
 the truth; households with 20 purchases before it and one after. Recall and NDCG at 100, macro over
 households, recall divides by all relevant items; over all items, and over items new to the household
-among lists without its own. LIME's recipe and EASE's λ were chosen on the four weeks before; the grids of all
-from outside are tried there by `--tune`, which publishes quality-tuning.json and goes on where it
+among lists without its own. LIME's recipe was chosen on the four weeks before. So are the constants of those
+from outside, for each of the two scopes: `--tune` tries their grids there, and LIME with its links trained on
+as many examples as the rest, publishes quality-tuning.json, which holds the best, and goes on where it
 stopped. `±` is the standard error.
 """
 
@@ -13,9 +14,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -23,9 +26,10 @@ import torch
 from benchmarks import recommenders
 from benchmarks.journey import Journey, load
 from benchmarks.lists import Quality, Scorer, lime_scorer, make_lists, measure
-from benchmarks.report import ROOT, Row, keep, kept_folder, publish, row
+from benchmarks.report import RESULTS, ROOT, Row, keep, kept_folder, publish, row
 from lime_model.config import TrainConfig
 from lime_model.metrics import bootstrap_interval, mean_and_error
+from lime_model.recipe import recipe_digest
 from pipelines.settings import load_settings
 from pipelines.train import fit
 
@@ -33,81 +37,117 @@ TEST, VALIDATION = "2017-12-04", "2017-11-06"
 
 
 class Outside(NamedTuple):
-    """A recommender from outside: how to make it, its constants, and those that `--tune` tries."""
+    """A recommender from outside: how to make it, and the constants that `--tune` tries."""
 
     make: Callable[..., Scorer]
-    chosen: tuple[float, ...]
     grid: tuple[tuple[float, ...], ...]
 
 
+EASES = (
+    *((16, pull, 1) for pull in (1.0, 3.0, 10.0)),
+    *((16, pull, 0) for pull in (300.0, 1000.0, 3000.0)),
+)
 OUTSIDE: dict[str, Outside] = {
-    "popularity": Outside(recommenders.popularity, (7,), ((7,), (14,), (28,))),
+    "popularity": Outside(recommenders.popularity, ((7,), (14,), (28,))),
     "personal frequency, then popularity": Outside(
-        recommenders.personal_frequency, (14,), ((7,), (14,), (28,))
+        recommenders.personal_frequency, tuple(product((7, 28), (30.0, 90.0, 180.0, 1e4)))
     ),
-    "item-kNN": Outside(
-        recommenders.item_neighbours,
-        (200, 10.0),
-        ((50, 10.0), (200, 10.0), (800, 10.0), (200, 0.0), (200, 100.0)),
-    ),
+    "item-kNN": Outside(recommenders.item_neighbours, tuple(product((800, 3200), (10.0, 100.0)))),
     "Spark ALS, implicit": Outside(
-        recommenders.spark_als,
-        (64, 1.0, 0.1),
-        ((64, 1.0, 0.1), (64, 10.0, 0.1), (64, 40.0, 0.1), (64, 1.0, 1.0)),
+        recommenders.spark_als, ((64, 1.0, 0.1), (64, 10.0, 0.1), (64, 1.0, 0.03), (128, 1.0, 0.1))
     ),
-    "EASE": Outside(
-        recommenders.ease,
-        (16, 1.0, 1),
-        ((16, 0.3, 1), (16, 1.0, 1), (16, 3.0, 1), (16, 100.0, 0), (16, 300.0, 0), (16, 1000.0, 0)),
+    "EASE": Outside(recommenders.ease, EASES),
+    "EASE, popularity and personal frequency": Outside(
+        recommenders.blend,
+        tuple(
+            (16, pull, 1, popular, own, 90.0)
+            for pull in (1.0, 3.0)
+            for popular in (0.1, 0.5)
+            for own in (1.0, 5.0)
+        ),
     ),
-    "EASE, chosen for new items": Outside(recommenders.ease, (16, 3.0, 1), ()),
 }
+BEST = ": place in its grid, "  # of the best constants for a scope, in quality-tuning.json
+SCOPES = ("all items", "new items")
 REACH = {"all items, recall": (">= 0.285", ">= 0.295"), "all items, NDCG": (">= 0.299", ">= 0.31"),
          "new items, recall": (">= 0.086", ">= 0.095"), "new items, NDCG": (">= 0.061", "")}  # fmt: skip
+EQUAL = TrainConfig().steps * TrainConfig().batch // TrainConfig().link_batch
+LINK_STEPS = {
+    0: "LIME without links",
+    TrainConfig().link_steps: "LIME-MHA",
+    EQUAL: "LIME-MHA, links trained on as many examples as the rest",
+}
 TRIED = (
     "tried on the weeks before: hide_share .7 to .95, width 32 to 128, dropout .5 to .8, the sizes of "
     "quality-sizes.json; none brings more than the standard error"
 )
 
 
-def lime(journey: Journey, variant: str, links: bool = True) -> Scorer:
-    """A model of the demo's sizes, trained with the default recipe, with or without its links."""
+def lime(journey: Journey, variant: str, link_steps: int | None = None) -> Scorer:
+    """A model of the demo's sizes, trained with the default recipe, or with so many steps of its links."""
     chosen = load_settings(str(ROOT / "conf" / "local.yaml")).model(variant)
-    recipe = TrainConfig() if links else dataclasses.replace(TrainConfig(), link_steps=0)
+    recipe = (
+        TrainConfig() if link_steps is None else dataclasses.replace(TrainConfig(), link_steps=link_steps)
+    )
     (bundle,) = fit([chosen.model_copy(update={"train": recipe})], journey.day, journey.source)
     return lime_scorer(bundle, journey)
 
 
-def contestants() -> dict[str, Callable[[Journey], Scorer]]:
-    """By name, what learns from a journey."""
-    return {
-        **{name: functools.partial(_outside, outside) for name, outside in OUTSIDE.items()},
-        "LIME without links": lambda journey: lime(journey, "lime-mha", links=False),
+def contestants() -> dict[str, dict[str, Callable[[Journey], Scorer]]]:
+    """By name, what learns from a journey for each scope."""
+    lists: dict[str, Callable[[Journey], Scorer]] = {
+        "LIME without links": lambda journey: lime(journey, "lime-mha", link_steps=0),
         "LIME-MHA": lambda journey: lime(journey, "lime-mha"),
         "LIME-XOR": lambda journey: lime(journey, "lime-xor"),
     }
+    tuned = json.loads((RESULTS / "quality-tuning.json").read_text())["rows"]
+    best = {r["what"]: int(r["value"]) for r in tuned if BEST in r["what"]}
+    outside = {}
+    for name, each in OUTSIDE.items():
+        places = [best[name + BEST + scope] for scope in SCOPES]
+        makers = {place: _maker(each, place) for place in places}
+        outside[name] = {scope: makers[place] for scope, place in zip(SCOPES, places, strict=True)}
+    return outside | {name: dict.fromkeys(SCOPES, make) for name, make in lists.items()}
 
 
-def _outside(outside: Outside, journey: Journey) -> Scorer:
-    return outside.make(journey, *outside.chosen)
+def _maker(outside: Outside, place: int) -> Callable[[Journey], Scorer]:
+    return lambda journey: outside.make(journey, *outside.grid[place])
+
+
+def measure_scopes(makers: Mapping[str, Callable[[Journey], Scorer]], journey: Journey) -> dict[str, Quality]:
+    """Of a contestant, for each scope by what was made for it."""
+    found: dict[str, Quality] = {}
+    for make in dict.fromkeys(makers.values()):
+        both = dict(zip(SCOPES, measure(make_lists(make(journey), journey), journey), strict=True))
+        found |= {scope: both[scope] for scope in SCOPES if makers[scope] is make}
+    return found
 
 
 def tune(journey: Journey) -> list[Row]:
-    """Recall over all and over new items of every recommender from outside with all constants of its grid."""
+    """Recall over all and over new items, of those from outside with all constants of their grids, and of
+    LIME with more and less of its links."""
 
-    def measured(make: Callable[..., Scorer], constants: tuple[float, ...]) -> dict[str, float]:
-        qualities = measure(make_lists(make(journey, *constants), journey), journey)
-        scopes = zip(("all items", "new items"), qualities, strict=True)
-        return {scope: float(quality.recall.mean()) for scope, quality in scopes}
+    def measured(make: Callable[[Journey], Scorer]) -> dict[str, float]:
+        qualities = measure(make_lists(make(journey), journey), journey)
+        return {scope: float(quality.recall.mean()) for scope, quality in zip(SCOPES, qualities, strict=True)}
 
-    rows, folder = [], kept_folder("tuning", "benchmarks/recommenders.py", "benchmarks/lists.py")
+    files = ("recommenders", "lists", "journey")
+    rows, folder = [], kept_folder("tuning", *(f"benchmarks/{name}.py" for name in files))
     for name, outside in OUTSIDE.items():
-        for constants in outside.grid:
-            make = functools.partial(measured, outside.make, constants)
-            found = keep(folder, f"{name} {constants}", make)
-            chosen = "chosen" if constants == outside.chosen else ""
-            rows += [row(f"{name} {constants}: recall, {scope}", found[scope], chosen) for scope in found]
-            print(name, constants, *(f"{value:.4f}" for value in found.values()), chosen, flush=True)
+        found = []
+        for place, constants in enumerate(outside.grid):
+            make = _maker(outside, place)
+            found.append(keep(folder, f"{name} {constants}", functools.partial(measured, make)))
+            print(name, constants, *(f"{value:.4f}" for value in found[-1].values()), flush=True)
+            rows += [row(f"{name} {constants}: recall, {scope}", found[-1][scope], "") for scope in SCOPES]
+        for scope in SCOPES:
+            place = max(range(len(found)), key=lambda i: found[i][scope])
+            rows.append(row(name + BEST + scope, place, str(outside.grid[place])))
+    for steps, about in LINK_STEPS.items():
+        make = functools.partial(lime, variant="lime-mha", link_steps=steps)
+        quality = keep(folder, f"links {steps} {recipe_digest()}", functools.partial(measured, make))
+        print(about, *(f"{value:.4f}" for value in quality.values()), flush=True)
+        rows += [row(f"{about}: recall, {scope}", quality[scope], "") for scope in SCOPES]
     return rows
 
 
@@ -127,7 +167,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--day", default=TEST)
     parser.add_argument("--tune", action="store_true", help="try the constants of those from outside")
-    parser.add_argument("--only", nargs="*", default=list(contestants()), help="contestants by name")
+    parser.add_argument("--only", nargs="*", help="contestants by name; publishes nothing")
     options = parser.parse_args()
     torch.set_num_threads(2)
     started = time.monotonic()
@@ -138,18 +178,20 @@ def main() -> int:
     journey = load(options.day)
     rows: list[Row] = []
     found: dict[str, dict[str, Quality]] = {}
-    for name in options.only:
+    every = contestants()
+    for name in options.only or every:
         begun = time.monotonic()
-        lists = make_lists(contestants()[name](journey), journey)
-        found[name] = dict(zip(("all items", "new items"), measure(lists, journey), strict=True))
+        found[name] = measure_scopes(every[name], journey)
         rows += rows_of(name, found[name], time.monotonic() - begun)
         print(name, *(f"{r.value:.4f}" for r in rows[-5:]), flush=True)
-    for name in ("LIME-MHA", "LIME-XOR") if "EASE" in found else ():
-        for scope in found.get(name, {}):
-            low, high = bootstrap_interval((found[name][scope].recall - found["EASE"][scope].recall).tolist())
-            rows.append(row(f"{name} - EASE: {scope}, recall, 95 % from", low, f"to {high:.4f}"))
+    for name, other in product(("LIME-MHA", "LIME-XOR"), OUTSIDE):
+        for scope in SCOPES if name in found and other in found else ():
+            more = found[name][scope].recall - found[other][scope].recall
+            low, high = bootstrap_interval(more.tolist())
+            about = f"95 % {low:.4f} to {high:.4f}"
+            rows.append(row(f"{name} - {other}: {scope}, recall", float(more.mean()), about))
     about = f"The Complete Journey from {options.day}: {len(journey.users):,} households, K = 100, one seed"
-    if options.day == TEST and options.only == list(contestants()):
+    if options.day == TEST and not options.only:
         publish("quality", rows, about, started)
     return 0
 

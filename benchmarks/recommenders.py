@@ -1,10 +1,13 @@
-"""Recommenders from outside, for the quality table: counts, neighbours, EASE, Spark ALS.
+"""Recommenders from outside, for the quality table: counts, neighbours, EASE, Spark ALS, a blend.
 
-Letters: U households, I items, J items with enough buyers.
+Each learns from the purchases of all households before the day, as LIME does.
+
+Letters: U households asked about, V all households, I items, J items with enough buyers.
 """
 
 from __future__ import annotations
 
+import functools
 import tempfile
 
 import numpy as np
@@ -24,16 +27,18 @@ def popularity(journey: Journey, days: int) -> Scorer:
     return lambda rows: np.tile(recent, (len(journey.users[rows]), 1))
 
 
-def personal_frequency(journey: Journey, days: int) -> Scorer:
-    """What a household bought by count, then what was popular in the last `days`."""
+def personal_frequency(journey: Journey, days: int, memory: float) -> Scorer:
+    """What a household bought, each purchase weighing exp(-its age / `memory` days), then what was popular in
+    the last `days`."""
     recent = np.log1p(_recent(journey, days))
-    small = (1e-3 * recent / max(recent.max(), 1.0)).astype(np.float32)  # below any purchase
-    return lambda rows: journey.before[rows].toarray() + small
+    small = (1e-9 * recent / max(recent.max(), 1.0)).astype(np.float32)  # below any purchase of a year
+    own = _decayed(journey, memory)
+    return lambda rows: own[rows].toarray() + small
 
 
 def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
     """Items like those a household bought: cosine over root counts, the `neighbours` nearest of each."""
-    counts = _root(journey.before)
+    counts = _root(journey.past)
     overlap = sp.csc_array(counts.T @ counts)
     norms = np.sqrt(overlap.diagonal())
     overlap.setdiag(0.0)
@@ -55,7 +60,8 @@ def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
         ),
         shape=overlap.shape,
     )
-    return lambda rows: (counts[rows] @ like).toarray().astype(np.float32)
+    own = counts[journey.rows]
+    return lambda rows: (own[rows] @ like).toarray().astype(np.float32)
 
 
 def ease(journey: Journey, buyers: int, pull: float, once: float) -> Scorer:
@@ -64,21 +70,50 @@ def ease(journey: Journey, buyers: int, pull: float, once: float) -> Scorer:
     A household weighs its root counts to the power of 1 - `once`: with 1 each counts once, however much it
     buys.
     """
-    kept = np.flatnonzero(np.bincount(journey.before.indices, minlength=len(journey.items)) >= buyers)
-    counts = _root(journey.before)[:, kept]
-    lengths = np.maximum(np.sqrt(counts.multiply(counts).sum(1)), 1e-9)
-    counts = sp.csr_array(sp.diags_array(lengths**-once) @ counts)
+    weights, kept = _fit_ease(journey, buyers, pull, once)
+    own = _weighed(journey, kept, once)[journey.rows]
+    return _spread(lambda rows: own[rows] @ weights, kept, journey)
+
+
+@functools.lru_cache(maxsize=1)
+def _fit_ease(journey: Journey, buyers: int, pull: float, once: float) -> tuple[Scores, Ints]:
+    """Weights `[J, J]` and the columns of the items that they are of."""
+    kept = np.flatnonzero(np.bincount(journey.past.indices, minlength=len(journey.items)) >= buyers)
+    counts = _weighed(journey, kept, once)
     gram = torch.from_numpy((counts.T @ counts).toarray())  # [J, J]
     gram.diagonal().add_(pull)
     weights = torch.linalg.inv(gram).numpy()
     weights /= -np.diagonal(weights)
     np.fill_diagonal(weights, 0.0)
-    return _spread(lambda rows: counts[rows] @ weights, kept, journey)
+    return weights, kept
+
+
+def _weighed(journey: Journey, kept: Ints, once: float) -> sp.csr_array:
+    """Root counts `[V, J]`, see `ease`."""
+    counts = _root(journey.past)[:, kept]
+    lengths = np.maximum(np.sqrt(counts.multiply(counts).sum(1)), 1e-9)
+    return sp.csr_array(sp.diags_array(lengths**-once) @ counts)
+
+
+def blend(
+    journey: Journey, buyers: int, pull: float, once: float, popular: float, own: float, memory: float
+) -> Scorer:
+    """EASE, `popular` times log1p of an item's purchases in 7 days, `own` times log1p of a household's own,
+    which weigh exp(-age / `memory`); terms in units of EASE's standard deviation."""
+    base = ease(journey, buyers, pull, once)
+    recent = np.log1p(_recent(journey, 7)).astype(np.float32)
+    mine = _decayed(journey, memory)
+    mine.data = np.log1p(mine.data)
+    sample = base(slice(0, 256))
+    size = float(sample[np.isfinite(sample)].std())
+    mine.data *= own * size
+    recent *= popular * size
+    return lambda rows: base(rows) + recent + mine[rows].toarray()
 
 
 def spark_als(journey: Journey, rank: int, alpha: float, pull: float) -> Scorer:
     """Spark's implicit ALS over purchase counts."""
-    pairs = journey.before.tocoo()
+    pairs = journey.past.tocoo()
     with session("local[2]") as spark, tempfile.TemporaryDirectory(prefix="lime-bench-") as folder:
         spark.sparkContext.setCheckpointDir(folder)  # or the lineage of ten rounds overflows the stack
         user, item = (side.astype(np.int32) for side in pairs.coords)
@@ -92,7 +127,8 @@ def spark_als(journey: Journey, rank: int, alpha: float, pull: float) -> Scorer:
             frame.toPandas().sort_values("id") for frame in (model.userFactors, model.itemFactors)
         )
     of_users, of_items = (np.array(side["features"].tolist(), np.float32) for side in (users, items))
-    return _spread(lambda rows: of_users[rows] @ of_items.T, items["id"].to_numpy(), journey)
+    asked = of_users[np.searchsorted(users["id"], journey.rows)]
+    return _spread(lambda rows: asked[rows] @ of_items.T, items["id"].to_numpy(), journey)
 
 
 def _spread(score: Scorer, kept: Ints, journey: Journey) -> Scorer:
@@ -111,6 +147,21 @@ def _root(counts: sp.csr_array) -> sp.csr_array:
     rooted = counts.copy()
     rooted.data = np.sqrt(rooted.data)
     return rooted
+
+
+def _decayed(journey: Journey, memory: float) -> sp.csr_array:
+    """Purchases `[U, I]`, each weighing exp(-its age / `memory` days)."""
+    events = journey.events
+    users = events["user_id"].to_numpy()
+    asked = np.isin(users, journey.users)
+    age = (np.datetime64(journey.day) - events["event_ts"].to_numpy()[asked]) / np.timedelta64(1, "D")
+    entry = (
+        np.searchsorted(journey.users, users[asked]),
+        np.searchsorted(journey.items, events["item_id"].to_numpy()[asked]),
+    )
+    shape = (len(journey.users), len(journey.items))
+    weights = np.exp(-age / memory).astype(np.float32)
+    return sp.csr_array(sp.coo_array((weights, entry), shape=shape))
 
 
 def _recent(journey: Journey, days: int) -> Ints:

@@ -2,7 +2,8 @@
 
 An event is predicted from the history before its day, as a nightly job would have read it, with users
 and their features as of the night and items as the bundle froze them (a later one is unknown). Beside the
-models stands what needs no model: the mean label of the item and of the user as of the night.
+models stands what needs no model and is as well informed: the mean label of the item and of the user before
+that day.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pipelines.tables import Warehouse
 from pipelines.training_log import Source
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 LONGEST = 4096  # events of a history that count; the jobs' states read all
 BLOCK, TARGETS = 8, 32  # windows at once, events of each
@@ -87,23 +89,37 @@ def _days(night: str, until: str) -> int:
 
 
 def mean_labels(data: TrainingData, night: str, until: str, found: Predictions) -> Predictions:
-    """The same events, by the means of their item and their user before the night, as one logit.
+    """The same events, by the means of their item and their user before their day, as one logit.
 
     Items that the first model does not know share a mean.
     """
     log = data.log
-    known = np.flatnonzero(~np.isnan(log.label) & (log.days < _days(night, until)))
-    label = log.label[known]
-    mean = float(np.clip(label.mean(), 1e-3, 1 - 1e-3)) if len(label) else 0.5
+    labelled = np.flatnonzero(~np.isnan(log.label))
+    label, day = log.label[labelled], np.floor(log.days[labelled]).astype(np.int64)
+    asked_day = np.floor(log.days[found.event]).astype(np.int64)
+    earlier = label[day < _days(night, until)]
+    mean = float(np.clip(earlier.mean(), 1e-3, 1 - 1e-3)) if len(earlier) else 0.5
     total = np.full(len(found.event), -logit(mean))
-    for before, asked in (
-        (log.item[known], log.item[found.event]),
-        (log.owner(known), log.owner(found.event)),
-    ):
-        size = int(max(before.max(initial=0), asked.max(initial=0))) + 1
-        count, ones = (np.bincount(before, weights, size) for weights in (None, label))
-        total += logit((ones + PRIOR * mean) / (count + PRIOR))[asked]
+    for of in (lambda events: log.item[events], log.owner):
+        count, ones = count_before(of(labelled), day, label, of(found.event), asked_day)
+        total += logit((ones + PRIOR * mean) / (count + PRIOR))
     return found._replace(logit=total)
+
+
+def count_before(group: Ints, day: Ints, label: Floats, asked: Ints, asked_day: Ints) -> tuple[Ints, Floats]:
+    """Of each asked group before a day: how many labels `[m]`, and their sum.
+
+    Args:
+        group, day, label: of the labelled events `[n]`.
+        asked, asked_day: `[m]`.
+    """
+    span = int(max(day.max(initial=0), asked_day.max(initial=0)) - day.min(initial=0)) + 1
+    place = group * span + day - day.min(initial=0)
+    order = np.argsort(place, kind="stable")
+    place, sums = place[order], np.append(0.0, np.cumsum(label[order]))
+    first = np.searchsorted(place, asked * span)
+    last = np.searchsorted(place, asked * span + np.maximum(asked_day - day.min(initial=0), 0))
+    return last - first, sums[last] - sums[first]
 
 
 def measure_labels(name: str, found: Predictions, data: TrainingData) -> dict[str, Any]:

@@ -27,7 +27,9 @@ def journey() -> Journey:
     nothing = pa.table({"user_id": []})
     before, after = counts([0, 1], [5]), counts([1, 2, 149], [5])
     source = Source(lambda: iter([]), nothing, nothing)
-    return Journey("2020-01-01", source, nothing, np.arange(2), np.arange(ITEMS), before, after)
+    return Journey(
+        "2020-01-01", source, nothing, np.arange(2), np.arange(ITEMS), before, np.arange(2), before, after
+    )
 
 
 def test_lists_leave_out_what_a_household_had_only_where_they_must(journey: Journey) -> None:

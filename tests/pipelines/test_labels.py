@@ -16,6 +16,7 @@ from lime_model.bundle import BundleError, load_bundle
 from pipelines.catalogue import ingest_entity
 from pipelines.champions import need_champion
 from pipelines.evaluate import Contestant, evaluate_bundles, evaluate_models
+from pipelines.evaluate_labels import count_before
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
 from pipelines.runs import need_manifest
@@ -117,6 +118,19 @@ def test_labels_are_measured_day_by_day_beside_the_means(labelled: Warehouse) ->
         evaluate_bundles(labelled, early, "test", {"mha": mine}, horizon_days=9, min_events=5)
     with pytest.raises(BundleError, match=r"no bundle for night 2024-04-20"):
         evaluate_models(labelled, early, "test", ["mha"], horizon_days=9, min_events=5)
+
+
+def test_means_know_the_labels_of_earlier_days_only() -> None:
+    rng = np.random.default_rng(0)
+    group, day, label = rng.integers(0, 4, 60), rng.integers(-9, 3, 60), rng.integers(0, 2, 60).astype(float)
+    asked, asked_day = (
+        rng.integers(0, 5, 40),
+        rng.integers(-12, 5, 40),
+    )  # some before all, some of a new group
+    count, ones = count_before(group, day, label, asked, asked_day)
+    for i in range(40):
+        before = (group == asked[i]) & (day < asked_day[i])
+        assert (count[i], ones[i]) == (before.sum(), label[before].sum())
 
 
 def test_a_corrected_label_is_a_changed_history(labelled: Warehouse) -> None:
