@@ -47,11 +47,10 @@ OURS = [files("pipelines") / "anchors.py", files("pipelines") / "udfs" / "score_
 
 
 class Base(NamedTuple):
-    """The run that a night starts from; its staged rows are those of `staging` at that version."""
+    """The run that a night starts from."""
 
     run_id: str
     ds: str
-    staging: int
     anchors: list[str]  # runs that scored its users in full, the newest ones
 
 
@@ -95,7 +94,7 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
         if staging < first_readable(warehouse, "staging"):
             return None, f"full night: a person was forgotten since run {run_id}"
         anchors = sorted(kept["anchors"])[-MAX_ANCHORS:]
-        return Base(run_id, ds, staging, anchors), f"incremental night: from run {run_id}"
+        return Base(run_id, ds, anchors), f"incremental night: from run {run_id}"
     return None, "full night: no earlier certified one"
 
 
@@ -111,7 +110,9 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
     `since`: the night (days since 1970) when a candidate took its present form; `reference`: the bias then.
     """
     mine = F.col(MODEL_VERSION) == inputs.model_version
-    bank = warehouse.read("candidate_bank", inputs.bank).where(mine).select(ITEM_ID, FINGERPRINT)
+    # By the row's bytes, too, as with users: the same inputs on another processor may differ in a last digit.
+    form_now = F.hex(F.xxhash64(FINGERPRINT, CHECKSUM)).alias(FINGERPRINT)
+    bank = warehouse.read("candidate_bank", inputs.bank).where(mine).select(ITEM_ID, form_now)
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(run.ds).cast("date")))
     tonight = bias.where(eligible_bit(0) == 1).select(ITEM_ID, "bias").join(bank, ITEM_ID, "inner")
     form = {"since": F.lit(day_number(run.ds)), "reference": F.col("bias")}
@@ -127,10 +128,13 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
 
 
 def find_entries(warehouse: Warehouse, base: Base, policy: str) -> DataFrame:
-    """Rows of staging that the base's lists can be taken over from."""
+    """Rows of staging that the base's lists can be taken over from.
+
+    The newest version will do: staged rows never change, and where upkeep dropped one its user is scored.
+    """
     known = F.col("anchor").isin(base.anchors)  # null for a list that kept nothing
     of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & known
-    return warehouse.read("staging", base.staging).where(of_base)
+    return warehouse.read("staging").where(of_base)
 
 
 def take_over(

@@ -54,6 +54,8 @@ def score_candidates(
         placement = place(warehouse.spark.sparkContext, night.backend, night.device)
         choice = placement.choice
         plan = fix_plan(warehouse, run, job, inputs, policies)
+        tonight = ship_tonight(warehouse, run, plan.base) if plan.base else None
+        expected = say_todo(warehouse, run, inputs, plan, policies, tonight)
         # One dense pass serves all policies over the same candidates.
         banks = {
             eligible: ship_bank(warehouse, run, bundle, inputs, _bit(policies, eligible))
@@ -61,7 +63,6 @@ def score_candidates(
         }
         left_out = {item: reason for bank in banks.values() for item, reason in bank.damaged.items()}
         quarantine_items(warehouse, run, left_out)
-        tonight = ship_tonight(warehouse, run, plan.base) if plan.base else None
         tasks = [
             (
                 ScoreTask(
@@ -76,7 +77,8 @@ def score_candidates(
             for eligible, bank in banks.items()
         ]  # fmt: skip
         try:
-            staged = _stage(warehouse, begin_attempt(warehouse, run, job), inputs, plan, tasks, placement)
+            attempt = begin_attempt(warehouse, run, job)
+            staged = _stage(warehouse, attempt, inputs, plan, tasks, placement, expected)
         finally:
             for parcel in (*(bank.parcel for bank in banks.values()), *([tonight.parcel] if tonight else [])):
                 parcel.destroy()
@@ -148,9 +150,10 @@ def read_users(
     both = states.join(
         memory.select(USER_ID, "items", "last_ts", "features", "user_memory", "memory_checksum"),
         USER_ID,
-        "inner",
+        "left",  # a user without a memory is a damaged one, not one less
     )
-    sound = (F.col("user_link_states") & F.col("user_memory")).alias("sound")
+    intact = F.col("user_link_states") & F.col("user_memory")
+    sound = F.coalesce(intact, F.lit(False)).alias("sound")
     # By the rows' bytes, too: a state that was merged and one of the whole history come from the same, and
     # differ in their last digits.
     rows = F.xxhash64(FINGERPRINT, CHECKSUM, "memory_checksum")
@@ -165,23 +168,22 @@ def _stage(
     plan: ScoringPlan,
     tasks: Sequence[tuple[ScoreTask, Shipped]],
     placement: Placement,
+    expected: int,
 ) -> dict[str, Manifest]:
-    """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy."""
+    """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy.
+
+    Args:
+        expected: pairs of the whole night.
+    """
     started = time.monotonic()
     mine = F.col(RUN_ID) == run.run_id
     staged = warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
     groups = plan.full.commits(plan.units_per_commit)
     left = missing(groups, (row[0] for row in staged))
-    expected = _expected_pairs(warehouse, run, tasks) * len(left) // len(groups)
     policy = next(iter(tasks[0][0].exclude_seen))
-    if plan.base and (tonight := tasks[0][1].tonight):
-        entries = find_entries(warehouse, plan.base, policy)
-        said, least = describe_todo(
-            read_users(warehouse, inputs), entries, tonight.candidates, tonight.changed
-        )
-        log.info("%s: %s", plan.why, said)
-        expected = least * len(left) // len(groups)
-    progress = Progress(warehouse.spark.sparkContext, f"night {run.run_id}", len(left), expected)
+    progress = Progress(
+        warehouse.spark.sparkContext, f"night {run.run_id}", len(left), expected * len(left) // len(groups)
+    )
     for done, index in enumerate(left):
         check_lease(warehouse, run)
         progress.report(done)
@@ -232,11 +234,30 @@ def buckets_of(units: Sequence[WorkUnit]) -> Column:
     return F.col(BUCKET).isin([unit.bucket for unit in units])
 
 
-def _expected_pairs(warehouse: Warehouse, run: Run, tasks: Sequence[tuple[ScoreTask, Shipped]]) -> int:
-    """Of a whole night: one dense pass per task, whatever its policies exclude."""
-    states = need_manifest(warehouse, run, "build_link_states")
-    eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"]
-    return sum(states["users"] * int(eligible[next(iter(task.exclude_seen))]) for task, _ in tasks)
+def say_todo(
+    warehouse: Warehouse,
+    run: Run,
+    inputs: NightInputs,
+    plan: ScoringPlan,
+    policies: Sequence[Policy],
+    tonight: ShippedNight | None,
+) -> int:
+    """Say what the night has to score, and why, before it begins; returns about how many pairs."""
+    if plan.base and tonight:
+        entries = find_entries(warehouse, plan.base, policies[0].name)
+        said, pairs = describe_todo(
+            read_users(warehouse, inputs), entries, tonight.candidates, tonight.changed
+        )
+    else:
+        users = need_manifest(warehouse, run, "build_link_states")["users"]
+        eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"]
+        # One dense pass per eligibility, whatever its policies exclude.
+        passes = {policy.eligible: int(eligible[policy.name]) for policy in policies}
+        pairs = users * sum(passes.values())
+        each = " and ".join(f"{size:,}" for size in passes.values())
+        said = f"{users:,} users meet {each} candidates: {pairs:,} pairs"
+    log.info("%s: %s", plan.why, said)
+    return pairs
 
 
 def _lay_out(rows: DataFrame, units: Sequence[WorkUnit], tasks: int) -> DataFrame:

@@ -14,7 +14,7 @@ from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.plan import Plan, plan_full
 from pipelines.runs import Manifest, once
-from pipelines.settings import Policy
+from pipelines.settings import Policy, SettingsError
 from pipelines.tables import Warehouse
 
 
@@ -35,18 +35,29 @@ def fix_plan(
 
     A retry that cut the units otherwise could not tell which are staged, and one that started from another
     night would mix two.
+
+    Raises:
+        SettingsError: K, policy, model or code are no longer those of the first attempt.
     """
 
+    night = warehouse.settings.night
+    # Nothing is kept of an evaluation.
+    evaluation = run.epoch is None or len(policies) > 1
+    entries = {} if evaluation else describe_entries(warehouse, inputs, policies[0])
+
     def work() -> Manifest:
-        night = warehouse.settings.night
         plan = {"buckets": night.buckets, "units_per_commit": night.units_per_commit}
-        if run.epoch is None or len(policies) > 1:  # an evaluation
+        if not entries:
             return {**plan, "why": plan_full(night.buckets).why, "entries": {}, "base": None}
-        entries = describe_entries(warehouse, inputs, policies[0])
         base, why = find_base(warehouse, run, entries)
         return {**plan, "why": why, "entries": entries, "base": base}
 
     fixed = once(warehouse, run, f"{job}_plan", work)
+    if changed := [name for name, value in entries.items() if fixed["entries"].get(name) != value]:
+        raise SettingsError(
+            f"night {run.ds}, run {run.key!r}: {', '.join(changed)} changed since its first attempt, "
+            "whose lists may be staged; restore what was, or score the night again under a new --run-key"
+        )
     base = Base(*fixed["base"]) if fixed["base"] else None
     if fixed["entries"]:  # of the base that is fixed: a retry would not always find the same one
         write_candidates(warehouse, run, inputs, base)
@@ -55,7 +66,7 @@ def fix_plan(
 
 
 def describe_todo(users: DataFrame, entries: DataFrame, candidates: int, changed: int) -> tuple[str, int]:
-    """An incremental night's work and what it spares, in a line; and the pairs it has at least.
+    """An incremental night's work and what it spares, in a line; and about how many pairs it has.
 
     Only fingerprints are read for it: damaged rows, which are scored in full, are found by who scores.
 
@@ -69,9 +80,9 @@ def describe_todo(users: DataFrame, entries: DataFrame, candidates: int, changed
     both = users.select(USER_ID, FINGERPRINT).join(before, USER_ID, "left")
     same_now = F.count(F.when(F.col("was") == F.col(FINGERPRINT), True))
     total, same = both.agg(F.count("*"), same_now).collect()[0]
-    least = (total - same) * candidates + same * changed
+    pairs = (total - same) * candidates + same * changed
     return (
         f"{total - same:,} of {total:,} users changed and meet all {candidates:,} candidates, the others "
-        f"the {changed:,} that changed and those whose bias rose: at least {least:,} of "
-        f"{total * candidates:,} pairs"
-    ), least
+        f"the {changed:,} that changed and those whose bias rose: about {pairs:,} pairs, "
+        f"{total * candidates - pairs:,} avoided"
+    ), pairs

@@ -53,16 +53,18 @@ class Tonight:
         rows = bank.find(table["item_id"].to_numpy())
         here = rows >= 0
 
-        def align(name: str) -> NDArray[Any]:
-            given = table[name].fill_null(0).to_numpy()
-            values = np.zeros(len(bank), given.dtype)
+        def align(name: str, absent: float = 0) -> NDArray[Any]:
+            given = table[name].fill_null(absent).to_numpy()
+            values = np.full(len(bank), absent, given.dtype)
             values[rows[here]] = given[here]
             return values
 
         reference = Reference(align("since").astype(np.int64), align("reference"))
         beta = bank.beta()
         references = {
-            int(night): reference.at(int(night), align(name)) for night, name in about["anchors"].items()
+            # A bias that is lost may have risen by anything: then users of that night are scored in full.
+            int(night): reference.at(int(night), align(name, -np.inf))
+            for night, name in about["anchors"].items()
         }
         changed = reference.since == about["night"]
         self.night = Night(
@@ -94,7 +96,7 @@ class Tonight:
         weights: Weights,
         backend: Backend,
     ) -> Iterator[tuple[Advanced | None, int]]:
-        """Tonight's answer of each user, or None (see `anchors.advance`), and how many pairs it took.
+        """Tonight's answer of each user, or None (see `anchors.advance`), and how many pairs that took.
 
         Also None for an anchor night that this night does not know.
         """

@@ -141,7 +141,7 @@ class _Scorer:
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         users, faults = self._users(batch)
-        answers = self._advance(batch, users)
+        answers, spent = self._advance(batch, users)
         full = [i for i in users if i not in answers]
         wanted = max(self.task.k, self.task.entries)
         lists = score_in_halves(
@@ -149,7 +149,8 @@ class _Scorer:
         )
         for i, by_policy in zip(full, lists, strict=True):
             left = len(self.bank) - users[i].query.memory.excluded.sum(1)
-            answers[i] = [self._answer(best, int(n)) for best, n in zip(by_policy, left, strict=True)]
+            more = spent.get(i, 0)
+            answers[i] = [self._answer(best, int(n) + more) for best, n in zip(by_policy, left, strict=True)]
         nobody = [Answer(TopK.empty())] * len(self.task.exclude_seen)
         for policy, name in enumerate(self.task.exclude_seen):
             mine = [answers.get(i, nobody)[policy] for i in range(batch.num_rows)]
@@ -162,10 +163,13 @@ class _Scorer:
         kept = keep_best(best, self.task.entries)
         return Answer(best.take(np.arange(len(best.rows)) < self.task.k), pairs, 0, kept, self.task.run_id)
 
-    def _advance(self, batch: pa.RecordBatch, users: Mapping[int, _User]) -> dict[int, list[Answer]]:
-        """Answers of users who did not change, as far as their entries can prove them."""
+    def _advance(
+        self, batch: pa.RecordBatch, users: Mapping[int, _User]
+    ) -> tuple[dict[int, list[Answer]], dict[int, int]]:
+        """Answers of users who did not change, as far as their entries can prove them; and the pairs that
+        were scored for the others of them."""
         if self.tonight is None:
-            return {}
+            return {}, {}
         anchors = batch.column("anchor").to_pylist()
         entries, tau = self._find(batch.column("kept_items")), batch.column("tau").to_pylist()
         # Those of one anchor together, as they share parts of the bank.
@@ -174,14 +178,16 @@ class _Scorer:
         for i in brings:
             kept = Kept(entries[i], np.frombuffer(batch.column("kept_z")[i].as_py(), "<f8"), tau[i])
             standing.append(Standing(users[i].query, kept, day_number(anchors[i]), users[i].lapsed))
-        answers = {}
+        answers, spent = {}, {}
         for i, (found, pairs) in zip(
             brings, self.tonight.advance(standing, self.task.k, self.weights, self.backend), strict=True
         ):
             if found:
                 avoided = len(self.bank) - int(users[i].query.memory.excluded.sum()) - pairs
                 answers[i] = [Answer(found.best, pairs, avoided, found.kept, anchors[i])]
-        return answers
+            else:
+                spent[i] = pairs
+        return answers, spent
 
     def _find(self, lists: pa.ListArray) -> list[Ints]:
         """Candidate rows of the item ids of each list, -1 for one that is no candidate."""

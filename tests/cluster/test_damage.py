@@ -86,13 +86,19 @@ def test_a_flipped_byte_in_a_chunk_of_the_bank_is_refused_and_a_rerun_completes(
     assert publish(warehouse, run) == expected
 
 
-def test_a_corrupt_state_is_named_or_left_out_and_built_again(undisturbed: tuple[Warehouse, Lists]) -> None:
+@pytest.mark.parametrize(("table", "column"), [("user_link_states", "state"), ("user_memory", "bucket")])
+def test_a_corrupt_row_is_named_or_left_out_and_built_again(
+    undisturbed: tuple[Warehouse, Lists], table: str, column: str
+) -> None:
     warehouse, expected = undisturbed
-    run = build(warehouse, "corrupt")
-    table, mine = "user_link_states", F.col("user_id") == 5
-    raw = bytearray(warehouse.read(table).where(mine).select("state").collect()[0][0])
-    raw[20] ^= 1
-    warehouse.delta(table).update(mine, {"state": F.lit(raw)})
+    run = build(warehouse, f"corrupt {column}")
+    mine = F.col("user_id") == 5
+    if column == "state":
+        raw = bytearray(warehouse.read(table).where(mine).select(column).collect()[0][0])
+        raw[20] ^= 1
+        warehouse.delta(table).update(mine, {column: F.lit(raw)})
+    else:  # the row is one of another work unit than the user's state
+        warehouse.delta(table).update(mine, {column: F.pmod(F.col(column) + 1, F.lit(4))})
     point_at(warehouse, run, "build_link_states", table)
     with pytest.raises(BundleError, match=r"^user 5: its state or memory is not what was written"):
         score(warehouse, run)
@@ -101,7 +107,7 @@ def test_a_corrupt_state_is_named_or_left_out_and_built_again(undisturbed: tuple
     others = staged_of(tolerant, run, "all")
     assert others.pop(5) == []
     assert others == {user: items for user, items in expected.items() if user != 5}
-    again = build(warehouse, "rebuilt")
+    again = build(warehouse, f"rebuilt {column}")
     score(warehouse, again)
     assert publish(warehouse, again) == expected
 

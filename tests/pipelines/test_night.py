@@ -211,6 +211,12 @@ def test_a_retry_cuts_the_night_as_its_run_did(
         with pytest.raises(KeyboardInterrupt):
             score_candidates(fine, run, [policy])
     assert 0 < len(staged_of(fine, run, "all")) < shop.USERS
+    for changed, name in (
+        (with_night(warehouse, k=warehouse.settings.night.k + 1), "k"),
+        (with_night(warehouse, policy=policy.model_copy(update={"exclude_seen": 3})), "policy"),
+    ):
+        with pytest.raises(SettingsError, match=f"{name} changed since its first attempt.*--run-key"):
+            score_candidates(changed, run, [changed.settings.night.policy])
     manifest = score_candidates(coarse, run, [policy])["policies"]["all"]
     assert (manifest["commits"], manifest["commits_reused"]) == (4, 1)
     assert staged_of(coarse, run, "all") == lists_of(warehouse)

@@ -38,9 +38,9 @@ class Died(BaseException):
 
 
 @contextmanager
-def dying(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
-    """Inside, the process dies right after so many commits of whatever table."""
-    left = [after]
+def dying(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[list[str]]:
+    """Inside, the process dies right after so many commits; yields the table of the last, once it has."""
+    left, died = [after], []
 
     def cut(method: str) -> None:
         real = getattr(Warehouse, method)
@@ -49,6 +49,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
             done = real(self, *args, **more)
             left[0] -= 1
             if left[0] == 0:
+                died.append(str(args[0]))
                 raise Died
             return done
 
@@ -57,7 +58,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
     for method in COMMITS:
         cut(method)
     try:
-        yield
+        yield died
     except Died:
         pass
     finally:
@@ -84,11 +85,22 @@ def run_night(warehouse: Warehouse, ds: str) -> None:
         STEPS[name](warehouse, run)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+# After how many commits a night dies, and of which table the last is: among them those that leave a build of
+# states, and the staged lists, in two parts.
+@pytest.mark.parametrize(
+    ("seed", "model", "deaths"),
+    [
+        (1, "mha", [(5, "user_link_states"), (11, "staging")]),
+        (2, "mha", [(1, "leases"), (7, "runs")]),
+        (3, "xor", [(5, "user_link_states"), (9, "candidate_history")]),
+    ],
+)
 def test_every_night_is_that_of_a_full_one(
     shop_of_its_own: Warehouse,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
+    model: str,
+    deaths: list[tuple[int, str]],
 ) -> None:
     rng, own = np.random.default_rng(seed), shop_of_its_own
     policy = Policy(name="some", exclude_seen="all" if seed == 1 else 3, eligible="kind <> 'kind-5'")
@@ -96,17 +108,19 @@ def test_every_night_is_that_of_a_full_one(
         day = START + dt.timedelta(days=number)
         ds = str(day + dt.timedelta(days=1))
         k = 6 if number == NIGHTS - 1 and seed == 2 else 5
-        fresh = lambda k=k: with_night(reopen(own), k=k, policy=policy)  # noqa: E731
+        fresh = lambda k=k: with_night(reopen(own), k=k, policy=policy, model=model)  # noqa: E731
         happen(fresh(), rng, day)
         if number:
-            with dying(monkeypatch, int(rng.integers(1, 12))):
+            after, table = deaths[number - 1]
+            with dying(monkeypatch, after) as died:
                 run_night(fresh(), ds)
+            assert died == [table]
         warehouse = fresh()  # what a new process knows
         run_night(warehouse, ds)
         run = acquire_lease(warehouse, ds, "night")
         assert verify_full(warehouse, run)["passed"]
         states = need_manifest(warehouse, run, "build_link_states")
-        assert histories(warehouse, states) == log_of(warehouse, ds, states)
+        assert histories(warehouse, states) == log_of(warehouse, ds, states, model)
         plan = need_manifest(warehouse, run, "score_candidates")["policies"]["some"]["plan"]
         assert plan.startswith("full night" if number == 0 or k == 6 else "incremental night"), plan
 
@@ -124,9 +138,9 @@ def histories(warehouse: Warehouse, states: dict[str, Any]) -> dict[int, tuple[i
     return {row[0]: tuple(row[1:]) for row in found}
 
 
-def log_of(warehouse: Warehouse, ds: str, states: dict[str, Any]) -> dict[int, tuple[int, ...]]:
+def log_of(warehouse: Warehouse, ds: str, states: dict[str, Any], model: str) -> dict[int, tuple[int, ...]]:
     """The same of the whole log, read again."""
-    bundle = load_bundle(bundle_folder(warehouse, "mha"))
+    bundle = load_bundle(bundle_folder(warehouse, model))
     rows = read_histories(warehouse, ds, states["versions"]["events"], bundle)
     return {
         row[0]: tuple(row[1:])
