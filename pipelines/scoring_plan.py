@@ -41,28 +41,39 @@ def fix_plan(
     """
 
     night = warehouse.settings.night
-    # Nothing is kept of an evaluation.
-    evaluation = run.epoch is None or len(policies) > 1
-    entries = {} if evaluation else describe_entries(warehouse, inputs, policies[0])
+    each = [describe_entries(warehouse, inputs, policy) for policy in policies]
 
     def work() -> Manifest:
-        plan = {"buckets": night.buckets, "units_per_commit": night.units_per_commit}
-        if not entries:
+        plan = {"buckets": night.buckets, "units_per_commit": night.units_per_commit, "settings": each}
+        if run.epoch is None or len(policies) > 1:  # an evaluation: nothing is kept of it
             return {**plan, "why": plan_full(night.buckets).why, "entries": {}, "base": None}
-        base, why = find_base(warehouse, run, entries)
-        return {**plan, "why": why, "entries": entries, "base": base}
+        base, why = find_base(warehouse, run, each[0])
+        return {**plan, "why": why, "entries": each[0], "base": base}
 
     fixed = once(warehouse, run, f"{job}_plan", work)
-    if changed := [name for name, value in entries.items() if fixed["entries"].get(name) != value]:
-        raise SettingsError(
-            f"night {run.ds}, run {run.key!r}: {', '.join(changed)} changed since its first attempt, "
-            "whose lists may be staged; restore what was, or score the night again under a new --run-key"
-        )
+    refuse_changes(run, fixed["settings"], each)
     base = Base(*fixed["base"]) if fixed["base"] else None
     if fixed["entries"]:  # of the base that is fixed: a retry would not always find the same one
         write_candidates(warehouse, run, inputs, base)
     full = plan_full(fixed["buckets"])
     return ScoringPlan(full, fixed["units_per_commit"], fixed["entries"], base, fixed["why"])
+
+
+def refuse_changes(run: Run, before: Sequence[Manifest], now: Sequence[Manifest]) -> None:
+    """Whatever decides lists, by policy, must be what it was when the run began.
+
+    Raises:
+        SettingsError: naming what is not.
+    """
+    changed = {name for a, b in zip(before, now, strict=False) for name in b if a.get(name) != b[name]}
+    if len(before) != len(now):
+        changed.add("policies")
+    changed.discard("buckets")  # the plan's are used
+    if changed:
+        raise SettingsError(
+            f"night {run.ds}, run {run.key!r}: {', '.join(sorted(changed))} changed since its first attempt, "
+            "whose lists may be staged; restore what was, or score the night again under a new --run-key"
+        )
 
 
 def describe_todo(users: DataFrame, entries: DataFrame, candidates: int, changed: int) -> tuple[str, int]:

@@ -212,7 +212,7 @@ def test_a_retry_cuts_the_night_as_its_run_did(
             score_candidates(fine, run, [policy])
     assert 0 < len(staged_of(fine, run, "all")) < shop.USERS
     for changed, name in (
-        (with_night(warehouse, k=warehouse.settings.night.k + 1), "k"),
+        (with_night(warehouse, k=warehouse.settings.night.k + 1), "entries, k"),
         (with_night(warehouse, policy=policy.model_copy(update={"exclude_seen": 3})), "policy"),
     ):
         with pytest.raises(SettingsError, match=f"{name} changed since its first attempt.*--run-key"):
