@@ -59,12 +59,7 @@ OUTSIDE: dict[str, Outside] = {
     "EASE": Outside(recommenders.ease, EASES),
     "EASE, popularity and personal frequency": Outside(
         recommenders.blend,
-        tuple(
-            (16, pull, 1, popular, own, 90.0)
-            for pull in (1.0, 3.0)
-            for popular in (0.1, 0.5)
-            for own in (1.0, 5.0)
-        ),
+        tuple((16, 3.0, 1, *each, 90.0) for each in product((0.1, 0.5, 1.5), (5.0, 20.0, 60.0))),
     ),
 }
 BEST = ": place in its grid, "  # of the best constants for a scope, in quality-tuning.json
