@@ -160,7 +160,7 @@ class TrainConfig:
     max_events: int = 512
     hide_share: float = 0.85  # of a history's items: asked back as if new: the model fills in, not copies
     valid_share: float = 0.02  # of the users: no step learns from them, their losses judge the run
-    patience: int = 3  # rows of the curve without a gain there that end a phase; it has six rows or more
+    patience: int = 6  # rows of the curve without a gain there that end a phase; it has six rows or more
     seed: int = 7
 
     def __post_init__(self) -> None:

