@@ -252,11 +252,6 @@ def compare(mine: Sequence[Outcome], theirs: Sequence[Outcome], log: EventLog) -
     return differ(np.arange(len(logits)), slice(None)), low, high
 
 
-def reach_of(mine: str, other: str) -> tuple[str, ...]:
-    """What is asked of a difference."""
-    return (">= -0.003",) if mine == "lime-xor" and kind_of(other) == "hstu" else ()
-
-
 def search(names: Sequence[str], epochs: float, learners: int | None, log: Path) -> list[Row]:
     """Validation's normalised entropy of every contestant at every rate, and its best rate."""
     trials = {name: [Trial(name, SEEDS[0], rate, epochs, learners) for rate in RATE_GRID] for name in names}
@@ -307,8 +302,8 @@ def main() -> int:
         ours = mine + (BARE if name.endswith(BARE) else "")
         if name != ours and ours in found:
             difference, low, high = compare(found[ours], theirs, log)
-            about_it = f"95 % {low:.4f} to {high:.4f}"
-            rows.append(row(f"{ours} - {name}: AUC", difference, about_it, *reach_of(mine, name)))
+            reach = (">= -0.003",) if kind_of(name) == "hstu" and mine == "lime-xor" else ()
+            rows.append(row(f"{ours} - {name}: AUC", difference, f"95 % {low:.4f} to {high:.4f}", *reach))
             if kind_of(name) in NOT_BELOW:
                 rows.append(row(f"{ours} - {name}: AUC, upper end", high, "", ">= 0"))
     if IN_BF16 in found:

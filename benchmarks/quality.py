@@ -29,7 +29,6 @@ from benchmarks.lists import Quality, Scorer, lime_scorer, make_lists, measure
 from benchmarks.report import RESULTS, ROOT, Row, keep, kept_folder, publish, row
 from lime_model.config import TrainConfig
 from lime_model.metrics import bootstrap_interval, mean_and_error
-from lime_model.recipe import recipe_digest
 from pipelines.settings import load_settings
 from pipelines.train import fit
 
@@ -140,7 +139,7 @@ def tune(journey: Journey) -> list[Row]:
             rows.append(row(name + BEST + scope, place, str(outside.grid[place])))
     for steps, about in LINK_STEPS.items():
         make = functools.partial(lime, variant="lime-mha", link_steps=steps)
-        quality = keep(folder, f"links {steps} {recipe_digest()}", functools.partial(measured, make))
+        quality = keep(folder, f"links {steps}", functools.partial(measured, make))
         print(about, *(f"{value:.4f}" for value in quality.values()), flush=True)
         rows += [row(f"{about}: recall, {scope}", quality[scope], "") for scope in SCOPES]
     return rows

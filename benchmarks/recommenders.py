@@ -70,29 +70,24 @@ def ease(journey: Journey, buyers: int, pull: float, once: float) -> Scorer:
     A household weighs its root counts to the power of 1 - `once`: with 1 each counts once, however much it
     buys.
     """
-    weights, kept = _fit_ease(journey, buyers, pull, once)
-    own = _weighed(journey, kept, once)[journey.rows]
+    weights, counts, kept = _fit_ease(journey, buyers, pull, once)
+    own = counts[journey.rows]
     return _spread(lambda rows: own[rows] @ weights, kept, journey)
 
 
 @functools.lru_cache(maxsize=1)
-def _fit_ease(journey: Journey, buyers: int, pull: float, once: float) -> tuple[Scores, Ints]:
-    """Weights `[J, J]` and the columns of the items that they are of."""
+def _fit_ease(journey: Journey, buyers: int, pull: float, once: float) -> tuple[Scores, sp.csr_array, Ints]:
+    """Weights `[J, J]`, the counts `[V, J]` that they multiply, and the columns of their items."""
     kept = np.flatnonzero(np.bincount(journey.past.indices, minlength=len(journey.items)) >= buyers)
-    counts = _weighed(journey, kept, once)
+    counts = _root(journey.past)[:, kept]
+    lengths = np.maximum(np.sqrt(counts.multiply(counts).sum(1)), 1e-9)
+    counts = sp.csr_array(sp.diags_array(lengths**-once) @ counts)
     gram = torch.from_numpy((counts.T @ counts).toarray())  # [J, J]
     gram.diagonal().add_(pull)
     weights = torch.linalg.inv(gram).numpy()
     weights /= -np.diagonal(weights)
     np.fill_diagonal(weights, 0.0)
-    return weights, kept
-
-
-def _weighed(journey: Journey, kept: Ints, once: float) -> sp.csr_array:
-    """Root counts `[V, J]`, see `ease`."""
-    counts = _root(journey.past)[:, kept]
-    lengths = np.maximum(np.sqrt(counts.multiply(counts).sum(1)), 1e-9)
-    return sp.csr_array(sp.diags_array(lengths**-once) @ counts)
+    return weights, counts, kept
 
 
 def blend(

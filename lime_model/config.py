@@ -195,9 +195,7 @@ class LabelTraining:
     validations: int = 6  # over the whole run, evenly
     patience: int = 2  # validations in a row without a gain that end training
     valid_days: float = 14.0  # before the cut-off: the events that judge
-    bf16: bool = (
-        False  # products of a step in half the bits: a gain for LIME-XOR where the processor has them
-    )
+    bf16: bool = False  # products of a step in bf16: a gain for LIME-XOR where the processor has it
     seed: int = 7
 
     def __post_init__(self) -> None:

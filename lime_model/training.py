@@ -108,12 +108,10 @@ class Trainer:
                 "%d of %d users could be held out, %d are wanted: nothing judges the run, it takes all steps",
                 size, len(users), LEAST_JUDGES,
             )  # fmt: skip
-            size = 0
+            return self.users[:0], self.cuts[:0]
         held = np.isin(self.users, rng.choice(users, size, replace=False))
         theirs = self.users[held], self.cuts[held]
         self.users, self.cuts = self.users[~held], self.cuts[~held]
-        if size == 0:
-            return theirs
         wanted = min(JUDGED, len(theirs[0]))
         chosen = rng.choice(len(theirs[0]), wanted, replace=False, p=self._recent_first(theirs[1]))
         return theirs[0][chosen], theirs[1][chosen]

@@ -113,12 +113,13 @@ def count_before(group: Ints, day: Ints, label: Floats, asked: Ints, asked_day: 
         group, day, label: of the labelled events `[n]`.
         asked, asked_day: `[m]`.
     """
-    span = int(max(day.max(initial=0), asked_day.max(initial=0)) - day.min(initial=0)) + 1
-    place = group * span + day - day.min(initial=0)
+    days = np.concatenate([day, asked_day])
+    begin, span = days.min(initial=0), int(np.ptp(np.append(days, 0))) + 1
+    place = group * span + day - begin
     order = np.argsort(place, kind="stable")
     place, sums = place[order], np.append(0.0, np.cumsum(label[order]))
     first = np.searchsorted(place, asked * span)
-    last = np.searchsorted(place, asked * span + np.maximum(asked_day - day.min(initial=0), 0))
+    last = np.searchsorted(place, asked * span + asked_day - begin)
     return last - first, sums[last] - sums[first]
 
 

@@ -150,8 +150,6 @@ class Weights:
             multiply: `ordered_matmul`, or what gives the same bits.
         """
         count, length, width = links.shape
-        if count == 0:
-            return []
         g = multiply(links.reshape(-1, width), self.attended).reshape(count, length, -1)
         g += multiply(users, self.user)[:, None]  # [U, L, F]
         flat = pools.reshape(count, -1)

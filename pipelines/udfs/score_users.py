@@ -236,13 +236,16 @@ class _Scorer:
                 ) from error
             faults[i] = str(error)
 
-        for i, rows in enumerate(self._find(batch.column("items"))):
+        for i, own in enumerate(self._find(batch.column("items"))):
             try:
-                stored[i] = self._read(batch, i, rows)
+                stored[i] = self._read(batch, i, own)
             except BundleError as error:
                 refuse(i, error)
-        sides = list(zip(*stored.values(), strict=True)) or [()] * len(_Stored._fields)
-        for (i, user), row in zip(stored.items(), self.states.fold(*sides[:3]), strict=True):
+        every = stored.values()
+        rows = self.states.fold(
+            [user.links for user in every], [user.pools for user in every], [user.features for user in every]
+        )
+        for (i, user), row in zip(stored.items(), rows, strict=True):
             try:
                 check_finite(row)
             except BundleError as error:

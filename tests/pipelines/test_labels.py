@@ -123,10 +123,8 @@ def test_labels_are_measured_day_by_day_beside_the_means(labelled: Warehouse) ->
 def test_means_know_the_labels_of_earlier_days_only() -> None:
     rng = np.random.default_rng(0)
     group, day, label = rng.integers(0, 4, 60), rng.integers(-9, 3, 60), rng.integers(0, 2, 60).astype(float)
-    asked, asked_day = (
-        rng.integers(0, 5, 40),
-        rng.integers(-12, 5, 40),
-    )  # some before all, some of a new group
+    # Some days before all, some groups that have no label.
+    asked, asked_day = rng.integers(0, 5, 40), rng.integers(-12, 5, 40)
     count, ones = count_before(group, day, label, asked, asked_day)
     for i in range(40):
         before = (group == asked[i]) & (day < asked_day[i])
