@@ -9,35 +9,35 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.anchors import ENTRIES, FILE, KEPT, ShippedNight, find_entries, ship_tonight, take_over
-from pipelines.banks import INDEX, quarantine_items, refuse_damaged, ship_bank
+from pipelines.anchors import ENTRIES, FILE, KEPT, ShippedNight, take_over
+from pipelines.banks import INDEX, quarantine_items, refuse_damaged
 from pipelines.bundles import ship_bundle, shipped_folder
-from pipelines.columns import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, POLICY, RUN_ID, USER_ID
+from pipelines.columns import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
 from pipelines.forecast import compare_forecast
 from pipelines.gpus import Placement, own_device, place
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run, begin_attempt, check_lease
-from pipelines.link_states import PAYLOAD
 from pipelines.parcels import Parcel, land
 from pipelines.plan import WorkUnit, missing
+from pipelines.prepare import prepare
 from pipelines.progress import Progress
 from pipelines.reuse import compute_checksum
-from pipelines.runs import Manifest, find_manifest, need_manifest, once
-from pipelines.scoring_plan import ScoringPlan, describe_todo, fix_plan
-from pipelines.settings import Policy, SettingsError
+from pipelines.runs import Manifest, find_manifest, once
+from pipelines.scoring_plan import ScoringPlan
+from pipelines.settings import Policy
 from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+from pipelines.users import SCORED, read_users
 
 log = logging.getLogger(__name__)
 
-SCORED = ("state", "slots", "weights", "items", "last_ts", "features")  # of a user
 TASKS_PER_CORE = 2  # of a commit, at least
 
 
@@ -49,18 +49,11 @@ def score_candidates(
     def work() -> Manifest:
         inputs = NightInputs.of(warehouse, run)
         bundle = ship_bundle(warehouse, inputs.model, inputs.model_version)
-        check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
         night = warehouse.settings.night
         placement = place(warehouse.spark.sparkContext, night.backend, night.device)
         choice = placement.choice
-        plan = fix_plan(warehouse, run, job, inputs, policies)
-        tonight = ship_tonight(warehouse, run, plan.base) if plan.base else None
-        expected = say_todo(warehouse, run, inputs, plan, policies, tonight)
-        # One dense pass serves all policies over the same candidates.
-        banks = {
-            eligible: ship_bank(warehouse, run, bundle, inputs, _bit(policies, eligible))
-            for eligible in dict.fromkeys(policy.eligible for policy in policies)
-        }
+        ready = prepare(warehouse, run, job, inputs, bundle, policies)
+        plan, tonight, banks = ready.plan, ready.tonight, ready.banks
         left_out = {item: reason for bank in banks.values() for item, reason in bank.damaged.items()}
         quarantine_items(warehouse, run, left_out)
         tasks = [
@@ -78,7 +71,7 @@ def score_candidates(
         ]  # fmt: skip
         try:
             attempt = begin_attempt(warehouse, run, job)
-            staged = _stage(warehouse, attempt, inputs, plan, tasks, placement, expected)
+            staged = _stage(warehouse, attempt, inputs, plan, tasks, placement, ready.pairs)
         finally:
             for parcel in (*(bank.parcel for bank in banks.values()), *([tonight.parcel] if tonight else [])):
                 parcel.destroy()
@@ -108,57 +101,6 @@ class Shipped(NamedTuple):
 
     bank: Parcel
     tonight: ShippedNight | None
-
-
-def _bit(policies: Sequence[Policy], eligible: str) -> int:
-    """Position of the first policy with this eligibility: its bit in the bank."""
-    return next(bit for bit, policy in enumerate(policies) if policy.eligible == eligible)
-
-
-def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
-    """The bank's eligibility bits must be those of the policies, in their order.
-
-    Raises:
-        SettingsError: the policies changed after the bank was built.
-    """
-    wanted = [policy.eligible for policy in policies]
-    if bank["eligible_where"] != wanted:
-        raise SettingsError(
-            f"the bank was built for eligibility {bank['eligible_where']} and the policies now say {wanted}; "
-            "restore them or build the night again under a new --run-key"
-        )
-
-
-def read_users(
-    warehouse: Warehouse, inputs: NightInputs, lay: Callable[[DataFrame], DataFrame] = lambda rows: rows
-) -> DataFrame:
-    """States with memories, one row per user; `sound`: both are as written.
-
-    Args:
-        lay: chooses rows of either table and lays them out for the join.
-    """
-    versions = {"user_link_states": inputs.states, "user_memory": inputs.memory}
-    states, memory = (
-        lay(
-            warehouse.read(name, version)
-            .where(F.col(MODEL_VERSION) == inputs.model_version)
-            .withColumn(name, F.col(CHECKSUM) == compute_checksum(PAYLOAD[name]))
-        )
-        for name, version in versions.items()
-    )
-    memory = memory.withColumnRenamed(CHECKSUM, "memory_checksum")
-    both = states.join(
-        memory.select(USER_ID, "items", "last_ts", "features", "user_memory", "memory_checksum"),
-        USER_ID,
-        "left",  # a user without a memory is a damaged one, not one less
-    )
-    intact = F.col("user_link_states") & F.col("user_memory")
-    sound = F.coalesce(intact, F.lit(False)).alias("sound")
-    # By the rows' bytes, too: a state that was merged and one of the whole history come from the same, and
-    # differ in their last digits.
-    rows = F.xxhash64(FINGERPRINT, CHECKSUM, "memory_checksum")
-    told = ("as_of", "event_count", "last_event_ts")
-    return both.select(USER_ID, BUCKET, F.hex(rows).alias(FINGERPRINT), *told, *SCORED, sound)
 
 
 def _stage(
@@ -232,32 +174,6 @@ def _stage(
 def buckets_of(units: Sequence[WorkUnit]) -> Column:
     """Whether a row belongs to one of the units."""
     return F.col(BUCKET).isin([unit.bucket for unit in units])
-
-
-def say_todo(
-    warehouse: Warehouse,
-    run: Run,
-    inputs: NightInputs,
-    plan: ScoringPlan,
-    policies: Sequence[Policy],
-    tonight: ShippedNight | None,
-) -> int:
-    """Say what the night has to score, and why, before it begins; returns about how many pairs."""
-    if plan.base and tonight:
-        entries = find_entries(warehouse, plan.base, policies[0].name)
-        said, pairs = describe_todo(
-            read_users(warehouse, inputs), entries, tonight.candidates, tonight.changed
-        )
-    else:
-        users = need_manifest(warehouse, run, "build_link_states")["users"]
-        eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"]
-        # One dense pass per eligibility, whatever its policies exclude.
-        passes = {policy.eligible: int(eligible[policy.name]) for policy in policies}
-        pairs = users * sum(passes.values())
-        each = " and ".join(f"{size:,}" for size in passes.values())
-        said = f"{users:,} users meet {each} candidates: {pairs:,} pairs"
-    log.info("%s: %s", plan.why, said)
-    return pairs
 
 
 def _lay_out(rows: DataFrame, units: Sequence[WorkUnit], tasks: int) -> DataFrame:

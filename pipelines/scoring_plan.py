@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.anchors import Base, describe_entries, find_base, write_candidates
+from pipelines.anchors import Base, describe_entries, find_base
 from pipelines.columns import FINGERPRINT, USER_ID
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
@@ -53,8 +53,6 @@ def fix_plan(
     fixed = once(warehouse, run, f"{job}_plan", work)
     refuse_changes(run, fixed["settings"], each)
     base = Base(*fixed["base"]) if fixed["base"] else None
-    if fixed["entries"]:  # of the base that is fixed: a retry would not always find the same one
-        write_candidates(warehouse, run, inputs, base)
     full = plan_full(fixed["buckets"])
     return ScoringPlan(full, fixed["units_per_commit"], fixed["entries"], base, fixed["why"])
 
@@ -76,24 +74,34 @@ def refuse_changes(run: Run, before: Sequence[Manifest], now: Sequence[Manifest]
         )
 
 
-def describe_todo(users: DataFrame, entries: DataFrame, candidates: int, changed: int) -> tuple[str, int]:
-    """An incremental night's work and what it spares, in a line; and about how many pairs it has.
+def count_changed(users: DataFrame, entries: DataFrame) -> tuple[int, int]:
+    """Users whose entries can't be taken over, and all.
 
     Only fingerprints are read for it: damaged rows, which are scored in full, are found by who scores.
 
     Args:
         users: all of tonight.
         entries: what the night before left, see `anchors.find_entries`.
-        candidates: of tonight.
-        changed: those of them that every user meets.
     """
     before = entries.select(USER_ID, F.col(FINGERPRINT).alias("was"))
     both = users.select(USER_ID, FINGERPRINT).join(before, USER_ID, "left")
     same_now = F.count(F.when(F.col("was") == F.col(FINGERPRINT), True))
     total, same = both.agg(F.count("*"), same_now).collect()[0]
-    pairs = (total - same) * candidates + same * changed
+    return total - same, total
+
+
+def describe_todo(users: int, total: int, changed: int, candidates: int) -> tuple[str, int]:
+    """An incremental night's work and what it spares, in a line; and about how many pairs it has.
+
+    Args:
+        users: those who changed.
+        total: all users.
+        changed: candidates that changed, which every user meets.
+        candidates: all of tonight.
+    """
+    pairs = users * candidates + (total - users) * changed
     return (
-        f"{total - same:,} of {total:,} users changed and meet all {candidates:,} candidates, the others "
+        f"{users:,} of {total:,} users changed and meet all {candidates:,} candidates, the others "
         f"the {changed:,} that changed and those whose bias rose: about {pairs:,} pairs, "
         f"{total * candidates - pairs:,} avoided"
     ), pairs

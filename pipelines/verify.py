@@ -32,9 +32,9 @@ from pipelines.events import read_events
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once
-from pipelines.scoring import read_users
 from pipelines.settings import Policy
 from pipelines.tables import Warehouse, sorted_arrow
+from pipelines.users import read_users
 
 TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors against float64 throughout
 BATCH = 16  # users certified at once

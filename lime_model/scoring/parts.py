@@ -17,7 +17,7 @@ import numpy as np
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Weights, publish
 from lime_model.scoring.cells import Cells, Ints
-from lime_model.scoring.topk import Backend, Memory, Query, TopK, filter_rows, score_memory
+from lime_model.scoring.topk import Backend, Memory, Query, TopK, filter_rows, score_memories
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def find_reaching(
     size = len(cells) + 1
     seeds = [np.full(size, floor, np.float32) for floor in floors]
     every = []
-    for user, rows, floor in zip(
-        local, filter_rows(weights, local, cells, seeds, size, backend), floors, strict=True
-    ):
-        own = score_memory(weights, user, cells, backend).take(~user.memory.excluded[policy])
+    owned = score_memories(weights, local, cells, backend)
+    passed = filter_rows(weights, local, cells, seeds, size, backend)
+    for user, own, rows, floor in zip(local, owned, passed, floors, strict=True):
+        own = own.take(~user.memory.excluded[policy])
         z = backend.base(weights, user, cells, rows)
         found = own.join(TopK(rows, publish(z, cells.beta(rows)), z))
         found = found.take(found.scores >= np.float32(floor))

@@ -144,7 +144,7 @@ def score_top_k(
     parts, start = [], 0  # the users as each shard sees them, and where it starts
     for cells in shards:
         local = [within(user, start, start + len(cells)) for user in users]
-        scored = [score_memory(weights, user, cells, backend) for user in local]
+        scored = score_memories(weights, local, cells, backend)
         own = [before.join(now, start) for before, now in zip(own, scored, strict=True)]
         parts.append((start, local))
         start += len(cells)
@@ -212,13 +212,16 @@ def within(user: Query, start: int, stop: int) -> Query:
     return Query(user.factors, Memory(rows[low:high] - start, features[low:high], excluded[:, low:high]))
 
 
-def score_memory(weights: Weights, user: Query, candidates: Cells, backend: Backend) -> TopK:
-    """The user's own items `[M]` with their canonical scores, in row order."""
-    rows = user.memory.rows
-    if len(rows) == 0:
-        return TopK.empty()
-    z = weights.remember(user.memory.features, backend.base(weights, user, candidates, rows))
-    return TopK(rows, publish(z, candidates.beta(rows)), z)
+def score_memories(
+    weights: Weights, users: Sequence[Query], candidates: Cells, backend: Backend
+) -> list[TopK]:
+    """Each user's own items `[M]` with their canonical scores, in row order."""
+    rows = [user.memory.rows for user in users]
+    base = [backend.base(weights, user, candidates, own) for user, own in zip(users, rows, strict=True)]
+    # Together: a pair's boost is its own, and numpy takes longer to begin than a user has numbers.
+    every = weights.remember(np.concatenate([user.memory.features for user in users]), np.concatenate(base))
+    each = np.split(every, np.cumsum([len(own) for own in rows])[:-1])
+    return [TopK(own, publish(z, candidates.beta(own)), z) for own, z in zip(rows, each, strict=True)]
 
 
 def score_in_halves(

@@ -191,9 +191,7 @@ class _Scorer:
 
     def _find(self, lists: pa.ListArray) -> list[Ints]:
         """Candidate rows of the item ids of each list, -1 for one that is no candidate."""
-        ends = lists.offsets.to_numpy()
-        items = lists.values.slice(ends[0], ends[-1] - ends[0])
-        return np.split(self.bank.find(items.to_numpy(zero_copy_only=False)), ends[1:-1] - ends[0])
+        return _split(lists, self.bank.find(lists.flatten().to_numpy(zero_copy_only=False)))
 
     def _rows(
         self, batch: pa.RecordBatch, policy: str, answers: list[Answer], faults: list[str | None]
@@ -236,9 +234,10 @@ class _Scorer:
                 ) from error
             faults[i] = str(error)
 
+        last = _split(batch.column("last_ts"), batch.column("last_ts").flatten().cast(pa.int64()).to_numpy())
         for i, own in enumerate(self._find(batch.column("items"))):
             try:
-                stored[i] = self._read(batch, i, own)
+                stored[i] = self._read(batch, i, own, last[i])
             except BundleError as error:
                 refuse(i, error)
         every = stored.values()
@@ -254,11 +253,12 @@ class _Scorer:
                 users[i] = _User(Query(row, user.memory), user.lapsed)
         return users, faults
 
-    def _read(self, batch: pa.RecordBatch, i: int, rows: Ints) -> _Stored:
+    def _read(self, batch: pa.RecordBatch, i: int, rows: Ints, last: Ints) -> _Stored:
         """What is stored of a user.
 
         Args:
             rows: candidate rows of the user's own items, -1 for none.
+            last: when each of them came last, microseconds since 1970.
 
         Raises:
             BundleError: it is damaged.
@@ -269,19 +269,19 @@ class _Scorer:
                 "its state or memory is not what was written (checksum); build it again under a new "
                 "--run-key (jobs/build_link_states.py)"
             )
-        memory, lapsed = self._memory(batch, i, rows)
+        memory, lapsed = self._memory(batch, i, rows, last)
         if not np.isfinite(memory.features).all():
             raise BundleError("its repeat memory holds NaN or infinity; look at the times of its events")
         return _Stored(links, pools, _entries(batch, i), memory, lapsed)
 
-    def _memory(self, batch: pa.RecordBatch, i: int, rows: Ints) -> tuple[Memory, Ints]:
+    def _memory(self, batch: pa.RecordBatch, i: int, rows: Ints, last: Ints) -> tuple[Memory, Ints]:
         """The user's own items among the candidates; and those that the base night excluded, tonight not."""
         here = np.flatnonzero(rows >= 0)
         here = here[np.argsort(rows[here])]
         if len(here) == 0:
             return Memory.empty(MEMORY_FEATURES, len(self.task.exclude_seen)), rows[here]
         features = np.frombuffer(batch.column("features")[i].as_py(), "<f4").reshape(-1, MEMORY_FEATURES)
-        last = batch.column("last_ts")[i].values.cast(pa.int64()).to_numpy()[here]
+        last = last[here]
         seen = list(self.task.exclude_seen.values())
         excluded = np.stack([_excluded(each, last, self.night_us) for each in seen])
         lapsed = np.zeros(len(here), np.bool_)
@@ -295,6 +295,12 @@ class _Scorer:
         scores = pa.array(np.concatenate([top.scores for top in lists]), pa.float32())
         struct = pa.StructArray.from_arrays([items, scores], ["item_id", "score"])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
+
+
+def _split(lists: pa.ListArray, values: Ints) -> list[Ints]:
+    """One array per list, of what was made of all their values at once."""
+    ends = lists.offsets.to_numpy()
+    return np.split(values, ends[1:-1] - ends[0])
 
 
 def _entries(batch: pa.RecordBatch, i: int) -> Entries:

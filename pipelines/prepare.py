@@ -1,0 +1,102 @@
+"""All that a night's scoring needs before the first user: its plan, and what every host holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from lime_model.bundle import Bundle
+from pipelines.anchors import Base, ShippedNight, find_entries, ship_tonight, write_candidates
+from pipelines.banks import ShippedBank, ship_bank
+from pipelines.inputs import NightInputs
+from pipelines.leases import Run
+from pipelines.runs import Manifest, need_manifest
+from pipelines.scoring_plan import ScoringPlan, count_changed, describe_todo, fix_plan
+from pipelines.settings import Policy, SettingsError
+from pipelines.tables import Warehouse
+from pipelines.users import read_users
+
+log = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """The plan, the packed banks by eligibility, what changed since the base, and about how many pairs."""
+
+    plan: ScoringPlan
+    banks: dict[str, ShippedBank]
+    tonight: ShippedNight | None
+    pairs: int
+
+
+def prepare(
+    warehouse: Warehouse,
+    run: Run,
+    job: str,
+    inputs: NightInputs,
+    bundle: Bundle,
+    policies: Sequence[Policy],
+) -> Prepared:
+    """Plan the night, say it, and send what every host needs.
+
+    Raises:
+        SettingsError: the policies changed after the bank was built, or what decides lists after the first
+            attempt.
+        BundleError: more rows of the bank are damaged than `night.max_damaged_share` allows.
+    """
+    check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
+    # Side by side: executors pack the bank, and the driver waits for Delta's log more than it computes.
+    with ThreadPoolExecutor(2) as aside:
+        shipping = aside.submit(_ship_banks, warehouse, run, bundle, inputs, policies)
+        plan = fix_plan(warehouse, run, job, inputs, policies)
+        tonight = None
+        if base := plan.base:
+            counting = aside.submit(_count_users, warehouse, inputs, base, policies[0])
+        if plan.entries:
+            write_candidates(warehouse, run, inputs, base)
+        if base:
+            tonight = ship_tonight(warehouse, run, base)
+            said, pairs = describe_todo(*counting.result(), tonight.changed, tonight.candidates)
+        else:
+            said, pairs = _describe_full(warehouse, run, policies)
+        log.info("%s: %s", plan.why, said)
+        return Prepared(plan, shipping.result(), tonight, pairs)
+
+
+def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
+    """The bank's eligibility bits must be those of the policies, in their order.
+
+    Raises:
+        SettingsError: the policies changed after the bank was built.
+    """
+    wanted = [policy.eligible for policy in policies]
+    if bank["eligible_where"] != wanted:
+        raise SettingsError(
+            f"the bank was built for eligibility {bank['eligible_where']} and the policies now say {wanted}; "
+            "restore them or build the night again under a new --run-key"
+        )
+
+
+def _ship_banks(
+    warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, policies: Sequence[Policy]
+) -> dict[str, ShippedBank]:
+    """One for each eligibility: one dense pass serves all policies over the same candidates."""
+    bits: dict[str, int] = {}
+    for bit, policy in enumerate(policies):
+        bits.setdefault(policy.eligible, bit)
+    return {eligible: ship_bank(warehouse, run, bundle, inputs, bit) for eligible, bit in bits.items()}
+
+
+def _count_users(warehouse: Warehouse, inputs: NightInputs, base: Base, policy: Policy) -> tuple[int, int]:
+    return count_changed(read_users(warehouse, inputs), find_entries(warehouse, base, policy.name))
+
+
+def _describe_full(warehouse: Warehouse, run: Run, policies: Sequence[Policy]) -> tuple[str, int]:
+    """A full night's work in a line, and how many pairs it has."""
+    users = need_manifest(warehouse, run, "build_link_states")["users"]
+    eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"]
+    passes = {policy.eligible: int(eligible[policy.name]) for policy in policies}
+    pairs = users * sum(passes.values())
+    each = " and ".join(f"{size:,}" for size in passes.values())
+    return f"{users:,} users meet {each} candidates: {pairs:,} pairs", pairs
