@@ -47,7 +47,8 @@ def prepare(
     """
     check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
     # Side by side: executors pack the bank, and the driver waits for Delta's log more than it computes.
-    with ThreadPoolExecutor(2) as aside:
+    aside, wait = ThreadPoolExecutor(2), True
+    try:
         shipping = aside.submit(_ship_banks, warehouse, run, bundle, inputs, policies)
         plan = fix_plan(warehouse, run, job, inputs, policies)
         tonight = None
@@ -62,6 +63,11 @@ def prepare(
             said, pairs = _describe_full(warehouse, run, policies)
         log.info("%s: %s", plan.why, said)
         return Prepared(plan, shipping.result(), tonight, pairs)
+    except SystemExit:
+        wait = False  # a scheduler's SIGTERM: what is being packed ends with Spark's session
+        raise
+    finally:
+        aside.shutdown(wait=wait, cancel_futures=True)
 
 
 def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
