@@ -214,8 +214,9 @@ def set_bias(warehouse: Warehouse) -> None:
 def journey(root: Path, nights: int) -> list[Row]:
     """The demo's log and settings in a warehouse of its own: the first night, and as many after it."""
     raw = yaml.safe_load((ROOT / "conf" / "local.yaml").read_text())
-    # One driver for all nights: a broadcast that Spark has not yet let go of holds a page at least.
-    raw["spark"]["conf"]["spark.buffer.pageSize"] = "2m"
+    # One driver for all nights: a broadcast that Spark has not yet let go of holds a page at least, and
+    # Delta keeps the snapshots of every night.
+    raw["spark"]["conf"] |= {"spark.buffer.pageSize": "2m", "spark.driver.memory": "8g"}
     places = {name: str(root / name) for name in ("warehouse", "drops", "bundles")}
     (root / "journey.yaml").write_text(yaml.safe_dump(raw | places))
     settings = load_settings(str(root / "journey.yaml"))
@@ -228,6 +229,7 @@ def journey(root: Path, nights: int) -> list[Row]:
     chain = []
     for ds in dates:
         chain.append(score_night(warehouse, ds))
+        spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
         print(ds, chain[-1], flush=True)
     spark.stop()
     return rows_of("The Complete Journey", chain, "<= 0.2")
