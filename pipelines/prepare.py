@@ -54,7 +54,7 @@ def prepare(
         tonight = None
         if base := plan.base:
             counting = aside.submit(_count_users, warehouse, inputs, base, policies[0])
-        if plan.entries:
+        if plan.entries:  # of the base that is fixed: a retry would not always find the same one
             write_candidates(warehouse, run, inputs, base)
         if base:
             tonight = ship_tonight(warehouse, run, base)

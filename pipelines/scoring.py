@@ -7,7 +7,6 @@ that are missing. Nothing here is visible to readers of `recommendations`.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Sequence
 from functools import partial, reduce
@@ -35,8 +34,6 @@ from pipelines.settings import Policy
 from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 from pipelines.users import SCORED, read_users
-
-log = logging.getLogger(__name__)
 
 TASKS_PER_CORE = 2  # of a commit, at least
 

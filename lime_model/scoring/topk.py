@@ -216,6 +216,8 @@ def score_memories(
     weights: Weights, users: Sequence[Query], candidates: Cells, backend: Backend
 ) -> list[TopK]:
     """Each user's own items `[M]` with their canonical scores, in row order."""
+    if not users:
+        return []
     rows = [user.memory.rows for user in users]
     base = [backend.base(weights, user, candidates, own) for user, own in zip(users, rows, strict=True)]
     # Together: a pair's boost is its own, and numpy takes longer to begin than a user has numbers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -191,7 +191,7 @@ class _Scorer:
 
     def _find(self, lists: pa.ListArray) -> list[Ints]:
         """Candidate rows of the item ids of each list, -1 for one that is no candidate."""
-        return _split(lists, self.bank.find(lists.flatten().to_numpy(zero_copy_only=False)))
+        return _split(lists, lambda items: self.bank.find(items.to_numpy(zero_copy_only=False)))
 
     def _rows(
         self, batch: pa.RecordBatch, policy: str, answers: list[Answer], faults: list[str | None]
@@ -234,7 +234,7 @@ class _Scorer:
                 ) from error
             faults[i] = str(error)
 
-        last = _split(batch.column("last_ts"), batch.column("last_ts").flatten().cast(pa.int64()).to_numpy())
+        last = _split(batch.column("last_ts"), lambda times: times.cast(pa.int64()).to_numpy())
         for i, own in enumerate(self._find(batch.column("items"))):
             try:
                 stored[i] = self._read(batch, i, own, last[i])
@@ -297,10 +297,10 @@ class _Scorer:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
 
 
-def _split(lists: pa.ListArray, values: Ints) -> list[Ints]:
-    """One array per list, of what was made of all their values at once."""
+def _split(lists: pa.ListArray, make: Callable[[pa.Array], Ints]) -> list[Ints]:
+    """One array per list, of what `make` makes of all their values at once."""
     ends = lists.offsets.to_numpy()
-    return np.split(values, ends[1:-1] - ends[0])
+    return np.split(make(lists.values.slice(ends[0], ends[-1] - ends[0])), ends[1:-1] - ends[0])
 
 
 def _entries(batch: pa.RecordBatch, i: int) -> Entries:
