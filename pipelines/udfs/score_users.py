@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.encoders import Entries
 from lime_model.scoring.anchors import Kept, keep_best
 from lime_model.scoring.backends import make_backend
-from lime_model.scoring.bank import open_bank
+from lime_model.scoring.bank import PackedBank, open_bank
 from lime_model.scoring.canonical import F64, UserRow, Weights, sum_entries
 from lime_model.scoring.cells import Ints
 from lime_model.scoring.tonight import Standing, Tonight, day_number
@@ -134,9 +135,8 @@ class _Scorer:
         self.backend = make_backend(task.backend, task.device)
         self.states = StateFolder(loaded, self.backend)
         self.weights = self.states.weights
-        self.bank = open_bank(bank, task.model_version)
+        self.bank, self.tonight = _open(bank, task.model_version, tonight)
         self.night_us = _microseconds(task.night)
-        self.tonight = Tonight(tonight, self.bank) if tonight else None
         self.base_us = _microseconds(task.base_ds) if tonight else 0
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -295,6 +295,13 @@ class _Scorer:
         scores = pa.array(np.concatenate([top.scores for top in lists]), pa.float32())
         struct = pa.StructArray.from_arrays([items, scores], ["item_id", "score"])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
+
+
+@functools.lru_cache(maxsize=1)  # for the worker's next task: what changed is packed anew each time
+def _open(bank: Path, model_version: str, tonight: Path | None) -> tuple[PackedBank, Tonight | None]:
+    """The packed bank, and what an incremental night knows beside it; files that have landed never change."""
+    opened = open_bank(bank, model_version)
+    return opened, Tonight(tonight, opened) if tonight else None
 
 
 def _split(lists: pa.ListArray, make: Callable[[pa.Array], Ints]) -> list[Ints]:
