@@ -9,7 +9,7 @@
 4. Chains of nights, each beside a full one: see chain.py.
 
 Ratios within a round, median of 5 rounds; each round of the second works on copies of one warehouse. A part
-that was measured by the same code is kept under `.bench/nights`; `--parts` publishes some of them.
+has a file of its own, written as soon as it is measured; `--parts` measures some of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from benchmarks.chain import journey, synthetic
 from benchmarks.growth import compare_growth
 from benchmarks.night import write_settings
 from benchmarks.problem import CONFIG, make_model
-from benchmarks.report import Row, interleave, keep, kept_folder, median_ratio, publish, row
+from benchmarks.report import Row, interleave, median_ratio, publish, row
 from lime_model.bundle import Bundle
 from lime_model.encoders import Entries
 from lime_model.features import Catalogue
@@ -105,10 +104,11 @@ def compare_merge(users: int = 64) -> list[Row]:
     with torch.inference_mode():
         error = drift()
         seconds = interleave(runs, ROUNDS)
+    letters = f"L = {CONFIG.links}, D = {CONFIG.width}, H = {CONFIG.heads}"
     every = f"{LONG + NEW:,} events"
     return [
         row(
-            f"compute of {users} users: {NEW} new events merged / {every} read again",
+            f"compute of {users} users ({letters}): {NEW} new events merged / {every} read again",
             median_ratio(seconds["batch merge"], seconds["batch again"]), "x", "<= 0.025",
         ),
         row(f"a user in the job: {every} read again", 1e3 * float(np.median(seconds["again"])) / users, "ms"),
@@ -148,8 +148,9 @@ def compare_jobs(users: int) -> list[Row]:
                 shutil.rmtree(copy)
         spark.stop()
     ratio = median_ratio(rounds["advance"], rounds["full"])
+    about = f"{users:,} users with {PAST} events, one in {SHARE} with {NEW} new ones"
     return [
-        row("state job, every history read", float(np.median(rounds["full"])), "s"),
+        row(f"state job of {about}, every history read", float(np.median(rounds["full"])), "s"),
         row("state job from last night's states / every history read", ratio, "x", "<= 0.2"),
     ]
 
@@ -195,31 +196,17 @@ def _in_folder(chain: Callable[[Path, int], list[Row]], nights: int) -> list[Row
         return chain(Path(root), nights)
 
 
-def measure(part: str, args: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
-    """Rows of a part, as JSON can hold them."""
-    return {"rows": [asdict(each) for each in PARTS[part](args)]}
-
-
 def main() -> int:
-    """Measure and publish."""
+    """Measure and publish, part by part."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--users", type=int, default=50_000, help="of the state job")
     options.add_argument("--nights", type=int, default=10, help="of the synthetic chain, after the first")
     options.add_argument("--journey-nights", type=int, default=28)
     options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the six")
     args = options.parse_args()
-    started, rows = time.monotonic(), []
-    folder = kept_folder("nights", "benchmarks", "pipelines", "lime_model")
-    sizes = {"jobs": args.users, "synthetic": args.nights, "journey": args.journey_nights}
     for part in args.parts:
-        kept = keep(folder, f"{part} {sizes.get(part, '')}", functools.partial(measure, part, args))
-        rows += [Row(**each) for each in kept["rows"]]
-        print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
-    letters = f"L = {CONFIG.links}, D = {CONFIG.width}, H = {CONFIG.heads}"
-    about = (
-        f"two cores; {letters}; {args.users:,} users with {PAST} events, one in {SHARE} with {NEW} new ones"
-    )
-    publish("nights", rows, about, started)
+        started = time.monotonic()
+        publish(f"nights-{part}", PARTS[part](args), "two cores", started)
     return 0
 
 
