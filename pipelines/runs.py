@@ -8,15 +8,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.columns import DS, RUN_ID
 from pipelines.leases import Run
-from pipelines.tables import Known, MissingTable, Warehouse, local_rows
+from pipelines.tables import Known, MissingTable, Warehouse, WriteConflict, local_rows
 from pipelines.worker_errors import worker_errors
 
 Manifest = dict[str, Any]
@@ -85,36 +86,54 @@ def once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest])
     with worker_errors():
         manifest = work()
     manifest["seconds"] = round(time.monotonic() - started, 3)
-    done = find_manifest(warehouse, run.run_id, job)  # another attempt may have been faster
-    if done is not None:
-        return {**done, "reused": True}
-    _write(warehouse, run.run_id, run.ds, job, manifest)
+    if not _add(
+        warehouse, run.run_id, run.ds, job, manifest
+    ):  # another attempt was faster: its answer stands
+        return {**need_manifest(warehouse, run, job), "reused": True}
     return manifest
 
 
 def record(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> None:
     """Write or rewrite one row of `runs`."""
-    found = find_manifest(warehouse, run_id, job)
-    if found != manifest:
-        where = f"run_id = '{run_id}' AND job = '{job}'" if found else ""
-        _write(warehouse, run_id, ds, job, manifest, where)
+    if find_manifest(warehouse, run_id, job) is None and _add(warehouse, run_id, ds, job, manifest):
+        return
+    if find_manifest(warehouse, run_id, job) != manifest:
+        rows = _row(warehouse, run_id, ds, job, manifest)
+        warehouse.replace("runs", rows, f"run_id = '{run_id}' AND job = '{job}'")
+        _remember(warehouse, run_id, job, manifest)
 
 
-def _write(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest, where: str = "") -> None:
-    text = json.dumps(manifest, default=str)
+def _add(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> bool:
+    """Write the first row of a job; False when another process has written one meanwhile."""
+    tag = uuid.uuid4().hex
+    try:
+        rows = _row(warehouse, run_id, ds, job, manifest)
+        warehouse.append("runs", rows, metadata=tag, txn=(f"{run_id}-{job}", 1))
+    except WriteConflict:
+        warehouse.manifests.pop(run_id)
+        if find_manifest(warehouse, run_id, job) is None:
+            raise
+        return False
+    if warehouse.find_commit("runs", tag) is None:  # Delta lets the first one in, and says nothing
+        warehouse.manifests.pop(run_id)
+        return False
+    _remember(warehouse, run_id, job, manifest)
+    return True
+
+
+def _row(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> DataFrame:
     row = {
         RUN_ID: run_id,
         DS: dt.date.fromisoformat(ds),
         "job": job,
         "seconds": float(manifest.get("seconds", 0.0)),
-        "manifest": text,
+        "manifest": json.dumps(manifest, default=str),
     }
-    rows = local_rows(warehouse.spark, [row], warehouse.schema("runs"))
-    if where:
-        warehouse.replace("runs", rows, where)
-    else:  # cheaper than replacing a slice that is not there
-        warehouse.append("runs", rows)
+    return local_rows(warehouse.spark, [row], warehouse.schema("runs"))
+
+
+def _remember(warehouse: Warehouse, run_id: str, job: str, manifest: Manifest) -> None:
     known = warehouse.manifests[run_id]
-    known.jobs[job] = json.loads(text)
+    known.jobs[job] = json.loads(json.dumps(manifest, default=str))
     if warehouse.newest("runs") == known.version + 1:  # ours, and nobody else's
         known.version += 1

@@ -214,14 +214,17 @@ class Warehouse:
         found = self.find_commit(name, tag)
         return self.version(name) if found is None else found  # none: Delta saw nothing to commit
 
-    def append(self, name: str, rows: DataFrame, *, txn: tuple[str, int] | None = None) -> None:
+    def append(
+        self, name: str, rows: DataFrame, *, metadata: str = "", txn: tuple[str, int] | None = None
+    ) -> None:
         """Append in one commit. With `txn` = (application, number) Delta lets each number in once,
         silently skipping a repeated or older one: read again to know.
 
         Raises:
             WriteConflict: another writer committed under the same application meanwhile.
         """
-        self._save(name, self._writer(name, rows, txn).mode("append"))
+        writer = self._writer(name, rows, txn).mode("append")
+        self._save(name, writer.option("userMetadata", metadata) if metadata else writer)
 
     def upsert(self, name: str, rows: DataFrame, key: str, where: str, gone: Column, base: int) -> int:
         """Bring the slice `where` of version `base` to `rows` by `key` in one commit; returns its version.

@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.leases import Run
+from pipelines.runs import Manifest, find_manifests, once, record
 from pipelines.tables import RowRefused, Warehouse, WriteConflict, local_rows
 from tests.cluster.standalone import wait_until
 from tests.pipelines.test_night import lists_of
@@ -49,6 +52,28 @@ def test_of_two_writers_of_a_slice_the_slower_fails_in_one_line_and_changes_noth
         with pytest.raises(WriteConflict, match=r"^table item_bias: another writer .* Run the job again"):
             writing.result(timeout=60)
     assert empty_shop.version("item_bias") == version
+
+
+def test_of_two_attempts_that_finish_together_one_is_recorded_and_both_go_on_with_it(
+    empty_shop: Warehouse,
+) -> None:
+    record(empty_shop, "2024-01-01.1", DAY, "before", {})  # the table is there
+    run, together = Run(DAY, "night", 1), Barrier(2)
+
+    def attempt(number: int) -> Manifest:
+        def work() -> Manifest:
+            together.wait(timeout=60)
+            return {"attempt": number}
+
+        own = Warehouse(empty_shop.spark, empty_shop.settings)  # what another process knows
+        return once(own, run, "plan", work)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(attempt, (1, 2))
+    assert first["attempt"] == second["attempt"]
+    assert [done.manifest["attempt"] for done in find_manifests(empty_shop, "plan")] == [first["attempt"]]
+    later = once(empty_shop, run, "plan", dict)
+    assert (later["attempt"], later["reused"]) == (first["attempt"], True)
 
 
 def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop: Warehouse) -> None:
