@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from lime_model.scoring.tonight import MOST_CHANGED
 from pipelines.anchors import Base, describe_entries, find_base
 from pipelines.columns import FINGERPRINT, USER_ID
 from pipelines.inputs import NightInputs
@@ -99,6 +100,10 @@ def describe_todo(users: int, total: int, changed: int, candidates: int) -> tupl
         changed: candidates that changed, which every user meets.
         candidates: all of tonight.
     """
+    if changed >= MOST_CHANGED * candidates:
+        pairs = total * candidates
+        said = f"{changed:,} of {candidates:,} candidates changed, so all {total:,} users meet all of them"
+        return f"{said}: {pairs:,} pairs", pairs
     pairs = users * candidates + (total - users) * changed
     return (
         f"{users:,} of {total:,} users changed and meet all {candidates:,} candidates, the others "

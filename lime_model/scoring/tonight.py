@@ -26,6 +26,7 @@ from lime_model.scoring.parts import Part, find_reaching
 from lime_model.scoring.topk import Backend, Query, TopK
 
 MOST_MOVERS = 0.05  # of the candidates: with more, a full pass is not much dearer and slack is back
+MOST_CHANGED = 0.25  # of the candidates: from there on everybody is scored in full, as each worker packs them
 LEAST = 64  # movers of the smallest part
 TOGETHER = 32  # users that meet the changed candidates in one pass
 PART_BYTES = 128 << 20  # of movers that a worker holds packed
@@ -75,7 +76,8 @@ class Tonight:
             int(MOST_MOVERS * len(bank)),
         )
         self.bank = bank
-        self.changed = Part.of(bank, np.flatnonzero(changed))
+        many = changed.sum() >= MOST_CHANGED * len(bank)  # as of no candidates at all
+        self.changed = None if many else Part.of(bank, np.flatnonzero(changed))
         self._movers: dict[tuple[int, int], Part] = {}  # the oldest first
 
     def movers(self, anchor: int, count: int) -> Part:
@@ -98,8 +100,12 @@ class Tonight:
     ) -> Iterator[tuple[Advanced | None, int]]:
         """Tonight's answer of each user, or None (see `anchors.advance`), and how many pairs that took.
 
-        Also None for an anchor night that this night does not know.
+        Also None for an anchor night that this night does not know, and for all users when too many
+        candidates changed.
         """
+        if self.changed is None:
+            yield from [(None, 0)] * len(users)
+            return
         for start in range(0, len(users), TOGETHER):
             block = users[start : start + TOGETHER]
             queries, floors = [user.query for user in block], [user.kept.tau for user in block]

@@ -19,6 +19,7 @@ from lime_model.certificate import Certifier
 from lime_model.config import MEMORY_FEATURES
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring import native
+from lime_model.scoring.anchors import Kept
 from lime_model.scoring.backends import BackendError, choose_backend, make_backend
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights, publish
@@ -28,6 +29,7 @@ from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, w
 from lime_model.scoring.parts import Part, find_reaching
 from lime_model.scoring.reference import Reference
 from lime_model.scoring.tiled import Tiled, error_bound
+from lime_model.scoring.tonight import Standing, Tonight, write_tonight
 from lime_model.scoring.topk import (
     Backend,
     DeviceFull,
@@ -169,6 +171,24 @@ def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
                 expected = each.take(np.isin(each.rows, chosen) & (each.scores >= floor))
                 assert same(mine.best(candidates), expected)
     assert bank.beta().tobytes() == rows.beta.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("candidates", "changed", "advances"), [(40, 9, True), (40, 10, False), (0, 0, False)]
+)
+def test_when_a_quarter_of_the_candidates_changed_or_none_is_left_nobody_is_advanced(
+    tmp_path: Path, candidates: int, changed: int, advances: bool
+) -> None:
+    weights, queries, rows = make_case(0, 1, candidates, 4, 5, 3, 1000, 1.0)
+    bank = PackedBank(cut(rows, []) if candidates else [], pa.array(range(candidates), pa.int64()), None)
+    bias = pa.array(rows.beta)
+    since = pa.array([2 if row < changed else 0 for row in range(candidates)], pa.int64())
+    table = pa.table({"item_id": bank.item_ids, "since": since, "reference": bias, "bias_0": bias})
+    write_tonight(tmp_path / "tonight.arrow", table, 2, {1: "bias_0"})
+    kept = Kept(np.arange(min(5, candidates)), np.zeros(min(5, candidates)), -np.inf)
+    user = Standing(queries[0], kept, 1, np.zeros(0, np.int64))
+    ((answer, pairs),) = Tonight(tmp_path / "tonight.arrow", bank).advance([user], 3, weights, Reference())
+    assert (answer is not None, pairs) == (advances, changed if advances else 0)
 
 
 @settings(max_examples=60)
