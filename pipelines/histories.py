@@ -16,12 +16,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
-from pipelines.columns import DS, EVENT_KEY, HISTORY_ORDER, LABEL, USER_ID
+from pipelines.columns import CHECKSUM, DS, EVENT_KEY, HISTORY_ORDER, LABEL, USER_ID
 from pipelines.events import read_events
 from pipelines.reuse import code_digest
 from pipelines.runs import Manifest, find_manifests, first_readable
 from pipelines.tables import Warehouse
 
+STORED = ("user_link_states", "user_memory")
 HISTORY = ("events", "history_xor", "history_sum")
 EVENT = (*EVENT_KEY, LABEL)
 SIGN = "sign"  # 1: the log gained the event, -1: it lost it
@@ -37,7 +38,7 @@ class Build(NamedTuple):
 
 def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, int]) -> Manifest:
     """What a build's manifest says so that a later one can start from it."""
-    tables = ("events", "user_link_states", "user_memory")
+    tables = ("events", *STORED)
     return {
         "model_version": bundle.version,
         "buckets": warehouse.settings.night.buckets,
@@ -68,9 +69,25 @@ def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) ->
         return None, f"every history is read: {', '.join(changed)} changed since the build of night {ds}"
     if (was := manifest["versions"]["events"]) > events:
         return None, f"every history is read: night {ds} read events {was}, tonight is pinned to {events}"
+    if lost := [name for name in STORED if not _readable(warehouse, name, manifest["versions"][name])]:
+        return None, f"every history is read: files of {', '.join(lost)} are gone that night {ds} had written"
     return Build(
         ds, manifest["versions"], manifest["patched"]
     ), f"what changed since the build of night {ds} is read"
+
+
+def _readable(warehouse: Warehouse, name: str, version: int) -> bool:
+    """Whether the rows of a version are still there: not always, once a build that never finished has
+    replaced some of them and upkeep has removed what no newer version holds."""
+    if version == warehouse.newest(name):
+        return True
+    try:
+        warehouse.read(name, version).agg(
+            F.bit_xor(CHECKSUM)
+        ).collect()  # Delta answers a maximum from its log
+    except (PySparkException, Py4JJavaError):
+        return False
+    return True
 
 
 def read_histories(

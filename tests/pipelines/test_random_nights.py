@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from lime_model.bundle import load_bundle
 from pipelines.histories import read_histories
@@ -22,6 +23,7 @@ from pipelines.night import STEPS
 from pipelines.runs import need_manifest
 from pipelines.settings import Policy
 from pipelines.tables import Warehouse
+from pipelines.upkeep import vacuum
 from pipelines.verify_full import verify_full
 from tests import shop
 from tests.conftest import bundle_folder, open_shop
@@ -123,6 +125,29 @@ def test_every_night_is_that_of_a_full_one(
         assert histories(warehouse, states) == log_of(warehouse, ds, states, model)
         plan = need_manifest(warehouse, run, "score_candidates")["policies"]["some"]["plan"]
         assert plan.startswith("full night" if number == 0 or k == 6 else "incremental night"), plan
+
+
+def test_a_build_that_never_finished_and_upkeep_leave_a_night_that_reads_every_history(
+    shop_of_its_own: Warehouse,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the last finished build had written is gone, and what the other wrote is one table of two."""
+    warehouse = with_night(shop_of_its_own, k=5)
+    run_night(warehouse, "2024-05-11")
+    day_of(warehouse, "2024-05-11", [(1, 7, "08:00:00"), (2, 9, "09:00:00")])
+    # Another writer came to the table, so it is written whole.
+    warehouse.delta("user_link_states").update(F.col("user_id") == 3, {"events_version": F.lit(0)})
+    run = acquire_lease(warehouse, "2024-05-12", "night")
+    STEPS["build_candidate_bank"](warehouse, run)
+    with dying(monkeypatch, 1) as died:
+        STEPS["build_link_states"](warehouse, run)
+    assert died == ["user_link_states"]
+    assert vacuum(warehouse, "user_link_states", 0, []) > 0
+    warehouse = with_night(reopen(shop_of_its_own), k=5)
+    run_night(warehouse, "2024-05-12")
+    states = need_manifest(warehouse, acquire_lease(warehouse, "2024-05-12", "night"), "build_link_states")
+    assert states["plan"].startswith("every history is read: files of user_link_states are gone")
+    assert histories(warehouse, states) == log_of(warehouse, "2024-05-12", states, "mha")
 
 
 def reopen(warehouse: Warehouse) -> Warehouse:
