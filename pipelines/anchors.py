@@ -11,7 +11,7 @@ passed its certificate; else it is a full one and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +29,13 @@ from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.parcels import Parcel, Sender
 from pipelines.reuse import code_digest, compute_checksum
-from pipelines.runs import Manifest, find_manifests, first_readable
+from pipelines.runs import Done, Manifest, find_manifests, first_readable
 from pipelines.settings import Policy
 from pipelines.tables import Warehouse, sorted_arrow
 
 TIDY = "tidy_tables"  # upkeep.py's manifests
 DISPROVED = "disproved"  # of a run whose lists are not a full night's; see verify_full.py
+PLAN = "score_candidates_plan"  # says which run a night was built on; see scoring_plan.py
 MARGIN = 2  # entries kept beyond K, in K
 MAX_ANCHORS = 28  # nights whose biases every worker holds, 8 bytes an item each
 FILE = "tonight.arrow"
@@ -74,28 +75,52 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
     wanted = (F.col(DS) < F.lit(run.ds).cast("date")) | (F.col("job") == TIDY)
     runs: dict[tuple[str, int, str], dict[str, Manifest]] = {}
     staged_from = ""
-    jobs_read = ("score_candidates", "verify_night", DISPROVED, TIDY)
-    for done in find_manifests(warehouse, *jobs_read, where=wanted):
+    found = find_manifests(warehouse, "score_candidates", "verify_night", PLAN, DISPROVED, TIDY, where=wanted)
+    false, why = find_disproved(found), ""
+    for done in found:
         if done.job == TIDY:
             staged_from = max(staged_from, done.manifest["staged_from"])
             continue
         runs.setdefault((done.ds, _epoch(done.run_id), done.run_id), {})[done.job] = done.manifest
     for (ds, _, run_id), jobs in sorted(runs.items(), reverse=True):
         kept = jobs.get("score_candidates", {}).get("entries")
-        if not kept or not jobs.get("verify_night", {}).get("passed") or DISPROVED in jobs:
+        if not kept or not jobs.get("verify_night", {}).get("passed") or run_id in false:
             continue
-        if changed := [name for name, value in entries.items() if kept["of"].get(name) != value]:
-            return None, f"full night: {', '.join(changed)} changed since run {run_id}"
-        if kept["items_left_out"]:
-            return None, f"full night: run {run_id} left damaged items out"
         if ds < staged_from:
-            return None, f"full night: upkeep has dropped what run {run_id} staged"
+            why = why or f"upkeep has dropped what run {run_id} staged"
+            break  # and what those before it had staged
+        changed = [name for name, value in entries.items() if kept["of"].get(name) != value]
         staging = jobs["score_candidates"]["versions"]["staging"]
-        if staging < first_readable(warehouse, "staging"):
-            return None, f"full night: a person was forgotten since run {run_id}"
-        anchors = sorted(kept["anchors"])[-MAX_ANCHORS:]
-        return Base(run_id, ds, anchors), f"incremental night: from run {run_id}"
-    return None, "full night: no earlier certified one"
+        if changed:
+            unfit = f"{', '.join(changed)} changed since run {run_id}"
+        elif kept["items_left_out"]:
+            unfit = f"run {run_id} left damaged items out"
+        elif staging < first_readable(warehouse, "staging"):
+            unfit = f"a person was forgotten since run {run_id}"
+        else:
+            anchors = sorted(kept["anchors"])[-MAX_ANCHORS:]
+            return Base(run_id, ds, anchors), f"incremental night: from run {run_id}"
+        why = why or unfit  # of the newest
+    return None, f"full night: {why or 'no earlier certified one'}"
+
+
+def find_disproved(done: Iterable[Done]) -> set[str]:
+    """Runs whose lists a full night has disproved, and all that were built on them: what was wrong may live
+    on in these.
+
+    Args:
+        done: all jobs `PLAN` and `DISPROVED` in question; others are passed over.
+    """
+    bases, false = {}, set()
+    for job in done:
+        if job.job == DISPROVED:
+            false.add(job.run_id)
+        elif job.job == PLAN and job.manifest["base"]:
+            bases[job.run_id] = job.manifest["base"][0]
+    for run_id in sorted(bases):  # by night, so a base comes before what was built on it
+        if bases[run_id] in false:
+            false.add(run_id)
+    return false
 
 
 def _epoch(run_id: str) -> int:

@@ -10,10 +10,10 @@ import json
 
 from pyspark.sql import functions as F
 
-from pipelines.anchors import DISPROVED
+from pipelines.anchors import DISPROVED, PLAN, find_disproved
 from pipelines.columns import DS, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.leases import Run, StaleRun, check_lease
-from pipelines.runs import Manifest, find_manifest, need_manifest, once
+from pipelines.runs import Manifest, find_manifests, need_manifest, once
 from pipelines.tables import Warehouse
 from pipelines.verify import CertificateFailed
 
@@ -24,7 +24,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
     Raises:
         MissingTable: the run was not scored, not certified or not audited.
         StaleRun: a newer run owns the night.
-        CertificateFailed: a full night has disproved the run.
+        CertificateFailed: a full night has disproved the run, or one that it was built on.
     """
 
     if run.epoch is None:
@@ -34,11 +34,11 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
     def work() -> Manifest:
         check_lease(warehouse, run)
         certificate = need_manifest(warehouse, run, "verify_night")
-        if find_manifest(warehouse, run.run_id, DISPROVED):
+        if run.run_id in find_disproved(find_manifests(warehouse, PLAN, DISPROVED)):
             raise CertificateFailed(
-                f"night {run.ds}, run {run.key!r}: its lists are not those of a full night "
-                "(verify_night --full); nothing was published. Score the night with night.reuse: false "
-                "under a new --run-key"
+                f"night {run.ds}, run {run.key!r}: lists of it, or of a night that it was built on, are not "
+                "those of a full night (verify_night --full); nothing was published. Score the night with "
+                "night.reuse: false under a new --run-key"
             )
         audits = need_manifest(warehouse, run, "audit_recommendations")
         scored = need_manifest(warehouse, run, "score_candidates")

@@ -140,10 +140,11 @@ def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse)
     night(warehouse, "2024-05-11")
     other = night(with_night(warehouse, k=6), "2024-05-12")
     assert other["plan"] == "full night: k, entries changed since run 2024-05-11.1"
-    assert (
-        night(with_night(warehouse, reuse=False), "2024-05-13")["plan"] == "full night: night.reuse is false"
-    )
+    back = night(warehouse, "2024-05-13")  # from the newest that fits
+    assert back["plan"] == "incremental night: from run 2024-05-11.1"
+    assert back["pairs_avoided"] > 0
     quiet = night(with_night(warehouse, reuse=False), "2024-05-14")
+    assert quiet["plan"] == "full night: night.reuse is false"
     warehouse.delta("staging").update(F.col("run_id") == "2024-05-14.1", {"tau": F.lit(-99.0).cast("float")})
     scored = acquire_lease(warehouse, "2024-05-14", "night")
     point_at(warehouse, scored, "score_candidates", "staging")
@@ -155,9 +156,10 @@ def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse)
 
 def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Warehouse) -> None:
     warehouse = with_night(shop_of_its_own, k=5)
-    run = acquire_lease(warehouse, "2024-05-11", "night")
-    for name in SCORED:
-        STEPS[name](warehouse, run)
+    run, built_on_it = (acquire_lease(warehouse, ds, "night") for ds in ("2024-05-11", "2024-05-12"))
+    for each in (run, built_on_it):
+        for name in SCORED:
+            STEPS[name](warehouse, each)
     mine = (F.col("run_id") == run.run_id) & (F.col("user_id") == 3)
     warehouse.delta("staging").update(mine, {"candidates": F.slice("candidates", 1, 4)})
     point_at(warehouse, run, "score_candidates", "staging")
@@ -165,9 +167,10 @@ def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Wareh
         CertificateFailed, match=r"1 of 40 lists are not those of a full night, such as user 3"
     ):
         verify_full(warehouse, run)
-    with pytest.raises(CertificateFailed, match=r"are not those of a full night .*nothing was published"):
-        publish_after_audits(warehouse, run)
-    later = acquire_lease(warehouse, "2024-05-12", "night")
+    for each in (run, built_on_it):
+        with pytest.raises(CertificateFailed, match=r"are not those of a full night .*nothing was published"):
+            publish_after_audits(warehouse, each)
+    later = acquire_lease(warehouse, "2024-05-13", "night")
     assert find_base(warehouse, later, {}) == (None, "full night: no earlier certified one")
 
 
