@@ -15,7 +15,6 @@ has a file of its own, written as soon as it is measured; `--parts` measures som
 from __future__ import annotations
 
 import argparse
-import functools
 import shutil
 import sys
 import tempfile
@@ -51,7 +50,6 @@ from tests import shop
 PAST, NEW, LONG = 256, 16, 1024
 SHARE = 10  # one user in so many is active
 ROUNDS = 5
-LARGE, LARGE_NIGHTS = 500_000, 2  # items and nights of the larger chain
 NEXT = "2024-05-02"  # the night after `shop.NIGHT`
 
 
@@ -186,7 +184,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "growth": lambda args: compare_growth(),
     "jobs": lambda args: compare_jobs(args.users),
     "synthetic": lambda args: _in_folder(synthetic, args.nights),
-    "large": lambda args: _in_folder(functools.partial(synthetic, items=LARGE), LARGE_NIGHTS),
     "journey": lambda args: _in_folder(journey, args.journey_nights),
 }
 
@@ -202,7 +199,7 @@ def main() -> int:
     options.add_argument("--users", type=int, default=50_000, help="of the state job")
     options.add_argument("--nights", type=int, default=10, help="of the synthetic chain, after the first")
     options.add_argument("--journey-nights", type=int, default=28)
-    options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the six")
+    options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the five")
     args = options.parse_args()
     for part in args.parts:
         started = time.monotonic()
