@@ -72,16 +72,15 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
     """The run to start from, or None; and why."""
     if not warehouse.settings.night.reuse:
         return None, "full night: night.reuse is false"
-    wanted = (F.col(DS) < F.lit(run.ds).cast("date")) | (F.col("job") == TIDY)
     runs: dict[tuple[str, int, str], dict[str, Manifest]] = {}
     staged_from = ""
-    found = find_manifests(warehouse, "score_candidates", "verify_night", PLAN, DISPROVED, TIDY, where=wanted)
+    found = find_manifests(warehouse, "score_candidates", "verify_night", PLAN, DISPROVED, TIDY)
     false, why = find_disproved(found), ""
     for done in found:
         if done.job == TIDY:
             staged_from = max(staged_from, done.manifest["staged_from"])
-            continue
-        runs.setdefault((done.ds, _epoch(done.run_id), done.run_id), {})[done.job] = done.manifest
+        elif done.ds < run.ds:
+            runs.setdefault((done.ds, _epoch(done.run_id), done.run_id), {})[done.job] = done.manifest
     for (ds, _, run_id), jobs in sorted(runs.items(), reverse=True):
         kept = jobs.get("score_candidates", {}).get("entries")
         if not kept or not jobs.get("verify_night", {}).get("passed") or run_id in false:

@@ -63,8 +63,9 @@ def describe_run(warehouse: Warehouse, night: str) -> Pin:
         raise NothingToPin(f"night {night}: no lists are published; publish it first")
     run_id = commits[-1].run_id
     versions: dict[str, int] = {}
-    for done in find_manifests(warehouse, *BUILDERS, where=F.col(RUN_ID) == run_id):
-        versions |= done.manifest["versions"]
+    for done in find_manifests(warehouse, *BUILDERS):
+        if done.run_id == run_id:
+            versions |= done.manifest["versions"]
     return Pin(run_id, night, {**versions, "recommendations": commits[-1].version})
 
 

@@ -100,9 +100,9 @@ def roll_back_night(warehouse: Warehouse, run: Run, reason: str, to: str | None 
 
 def _forgotten(warehouse: Warehouse, night: str, history: Sequence[Published]) -> list[str]:
     """Runs that published the night in commits that Delta no longer knows."""
-    done = find_manifests(warehouse, "publish_recommendations", where=F.col(DS) == F.lit(night).cast("date"))
+    done = find_manifests(warehouse, "publish_recommendations")
     known = {commit.run_id for commit in history} | {commit.instead_of for commit in history}
-    return sorted({each.run_id for each in done} - known)
+    return sorted({each.run_id for each in done if each.ds == night} - known)
 
 
 def _target(night: str, history: Sequence[Published], to: str | None) -> Published | None:

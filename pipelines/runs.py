@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.columns import DS, RUN_ID
 from pipelines.leases import Run
-from pipelines.tables import Known, MissingTable, Warehouse, WriteConflict, local_rows
+from pipelines.tables import MissingTable, Recorded, Warehouse, WriteConflict, local_rows
 from pipelines.worker_errors import worker_errors
 
 Manifest = dict[str, Any]
@@ -29,14 +29,9 @@ def find_manifest(warehouse: Warehouse, run_id: str, job: str) -> Manifest | Non
     What this process has seen stands, as a finished job's manifest never changes; what it has
     not seen is looked for again when `runs` has a commit that this process did not write.
     """
-    version = warehouse.newest("runs")
-    known = warehouse.manifests.get(run_id)
-    if known is None or (job not in known.jobs and known.version != version):
-        rows = warehouse.read("runs").where(F.col(RUN_ID) == run_id).select("job", "manifest").collect()
-        known = Known(version, {row["job"]: json.loads(row["manifest"]) for row in rows})
-        warehouse.manifests[run_id] = known
-    found: Manifest | None = known.jobs.get(job)
-    return found
+    key = (run_id, job)
+    found = warehouse.known.rows.get(key) or _read(warehouse).get(key)
+    return json.loads(found.manifest) if found else None
 
 
 class Done(NamedTuple):
@@ -48,12 +43,13 @@ class Done(NamedTuple):
     manifest: Manifest
 
 
-def find_manifests(warehouse: Warehouse, *jobs: str, where: Column | None = None) -> list[Done]:
+def find_manifests(warehouse: Warehouse, *jobs: str) -> list[Done]:
     """What all runs finished of these jobs, in no order."""
-    rows = warehouse.read("runs").where(F.col("job").isin(*jobs))
-    rows = rows if where is None else rows.where(where)
-    found = rows.select(RUN_ID, F.col(DS).cast("string"), "job", "manifest").collect()
-    return [Done(run_id, ds, job, json.loads(manifest)) for run_id, ds, job, manifest in found]
+    return [
+        Done(run_id, row.ds, job, json.loads(row.manifest))
+        for (run_id, job), row in list(_read(warehouse).items())
+        if job in jobs
+    ]
 
 
 def first_readable(warehouse: Warehouse, table: str) -> int:
@@ -86,54 +82,62 @@ def once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest])
     with worker_errors():
         manifest = work()
     manifest["seconds"] = round(time.monotonic() - started, 3)
-    if not _add(
-        warehouse, run.run_id, run.ds, job, manifest
-    ):  # another attempt was faster: its answer stands
-        return {**need_manifest(warehouse, run, job), "reused": True}
-    return manifest
+    if _add(warehouse, run.run_id, run.ds, job, manifest):
+        return manifest
+    return {**need_manifest(warehouse, run, job), "reused": True}  # another attempt was faster: its stands
 
 
 def record(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> None:
     """Write or rewrite one row of `runs`."""
     if find_manifest(warehouse, run_id, job) is None and _add(warehouse, run_id, ds, job, manifest):
         return
-    if find_manifest(warehouse, run_id, job) != manifest:
-        rows = _row(warehouse, run_id, ds, job, manifest)
-        warehouse.replace("runs", rows, f"run_id = '{run_id}' AND job = '{job}'")
-        _remember(warehouse, run_id, job, manifest)
+    row = _row(run_id, ds, job, manifest)
+    if find_manifest(warehouse, run_id, job) != json.loads(row["manifest"]):
+        warehouse.replace("runs", _frame(warehouse, row), f"run_id = '{run_id}' AND job = '{job}'")
+        _remember(warehouse, row)
 
 
 def _add(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> bool:
     """Write the first row of a job; False when another process has written one meanwhile."""
-    tag = uuid.uuid4().hex
+    tag, row = uuid.uuid4().hex, _row(run_id, ds, job, manifest)
     try:
-        rows = _row(warehouse, run_id, ds, job, manifest)
-        warehouse.append("runs", rows, metadata=tag, txn=(f"{run_id}-{job}", 1))
+        warehouse.append("runs", _frame(warehouse, row), metadata=tag, txn=(f"{run_id}-{job}", 1))
     except WriteConflict:
-        warehouse.manifests.pop(run_id)
         if find_manifest(warehouse, run_id, job) is None:
             raise
         return False
     if warehouse.find_commit("runs", tag) is None:  # Delta lets the first one in, and says nothing
-        warehouse.manifests.pop(run_id)
         return False
-    _remember(warehouse, run_id, job, manifest)
+    _remember(warehouse, row)
     return True
 
 
-def _row(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> DataFrame:
-    row = {
+def _row(run_id: str, ds: str, job: str, manifest: Manifest) -> dict[str, Any]:
+    return {
         RUN_ID: run_id,
         DS: dt.date.fromisoformat(ds),
         "job": job,
         "seconds": float(manifest.get("seconds", 0.0)),
         "manifest": json.dumps(manifest, default=str),
     }
+
+
+def _frame(warehouse: Warehouse, row: dict[str, Any]) -> DataFrame:
     return local_rows(warehouse.spark, [row], warehouse.schema("runs"))
 
 
-def _remember(warehouse: Warehouse, run_id: str, job: str, manifest: Manifest) -> None:
-    known = warehouse.manifests[run_id]
-    known.jobs[job] = json.loads(json.dumps(manifest, default=str))
+def _read(warehouse: Warehouse) -> dict[tuple[str, str], Recorded]:
+    """All of `runs`, read again only after a commit of another process: a night asks for it at every step."""
+    known, newest = warehouse.known, warehouse.newest("runs")
+    if known.version != newest:
+        rows = warehouse.read("runs", newest).select(RUN_ID, "job", F.col(DS).cast("string"), "manifest")
+        known.rows = {(run_id, job): Recorded(ds, manifest) for run_id, job, ds, manifest in rows.collect()}
+        known.version = newest
+    return known.rows
+
+
+def _remember(warehouse: Warehouse, row: dict[str, Any]) -> None:
+    known = warehouse.known
+    known.rows[row[RUN_ID], row["job"]] = Recorded(str(row[DS]), row["manifest"])
     if warehouse.newest("runs") == known.version + 1:  # ours, and nobody else's
         known.version += 1

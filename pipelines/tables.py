@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from delta import exceptions as delta_errors
@@ -104,12 +104,19 @@ def writing(name: str) -> Iterator[None]:
         raise
 
 
+class Recorded(NamedTuple):
+    """A row of `runs`: its night, and its manifest as JSON."""
+
+    ds: str
+    manifest: str
+
+
 @dataclass
 class Known:
-    """Manifests of one run by job, as of a version of `runs`; see `runs.py`."""
+    """`runs` by run and job, as of a version; see `runs.py`."""
 
-    version: int
-    jobs: dict[str, dict[str, Any]]
+    version: int = -1
+    rows: dict[tuple[str, str], Recorded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Warehouse:
     settings: Settings
     # What this process has read of small bookkeeping tables; see `small` and `runs.py`.
     _small: dict[str, tuple[int, list[Row]]] = field(default_factory=dict, init=False, repr=False)
-    manifests: dict[str, Known] = field(default_factory=dict, init=False, repr=False)
+    known: Known = field(default_factory=Known, init=False, repr=False)
 
     def path(self, name: str) -> str:
         """Where a table lives: in the warehouse, but which bundle is whose champion beside the bundles."""
@@ -207,7 +214,7 @@ class Warehouse:
             WriteConflict: another writer changed the slice meanwhile.
         """
         tag = metadata or uuid.uuid4().hex
-        writer = self._writer(name, rows, txn).mode("overwrite").option("userMetadata", tag)
+        writer = self._writer(name, rows, tag, txn).mode("overwrite")
         if self.exists(name):
             writer = writer.option("replaceWhere", where)
         self._save(name, writer)
@@ -223,8 +230,7 @@ class Warehouse:
         Raises:
             WriteConflict: another writer committed under the same application meanwhile.
         """
-        writer = self._writer(name, rows, txn).mode("append")
-        self._save(name, writer.option("userMetadata", metadata) if metadata else writer)
+        self._save(name, self._writer(name, rows, metadata, txn).mode("append"))
 
     def upsert(self, name: str, rows: DataFrame, key: str, where: str, gone: Column, base: int) -> int:
         """Bring the slice `where` of version `base` to `rows` by `key` in one commit; returns its version.
@@ -269,8 +275,12 @@ class Warehouse:
         with writing(name):
             writer.save(self.path(name))
 
-    def _writer(self, name: str, rows: DataFrame, txn: tuple[str, int] | None) -> DataFrameWriter:
+    def _writer(
+        self, name: str, rows: DataFrame, metadata: str, txn: tuple[str, int] | None
+    ) -> DataFrameWriter:
         writer = self._shaped(name, rows).write.format("delta").option("mergeSchema", "true")
+        if metadata:
+            writer = writer.option("userMetadata", metadata)
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         rules = {f"delta.constraints.{rule}": sql for rule, sql in CONSTRAINTS.get(name, {}).items()}

@@ -79,7 +79,7 @@ def drop_staged(warehouse: Warehouse, name: str, first: str, pins: Iterable[Pin]
     Not of pinned runs, of those that later ones build on, and of those that may still be at work: the newest
     run of a night until it has published.
     """
-    scored = find_manifests(warehouse, "score_candidates", where=F.col(DS) >= F.lit(first).cast("date"))
+    scored = [done for done in find_manifests(warehouse, "score_candidates") if done.ds >= first]
     anchors = {a for done in scored for a in done.manifest.get("entries", {}).get("anchors", [])}
     needed = {pin.run_id for pin in pins} | (anchors if name == "candidate_history" else set())
     found = [row[0] for row in warehouse.read(name).select(RUN_ID).distinct().collect()]
