@@ -2,8 +2,8 @@
 
 The staged rows of a run carry, beside each list, the entries that lime_model/scoring/anchors.py needs on
 a later night; one commit holds both, so a crash cannot part them. `candidate_history` holds what
-each run's candidates looked like: change and reference bias are told from it, not from times or from
-Delta versions that a vacuum may remove.
+each run's candidates looked like, and carries their biases of the anchor nights on: change and reference
+bias are told from the rows of the run before, not from times or from Delta versions that a vacuum may remove.
 
 A night starts from the newest earlier one that was scored for the same model, policy, K and code and
 passed its certificate; else it is a full one and says why.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.recipe import score_files, source_digest
@@ -53,6 +53,7 @@ class Base(NamedTuple):
     run_id: str
     ds: str
     anchors: list[str]  # runs that scored its users in full, the newest ones
+    held: list[str]  # runs whose biases its own candidates carry, in this order
 
 
 def describe_entries(warehouse: Warehouse, inputs: NightInputs, policy: Policy) -> Manifest:
@@ -98,7 +99,9 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
             unfit = f"a person was forgotten since run {run_id}"
         else:
             anchors = sorted(kept["anchors"])[-MAX_ANCHORS:]
-            return Base(run_id, ds, anchors), f"incremental night: from run {run_id}"
+            before = jobs[PLAN]["base"]
+            held = Base(*before).anchors if before else []
+            return Base(run_id, ds, anchors, held), f"incremental night: from run {run_id}"
         why = why or unfit  # of the newest
     return None, f"full night: {why or 'no earlier certified one'}"
 
@@ -131,7 +134,8 @@ def _epoch(run_id: str) -> int:
 def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: Base | None) -> None:
     """Write what the run's candidates look like into `candidate_history`, once.
 
-    `since`: the night (days since 1970) when a candidate took its present form; `reference`: the bias then.
+    `since`: the night (days since 1970) when a candidate took its present form; `reference`: the bias then;
+    `biases`: of the base's anchors, null where it was none.
     """
     mine = F.col(MODEL_VERSION) == inputs.model_version
     # By the row's bytes, too, as with users: the same inputs on another processor may differ in a last digit.
@@ -140,14 +144,19 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(run.ds).cast("date")))
     tonight = bias.where(eligible_bit(0) == 1).select(ITEM_ID, "bias").join(bank, ITEM_ID, "inner")
     form = {"since": F.lit(day_number(run.ds)), "reference": F.col("bias")}
+    biases: list[Column] = []
     if base:
         before = warehouse.read("candidate_history").where(F.col(RUN_ID) == base.run_id)
-        names = {FINGERPRINT: "was", "since": "was_since", "reference": "was_reference"}
-        before = before.select(ITEM_ID, *(F.col(name).alias(old) for name, old in names.items()))
+        told = (FINGERPRINT, "since", "reference", "bias", "biases")
+        before = before.select(ITEM_ID, *(F.col(name).alias(f"was_{name}") for name in told))
         tonight = tonight.join(before, ITEM_ID, "left")
-        stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False))
+        stands = F.coalesce(F.col(f"was_{FINGERPRINT}") == F.col(FINGERPRINT), F.lit(False))
         form = {name: F.when(stands, F.col(f"was_{name}")).otherwise(new) for name, new in form.items()}
-    rows = tonight.withColumns({RUN_ID: F.lit(run.run_id), **form})
+        carried = {anchor: F.get("was_biases", F.lit(i)) for i, anchor in enumerate(base.held)}
+        carried[base.run_id] = F.col("was_bias")
+        biases = [carried[anchor] for anchor in base.anchors]
+    every = F.array(*biases).cast("array<float>")
+    rows = tonight.withColumns({RUN_ID: F.lit(run.run_id), **form, "biases": every})
     warehouse.append("candidate_history", rows, txn=(f"candidates-{run.run_id}", 1))
 
 
@@ -195,15 +204,10 @@ class ShippedNight(NamedTuple):
 
 def ship_tonight(warehouse: Warehouse, run: Run, base: Base) -> ShippedNight:
     """Send lime_model/scoring/tonight.py's table to every host."""
-    history = warehouse.read("candidate_history").where(F.col(RUN_ID).isin([run.run_id, *base.anchors]))
-    mine = F.col(RUN_ID) == run.run_id
-    columns = [F.max(F.when(mine, F.col(name))).alias(name) for name in ("since", "reference")]
-    biases = [
-        F.max(F.when(F.col(RUN_ID) == anchor, F.col("bias"))).alias(f"bias_{i}")
-        for i, anchor in enumerate(base.anchors)
-    ]
-    rows = history.groupBy(ITEM_ID).agg(*columns, *biases).where(F.col("since").isNotNull())
-    table, night = sorted_arrow(rows, ITEM_ID), day_number(run.ds)
+    rows = warehouse.read("candidate_history").where(F.col(RUN_ID) == run.run_id)
+    biases = [F.get("biases", F.lit(i)).alias(f"bias_{i}") for i in range(len(base.anchors))]
+    table = sorted_arrow(rows.select(ITEM_ID, "since", "reference", *biases), ITEM_ID)
+    night = day_number(run.ds)
     path = Path(scratch_folder()) / FILE
     names = {day_number(anchor): f"bias_{i}" for i, anchor in enumerate(base.anchors)}
     write_tonight(path, table, night, names)

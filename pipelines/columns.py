@@ -61,7 +61,8 @@ SCHEMAS: Final[dict[str, str]] = {
         "kept_z binary, tau float, fingerprint string, checksum long"
     ),
     "candidate_history": (
-        "run_id string, item_id {item}, fingerprint string, bias float, since int, reference float"
+        "run_id string, item_id {item}, fingerprint string, bias float, since int, reference float, "
+        "biases array<float>"
     ),
     "recommendations": (
         "ds date, user_id {user}, candidates "

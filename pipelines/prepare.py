@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from lime_model.bundle import Bundle
-from pipelines.anchors import Base, ShippedNight, find_entries, ship_tonight, write_candidates
+from pipelines.anchors import ShippedNight, ship_tonight, write_candidates
 from pipelines.banks import ShippedBank, ship_bank
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest
-from pipelines.scoring_plan import ScoringPlan, count_changed, describe_todo, fix_plan
+from pipelines.scoring_plan import ScoringPlan, describe_todo, fix_plan
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import Warehouse
-from pipelines.users import read_users
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +46,17 @@ def prepare(
     """
     check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
     # Side by side: executors pack the bank, and the driver waits for Delta's log more than it computes.
-    aside, wait = ThreadPoolExecutor(2), True
+    aside, wait = ThreadPoolExecutor(1), True
     try:
         shipping = aside.submit(_ship_banks, warehouse, run, bundle, inputs, policies)
         plan = fix_plan(warehouse, run, job, inputs, policies)
         tonight = None
-        if base := plan.base:
-            counting = aside.submit(_count_users, warehouse, inputs, base, policies[0])
         if plan.entries:  # of the base that is fixed: a retry would not always find the same one
-            write_candidates(warehouse, run, inputs, base)
-        if base:
-            tonight = ship_tonight(warehouse, run, base)
-            said, pairs = describe_todo(*counting.result(), tonight.changed, tonight.candidates)
+            write_candidates(warehouse, run, inputs, plan.base)
+        if plan.base:
+            tonight = ship_tonight(warehouse, run, plan.base)
+            states = need_manifest(warehouse, run, "build_link_states")
+            said, pairs = describe_todo(states, tonight.changed, tonight.candidates)
         else:
             said, pairs = _describe_full(warehouse, run, policies)
         log.info("%s: %s", plan.why, said)
@@ -92,10 +90,6 @@ def _ship_banks(
     for bit, policy in enumerate(policies):
         bits.setdefault(policy.eligible, bit)
     return {eligible: ship_bank(warehouse, run, bundle, inputs, bit) for eligible, bit in bits.items()}
-
-
-def _count_users(warehouse: Warehouse, inputs: NightInputs, base: Base, policy: Policy) -> tuple[int, int]:
-    return count_changed(read_users(warehouse, inputs), find_entries(warehouse, base, policy.name))
 
 
 def _describe_full(warehouse: Warehouse, run: Run, policies: Sequence[Policy]) -> tuple[str, int]:

@@ -116,7 +116,9 @@ def _stage(
     """
     started = time.monotonic()
     mine = F.col(RUN_ID) == run.run_id
-    staged = warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
+    # A first attempt finds nothing staged.
+    earlier = warehouse.read("staging").where(mine).select(BUCKET) if run.attempt != 1 else None
+    staged = earlier.distinct().collect() if earlier else []
     groups = plan.full.commits(plan.units_per_commit)
     left = missing(groups, (row[0] for row in staged))
     policy = next(iter(tasks[0][0].exclude_seen))

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
-from lime_model.scoring.tonight import MOST_CHANGED
+from lime_model.scoring.tonight import too_many_changed
 from pipelines.anchors import Base, describe_entries, find_base
-from pipelines.columns import FINGERPRINT, USER_ID
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.plan import Plan, plan_full
@@ -75,38 +71,23 @@ def refuse_changes(run: Run, before: Sequence[Manifest], now: Sequence[Manifest]
         )
 
 
-def count_changed(users: DataFrame, entries: DataFrame) -> tuple[int, int]:
-    """Users whose entries can't be taken over, and all.
-
-    Only fingerprints are read for it: damaged rows, which are scored in full, are found by who scores.
-
-    Args:
-        users: all of tonight.
-        entries: what the night before left, see `anchors.find_entries`.
-    """
-    before = entries.select(USER_ID, F.col(FINGERPRINT).alias("was"))
-    both = users.select(USER_ID, FINGERPRINT).join(before, USER_ID, "left")
-    same_now = F.count(F.when(F.col("was") == F.col(FINGERPRINT), True))
-    total, same = both.agg(F.count("*"), same_now).collect()[0]
-    return total - same, total
-
-
-def describe_todo(users: int, total: int, changed: int, candidates: int) -> tuple[str, int]:
+def describe_todo(states: Manifest, changed: int, candidates: int) -> tuple[str, int]:
     """An incremental night's work and what it spares, in a line; and about how many pairs it has.
 
     Args:
-        users: those who changed.
-        total: all users.
+        states: the manifest of tonight's link states, which tells who changed since the build before. Who
+            changed since the night that lists are taken over from is told as each user is scored.
         changed: candidates that changed, which every user meets.
         candidates: all of tonight.
     """
-    if changed >= MOST_CHANGED * candidates:
+    total, users = states["users"], states["users"] - states["kept"]
+    if too_many_changed(changed, candidates):
         pairs = total * candidates
         said = f"{changed:,} of {candidates:,} candidates changed, so all {total:,} users meet all of them"
         return f"{said}: {pairs:,} pairs", pairs
     pairs = users * candidates + (total - users) * changed
     return (
-        f"{users:,} of {total:,} users changed and meet all {candidates:,} candidates, the others "
-        f"the {changed:,} that changed and those whose bias rose: about {pairs:,} pairs, "
+        f"{users:,} of {total:,} link states changed; these users meet all {candidates:,} candidates, the "
+        f"others the {changed:,} that changed and those whose bias rose: about {pairs:,} pairs, "
         f"{total * candidates - pairs:,} avoided"
     ), pairs

@@ -76,14 +76,11 @@ def compact(warehouse: Warehouse, name: str) -> int:
 def drop_staged(warehouse: Warehouse, name: str, first: str, pins: Iterable[Pin]) -> int:
     """Drop what runs of nights before `first` staged; how many runs.
 
-    Not of pinned runs, of those that later ones build on, and of those that may still be at work: the newest
-    run of a night until it has published.
+    Not of pinned runs, and of those that may still be at work: the newest run of a night until it has
+    published.
     """
-    scored = [done for done in find_manifests(warehouse, "score_candidates") if done.ds >= first]
-    anchors = {a for done in scored for a in done.manifest.get("entries", {}).get("anchors", [])}
-    needed = {pin.run_id for pin in pins} | (anchors if name == "candidate_history" else set())
     found = [row[0] for row in warehouse.read(name).select(RUN_ID).distinct().collect()]
-    needed |= _unfinished(warehouse)
+    needed = {pin.run_id for pin in pins} | _unfinished(warehouse)
     old = [run_id for run_id in found if run_id.split(".")[0] < first and run_id not in needed]
     if old:
         with writing(name):

@@ -32,6 +32,11 @@ TOGETHER = 32  # users that meet the changed candidates in one pass
 PART_BYTES = 128 << 20  # of movers that a worker holds packed
 
 
+def too_many_changed(changed: int, candidates: int) -> bool:
+    """Whether everybody is scored in full; also when there are no candidates at all."""
+    return changed >= MOST_CHANGED * candidates
+
+
 def day_number(name: str) -> int:
     """Days since 1970 of a night, or of a run, whose id begins with its night."""
     return int(np.datetime64(name.split(".")[0], "D").astype(np.int64))
@@ -76,7 +81,7 @@ class Tonight:
             int(MOST_MOVERS * len(bank)),
         )
         self.bank = bank
-        many = changed.sum() >= MOST_CHANGED * len(bank)  # as of no candidates at all
+        many = too_many_changed(int(changed.sum()), len(bank))
         self.changed = None if many else Part.of(bank, np.flatnonzero(changed))
         self._movers: dict[tuple[int, int], Part] = {}  # the oldest first
 

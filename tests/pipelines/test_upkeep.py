@@ -91,8 +91,8 @@ def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
 
     done = tidy_tables(nights, NEWEST)
     assert done["staged_from"] == THIRD
-    # The second night's; the third has lists that the second scored, and needs to know its candidates.
-    assert done["staged_runs_dropped"] == {"staging": 1, "candidate_history": 0}
+    # The second night's; the third has lists that the second scored, and carries the biases of that night on.
+    assert done["staged_runs_dropped"] == {"staging": 1, "candidate_history": 1}
     assert done["files_compacted"]["runs"] > 10
     assert rows_of(nights, versions) == before
     staged = {row[0] for row in nights.read("staging").select("run_id").distinct().collect()}
