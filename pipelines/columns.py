@@ -84,6 +84,9 @@ PROPERTIES: Final[dict[str, dict[str, str]]] = {
     "candidate_bank": {"delta.enableDeletionVectors": "true"},
     "user_link_states": {"delta.enableDeletionVectors": "true"},
     "user_memory": {"delta.enableDeletionVectors": "true"},
+    # Each step of a night commits a row here: a checkpoint every ten commits would be one in every night.
+    "runs": {"delta.checkpointInterval": "50"},
+    "leases": {"delta.checkpointInterval": "50"},
 }
 
 # What a row of a table is, whoever writes it: Delta refuses any other. By table and name.

@@ -50,6 +50,7 @@ from pipelines.tables import SQL_TYPES, Warehouse, count_cases
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states
+LEAST_PATCHED = 10_000  # users: fewer are written whole in less time than two merges take
 MOST_PATCHED = 1.0  # rows changed in place, of the users: then the tables are written whole, without the dead
 BROADCAST_USERS = 1_000_000  # ids that every executor can hold
 
@@ -104,7 +105,8 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
             rows = compute_states(warehouse, run.ds, events, changed, log, bundle)
             patched += counts["recomputed"] + counts["merged"] + counts["removed"]
             current = all(warehouse.newest(name) == version for name, version in stored.items())
-            if current and not counts["damaged"] and patched < MOST_PATCHED * counts["users"]:
+            worth = counts["users"] >= LEAST_PATCHED and patched < MOST_PATCHED * counts["users"]
+            if current and worth and not counts["damaged"]:
                 stored = patch_states(warehouse, rows, users, stored, bundle.version)
             else:
                 stored, patched = write_states(warehouse, rows, users, stored, bundle.version), 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,15 @@ def rows_of(frame: DataFrame, key: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def nights(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def in_place() -> Iterator[None]:
+    """A shop of any size changes rows of states in place, as large ones do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.link_states.LEAST_PATCHED", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def nights(in_place: None, trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A copy of the shop after one night; then a day of purchases, a moved user, a new kind of an item,
     two damaged rows and one that is there twice: built over the standing tables, and from nothing."""
     root = tmp_path_factory.mktemp("reuse")
