@@ -107,7 +107,7 @@ def synthetic(root: Path, nights: int) -> list[Row]:
     (root / "settings.yaml").write_text(yaml.safe_dump(synthetic_settings(root)))
     settings = load_settings(str(root / "settings.yaml"))
     spark = open_session(settings, "bench-chain")
-    warehouse, world = Warehouse(spark, settings), World(Path(settings.drops), ITEMS)
+    warehouse, world = Warehouse(spark, settings), World(Path(settings.drops))
     world.bring_past()
     first = str((pd.Timestamp(START) - pd.Timedelta(days=PAST)).date())
     ingest_days(warehouse, first, day_before(START))
@@ -146,11 +146,11 @@ def synthetic_settings(root: Path) -> dict[str, object]:
 class World:
     """Users, items and what happens to them, as drops."""
 
-    def __init__(self, drops: Path, items: int) -> None:
+    def __init__(self, drops: Path) -> None:
         self.drops, self.rng = drops, np.random.default_rng(0)
-        self.ids = np.arange(items)
-        self.looks = self.rng.standard_normal((items, LOOK))
-        self.popular = self.rng.permutation(items)  # Zipf's ranks
+        self.ids = np.arange(ITEMS)
+        self.looks = self.rng.standard_normal((ITEMS, LOOK))
+        self.popular = self.rng.permutation(ITEMS)  # Zipf's ranks
 
     def bring_past(self) -> None:
         """One event of every user on each of `PAST` days."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 from pyspark.sql import SparkSession
 
 if not torch.cuda.is_available():  # read when a kernel is defined, so before anything imports one
@@ -51,7 +52,8 @@ def forget_tables() -> Iterator[None]:
 
 
 def open_shop(spark: SparkSession, root: Path, **night: object) -> Warehouse:
-    """An empty warehouse with the shop's settings under `root`."""
+    """A warehouse with the shop's settings under `root`."""
+    root.mkdir(parents=True, exist_ok=True)
     return Warehouse(spark, load_settings(shop.write_settings(root, **night)))
 
 
@@ -62,14 +64,24 @@ def empty_shop(spark: SparkSession, tmp_path: Path) -> Warehouse:
 
 
 @pytest.fixture(scope="session")
-def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """The shop with its log ingested and both models trained; read only."""
-    root = tmp_path_factory.mktemp("shop")
-    shop.write_shop(root / "raw")
-    warehouse = open_shop(spark, root)
-    ingest_days(warehouse, shop.FIRST, shop.LAST)
-    train_models(warehouse, shop.NIGHT, ["mha", "xor"])
+def ready(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """The shop with its log ingested and both models trained, made once for all test processes; read only."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ready"
+    with FileLock(f"{root}.lock"):
+        warehouse, done = open_shop(spark, root), root / "done"
+        if not done.exists():
+            shop.write_shop(root / "raw")
+            ingest_days(warehouse, shop.FIRST, shop.LAST)
+            train_models(warehouse, shop.NIGHT, ["mha", "xor"])
+            done.touch()
     return warehouse
+
+
+@pytest.fixture(scope="session")
+def trained(ready: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """A copy of it for this process, whose tests run nights in it under keys of their own."""
+    return copy_shop(ready, tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="session")
@@ -95,11 +107,12 @@ def copy_log(source: Warehouse, root: Path) -> Warehouse:
     return open_shop(source.spark, root)
 
 
-def copy_shop(source: Warehouse, root: Path) -> Warehouse:
-    """All tables and bundles of a shop under another root: what is done to them is nobody else's."""
+def copy_shop(source: Warehouse, root: Path, **night: object) -> Warehouse:
+    """Tables, bundles and drops of a shop under another root: what is done to them is nobody else's."""
     shutil.copytree(source.settings.warehouse, root / "warehouse")
     shutil.copytree(source.settings.bundles, root / "bundles")
-    return open_shop(source.spark, root)
+    shutil.copytree(source.settings.drops, root / "raw")
+    return open_shop(source.spark, root, **night)
 
 
 def bundle_folder(warehouse: Warehouse, model: str) -> Path:

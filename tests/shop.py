@@ -119,7 +119,7 @@ def settings(root: Path, **night: Any) -> dict[str, Any]:
             {"name": "xor", "min_buyers": 2, "config": {"variant": "lime-xor", **sizes}, "train": train},
         ],
         "night": {
-            "model": "mha", "k": 10, "buckets": 4, "units_per_commit": 2, "device": "cpu",
+            "model": "mha", "k": 10, "buckets": 4, "units_per_commit": 4, "device": "cpu",
             "certificate_users": 24,
             **night,
         },

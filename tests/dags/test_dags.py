@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 
 from pipelines.tables import Warehouse
 from tests import shop
+from tests.conftest import copy_shop
 from tests.pipelines.test_night import lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -124,10 +125,10 @@ def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -
 
 
 @pytest.mark.airflow
-def test_airflow_runs_a_night(trained: Warehouse, tmp_path: Path) -> None:
-    """`airflow dags test`, with spark-submit, publishes what the steps in this process publish."""
-    root = Path(trained.settings.drops).parent
-    env = airflow_environment(tmp_path, root / "settings.yaml")
+def test_airflow_runs_a_night(ready: Warehouse, tmp_path: Path) -> None:
+    """`airflow dags test`, with spark-submit: six applications, one published night."""
+    warehouse = copy_shop(ready, tmp_path / "shop")
+    env = airflow_environment(tmp_path, tmp_path / "shop" / "settings.yaml")
     airflow = str(Path(sys.executable).parent / "airflow")
     subprocess.run([airflow, "db", "migrate"], env=env, check=True, capture_output=True)
     conf = json.dumps({"night": "2024-05-06", "run_key": "airflow"})
@@ -136,8 +137,8 @@ def test_airflow_runs_a_night(trained: Warehouse, tmp_path: Path) -> None:
         env=env, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    lists = lists_of(trained, "2024-05-06")
+    lists = lists_of(warehouse, "2024-05-06")
     assert sorted(lists) == list(range(shop.USERS))
-    runs = DeltaTable(trained.path("runs")).to_pyarrow_table().to_pylist()
+    runs = DeltaTable(warehouse.path("runs")).to_pyarrow_table().to_pylist()
     jobs = {row["job"] for row in runs if row["run_id"] == "2024-05-06.1"}
     assert {"build_candidate_bank", "build_link_states", "score_candidates", "verify_night"} <= jobs

@@ -25,6 +25,7 @@ import pytest
 from pipelines.champions import decisions
 from pipelines.tables import Warehouse
 from tests import shop
+from tests.conftest import copy_shop
 from tests.dags.test_dags import airflow_environment
 from tests.pipelines.test_night import lists_of
 from tests.pipelines.test_rollback import published
@@ -97,13 +98,19 @@ def is_of(process: psutil.Process, leader: int, home: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def airflow(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def served(ready: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """The shop that Airflow's nights serve."""
+    return copy_shop(ready, tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """`airflow standalone` over the shop; every process it leaves is ended."""
     home = tmp_path_factory.mktemp("airflow")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = airflow_environment(home, Path(trained.settings.drops).parent / "settings.yaml") | {
+    env = airflow_environment(home, Path(served.settings.drops).parent / "settings.yaml") | {
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
@@ -152,7 +159,7 @@ def airflow(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Ite
         log.close()
 
 
-def test_scheduled_nights_a_backfill_and_a_training(airflow: Api, trained: Warehouse) -> None:
+def test_scheduled_nights_a_backfill_and_a_training(airflow: Api, served: Warehouse) -> None:
     dag = "nightly_scoring"
     wait_for("the DAGs", lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 3, 120)
     airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
@@ -172,13 +179,13 @@ def test_scheduled_nights_a_backfill_and_a_training(airflow: Api, trained: Wareh
     airflow.trigger("weekly_training", shop.LAST)
     wait_for("the training", ended(airflow, "weekly_training", (shop.LAST,)))
 
-    commits = [published(trained, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
+    commits = [published(served, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
     assert commits == sorted(commits)  # in the order of nights, the backfill after what was scheduled
     for night in (*BACKFILLED, *SCHEDULED):
-        assert sorted(lists_of(trained, night)) == list(range(shop.USERS))
-    rows = trained.read("runs").where("job = 'challenge_model'").collect()
+        assert sorted(lists_of(served, night)) == list(range(shop.USERS))
+    rows = served.read("runs").where("job = 'challenge_model'").collect()
     assert [str(row["ds"]) for row in rows] == [shop.LAST]
-    assert len(decisions(trained, "mha")) >= 1
+    assert len(decisions(served, "mha")) >= 1
 
     told = [json.loads(line) for line in (airflow.home / LINEAGE).read_text().splitlines()]
     nights = [e for e in told if e["eventType"] == "COMPLETE" and e["job"]["name"] == f"{dag}.night"]
@@ -199,14 +206,14 @@ def drivers(night: str) -> list[psutil.Process]:
 
 
 def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
-    airflow: Api, trained: Warehouse
+    airflow: Api, served: Warehouse
 ) -> None:
     dag = "nightly_scoring"
     airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
     airflow.trigger(dag, KILLED)
 
     def job_done(job: str) -> bool:
-        return bool(trained.read("runs").where(f"ds = '{KILLED}' AND job = '{job}'").take(1))
+        return bool(served.read("runs").where(f"ds = '{KILLED}' AND job = '{job}'").take(1))
 
     wait_for("the states", lambda: job_done("build_candidate_bank"))
     left = drivers(KILLED)
@@ -220,5 +227,5 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
 
     wait_for("the retry", ended(airflow, dag, (KILLED,)))
     assert drivers(KILLED) == []
-    assert sorted(lists_of(trained, KILLED)) == list(range(shop.USERS))
-    assert len(published(trained, KILLED)) == 1
+    assert sorted(lists_of(served, KILLED)) == list(range(shop.USERS))
+    assert len(published(served, KILLED)) == 1

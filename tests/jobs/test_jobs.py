@@ -26,6 +26,7 @@ from pipelines.train import fit
 from pipelines.training_log import Source
 from tests import shop
 from tests.cluster.standalone import Job, wait_until
+from tests.conftest import copy_shop
 from tests.pipelines.test_night import full_night, lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -67,29 +68,32 @@ def test_a_sigterm_is_told_whatever_its_cleanup_raises() -> None:
 
 
 @pytest.mark.faults
-def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(trained: Warehouse) -> None:
+def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(
+    ready: Warehouse, tmp_path: Path
+) -> None:
     ds = "2024-05-05"
-    full_night(trained, "before", ds)
-    expected = lists_of(trained, ds)
-    run = acquire_lease(trained, ds, "killed")
+    warehouse = copy_shop(ready, tmp_path, units_per_commit=2)
+    full_night(warehouse, "before", ds)
+    expected = lists_of(warehouse, ds)
+    run = acquire_lease(warehouse, ds, "killed")
     for name in ("build_candidate_bank", "build_link_states"):
-        STEPS[name](trained, run)
-    config = str(Path(trained.settings.drops).parent / "settings.yaml")
+        STEPS[name](warehouse, run)
+    config = str(Path(warehouse.settings.drops).parent / "settings.yaml")
     options = ("--config", config, "--ds", ds, "--run-key", "killed")
     job = start("score_candidates", *options)
-    staged = wait_for_commit(trained, run.run_id, job)
+    staged = wait_for_commit(warehouse, run.run_id, job)
     os.killpg(job.pid, signal.SIGKILL)
     job.wait(timeout=60)
     assert 0 < staged < shop.USERS  # it died halfway
-    assert lists_of(trained, ds) == expected  # readers saw nothing of it
+    assert lists_of(warehouse, ds) == expected  # readers saw nothing of it
     retry = start("score_candidates", *options)
     out, error = retry.communicate(timeout=300)
     assert retry.returncode == 0, error[-2000:]
     assert '"commits_reused": 1' in out  # what was staged is not scored again
     for name in ("verify_night", "audit_recommendations", "publish_recommendations"):
-        STEPS[name](trained, run)
-    assert lists_of(trained, ds) == expected  # the same night, the same lists to the bit
-    table = DeltaTable(trained.path("recommendations")).to_pyarrow_table(
+        STEPS[name](warehouse, run)
+    assert lists_of(warehouse, ds) == expected  # the same night, the same lists to the bit
+    table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(
         filters=[("ds", "=", date.fromisoformat(ds))]
     )
     assert set(table["run_id"].to_pylist()) == {run.run_id}
@@ -149,7 +153,7 @@ def test_a_job_whose_airflow_task_is_killed_ends(trained: Warehouse) -> None:
     """Supervisor, task and spark-submit stand above a driver; here they are shells."""
     config = str(Path(trained.settings.drops).parent / "settings.yaml")
     job = (
-        f"{sys.executable} {ROOT / 'jobs' / 'run_steps.py'} --config {config} --ds 2024-05-07 --run-key left"
+        f"{sys.executable} {ROOT / 'jobs' / 'run_steps.py'} --config {config} --ds 2024-05-09 --run-key left"
     )
     steps = " ".join(name for name in STEPS if name not in ("ingest_events", "publish_recommendations"))
     shells = f'sh -c "{job} --steps {steps} & wait" & wait'

@@ -16,6 +16,7 @@ from pipelines.runs import find_manifest
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
 from tests import shop
+from tests.pipelines.test_night import with_night
 
 HOST = {"host": "here", "executor": 1, "free_bytes": 1 << 30, "memory_bytes": 4 << 30}
 
@@ -69,7 +70,7 @@ def test_progress_says_what_is_done_and_what_is_left(
     build_candidate_bank(trained, run, trained.settings.night.model, [policy])
     build_link_states(trained, run, trained.settings.night.model)
     with caplog.at_level(logging.INFO, "pipelines.progress"):
-        score_candidates(trained, run, [policy])
+        score_candidates(with_night(trained, units_per_commit=2), run, [policy])
     pairs = shop.USERS * (shop.ITEMS + 1)
     assert f"0 of 2 commits, about 0 of {pairs:,} pairs" in caplog.text
     assert re.search(
