@@ -37,7 +37,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     root = tmp_path_factory.mktemp("session")
     settings = load_settings(shop.write_settings(root))
     # One JVM for all: long enough for both JITs, whatever the environment gives the short ones.
-    settings.spark.conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=4"
+    settings.spark.conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=4 -Xmn512m"
     session = open_session(settings, "tests")
     yield session
     session.stop()

@@ -37,6 +37,7 @@ def fresh(trained: Warehouse, tmp_path: Path) -> Warehouse:
         "drops": trained.settings.drops,
     }
     del settings["spark"]["master"]
+    settings["spark"]["conf"]["spark.sql.shuffle.partitions"] = "2"
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     copy_tables(Path(trained.settings.warehouse), tmp_path / "warehouse")
     return Warehouse(trained.spark, load_settings(tmp_path / "settings.yaml"))
