@@ -1,4 +1,4 @@
-"""The real scheduler: two scheduled nights, a backfill of three, a training, and a worker that is killed.
+"""The real scheduler: two scheduled nights, a backfill of two, a training, and a worker that is killed.
 
 The scheduler, the API server and the processors are those of `airflow standalone` on SQLite; the nights are
 whole ones, by spark-submit.
@@ -31,7 +31,7 @@ from tests.pipelines.test_night import lists_of
 from tests.pipelines.test_rollback import published
 
 pytestmark = pytest.mark.airflow
-BACKFILLED, SCHEDULED = ("2024-05-02", "2024-05-03", "2024-05-04"), ("2024-05-05", "2024-05-06")
+BACKFILLED, SCHEDULED = ("2024-05-03", "2024-05-04"), ("2024-05-05", "2024-05-06")
 KILLED, LINEAGE = "2024-05-07", "lineage.json"
 SECONDS = 900
 

@@ -127,7 +127,7 @@ def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: W
 @pytest.mark.faults
 def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse, tmp_path: Path) -> None:
     raw = shop.settings(Path(trained.settings.drops).parent) | {"bundles": str(tmp_path / "bundles")}
-    raw["models"][0]["train"] |= {"steps": 60, "link_steps": 600}
+    raw["models"][0]["train"] |= {"steps": 60, "link_steps": 150}
     config = tmp_path / "settings.yaml"
     config.write_text(yaml.safe_dump(raw))
     options = ("--config", str(config), "--ds", shop.NIGHT, "--model", "mha")

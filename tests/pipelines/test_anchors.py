@@ -42,8 +42,9 @@ def night(warehouse: Warehouse, ds: str, key: str = "night") -> Manifest:
     """A certified night whose lists are those of a full one; what scoring reports."""
     run = acquire_lease(warehouse, ds, key)
     _, _, scored, certificate = (STEPS[name](warehouse, run) for name in SCORED)
-    assert verify_full(warehouse, run)["passed"]
     of_policy: Manifest = scored["policies"][warehouse.settings.night.policy.name]
+    if of_policy["plan"].startswith("incremental"):
+        assert verify_full(warehouse, run)["passed"]
     return {**of_policy, "strata": certificate["strata"]}
 
 
