@@ -218,5 +218,5 @@ def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str
         if DeltaTable(warehouse.path("staging")).version() > before:
             table = DeltaTable(warehouse.path("staging")).to_pyarrow_table(filters=[("run_id", "=", run_id)])
             return table.num_rows
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError("no commit within 240 s")
