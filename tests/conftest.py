@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 if not torch.cuda.is_available():  # read when a kernel is defined, so before anything imports one
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from lime_model.recipe import source_digest
 from pipelines.champions import need_champion
 from pipelines.leases import Run, acquire_lease
 from pipelines.night import STEPS, ingest_days
@@ -27,6 +28,8 @@ from pipelines.settings import Settings, load_settings
 from pipelines.tables import Warehouse
 from pipelines.train import train_models
 from tests import shop
+
+ROOT = Path(__file__).resolve().parent.parent
 
 hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("shared")
@@ -64,12 +67,21 @@ def empty_shop(spark: SparkSession, tmp_path: Path) -> Warehouse:
 
 
 @pytest.fixture(scope="session")
-def ready(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """The shop with its log ingested and both models trained, made once for all test processes; read only."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ready"
-    with FileLock(f"{root}.lock"):
-        warehouse, done = open_shop(spark, root), root / "done"
+def ready(spark: SparkSession, request: pytest.FixtureRequest) -> Warehouse:
+    """The shop with its log ingested and both models trained; read only.
+
+    Kept in pytest's cache, for all processes and runs of the same code.
+    """
+    assert request.config.cache
+    cache = request.config.cache.mkdir("shop")
+    code = sorted(path for name in ("lime_model", "pipelines") for path in (ROOT / name).rglob("*.py"))
+    root = cache / source_digest([*code, Path(shop.__file__), ROOT / "requirements.lock"])
+    with FileLock(cache / "lock"):
+        done = root / "done"
+        if not done.exists():
+            for old in cache.glob("*/"):
+                shutil.rmtree(old)
+        warehouse = open_shop(spark, root)
         if not done.exists():
             shop.write_shop(root / "raw")
             ingest_days(warehouse, shop.FIRST, shop.LAST)
