@@ -32,7 +32,7 @@ from tests.cluster.standalone import ROOT, Cluster, Job, standalone, wait_until
 from tests.conftest import copy_tables
 from tests.host import can_mount
 from tests.jobs.test_jobs import wait_for_commit
-from tests.pipelines.test_night import Lists, lists_of, staged_of
+from tests.pipelines.test_night import Lists, lists_of
 
 pytestmark = pytest.mark.faults
 ITEMS = 12_000  # so many, and the slowest backend: each commit takes seconds
@@ -122,10 +122,6 @@ class Night:
             staged = wait_for_commit(self.warehouse, self.run.run_id, job)
         assert 0 < staged < shop.USERS
         strike()
-
-    def staged(self) -> Lists:
-        """What was scored."""
-        return staged_of(self.warehouse, self.run, "all")
 
     def publish(self) -> Lists:
         """Certify and publish what was scored; the lists."""
@@ -233,7 +229,7 @@ def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
 
     night.disturb(job, strike)
     finish(job)
-    assert night.staged() == built.expected
+    assert night.publish() == built.expected
     copies = [task for task in night.events("SparkListenerTaskEnd") if task["Task Info"]["Speculative"]]
     assert any(task["Task End Reason"]["Reason"] == "Success" for task in copies)
 
@@ -252,7 +248,7 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
     described = {properties.get("spark.job.description", "") for properties in started}
     assert any("commits, about" in text and "s left" in text for text in described)  # what the UI shows
-    assert night.staged() == built.expected
+    assert night.publish() == built.expected
 
 
 def test_a_driver_that_wakes_up_late_is_fenced(
@@ -304,7 +300,7 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
     stop("java")
     assert "stopped by SIGTERM; what is committed stays" in stop("python")  # its words go through the JVM
     finish(night.score())
-    assert night.staged() == built.expected
+    assert night.publish() == built.expected
 
 
 def group_of(job: Job, word: str = "") -> list[psutil.Process]:
@@ -343,7 +339,7 @@ def test_a_full_disk_is_said_and_a_rerun_completes(
             assert "127.0.0.1 executor" in last
             filler.unlink()
             finish(night.score())
-            assert night.staged() == built.expected
+            assert night.publish() == built.expected
         finally:
             cluster.stop()
             subprocess.run(["umount", "-l", str(disk)], check=True)
