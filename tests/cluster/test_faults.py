@@ -70,7 +70,7 @@ def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Built
 
 
 def write_settings(root: Path, trained: Warehouse, master: str | None) -> Path:
-    raw = shop.settings(root, backend="reference", buckets=8, units_per_commit=2, certificate_users=8) | {
+    raw = shop.settings(root, backend="reference", buckets=16, units_per_commit=2, certificate_users=8) | {
         "bundles": trained.settings.bundles,
         "audits": {"max_top_share": 1},  # 40 users' lists name fewer items than 1 % of so wide a catalogue
     }
@@ -117,7 +117,7 @@ class Night:
         )
 
     def disturb(self, job: Job, strike: Callable[[], None], commits: int = 1) -> None:
-        """Strike when so many of the four commits are there."""
+        """Strike when so many of the eight commits are there."""
         for _ in range(commits):
             staged = wait_for_commit(self.warehouse, self.run.run_id, job)
         assert 0 < staged < shop.USERS
@@ -239,12 +239,12 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
 ) -> None:
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
-    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=2)  # at half
+    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # at half
     job.communicate(timeout=60)
     assert job.returncode == -signal.SIGKILL
     out = finish(night.score())
     report = json.loads(out.split("score_candidates ", 1)[1].splitlines()[0])
-    assert report["policies"]["all"]["commits_reused"] >= 2
+    assert report["policies"]["all"]["commits_reused"] >= 4
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
     described = {properties.get("spark.job.description", "") for properties in started}
     assert any("commits, about" in text and "s left" in text for text in described)  # what the UI shows
