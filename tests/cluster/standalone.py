@@ -26,6 +26,7 @@ import pyspark
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPARK = Path(pyspark.__file__).parent
 HOST = "127.0.0.1"
+PATIENCE = 900  # seconds that only a hang takes, on however slow and busy a machine
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Job:
         """Return code, None while it runs."""
         return self.process.poll()
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+    def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
         """Wait for the end; what Python wrote (spark-submit makes its streams one), and the JVM."""
         self.process.wait(timeout)
         return self.out.read_text(errors="replace"), self.error.read_text(errors="replace")
@@ -74,7 +75,7 @@ class Cluster:
 
     def state(self) -> dict[str, Any]:
         """What the master says of itself."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.web}/json/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{self.web}/json/", timeout=PATIENCE) as answer:
             state: dict[str, Any] = json.load(answer)
         return state
 
@@ -169,13 +170,13 @@ class Cluster:
         for job in self.jobs:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
-                job.process.wait(timeout=30)
+                job.process.wait(timeout=PATIENCE)
         for daemon in reversed(self.daemons):
             if daemon.poll() is None:
                 for process in psutil.Process(daemon.pid).children(recursive=True):
                     _kill(process.pid)
                 _kill(daemon.pid)
-            daemon.wait(timeout=30)
+            daemon.wait(timeout=PATIENCE)
 
 
 @contextmanager
@@ -191,7 +192,7 @@ def standalone(folder: Path, *, workers: int = 2, cores: int = 1, memory: str = 
         cluster.stop()
 
 
-def wait_until(ready: Callable[[], bool], why: str, seconds: float = 60) -> None:
+def wait_until(ready: Callable[[], bool], why: str, seconds: float = PATIENCE) -> None:
     """Poll; fails with `why` when it takes longer."""
     deadline = time.monotonic() + seconds
     while not ready():

@@ -37,7 +37,7 @@ def test_the_cluster_gives_the_lists_of_one_process(
 def submit(cluster: Cluster, script: str, *options: str) -> dict[str, Any]:
     """Run a job on the cluster to its end; what its steps reported."""
     job = cluster.submit(str(ROOT / "jobs" / f"{script}.py"), *options)
-    out, error = job.communicate(timeout=300)
+    out, error = job.communicate()
     assert job.returncode == 0, error[-3000:] + out[-1000:]
     return {step: json.loads(report) for step, report in re.findall(r'^(\w+) (\{".*)$', out, re.MULTILINE)}
 
@@ -52,7 +52,7 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
             "spark.python.daemon.module": "pipelines.worker_daemon",
         }
         job = cluster.submit(script, str(bank), str(workers), conf=one_core)
-        out, error = job.communicate(timeout=240)
+        out, error = job.communicate()
         assert job.returncode == 0, error[-3000:]
         held = [
             json.loads(line.removeprefix("worker "))

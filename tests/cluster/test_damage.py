@@ -22,6 +22,7 @@ from pipelines.night import STEPS
 from pipelines.parcels import ParcelError, Sender
 from pipelines.tables import Warehouse, WriteConflict
 from tests import shop
+from tests.cluster.standalone import PATIENCE
 from tests.conftest import copy_log
 from tests.pipelines.test_night import Lists, full_night, lists_of, point_at, staged_of, with_night
 
@@ -126,13 +127,13 @@ def test_of_two_runs_that_build_the_same_states_one_fails_in_a_line_and_its_reru
 
     def wait(self: Warehouse, name: str, writer: DataFrameWriter) -> None:
         if name == "user_link_states":
-            together.wait(timeout=120)
+            together.wait(timeout=PATIENCE)
         save(self, name, writer)
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setattr(Warehouse, "_save", wait)
         builds = [pool.submit(STEPS["build_link_states"], warehouse, run) for run in runs]
-        errors = [build.exception(timeout=300) for build in builds]
+        errors = [build.exception(timeout=PATIENCE) for build in builds]
     (conflict,) = (error for error in errors if error)
     assert isinstance(conflict, WriteConflict)
     assert str(conflict).startswith("table user_link_states: another writer changed the same rows")

@@ -28,7 +28,7 @@ from pipelines.night import STEPS
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
 from tests import shop
-from tests.cluster.standalone import ROOT, Cluster, Job, standalone, wait_until
+from tests.cluster.standalone import PATIENCE, ROOT, Cluster, Job, standalone, wait_until
 from tests.conftest import copy_tables
 from tests.host import can_mount
 from tests.jobs.test_jobs import wait_for_commit
@@ -144,7 +144,7 @@ class Night:
 
 def finish(job: Job) -> str:
     """Standard output of a job that must succeed."""
-    out, error = job.communicate(timeout=300)
+    out, error = job.communicate()
     assert job.returncode == 0, out[-2000:] + error[-2000:]
     return out
 
@@ -225,7 +225,7 @@ def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
             for worker in workers:
                 if worker.pid not in stuck:
                     worker.resume()
-            job.process.wait(timeout=240)  # nothing fails, but the tasks of one executor never end
+            job.process.wait(timeout=PATIENCE)  # nothing fails, but the tasks of one executor never end
 
     night.disturb(job, strike)
     finish(job)
@@ -240,7 +240,7 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # at half
-    job.communicate(timeout=60)
+    job.communicate()
     assert job.returncode == -signal.SIGKILL
     out = finish(night.score())
     report = json.loads(out.split("score_candidates ", 1)[1].splitlines()[0])
@@ -259,7 +259,7 @@ def test_a_driver_that_wakes_up_late_is_fenced(
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
     newer = acquire_lease(night.warehouse, shop.NIGHT, "newer")
     os.killpg(job.pid, signal.SIGCONT)
-    out, _ = job.communicate(timeout=300)
+    out, _ = job.communicate()
     assert job.returncode == 1
     assert f"was overtaken by run 'newer' (epoch {newer.epoch})" in out
     assert lists_of(night.warehouse) == built.expected
@@ -275,7 +275,7 @@ def test_a_driver_that_its_own_retry_overtook_stops_when_it_wakes_up(
     assert night.publish() == built.expected
     staged = night.warehouse.version("staging")
     os.killpg(job.pid, signal.SIGCONT)
-    out, _ = job.communicate(timeout=300)
+    out, _ = job.communicate()
     assert job.returncode == 1, out[-2000:]
     assert "was started again (attempt 2) while this one (attempt 1) slept" in out.splitlines()[-1]
     assert night.warehouse.version("staging") == staged
@@ -290,7 +290,7 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
     def stop(receiver: str) -> str:
         job = night.score()
         night.disturb(job, lambda: group_of(job, receiver)[0].terminate())
-        out, error = job.communicate(timeout=120)
+        out, error = job.communicate()
         assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
         assert "Traceback" not in out + error
         wait_until(lambda: not group_of(job), "something of the driver is left")
@@ -331,7 +331,7 @@ def test_a_full_disk_is_said_and_a_rerun_completes(
             wait_until(lambda: bool(cluster.python_daemons()), "no Python worker")
             filler = disk / "filler"
             subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], check=False, capture_output=True)
-            out, _ = job.communicate(timeout=300)
+            out, _ = job.communicate()
             assert job.returncode == 1, out[-2000:]
             last = out.splitlines()[-1]
             assert last.startswith("error: ")

@@ -33,7 +33,7 @@ def gpus(package: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 def test_a_task_owns_one_gpu(gpus: Cluster, level: str) -> None:
     asked = {"spark.task.resource.gpu.amount": "1"} if level == "application" else {}
     job = gpus.submit(str(Path(__file__).parent / "gpu_tasks.py"), "6", conf=GPUS | asked)
-    out, error = job.communicate(timeout=240)
+    out, error = job.communicate()
     assert job.returncode == 0, out[-2000:] + error[-3000:]
     backend, device, why, profiled, tasks = json.loads(out.split("placement ", 1)[1].splitlines()[0])
     assert (backend, device, profiled, tasks) == ("tiled", "cuda", level == "stage", 2)
@@ -56,7 +56,7 @@ def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
     night = ("--config", str(config), "--ds", shop.NIGHT, "--run-key", "gpu", "--steps")
     build = ("build_candidate_bank", "build_link_states")
     script = str(ROOT / "jobs" / "run_steps.py")
-    out, error = gpus.submit(script, *night, *build).communicate(timeout=300)
+    out, error = gpus.submit(script, *night, *build).communicate()
     assert gpus.jobs[-1].returncode == 0, out[-2000:] + error[-3000:]
     refused = [
         ({}, "the executors declare no GPU: set spark.executor.resource.gpu.amount"),
@@ -66,7 +66,7 @@ def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
         refused.append((GPUS, "the driver chose device 'cuda:"))
     for conf, message in refused:
         job = gpus.submit(script, *night, "score_candidates", conf=conf)
-        out, error = job.communicate(timeout=300)
+        out, error = job.communicate()
         assert job.returncode == 1, error[-3000:]
         last = out.splitlines()[-1]
         assert last.startswith("error: ")

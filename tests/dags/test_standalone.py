@@ -26,6 +26,7 @@ from deltalake import DeltaTable
 from pipelines.champions import decisions
 from pipelines.tables import Warehouse
 from tests import shop
+from tests.cluster.standalone import PATIENCE
 from tests.conftest import copy_shop
 from tests.dags.test_dags import airflow_environment
 from tests.pipelines.test_night import lists_of
@@ -34,7 +35,6 @@ from tests.pipelines.test_rollback import published
 pytestmark = pytest.mark.airflow
 BACKFILLED, SCHEDULED = ("2024-05-03", "2024-05-04"), ("2024-05-06",)
 KILLED, LINEAGE = "2024-05-07", "lineage.json"
-SECONDS = 900
 
 
 class Api:
@@ -51,7 +51,7 @@ class Api:
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
@@ -81,7 +81,7 @@ def ended(airflow: Api, dag: str, nights: tuple[str, ...]) -> Callable[[], bool]
     return all_there
 
 
-def wait_for(what: str, ready: Callable[[], bool], seconds: float = SECONDS) -> None:
+def wait_for(what: str, ready: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, f"{what}: not after {seconds} s"
@@ -146,7 +146,7 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
         )
 
     try:
-        wait_for("a healthy Airflow", healthy, 180)
+        wait_for("a healthy Airflow", healthy)
         api.token = api.call("GET", "/auth/token")["access_token"]
         yield api
     finally:
@@ -156,13 +156,13 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
         _, alive = psutil.wait_procs(left, timeout=20)
         for each in alive:
             os.kill(each.pid, signal.SIGKILL)
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE)
         log.close()
 
 
 def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Warehouse) -> None:
     dag = "nightly_scoring"
-    wait_for("the DAGs", lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 3, 120)
+    wait_for("the DAGs", lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 3)
     airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
     airflow.call("PATCH", "/api/v2/dags/weekly_training", {"is_paused": False})
 
@@ -223,7 +223,7 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
     supervisor = jvm.parents()[1]  # above the task that has started spark-submit
     assert "airflow" in " ".join(supervisor.cmdline())
     supervisor.kill()
-    _, alive = psutil.wait_procs(left, timeout=60)
+    _, alive = psutil.wait_procs(left, timeout=PATIENCE)
     assert alive == []
     assert not job_done("publish_recommendations")
 

@@ -25,7 +25,7 @@ from pipelines.tables import Warehouse
 from pipelines.train import fit
 from pipelines.training_log import Source
 from tests import shop
-from tests.cluster.standalone import Job, wait_until
+from tests.cluster.standalone import PATIENCE, Job, wait_until
 from tests.conftest import copy_shop
 from tests.pipelines.test_night import full_night, lists_of
 
@@ -43,7 +43,7 @@ def start(job: str, *options: str) -> subprocess.Popen[str]:
 
 def test_mistakes_end_with_one_line_and_exit_1(tmp_path: Path) -> None:
     job = start("score_candidates", "--config", str(tmp_path / "none.yaml"), "--ds", shop.NIGHT)
-    out, error = job.communicate(timeout=60)
+    out, error = job.communicate(timeout=PATIENCE)
     assert job.returncode == 1
     assert out == ""
     assert (
@@ -53,7 +53,7 @@ def test_mistakes_end_with_one_line_and_exit_1(tmp_path: Path) -> None:
 
 def test_the_command_line_is_checked(tmp_path: Path) -> None:
     job = start("score_candidates", "--config", "x", "--ds", "yesterday")
-    _, error = job.communicate(timeout=60)
+    _, error = job.communicate(timeout=PATIENCE)
     assert job.returncode == 2
     assert "'yesterday' is not a date like 2017-12-04" in error
 
@@ -83,11 +83,11 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(
     job = start("score_candidates", *options)
     staged = wait_for_commit(warehouse, run.run_id, job)
     os.killpg(job.pid, signal.SIGKILL)
-    job.wait(timeout=60)
+    job.wait(timeout=PATIENCE)
     assert 0 < staged < shop.USERS  # it died halfway
     assert lists_of(warehouse, ds) == expected  # readers saw nothing of it
     retry = start("score_candidates", *options)
-    out, error = retry.communicate(timeout=300)
+    out, error = retry.communicate(timeout=PATIENCE)
     assert retry.returncode == 0, error[-2000:]
     assert '"commits_reused": 1' in out  # what was staged is not scored again
     for name in ("verify_night", "audit_recommendations", "publish_recommendations"):
@@ -112,14 +112,14 @@ def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: W
     wait_for_commit(trained, run.run_id, job)
     for process in psutil.Process(job.pid).children():
         process.kill()  # spark-submit, which is the JVM by now
-    out, error = job.communicate(timeout=60)
+    out, error = job.communicate(timeout=PATIENCE)
     assert job.returncode == 1, out + error
     # Not always its last line: PySpark's own thread for accumulators complains too.
     said = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(said) == 1
     assert said[0].startswith("error: the JVM of this driver ended")
     assert lists_of(trained, ds) == expected
-    _, error = (retry := start("run_steps", *options)).communicate(timeout=300)
+    _, error = (retry := start("run_steps", *options)).communicate(timeout=PATIENCE)
     assert retry.returncode == 0, error[-2000:]
     assert lists_of(trained, ds) == expected
 
@@ -137,9 +137,9 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse
         assert job.poll() is None, job.communicate()[1][-2000:]
         time.sleep(0.02)
     os.killpg(job.pid, signal.SIGKILL)
-    job.wait(timeout=60)
+    job.wait(timeout=PATIENCE)
     assert not (tmp_path / "bundles" / "mha").exists()
-    out, error = start("train_model", *options).communicate(timeout=300)
+    out, error = start("train_model", *options).communicate(timeout=PATIENCE)
     assert "towers go on after step 60" in error, error[-2000:]
     assert not left.parent.exists()
     settings = load_settings(str(config)).model("mha")
@@ -172,10 +172,10 @@ def test_a_job_whose_airflow_task_is_killed_ends(trained: Warehouse) -> None:
         there = (leases / "_delta_log" / f"{0:020d}.json").exists()
         return there and "left" in DeltaTable(leases).to_pyarrow_table()["run_key"].to_pylist()
 
-    wait_until(at_work, "the driver does not begin", seconds=180)
+    wait_until(at_work, "the driver does not begin")
     left = below()
     supervisor.kill()
-    _, alive = psutil.wait_procs(left, timeout=60)
+    _, alive = psutil.wait_procs(left, timeout=PATIENCE)
     assert alive == []
 
 
@@ -211,7 +211,7 @@ def report_of(out: str) -> dict[str, Any]:
 
 def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:
     """Users staged when the next commit of the run appears, seen within a fraction of a second."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     before = DeltaTable(warehouse.path("staging")).version()
     while time.monotonic() < deadline:
         assert job.poll() is None, job.communicate()[1][-2000:]
@@ -219,4 +219,4 @@ def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str
             table = DeltaTable(warehouse.path("staging")).to_pyarrow_table(filters=[("run_id", "=", run_id)])
             return table.num_rows
         time.sleep(0.1)
-    raise AssertionError("no commit within 240 s")
+    raise AssertionError(f"no commit within {PATIENCE} s")
