@@ -54,21 +54,23 @@ def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
     settings["night"] |= {"device": "cuda", "backend": "auto"}
     config.write_text(yaml.safe_dump(settings))
     night = ("--config", str(config), "--ds", shop.NIGHT, "--run-key", "gpu", "--steps")
-    build = ("build_candidate_bank", "build_link_states")
+    build, score = ("build_candidate_bank", "build_link_states"), ("score_candidates",)
     script = str(ROOT / "jobs" / "run_steps.py")
-    out, error = gpus.submit(script, *night, *build).communicate()
-    assert gpus.jobs[-1].returncode == 0, out[-2000:] + error[-3000:]
-    refused = [
-        ({}, "the executors declare no GPU: set spark.executor.resource.gpu.amount"),
-        (GPUS | {"spark.task.resource.gpu.amount": "0.5"}, "is 0.5, so tasks would share a GPU"),
-    ]
-    if not torch.cuda.is_available():  # declared, and not there: the task that gets it says so
-        refused.append((GPUS, "the driver chose device 'cuda:"))
-    for conf, message in refused:
-        job = gpus.submit(script, *night, "score_candidates", conf=conf)
+
+    def refuse(steps: tuple[str, ...], conf: dict[str, str], message: str) -> None:
+        job = gpus.submit(script, *night, *steps, conf=conf)
         out, error = job.communicate()
         assert job.returncode == 1, error[-3000:]
         last = out.splitlines()[-1]
         assert last.startswith("error: ")
         assert message in last
         assert "Traceback" not in out
+
+    if torch.cuda.is_available():
+        out, error = gpus.submit(script, *night, *build).communicate()
+        assert gpus.jobs[-1].returncode == 0, out[-2000:] + error[-3000:]
+    else:  # declared, and not there: the task that gets it says so
+        refuse((*build, *score), GPUS, "the driver chose device 'cuda:")
+    refuse(score, {}, "the executors declare no GPU: set spark.executor.resource.gpu.amount")
+    shared = GPUS | {"spark.task.resource.gpu.amount": "0.5"}
+    refuse(score, shared, "is 0.5, so tasks would share a GPU")
