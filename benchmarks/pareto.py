@@ -2,8 +2,9 @@
 
 LIME-MHA of several sizes (links L, hidden units F, width of the dot E, width D), trained with the default
 recipe on everything before 2017-11-06 and measured on the four weeks after, on which the recipe was chosen
-too; the rate of one core with the native backend over random candidates. AUC is that of the answers of 250
-learners (`benchmarks/answers.py`) at the same sizes. Made to choose default sizes from.
+too; the rate of one core with the native backend over random candidates. AUC is that of the validation
+answers of 250 learners (`benchmarks/answers.py`) at the same sizes. Made to choose default sizes from, so no
+test answer has a say.
 A size that was measured is kept under `.bench/sizes`.
 """
 
@@ -87,7 +88,7 @@ def rates_of(bundles: dict[Size, Path]) -> dict[Size, float]:
 
 
 def auc_of(size: Size, log: answers.Answers) -> float:
-    """On the test answers."""
+    """On the validation answers."""
     config = dataclasses.replace(answers.CONFIG, **size._asdict())
     trainer = answers.trainer_of(
         log,
@@ -96,7 +97,7 @@ def auc_of(size: Size, log: answers.Answers) -> float:
         config,
     )
     trainer.fit()
-    found = trainer.predict(log.test, stride=1)
+    found = trainer.predict(log.valid, stride=1)
     return auc(found.label, found.logit)
 
 

@@ -66,6 +66,14 @@ def empty_shop(spark: SparkSession, tmp_path: Path) -> Warehouse:
     return open_shop(spark, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def in_place() -> Iterator[None]:
+    """A shop of any size changes rows of states in place, as large ones do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.link_states.LEAST_PATCHED", 0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def ready(spark: SparkSession, request: pytest.FixtureRequest) -> Warehouse:
     """The shop with its log ingested and both models trained; read only.

@@ -78,8 +78,7 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(
     run = acquire_lease(warehouse, ds, "killed")
     for name in ("build_candidate_bank", "build_link_states"):
         STEPS[name](warehouse, run)
-    config = str(Path(warehouse.settings.drops).parent / "settings.yaml")
-    options = ("--config", config, "--ds", ds, "--run-key", "killed")
+    options = ("--config", str(tmp_path / "settings.yaml"), "--ds", ds, "--run-key", "killed")
     job = start("score_candidates", *options)
     staged = wait_for_commit(warehouse, run.run_id, job)
     os.killpg(job.pid, signal.SIGKILL)

@@ -30,17 +30,9 @@ from tests.conftest import bundle_folder, open_shop
 from tests.pipelines.test_anchors import SCORED, day_of, items_of, removing, shop_of_its_own  # noqa: F401  # a fixture
 from tests.pipelines.test_night import with_night
 
-pytestmark = pytest.mark.nights
+pytestmark = [pytest.mark.nights, pytest.mark.usefixtures("in_place")]
 START, NIGHTS = dt.date(2024, 5, 11), 3
 COMMITS = ("replace", "append", "upsert")
-
-
-@pytest.fixture(autouse=True)
-def in_place() -> Iterator[None]:
-    """A shop of any size changes rows of states in place, as large ones do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.link_states.LEAST_PATCHED", 0)
-        yield
 
 
 class Died(BaseException):

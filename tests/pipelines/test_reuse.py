@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,6 @@ def rows_of(frame: DataFrame, key: str) -> list[dict[str, Any]]:
     """What a table says, without the night that computed a row."""
     kept = [name for name in frame.columns if name not in ("as_of", "events_version")]
     return [row.asDict() for row in frame.select(*kept).orderBy(key).collect()]
-
-
-@pytest.fixture(scope="module")
-def in_place() -> Iterator[None]:
-    """A shop of any size changes rows of states in place, as large ones do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.link_states.LEAST_PATCHED", 0)
-        yield
 
 
 @pytest.fixture(scope="module")
