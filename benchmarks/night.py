@@ -70,7 +70,7 @@ def write_settings(root: Path) -> Path:
         "spark.buffer.pageSize",
     ):
         del conf[key]
-    conf["spark.driver.memory"] = "4g"
+    conf |= {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": "4"}
     path = root / "settings.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path
