@@ -75,7 +75,7 @@ class Cluster:
 
     def state(self) -> dict[str, Any]:
         """What the master says of itself."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.web}/json/", timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{self.web}/json/", timeout=30) as answer:
             state: dict[str, Any] = json.load(answer)
         return state
 
@@ -170,13 +170,13 @@ class Cluster:
         for job in self.jobs:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
-                job.process.wait(timeout=PATIENCE)
+                job.process.wait(timeout=30)
         for daemon in reversed(self.daemons):
             if daemon.poll() is None:
                 for process in psutil.Process(daemon.pid).children(recursive=True):
                     _kill(process.pid)
                 _kill(daemon.pid)
-            daemon.wait(timeout=PATIENCE)
+            daemon.wait(timeout=30)
 
 
 @contextmanager
@@ -192,12 +192,12 @@ def standalone(folder: Path, *, workers: int = 2, cores: int = 1, memory: str = 
         cluster.stop()
 
 
-def wait_until(ready: Callable[[], bool], why: str, seconds: float = PATIENCE) -> None:
-    """Poll; fails with `why` when it takes longer."""
+def wait_until(ready: Callable[[], bool], why: str, seconds: float = PATIENCE, every: float = 0.05) -> None:
+    """Poll `every` so many seconds; fails with `why` when it takes longer."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, f"{why} within {seconds} s"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def _answers(cluster: Cluster) -> bool:

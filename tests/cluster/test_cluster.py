@@ -71,4 +71,4 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
             assert len(row["code"]) > 20
             assert all(Path(file).is_relative_to(work) for file in row["code"])
         gone = lambda: not list((cluster.folder / "worker-0" / "local").rglob("lime-*"))  # noqa: E731
-        wait_until(gone, "Spark has not removed the bank after the application")
+        wait_until(gone, "Spark has not removed the bank after the application", seconds=60)

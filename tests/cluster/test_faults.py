@@ -240,7 +240,7 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # at half
-    job.communicate()
+    job.communicate(timeout=60)
     assert job.returncode == -signal.SIGKILL
     out = finish(night.score())
     report = json.loads(out.split("score_candidates ", 1)[1].splitlines()[0])
@@ -290,10 +290,10 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
     def stop(receiver: str) -> str:
         job = night.score()
         night.disturb(job, lambda: group_of(job, receiver)[0].terminate())
-        out, error = job.communicate()
+        out, error = job.communicate(timeout=120)
         assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
         assert "Traceback" not in out + error
-        wait_until(lambda: not group_of(job), "something of the driver is left")
+        wait_until(lambda: not group_of(job), "something of the driver is left", seconds=60)
         assert lists_of(night.warehouse) == built.expected  # yesterday's answer
         return out
 

@@ -12,10 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from deltalake import DeltaTable
 from pipelines.champions import decisions
 from pipelines.tables import Warehouse
 from tests import shop
-from tests.cluster.standalone import PATIENCE
+from tests.cluster.standalone import wait_until
 from tests.conftest import copy_shop
 from tests.dags.test_dags import airflow_environment
 from tests.pipelines.test_night import lists_of
@@ -35,6 +35,7 @@ from tests.pipelines.test_rollback import published
 pytestmark = pytest.mark.airflow
 BACKFILLED, SCHEDULED = ("2024-05-03", "2024-05-04"), ("2024-05-06",)
 KILLED, LINEAGE = "2024-05-07", "lineage.json"
+wait_for = partial(wait_until, every=2.0)  # Airflow answers slowly, and has work to do
 
 
 class Api:
@@ -51,7 +52,7 @@ class Api:
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
@@ -79,13 +80,6 @@ def ended(airflow: Api, dag: str, nights: tuple[str, ...]) -> Callable[[], bool]
         return all(runs.get(night, ("", ""))[0] == "success" for night in nights)
 
     return all_there
-
-
-def wait_for(what: str, ready: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"{what}: not after {seconds} s"
-        time.sleep(2)
 
 
 def is_of(process: psutil.Process, leader: int, home: str) -> bool:
@@ -146,7 +140,7 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
         )
 
     try:
-        wait_for("a healthy Airflow", healthy)
+        wait_for(healthy, "Airflow is not healthy")
         api.token = api.call("GET", "/auth/token")["access_token"]
         yield api
     finally:
@@ -156,29 +150,31 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
         _, alive = psutil.wait_procs(left, timeout=20)
         for each in alive:
             os.kill(each.pid, signal.SIGKILL)
-        process.wait(timeout=PATIENCE)
+        process.wait(timeout=30)
         log.close()
 
 
 def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Warehouse) -> None:
     dag = "nightly_scoring"
-    wait_for("the DAGs", lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 3)
+    wait_for(
+        lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 3, "the DAGs are not there"
+    )
     airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
     airflow.call("PATCH", "/api/v2/dags/weekly_training", {"is_paused": False})
 
-    wait_for("the scheduled night", ended(airflow, dag, SCHEDULED))
+    wait_for(ended(airflow, dag, SCHEDULED), "the scheduled night has not ended")
     backfill = {
         "dag_id": dag, "from_date": f"{BACKFILLED[0]}T00:00:00Z", "to_date": f"{BACKFILLED[-1]}T00:00:00Z",
         "max_active_runs": 1, "run_backwards": False, "dag_run_conf": {}, "reprocess_behavior": "none",
     }  # fmt: skip
     airflow.call("POST", "/api/v2/backfills", backfill)
-    wait_for("the backfill", ended(airflow, dag, BACKFILLED))
+    wait_for(ended(airflow, dag, BACKFILLED), "the backfill has not ended")
     runs = airflow.runs(dag)
     assert {runs[night][1] for night in SCHEDULED} == {"scheduled"}
     assert {runs[night][1] for night in BACKFILLED} == {"backfill"}
 
     airflow.trigger("weekly_training", shop.LAST)
-    wait_for("the training", ended(airflow, "weekly_training", (shop.LAST,)))
+    wait_for(ended(airflow, "weekly_training", (shop.LAST,)), "the training has not ended")
 
     commits = [published(served, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
     assert commits == sorted(commits)  # in the order of nights, the backfill after what was scheduled
@@ -217,17 +213,17 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
         runs = DeltaTable(served.path("runs")).to_pyarrow_table(columns=["run_id", "job"]).to_pylist()
         return any(row["run_id"].startswith(KILLED) and row["job"] == job for row in runs)
 
-    wait_for("the states", lambda: job_done("build_candidate_bank"))
+    wait_for(lambda: job_done("build_candidate_bank"), "the bank was not built")
     left = drivers(KILLED)
     jvm = next(process for process in left if process.name() == "java")
     supervisor = jvm.parents()[1]  # above the task that has started spark-submit
     assert "airflow" in " ".join(supervisor.cmdline())
     supervisor.kill()
-    _, alive = psutil.wait_procs(left, timeout=PATIENCE)
+    _, alive = psutil.wait_procs(left, timeout=60)
     assert alive == []
     assert not job_done("publish_recommendations")
 
-    wait_for("the retry", ended(airflow, dag, (KILLED,)))
+    wait_for(ended(airflow, dag, (KILLED,)), "the retry has not ended")
     assert drivers(KILLED) == []
     assert sorted(lists_of(served, KILLED)) == list(range(shop.USERS))
     assert len(published(served, KILLED)) == 1

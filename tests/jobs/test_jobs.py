@@ -43,7 +43,7 @@ def start(job: str, *options: str) -> subprocess.Popen[str]:
 
 def test_mistakes_end_with_one_line_and_exit_1(tmp_path: Path) -> None:
     job = start("score_candidates", "--config", str(tmp_path / "none.yaml"), "--ds", shop.NIGHT)
-    out, error = job.communicate(timeout=PATIENCE)
+    out, error = job.communicate(timeout=60)
     assert job.returncode == 1
     assert out == ""
     assert (
@@ -53,7 +53,7 @@ def test_mistakes_end_with_one_line_and_exit_1(tmp_path: Path) -> None:
 
 def test_the_command_line_is_checked(tmp_path: Path) -> None:
     job = start("score_candidates", "--config", "x", "--ds", "yesterday")
-    _, error = job.communicate(timeout=PATIENCE)
+    _, error = job.communicate(timeout=60)
     assert job.returncode == 2
     assert "'yesterday' is not a date like 2017-12-04" in error
 
@@ -82,7 +82,7 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(
     job = start("score_candidates", *options)
     staged = wait_for_commit(warehouse, run.run_id, job)
     os.killpg(job.pid, signal.SIGKILL)
-    job.wait(timeout=PATIENCE)
+    job.wait(timeout=60)
     assert 0 < staged < shop.USERS  # it died halfway
     assert lists_of(warehouse, ds) == expected  # readers saw nothing of it
     retry = start("score_candidates", *options)
@@ -111,7 +111,7 @@ def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: W
     wait_for_commit(trained, run.run_id, job)
     for process in psutil.Process(job.pid).children():
         process.kill()  # spark-submit, which is the JVM by now
-    out, error = job.communicate(timeout=PATIENCE)
+    out, error = job.communicate(timeout=60)
     assert job.returncode == 1, out + error
     # Not always its last line: PySpark's own thread for accumulators complains too.
     said = [line for line in error.splitlines() if line.startswith("error: ")]
@@ -136,7 +136,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse
         assert job.poll() is None, job.communicate()[1][-2000:]
         time.sleep(0.02)
     os.killpg(job.pid, signal.SIGKILL)
-    job.wait(timeout=PATIENCE)
+    job.wait(timeout=60)
     assert not (tmp_path / "bundles" / "mha").exists()
     out, error = start("train_model", *options).communicate(timeout=PATIENCE)
     assert "towers go on after step 60" in error, error[-2000:]
@@ -174,7 +174,7 @@ def test_a_job_whose_airflow_task_is_killed_ends(trained: Warehouse) -> None:
     wait_until(at_work, "the driver does not begin")
     left = below()
     supervisor.kill()
-    _, alive = psutil.wait_procs(left, timeout=PATIENCE)
+    _, alive = psutil.wait_procs(left, timeout=60)
     assert alive == []
 
 
