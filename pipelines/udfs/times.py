@@ -1,0 +1,189 @@
+"""Times of a drop: text, numbers, dates and clocks to one instant.
+
+An offset in the text wins over the source's zone; text without one is local to the zone. A local time that a
+clock showed twice (the hour that ends summer time) is the first of the two. One that no clock showed (the hour
+that begins it) moves forward by the gap: 02:30 becomes 03:30. So no local time is refused, and two different
+times of such an hour stay different. This is `fold=0` of PEP 495.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+EPOCHS = {"epoch_seconds": 1_000_000, "epoch_millis": 1_000, "epoch_micros": 1, "epoch_nanos": 0}
+AUTO = "iso"
+EPOCH = dt.datetime(1970, 1, 1)
+MICROSECOND = dt.timedelta(microseconds=1)
+FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999, in microseconds
+ISO = re.compile(
+    r"(\d{4})-(\d{1,2})-(\d{1,2})"
+    r"(?:(?:T|t|\s+)(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,12}))?)?)?"
+    r"\s*(Z|z|UTC|GMT|[+-]\d{1,2}(?::?\d{2}){0,2}|\[?[A-Za-z]+(?:/[A-Za-z0-9_+-]+)+\]?)?",
+    re.ASCII,
+)
+OFFSET = re.compile(r"([+-])(\d{1,2}):?(\d{2})?:?(\d{2})?")
+# Letters of a pattern in Java's style, as Spark has them, longest first; a pattern with % is Python's.
+LETTERS = {
+    "yyyy": "%Y", "uuuu": "%Y", "yy": "%y", "MMMM": "%B", "MMM": "%b", "MM": "%m", "M": "%m", "dd": "%d",
+    "d": "%d", "HH": "%H", "H": "%H", "hh": "%I", "h": "%I", "mm": "%M", "m": "%M", "ss": "%S", "s": "%S",
+    "EEEE": "%A", "EEE": "%a", "E": "%a", "a": "%p", "XXX": "%z", "XX": "%z", "X": "%z", "xxx": "%z",
+    "xx": "%z", "x": "%z", "ZZZZZ": "%z", "Z": "%z",
+}  # fmt: skip
+TOKEN = re.compile(r"'(?:[^']|'')*'|([A-Za-z])\1*|[^A-Za-z']")
+
+
+def check_zone(name: str) -> str:
+    """The name of a time zone that this machine knows.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        _zone(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone; use a name such as UTC or Europe/Berlin") from None
+    return name
+
+
+def check_format(name: str) -> str:
+    """A format of times that `TimeRule` can read.
+
+    Raises:
+        ValueError: naming what is wrong with it.
+    """
+    if name not in (AUTO, *EPOCHS):
+        to_python(name)
+    return name
+
+
+@functools.cache
+def to_python(pattern: str) -> str:
+    """A pattern for `strptime`; one without % is in Java's letters, as Spark has them.
+
+    Raises:
+        ValueError: it has a letter that is not known, or no year.
+    """
+    if "%" in pattern:
+        python = pattern
+    else:
+        parts: list[str] = []
+        for token in TOKEN.finditer(pattern):
+            text = token[0]
+            if text.startswith("'"):
+                parts.append(text[1:-1].replace("''", "'").replace("%", "%%") or "'")
+            elif not text[0].isalpha():
+                parts.append(text)
+            elif set(text) == {"S"}:
+                parts.append("%f")
+            elif text in LETTERS:
+                parts.append(LETTERS[text])
+            else:
+                known = f"{AUTO}, {', '.join(EPOCHS)}, or a pattern such as dd.MM.yyyy HH:mm:ss"
+                raise ValueError(f"{pattern!r} is no format of times because of {text!r}; use {known}")
+        python = "".join(parts)
+    if not any(year in python for year in ("%Y", "%y", "%G", "%c", "%x")):
+        raise ValueError(f"{pattern!r} is no format of times: it has no year")
+    return python
+
+
+@functools.cache
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+@dataclass(frozen=True)
+class TimeRule:
+    """How times are written: `iso`, one of `EPOCHS`, or a pattern; and the zone of those without an offset."""
+
+    format: str = AUTO
+    zone: str = "UTC"
+
+    def read_micros(self, value: object) -> int | None:
+        """Microseconds since 1970 UTC, rounded down; None for what is no time."""
+        try:
+            if self.format in EPOCHS:
+                found = self._read_epoch(value)
+            else:
+                local = self.read_local(value)
+                found = None if local is None else self._to_micros(local)
+        except (OverflowError, ValueError, ZoneInfoNotFoundError, OSError):
+            return None
+        return found if found is not None and FIRST <= found <= LAST else None
+
+    def read_local(self, value: object) -> dt.datetime | None:
+        """What the value's own clock shows, with its offset if it has one; None for what is no time."""
+        if isinstance(value, dt.datetime):
+            return value
+        if isinstance(value, dt.date):
+            return dt.datetime(value.year, value.month, value.day)
+        if not isinstance(value, str):
+            return None
+        try:
+            if self.format == AUTO or self.format in EPOCHS:
+                return read_iso(value)
+            return dt.datetime.strptime(value, to_python(self.format))
+        except (ValueError, ZoneInfoNotFoundError, OSError):
+            return None
+
+    def _to_micros(self, local: dt.datetime) -> int:
+        if local.tzinfo is None:
+            if self.zone == "UTC":
+                return (local - EPOCH) // MICROSECOND
+            local = local.replace(tzinfo=_zone(self.zone))
+        return (local.replace(tzinfo=None) - EPOCH - (local.utcoffset() or dt.timedelta())) // MICROSECOND
+
+    def _read_epoch(self, value: object) -> int | None:
+        """A number of the format's unit; a time or a date needs no unit."""
+        if isinstance(value, dt.date):
+            local = self.read_local(value)
+            return None if local is None else self._to_micros(local)
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, str):
+            try:
+                value = Decimal(value)
+            except InvalidOperation:
+                return None
+        if not isinstance(value, int | float | Decimal):
+            return None
+        number = Decimal(value)
+        if not number.is_finite() or number.adjusted() > 20:
+            return None
+        unit = EPOCHS[self.format]
+        micros = number * unit if unit else number / 1000
+        return int(micros.to_integral_value(rounding="ROUND_FLOOR"))
+
+
+def read_iso(text: str) -> dt.datetime | None:
+    """A date, or a date and a time with an optional offset or zone, in the order of ISO 8601.
+
+    Digits beyond microseconds are cut off.
+    """
+    found = ISO.fullmatch(text)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    local = dt.datetime(
+        int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), micros
+    )
+    return local.replace(tzinfo=_read_offset(zone)) if zone else local
+
+
+@functools.cache
+def _read_offset(text: str) -> dt.tzinfo:
+    if text in ("Z", "z", "UTC", "GMT"):
+        return dt.UTC
+    found = OFFSET.fullmatch(text)
+    if found is None:
+        return _zone(text.strip("[]"))
+    sign = -1 if found[1] == "-" else 1
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()[1:])
+    if hours > 18 or minutes > 59 or seconds > 59:
+        raise ValueError(f"{text!r} is no offset")
+    return dt.timezone(sign * dt.timedelta(hours=hours, minutes=minutes, seconds=seconds))
