@@ -37,9 +37,9 @@ from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, publish, row
 from lime_model.scoring.backends import make_backend
 from pipelines.bundles import fetch_bundle
-from pipelines.catalogue import ingest_entity
 from pipelines.champions import need_champion
 from pipelines.forecast import measure_speed
+from pipelines.ingest.entities import ingest_entity
 from pipelines.night import ingest_days
 from pipelines.session import open_session
 from pipelines.settings import load_settings

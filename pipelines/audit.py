@@ -20,7 +20,8 @@ from pyspark.sql import functions as F
 from lime_model.drift import jaccard, population_stability, rank_biased_overlap
 from lime_model.errors import LimeError
 from pipelines.candidates import eligible_bit
-from pipelines.columns import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
+from pipelines.catalogue import read_versions
+from pipelines.columns import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID, VALID_FROM, VALID_TO
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once, record
@@ -83,6 +84,7 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
             *check_certificate(need_manifest(warehouse, run, "verify_night")),
             *check_rows(night, limits),
             *check_items(night, _bias(warehouse, run, night.inputs), limits),
+            check_withdrawn(warehouse, run, night),
         ]
         before = last_published(warehouse, run.ds)
         if before is not None:
@@ -220,6 +222,17 @@ def check_items(night: Night, bias: DataFrame, limits: AuditSettings) -> Iterato
     yield Check("ineligible_items", banned or 0, 0)
     yield Check("top_share", top / max(1, places or 0), limits.max_top_share)
     yield Check("item_coverage", items / max(1, night.items), limits.min_item_coverage, upper=False)
+
+
+def check_withdrawn(warehouse: Warehouse, run: Run, night: Night) -> Check:
+    """No item is listed that the catalogue has withdrawn: whose last version ended before the night."""
+    day = F.date_sub(F.lit(run.ds).cast("date"), 1)
+    for_ever = F.lit("9999-12-31").cast("date")
+    versions = read_versions(warehouse, "items", night.inputs.items).where(F.col(VALID_FROM) <= day)
+    ends = versions.groupBy(ITEM_ID).agg(F.max(F.coalesce(VALID_TO, for_ever)).alias("end"))
+    listed = night.rows.select(F.explode("candidates.item_id").alias(ITEM_ID)).distinct()
+    found = listed.join(ends.where(F.col("end") <= day), ITEM_ID, "left_semi").count()
+    return Check("withdrawn_items", found, 0)
 
 
 def last_published(warehouse: Warehouse, night: str) -> str | None:

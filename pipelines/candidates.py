@@ -16,8 +16,18 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle, BundleError
 from pipelines.bundles import ship_bundle, shipped_folder
-from pipelines.catalogue import read_entity
-from pipelines.columns import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION
+from pipelines.catalogue import read_entity, read_withdrawn
+from pipelines.columns import (
+    CHECKSUM,
+    CORPUS_FINGERPRINT,
+    DS,
+    ELIGIBLE,
+    FINGERPRINT,
+    ITEM_ID,
+    MODEL_VERSION,
+    RECENT,
+    WITHDRAWN,
+)
 from pipelines.events import read_events
 from pipelines.inputs import fixed_inputs, tell_what_is_newer
 from pipelines.leases import Run
@@ -62,9 +72,9 @@ def build_candidate_bank(
         corpus = read_corpus(
             warehouse, run.ds, (versions["events"], versions["items"]), policies, bundle.config.bias_days
         )
-        corpus = corpus.withColumn(FINGERPRINT, _fingerprint(corpus, bundle)).persist()
+        corpus = corpus.withColumn(CORPUS_FINGERPRINT, _fingerprint(corpus, bundle)).persist()
         counts = corpus.select(
-            F.count("*"), *(F.sum(eligible_bit(i)) for i in range(len(policies)))
+            F.count("*"), *(F.sum(eligible_bit(i, ELIGIBLE)) for i in range(len(policies)))
         ).collect()[0]
         base = warehouse.newest("candidate_bank")
         bank, changes = update_bank(warehouse, corpus, bundle, base)
@@ -89,22 +99,26 @@ def build_candidate_bank(
 def read_corpus(
     warehouse: Warehouse, night: str, versions: tuple[int, int], policies: Sequence[Policy], days: int
 ) -> DataFrame:
-    """`item_id`, `recent_count` (events of the last `days`), `eligible` bits and the item columns.
+    """`item_id`, `RECENT` (events of the last `days`), `ELIGIBLE` bits and the item columns.
 
-    `versions` are those of `events` and `items`.
+    An item that the newest drop of a catalogue with `absent: remove` left out is withdrawn: nothing makes it
+    eligible, whatever the log holds. `versions` are those of `events` and `items`.
     """
     if len(policies) > MAX_POLICIES:
         raise SettingsError(f"{len(policies)} policies; one bank holds the bits of {MAX_POLICIES}")
     recent = F.col(DS) >= F.date_sub(F.lit(night).cast("date"), days)
     events = read_events(warehouse, night, versions[0])
-    seen = events.groupBy(ITEM_ID).agg(F.count(F.when(recent, 1)).alias("recent_count"))
+    seen = events.groupBy(ITEM_ID).agg(F.count(F.when(recent, 1)).alias(RECENT))
+    withdrawn = read_withdrawn(warehouse, "items", night, versions[1]).withColumn(WITHDRAWN, F.lit(True))
     corpus = read_entity(warehouse, "items", night, versions[1]).join(seen, ITEM_ID, "full_outer")
-    corpus = corpus.fillna(0, ["recent_count"])
+    corpus = corpus.join(withdrawn, ITEM_ID, "left")
+    corpus = corpus.fillna(0, [RECENT])
     bits = F.lit(0).cast("long")
     for index, policy in enumerate(policies):
         bits = bits.bitwiseOR(F.when(F.expr(policy.eligible), F.lit(1 << index)).otherwise(0).cast("long"))
+    bits = F.when(F.col(WITHDRAWN).isNull(), bits).otherwise(F.lit(0).cast("long"))
     try:
-        return corpus.withColumn("eligible", bits)
+        return corpus.withColumn(ELIGIBLE, bits).drop(WITHDRAWN)
     except AnalysisException as error:
         raise SettingsError(
             f"an eligibility expression does not fit the item columns {corpus.columns}: "
@@ -154,7 +168,9 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
     there = F.least(*(F.length(name) for name in FACTORS[1:])) > 0  # empty: it could not be computed
     old = sound_fingerprints(stored.where(there), ITEM_ID, FACTORS, "was")
     old = old.withColumn("damaged", F.col("was").isNull())
-    both = corpus.select(ITEM_ID, FINGERPRINT).join(old, ITEM_ID, "full_outer")
+    both = corpus.select(ITEM_ID, F.col(CORPUS_FINGERPRINT).alias(FINGERPRINT)).join(
+        old, ITEM_ID, "full_outer"
+    )
     stands = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False)).alias("stands")
     return both.select(ITEM_ID, FINGERPRINT, stands, F.coalesce("damaged", F.lit(False)).alias("damaged"))
 
@@ -167,8 +183,9 @@ def encode_corpus(corpus: DataFrame, bundle: Bundle, *, strict: bool) -> DataFra
 
     item = corpus.schema[ITEM_ID].dataType.simpleString()
     factors = "link_weights binary, head_input binary, dot binary"
-    schema = f"item_id {item}, fingerprint string, {factors}"
+    schema = f"item_id {item}, {CORPUS_FINGERPRINT} string, {factors}"
     encoded = corpus.select(*PASSED, *_features(corpus, bundle)).mapInArrow(encode, schema)
+    encoded = encoded.withColumnRenamed(CORPUS_FINGERPRINT, FINGERPRINT)
     return encoded.withColumns({MODEL_VERSION: F.lit(bundle.version), CHECKSUM: compute_checksum(FACTORS)})
 
 
@@ -193,12 +210,12 @@ def compute_item_bias(corpus: DataFrame, night: str, bundle: Bundle) -> DataFram
         F.lit(night).alias(DS),
         ITEM_ID,
         F.lit(bundle.version).alias(MODEL_VERSION),
-        "recent_count",
-        (weight * F.log1p(F.col("recent_count").cast("double"))).cast("float").alias("bias"),
-        "eligible",
+        F.col(RECENT).alias("recent_count"),
+        (weight * F.log1p(F.col(RECENT).cast("double"))).cast("float").alias("bias"),
+        F.col(ELIGIBLE).alias("eligible"),
     )
 
 
-def eligible_bit(index: int) -> Column:
+def eligible_bit(index: int, bits: str = "eligible") -> Column:
     """1 where the policy at `index` may recommend the item."""
-    return F.shiftright(F.col("eligible"), index).bitwiseAND(F.lit(1))
+    return F.shiftright(F.col(bits), index).bitwiseAND(F.lit(1))

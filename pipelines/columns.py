@@ -15,8 +15,18 @@ SESSION_ID: Final = "session_id"
 LABEL: Final = "label"
 DS: Final = "ds"  # UTC day of the event; of a night, the day before whose start events count
 DROP_DS: Final = "drop_ds"  # day of the drop folder that delivered the row
-VALID_FROM: Final = "valid_from"
-VALID_TO: Final = "valid_to"  # exclusive; null while current
+# Of `items` and `users`, whose other columns the settings name; theirs never begin with an underscore.
+VALID_FROM: Final = "_valid_from"
+VALID_TO: Final = "_valid_to"  # exclusive; null while current
+DELIVERED_UNTIL: Final = "_delivered_until"  # last drop that said the same; null: the newest one
+# Of the corpus, beside the item columns of the settings.
+RECENT: Final = "_recent_count"
+ELIGIBLE: Final = "_eligible"
+WITHDRAWN: Final = "_withdrawn"
+CORPUS_FINGERPRINT: Final = "_fingerprint"
+EVENT_ID: Final = "event_id"  # what `ingest.events.key` names an event by, as JSON; null without such a key
+REPEAT: Final = "repeat"  # counts from 0 where an event happened several times at once
+SUPERSEDED_BY: Final = "superseded_by"  # the later drop that delivered the event again; null: this row counts
 BUCKET: Final = "bucket"
 MODEL_VERSION: Final = "model_version"
 RUN_ID: Final = "run_id"
@@ -32,9 +42,13 @@ CANDIDATES: Final = "array<struct<item_id: {item}, score: float>>"
 SCHEMAS: Final[dict[str, str]] = {
     "events": (
         "user_id {user}, item_id {item}, event_ts timestamp, event_type string, session_id string, "
-        "label double, drop_ds date, ds date"
+        "label double, drop_ds date, ds date, event_id string, repeat int, superseded_by date"
     ),
-    "events_quarantine": "drop_ds date, source string, reason string, row string, file string",
+    "events_quarantine": (
+        "drop_ds date, source string, reason string, row string, file string, location string, value string, "
+        "user_id string"
+    ),
+    "loaded_drops": "source string, drop_ds date",
     "candidate_bank": (
         "item_id {item}, model_version string, link_weights binary, head_input binary, dot binary, "
         "fingerprint string, checksum long"

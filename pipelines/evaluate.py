@@ -21,7 +21,7 @@ from pipelines.candidates import build_candidate_bank
 from pipelines.champions import need_champion
 from pipelines.columns import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.evaluate_labels import evaluate_labels
-from pipelines.events import read_events
+from pipelines.events import read_events, read_log
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
 from pipelines.runs import Manifest, record
@@ -125,7 +125,7 @@ def read_truth(warehouse: Warehouse, night: str, horizon_days: int, min_events: 
     Raises:
         SettingsError: no event lies after the night, or no user qualifies.
     """
-    events = warehouse.read("events")
+    events = read_log(warehouse)
     until = F.date_add(F.lit(night).cast("date"), horizon_days)
     later = events.where((F.col(EVENT_TS) >= F.to_timestamp(F.lit(night))) & (F.col(DS) < until))
     past = read_events(warehouse, night)

@@ -32,7 +32,7 @@ from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
 from pipelines.champions import need_champion
-from pipelines.columns import USER_ID
+from pipelines.columns import ELIGIBLE, USER_ID
 from pipelines.events import read_events
 from pipelines.gpus import Placement, own_device, place
 from pipelines.leases import Run
@@ -130,7 +130,7 @@ def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> tuple[int, in
     versions = (warehouse.version("events"), warehouse.newest("items"))
     corpus = read_corpus(warehouse, run.ds, versions, [policy], bias_days)
     users = known.union(seen).distinct().count()
-    return users, seen.count(), corpus.where(F.col("eligible") == 1).count()
+    return users, seen.count(), corpus.where(F.col(ELIGIBLE) == 1).count()
 
 
 def calibrate(

@@ -75,7 +75,7 @@ def _remove(warehouse: Warehouse, name: str, user: Any) -> int:
 def _rejected(warehouse: Warehouse, user: str) -> Any:
     """Whether a rejected row, JSON under the source's own names, is of the user."""
     ingest = warehouse.settings.ingest
-    names = {ingest.events.get(USER_ID, USER_ID), ingest.users.source.get(USER_ID, USER_ID), USER_ID}
+    names = {ingest.events.user_id, ingest.users.source.get(USER_ID, USER_ID), USER_ID}
     found = F.lit(False)
     for name in names:
         found = found | F.coalesce(F.get_json_object("row", f"$.{name}") == user, F.lit(False))

@@ -16,8 +16,18 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
-from pipelines.columns import CHECKSUM, DS, EVENT_KEY, HISTORY_ORDER, LABEL, USER_ID
-from pipelines.events import read_events
+from pipelines.columns import (
+    CHECKSUM,
+    DS,
+    EVENT_ID,
+    EVENT_KEY,
+    HISTORY_ORDER,
+    LABEL,
+    REPEAT,
+    SUPERSEDED_BY,
+    USER_ID,
+)
+from pipelines.events import read_events, with_new_columns
 from pipelines.reuse import code_digest
 from pipelines.runs import Manifest, find_manifests, first_readable
 from pipelines.tables import Warehouse
@@ -125,11 +135,12 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: Build) ->
     reader = reader.option("startingVersion", was + 1).option("endingVersion", events)
     came = F.col("_change_type").isin("insert", "update_postimage")
     try:
-        feed = reader.load(warehouse.path("events")).where(F.col(DS) < F.lit(build.ds).cast("date"))
-        # A row that was rewritten as it was, or for another drop, went and came.
-        late = (
-            feed.groupBy(*EVENT).agg(F.sum(F.when(came, 1).otherwise(-1)).alias(SIGN)).where(F.col(SIGN) != 0)
-        )
+        # A row that a later drop supersedes has gone, and comes back where that drop is corrected.
+        feed = with_new_columns(reader.load(warehouse.path("events"))).where(F.col(SUPERSEDED_BY).isNull())
+        feed = feed.where(F.col(DS) < F.lit(build.ds).cast("date"))
+        # A row that was rewritten as it was, or for another drop, went and came. Each repeat is its own row.
+        changed = feed.groupBy(*EVENT, EVENT_ID, REPEAT).agg(F.sum(F.when(came, 1).otherwise(-1)).alias(SIGN))
+        late = changed.where(F.col(SIGN) != 0).drop(EVENT_ID, REPEAT)
         # Here, where a file that a vacuum removed can still be answered; most nights have none.
         some = late.take(1)
     except (PySparkException, Py4JJavaError):

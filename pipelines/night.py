@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from pipelines.audit import audit_recommendations
 from pipelines.candidates import build_candidate_bank
-from pipelines.catalogue import ingest_entity, newest_day
-from pipelines.drops import DropError, drop_days
-from pipelines.events import ingest_events
+from pipelines.catalogue import Entity
 from pipelines.export import export_recommendations
+from pipelines.ingest.entities import ingest_entity
+from pipelines.ingest.events import ingest_events
+from pipelines.ingest.faults import DropError
+from pipelines.ingest.ledger import loaded_days
+from pipelines.ingest.listing import drop_days
 from pipelines.inputs import fix_inputs
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
 from pipelines.publish import publish_recommendations
-from pipelines.runs import Manifest, find_manifests, once, record
+from pipelines.runs import Manifest, once, record
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
 from pipelines.verify import verify_night
 
 Step = Callable[[Warehouse, Run], Manifest]
+ENTITIES: Final[tuple[Entity, ...]] = ("items", "users")
 
 
 def ingest_days(warehouse: Warehouse, first: str, last: str) -> Manifest:
@@ -35,14 +40,21 @@ def ingest_days(warehouse: Warehouse, first: str, last: str) -> Manifest:
         raise DropError(f"--from {first} is after --to {last}; swap them")
     days = [str(dt.date.fromisoformat(first) + dt.timedelta(days=i)) for i in range(span + 1)]
     manifest: Manifest = {}
-    for entity in ("items", "users"):
+    faults: list[DropError] = []
+
+    def load(name: str, work: Callable[[], Manifest]) -> None:
+        try:
+            manifest[name] = work()
+        except DropError as error:
+            faults.append(error)
+
+    for entity in ENTITIES:
         delivered = drop_days(warehouse.spark, warehouse.settings, entity)
-        if any(first <= day <= last for day in delivered):
-            # Versions fold in day order: with an old day, whatever was folded after it is folded again.
-            until = max(last, newest_day(warehouse, entity))
-            present = [day for day in delivered if first <= day <= until]
-            manifest[entity] = ingest_entity(warehouse, entity, present)
-    manifest["events"] = ingest_events(warehouse, days)
+        if present := [day for day in delivered if first <= day <= last]:
+            load(entity, partial(ingest_entity, warehouse, entity, present))
+    load("events", partial(ingest_events, warehouse, days))
+    if faults:
+        raise faults[0] if len(faults) == 1 else DropError("\n".join(map(str, faults)))
     record(warehouse, f"ingest-{first}-{last}", last, "ingest_events", manifest)
     return manifest
 
@@ -58,10 +70,8 @@ def ingest_night(warehouse: Warehouse, night: str) -> Manifest:
     Raises:
         DropError: as `ingest_events`, of any of these days.
     """
-    last, loaded = dt.date.fromisoformat(day_before(night)), set[dt.date]()
-    for done in find_manifests(warehouse, "ingest_events"):
-        first, end = map(dt.date.fromisoformat, done.manifest["events"]["days"])
-        loaded |= {first + dt.timedelta(days=i) for i in range((end - first).days + 1)}
+    last = dt.date.fromisoformat(day_before(night))
+    loaded = {dt.date.fromisoformat(day) for day in loaded_days(warehouse, "events")}
     day = min(loaded, default=last)
     while day < last and day in loaded:
         day += dt.timedelta(days=1)

@@ -29,9 +29,16 @@ from pydantic import (
 from lime_model.config import Column, LabelTraining, ModelConfig, TrainConfig
 from lime_model.errors import LimeError
 from lime_model.scoring import BackendName
+from pipelines.ingest_settings import (
+    ColumnType,
+    CsvSettings,
+    EntityDrop,
+    EventDrop,
+    IngestSettings,
+    TimestampSettings,
+)
 
 IdType = Literal["long", "string"]
-ColumnType = Literal["string", "long", "double", "boolean", "date", "array<string>", "array<double>"]
 HOLDS: dict[str, tuple[ColumnType, ...]] = {  # by kind of column, where not everything will do
     "number": ("double", "long", "boolean"),
     "list": ("array<string>",),
@@ -56,28 +63,6 @@ class IdTypes(Section):
 
     user_id: IdType = "long"
     item_id: IdType = "long"
-
-
-class EntityDrop(Section):
-    """`raw/items` or `raw/users`: which source column is which, and their types."""
-
-    source: dict[str, str] = {}  # our column -> source column; unlisted ones keep their name
-    columns: dict[str, ColumnType] = {}
-    absent: Literal["keep", "remove"] = "keep"  # an id missing from a later drop
-
-
-class IngestSettings(Section):
-    """How drops are read and how much bad input is tolerated."""
-
-    format: Literal["parquet", "csv", "json"] = "parquet"
-    events: dict[str, str] = {}  # our column -> source column; unlisted ones keep their name
-    default_event_type: str = "event"
-    source_timezone: str = "UTC"
-    late_days: int = Field(default=3, ge=0)
-    max_rejected_share: float = Field(default=0.01, ge=0.0, le=1.0)
-    missing_drop: Literal["fail", "empty"] = "fail"
-    items: EntityDrop = EntityDrop()
-    users: EntityDrop = EntityDrop()
 
 
 def _seen(value: str | int) -> str | int:
@@ -371,7 +356,8 @@ def _explain(raw: Any, problem: dict[str, Any]) -> str:
 def _known_keys() -> list[str]:
     """Every key that appears anywhere in the settings."""
     sections: list[Any] = [
-        Settings, IdTypes, EntityDrop, IngestSettings, Policy, ModelSettings, NightSettings,
+        Settings, IdTypes, EntityDrop, EventDrop, CsvSettings, TimestampSettings, IngestSettings,
+        Policy, ModelSettings, NightSettings,
         AuditSettings, Override, PromotionSettings, ExportSettings,
         RedisExport, ParquetExport, UpkeepSettings, SparkSettings,
     ]  # fmt: skip

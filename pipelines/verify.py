@@ -27,7 +27,16 @@ from lime_model.features import encode_rows, event_actions
 from pipelines.bundles import ship_bundle
 from pipelines.candidates import read_corpus
 from pipelines.catalogue import read_entity
-from pipelines.columns import EVENT_TS, HISTORY_ORDER, ITEM_ID, POLICY, RUN_ID, USER_ID
+from pipelines.columns import (
+    ELIGIBLE,
+    EVENT_TS,
+    HISTORY_ORDER,
+    ITEM_ID,
+    POLICY,
+    RECENT,
+    RUN_ID,
+    USER_ID,
+)
 from pipelines.events import read_events
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
@@ -183,8 +192,8 @@ class _Corpus:
         ids = table[ITEM_ID].combine_chunks()
         columns = {c: table[c].to_pylist() for c in bundle.item_encoders if c in table.column_names}
         items, _ = ItemEncoder(bundle).read(ids.to_pylist(), columns)
-        eligible = table["eligible"].to_numpy() == 1
-        return cls(ids, items, table["recent_count"].to_numpy().astype(np.float64), eligible)
+        eligible = table[ELIGIBLE].to_numpy() == 1
+        return cls(ids, items, table[RECENT].to_numpy().astype(np.float64), eligible)
 
     def rows(self, items: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Corpus rows of item ids, -1 for one that is not there."""

@@ -13,16 +13,17 @@ from lime_model.encoders import FeatureError
 from lime_model.encoding import ItemEncoder
 from lime_model.scoring.canonical import F32
 
-PASSED = ("item_id", "fingerprint")  # as they came
+# As they came. The bank calls the second one `fingerprint`; here an item column may have that name.
+PASSED = ("item_id", "_fingerprint")
 
 
 def encode_items(
     batches: Iterator[pa.RecordBatch], folder: Path, *, strict: bool = True
 ) -> Iterator[pa.RecordBatch]:
-    """Yield `item_id, fingerprint, link_weights, head_input, dot` for each batch.
+    """Yield `item_id, _fingerprint, link_weights, head_input, dot` for each batch.
 
     Args:
-        batches: `item_id`, `fingerprint`, and the item columns of the bundle.
+        batches: `item_id`, `_fingerprint`, and the item columns of the bundle.
         folder: the bundle.
         strict: fail at an item whose columns can't be read or whose factors are not finite; else leave its
             factors empty, and the night leaves it out.

@@ -1,9 +1,9 @@
 """Times of a drop: text, numbers, dates and clocks to one instant.
 
-An offset in the text wins over the source's zone; text without one is local to the zone. A local time that a
-clock showed twice (the hour that ends summer time) is the first of the two. One that no clock showed (the hour
-that begins it) moves forward by the gap: 02:30 becomes 03:30. So no local time is refused, and two different
-times of such an hour stay different. This is `fold=0` of PEP 495.
+An offset in the text wins over the source's zone; text without one is local to the zone. A local time that
+clocks showed twice (when summer time ends) is the first of the two. One that no clock showed (when it begins)
+moves forward by the gap: 02:30 becomes 03:30. So no local time is refused, and two different times of such an
+hour stay different. This is `fold=0` of PEP 495.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _zone(name: str) -> ZoneInfo:
 
 @dataclass(frozen=True)
 class TimeRule:
-    """How times are written: `iso`, one of `EPOCHS`, or a pattern; and the zone of those without an offset."""
+    """How times are written: `iso`, one of `EPOCHS`, or a pattern; and the zone of those without offset."""
 
     format: str = AUTO
     zone: str = "UTC"
@@ -121,6 +121,8 @@ class TimeRule:
             return value
         if isinstance(value, dt.date):
             return dt.datetime(value.year, value.month, value.day)
+        if isinstance(value, int) and not isinstance(value, bool) and self.format not in (AUTO, *EPOCHS):
+            value = str(value)  # such as 20240301 for yyyyMMdd
         if not isinstance(value, str):
             return None
         try:

@@ -1,4 +1,4 @@
-"""Values of a drop as the settings declare them: one rule for a type, whatever file format delivered the value.
+"""Values of a drop as the settings declare them: one rule for a type, whatever format delivered the value.
 
 `read_value` is the rule for a single value. `read_column` gives the same answer for an Arrow array, with a
 faster way for the usual types. A value is what a Python reader of the format returns: text, a number, a
@@ -47,7 +47,10 @@ WRITTEN_FLOAT = re.compile(
 FLOAT = re.compile(
     r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?|[+-]?inf(?:inity)?", re.IGNORECASE
 )
-FLAGS = {"true": True, "t": True, "yes": True, "y": True, "1": True, "false": False, "f": False, "no": False, "n": False, "0": False}  # fmt: skip
+FLAGS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0"), False),
+}
 
 
 class Unreadable(ValueError):
@@ -55,13 +58,18 @@ class Unreadable(ValueError):
 
 
 class WantedColumn(NamedTuple):
-    """One of our columns: its SQL type, the source column, whether a row needs it, and whether it is an id."""
+    """One of our columns: its SQL type, its source column, whether a row needs it, whether it is an id."""
 
     name: str
     type: str
     source: str
     required: bool = False
     is_id: bool = False
+
+    @property
+    def shown(self) -> str:
+        """Its name in a reason; of a column that is only ours, that of the source."""
+        return self.source if self.name.startswith("_") else self.name
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,7 @@ def read_id(value: object, type_: str, nulls: frozenset[str]) -> int | str | Non
     Raises:
         Unreadable: the value is no id of this type.
     """
-    found = read_value(value, WantedColumn("id", type_, "id", is_id=True), ValueRules(nulls))
-    return found  # type: ignore[no-any-return]
+    return read_value(value, WantedColumn("id", type_, "id", is_id=True), ValueRules(nulls))
 
 
 def read_value(value: object, wanted: WantedColumn, rules: ValueRules) -> Any:
@@ -147,9 +154,9 @@ def _to_whole(value: object) -> int:
         if not (WHOLE.fullmatch(value) or EXPONENT.fullmatch(value)):
             raise Unreadable("wrong_type")
         value = Decimal(value)
-    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < MOST_DIGITS:
-        if value == value.to_integral_value():
-            return int(value)
+    bounded = isinstance(value, Decimal) and value.is_finite() and value.adjusted() < MOST_DIGITS
+    if isinstance(value, Decimal) and bounded and value == value.to_integral_value():
+        return int(value)
     raise Unreadable("wrong_type")
 
 
@@ -192,9 +199,7 @@ def _plain_number(text: str) -> str:
 
 
 def _number(value: object, wanted: WantedColumn, rules: ValueRules) -> float | None:
-    if isinstance(value, bool | int | float | Decimal):
-        found = float(value)
-    elif isinstance(value, str) and FLOAT.fullmatch(value):
+    if isinstance(value, bool | int | float | Decimal) or (isinstance(value, str) and FLOAT.fullmatch(value)):
         found = float(value)
     elif isinstance(value, str) and value.lower() in ("true", "false"):
         found = float(value.lower() == "true")
@@ -363,13 +368,13 @@ def combine(reads: Sequence[Read], wanted: Sequence[WantedColumn], sources: Sequ
     values: list[str | None] = [None] * count
     for read, column, source in reversed(list(zip(reads, wanted, sources, strict=True))):
         for row, reason in read.problems.items():
-            reasons[row] = reason if reason == "unreadable_timestamp" else f"{reason}:{column.name}"
+            reasons[row] = reason if reason == "unreadable_timestamp" else f"{reason}:{column.shown}"
             values[row] = show(source[row])
         if column.required:
             missing = read.values.is_null().to_numpy(zero_copy_only=False)
             for row in np.flatnonzero(missing):
                 if row not in read.problems:
-                    reasons[row], values[row] = f"null:{column.name}", show(source[int(row)])
+                    reasons[row], values[row] = f"null:{column.shown}", show(source[int(row)])
     arrays = [read.values for read in reads]
     names = [column.name for column in wanted]
     return pa.StructArray.from_arrays(

@@ -22,7 +22,7 @@ import psutil
 import pytest
 import yaml
 
-from pipelines.catalogue import ingest_entity
+from pipelines.ingest.entities import ingest_entity
 from pipelines.leases import Run, acquire_lease
 from pipelines.night import STEPS
 from pipelines.settings import load_settings

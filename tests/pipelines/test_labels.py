@@ -13,10 +13,10 @@ import yaml
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
-from pipelines.catalogue import ingest_entity
 from pipelines.champions import need_champion
 from pipelines.evaluate import Contestant, evaluate_bundles, evaluate_models
 from pipelines.evaluate_labels import count_before
+from pipelines.ingest.entities import ingest_entity
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
 from pipelines.runs import need_manifest

@@ -34,7 +34,7 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_an_item_without_finite_factors_fails_by_name_or_is_left_empty(broken: Path) -> None:
-    batch = pa.record_batch({"item_id": ["x", "y"], "fingerprint": ["", ""], "kind": ["a", "b"]})
+    batch = pa.record_batch({"item_id": ["x", "y"], "_fingerprint": ["", ""], "kind": ["a", "b"]})
     with pytest.raises(BundleError, match=r"1 items have NaN .* the first is 'y'"):
         list(encode_items(iter([batch]), broken))
     (out,) = encode_items(iter([batch]), broken, strict=False)

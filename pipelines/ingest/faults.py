@@ -1,0 +1,71 @@
+"""What is wrong with drops, gathered, so that one message names all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from lime_model.errors import LimeError
+
+MOST_NAMED = 20  # faults that one message spells out
+
+
+class DropError(LimeError):
+    """A drop that cannot be loaded as it is; nothing of it was committed."""
+
+
+class Fault(NamedTuple):
+    """One thing that keeps a file, a folder or a column from being read."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class RowFault(NamedTuple):
+    """Rows that are bad for one reason, with one of them as an example."""
+
+    reason: str
+    rows: int
+    value: str | None
+    file: str | None
+    location: str | None
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f"such as {self.value!r}"
+        place = ", ".join(part for part in (self.file, self.location) if part)
+        shown = " ".join(part for part in (value, f"in {place}" if place else "") if part)
+        return (
+            f"{self.rows} × {self.reason}" + (f" ({shown})" if shown else "") + REMEDIES.get(self.reason, "")
+        )
+
+
+REMEDIES = {
+    "unreadable_timestamp": "; say how times are written in ingest.timestamp.format",
+    "malformed_row": "; check ingest.format, and ingest.csv or ingest.encoding",
+    "future_timestamp": "; check ingest.source_timezone and ingest.folder_timezone",
+    "too_late": "; raise ingest.late_days if such events are wanted",
+}
+
+
+def refuse(source: str, faults: Sequence[Fault], rows: Iterable[RowFault] = (), share: str = "") -> DropError:
+    """The error that names all faults of the drops of a source.
+
+    Args:
+        source: `events`, `items` or `users`.
+        faults: of files, folders and columns.
+        rows: of single rows; named too, whether or not they alone would stop the load.
+        share: why the rows alone stop it, if they do.
+    """
+    named = [str(fault) for fault in faults[:MOST_NAMED]]
+    if len(faults) > MOST_NAMED:
+        named.append(f"and {len(faults) - MOST_NAMED} more faults of this kind")
+    bad = [str(row) for row in rows]
+    if share:
+        named.append(share)
+    lines = [*named, *(f"bad rows: {row}" for row in bad)]
+    kept = "The bad rows are in events_quarantine. " if bad else ""
+    text = lines[0] if len(lines) == 1 else "\n  - " + "\n  - ".join(lines) + "\n"
+    return DropError(f"{source}: {text} {kept}Nothing else was committed; mend the drop or the settings")

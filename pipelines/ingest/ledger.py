@@ -1,0 +1,36 @@
+"""Which drops have been loaded, ever: what was loaded once stays loaded when its folder is gone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+from pipelines.columns import DROP_DS
+from pipelines.runs import find_manifests
+from pipelines.tables import Warehouse, local_rows
+
+TABLE = "loaded_drops"
+
+
+def loaded_days(warehouse: Warehouse, source: str) -> set[str]:
+    """Days of the drops of a source that were loaded."""
+    return {str(row[DROP_DS]) for row in warehouse.small(TABLE) if row["source"] == source} | (
+        _days_of_manifests(warehouse) if source == "events" else set()
+    )
+
+
+def _days_of_manifests(warehouse: Warehouse) -> set[str]:
+    """Days that earlier versions loaded, which kept no ledger."""
+    found: set[str] = set()
+    for done in find_manifests(warehouse, "ingest_events"):
+        first, last = map(dt.date.fromisoformat, done.manifest["events"]["days"])
+        found |= {str(first + dt.timedelta(days=i)) for i in range((last - first).days + 1)}
+    return found
+
+
+def note_loaded(warehouse: Warehouse, source: str, days: Iterable[str]) -> None:
+    """Add days to the ledger."""
+    known = {str(row[DROP_DS]) for row in warehouse.small(TABLE) if row["source"] == source}
+    if new := sorted(set(days) - known):
+        rows = [{"source": source, DROP_DS: dt.date.fromisoformat(day)} for day in new]
+        warehouse.append(TABLE, local_rows(warehouse.spark, rows, warehouse.schema(TABLE)))

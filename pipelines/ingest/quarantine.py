@@ -1,0 +1,36 @@
+"""Rows that could not be loaded: kept with the reason, the value, the file and the place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.columns import DROP_DS, USER_ID
+from pipelines.ingest.drops import FILE, LOCATION, RAW, REASON, VALUE
+from pipelines.tables import Warehouse
+
+TABLE = "events_quarantine"
+
+
+def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], bad: DataFrame | None) -> None:
+    """Make the table hold exactly these bad rows of a source for the drops of these days."""
+    if not days:
+        return
+    stored = warehouse.read(TABLE)
+    mine = (F.col("source") == source) & F.col(DROP_DS).isin([F.lit(day).cast("date") for day in days])
+    if bad is None and not stored.where(mine).limit(1).count():
+        return
+    listed = ", ".join(f"DATE'{day}'" for day in days)  # ISO days, see listing.py
+    rows = stored.limit(0) if bad is None else bad.select(*_columns(bad, source))
+    warehouse.replace(TABLE, rows, f"source = '{source}' AND {DROP_DS} IN ({listed})")
+
+
+def _columns(bad: DataFrame, source: str) -> list[Column]:
+    user = F.col(USER_ID).cast("string") if USER_ID in bad.columns else F.lit(None).cast("string")
+    return [
+        F.col(DROP_DS), F.lit(source).alias("source"), F.col(REASON).alias("reason"),
+        F.col(RAW).alias("row"), F.col(FILE).alias("file"), F.col(LOCATION).alias("location"),
+        F.col(VALUE).alias("value"), user.alias(USER_ID),
+    ]  # fmt: skip

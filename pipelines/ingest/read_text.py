@@ -1,0 +1,137 @@
+"""CSV and JSON-lines drops: Spark cuts files into lines, and one UDF reads them (udfs/text_rows.py).
+
+A file is read by one task, as a quoted line break makes its lines depend on each other; only JSON lines in
+files without compression are split. Files whose encoding or compression Spark's reader does not know come
+whole, which bounds them to 2 GiB.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.ingest.faults import Fault
+from pipelines.ingest.listing import DropFile
+from pipelines.ingest.read_parquet import escape_glob
+from pipelines.ingest.wanted import Wanted
+from pipelines.settings import Settings
+from pipelines.udfs.text_rows import TextSpec, read_contents, read_lines
+
+STREAMED = {".gz": "gzip", ".bz2": "bz2"}  # by Spark's own reader
+WHOLE = {".zst": "zstd", ".lz4": "lz4"}
+PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar", ".xz", ".snappy", ".deflate", ".lzo", ".br")
+MOST_WHOLE = (1 << 31) - 1 - 1024  # bytes of a value
+TASK_BYTES = 128 << 20
+
+
+def read_text(
+    spark: SparkSession, settings: Settings, wanted: Wanted, files: Sequence[DropFile]
+) -> tuple[list[DataFrame], list[Fault]]:
+    """Rows of all files: frames of a struct `lime_row` and the filter's columns, and what can't be read."""
+    groups: dict[str | None, list[DropFile]] = defaultdict(list)
+    faults: list[Fault] = []
+    for file in files:
+        way = _find_way(settings, file)
+        if isinstance(way, Fault):
+            faults.append(way)
+        else:
+            groups[way].append(file)
+    spec = text_spec(settings, wanted)
+    frames = []
+    for compression, group in groups.items():
+        read = _stream(spark, settings, group, spec) if compression is None else _whole(
+            spark, group, spec, None if compression == "none" else compression
+        )  # fmt: skip
+        frames.append(_shape(read, wanted))
+    return frames, faults
+
+
+def text_spec(settings: Settings, wanted: Wanted) -> TextSpec:
+    """What the UDF needs to know."""
+    ingest, csv = settings.ingest, settings.ingest.csv
+    return TextSpec(
+        "csv" if ingest.format == "csv" else "json",
+        wanted.columns,
+        wanted.filter_columns,
+        ingest.rules,
+        ingest.encoding,
+        csv.delimiter,
+        csv.quote,
+        csv.escape,
+        tuple(csv.header) if isinstance(csv.header, list) else None,
+    )
+
+
+def _find_way(settings: Settings, file: DropFile) -> str | Fault | None:
+    """None for a file that Spark cuts into lines; the compression of one that comes whole; or a fault."""
+    name, ingest = file.uri.lower(), settings.ingest
+    ending = name[name.rfind(".") :]
+    if ingest.compression == "auto" and name.endswith(PACKED):
+        return Fault(
+            file.uri,
+            f"this file is packed in a way that is not read ({ending}); deliver it plain, or as .gz, .bz2, "
+            ".zst or .lz4",
+        )
+    found = {**STREAMED, **WHOLE}.get(ending, "none")
+    compression = found if ingest.compression == "auto" else ingest.compression
+    wide = "\n".encode(ingest.encoding) != b"\n"
+    if not wide and compression == found and ending not in WHOLE:
+        return None
+    if file.size > MOST_WHOLE:
+        return Fault(
+            file.uri,
+            f"this file has {file.size:,} bytes, and files of this encoding or compression may have "
+            f"{MOST_WHOLE:,}; deliver it in parts, or as UTF-8 with gzip",
+        )
+    return compression
+
+
+def _stream(spark: SparkSession, settings: Settings, files: Sequence[DropFile], spec: TextSpec) -> DataFrame:
+    """Rows of files that Spark cuts into lines; the lines of a file stay in order."""
+    rows = spark.read.option("recursiveFileLookup", "true").text([escape_glob(file.uri) for file in files])
+    lines = rows.select(
+        F.col("_metadata.file_path").alias("file"),
+        F.col("_metadata.file_block_start").alias("start"),
+        F.col("value").cast("binary").alias("line"),
+    )
+    if (
+        settings.ingest.format == "csv"
+    ):  # a partition a file: fewer tasks read several files one after another
+        cores = spark.sparkContext.defaultParallelism
+        tasks = max(2 * cores, sum(file.size for file in files) // TASK_BYTES)
+        lines = lines.coalesce(max(1, min(len(files), tasks)))
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from read_lines(batches, spec)
+
+    return lines.mapInArrow(work, _ddl(spec))
+
+
+def _whole(
+    spark: SparkSession, files: Sequence[DropFile], spec: TextSpec, compression: str | None
+) -> DataFrame:
+    """Rows of files that come whole."""
+    reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    rows = reader.load([escape_glob(file.uri) for file in files])
+    contents = rows.select(F.col("_metadata.file_path").alias("file"), "content")
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from read_contents(batches, spec, compression)
+
+    return contents.mapInArrow(work, _ddl(spec))
+
+
+def _ddl(spec: TextSpec) -> str:
+    texts = ["_reason", "_value", *(f"_where_{i}" for i in range(len(spec.where)))]
+    fields = [f"{column.name} {column.type}" for column in spec.wanted]
+    return ", ".join([*fields, *(f"{n} string" for n in (*texts, "_status", "_file", "_location", "_raw"))])
+
+
+def _shape(read: DataFrame, wanted: Wanted) -> DataFrame:
+    names = [name for name in read.columns if not name.startswith("_where_")]
+    filters = [F.col(f"_where_{i}").alias(name) for i, name in enumerate(wanted.filter_columns)]
+    return read.select(F.struct(*names).alias("lime_row"), *filters)

@@ -1,0 +1,153 @@
+"""The `ingest` section of the settings: what drops look like and how they are read; see docs/ingest.md."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.udfs.times import AUTO, TimeRule, check_format, check_zone
+from pipelines.udfs.values import ValueRules
+
+ColumnType = Literal["string", "long", "double", "boolean", "date", "array<string>", "array<double>"]
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+NULLS = ("", "null", "\\N", "nan", "none", "<na>", "nat", "n/a", "#n/a")  # whatever the case of the letters
+OF_EVENTS = ("user_id", "item_id", "event_ts", "event_type", "session_id", "label")
+
+
+def _encoding(name: str) -> str:
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        raise ValueError(
+            f"{name!r} is no text encoding; use a name such as utf-8, latin-1 or cp1252"
+        ) from None
+
+
+def _one_letter(text: str | None) -> str | None:
+    if text is not None and len(text) != 1:
+        raise ValueError(f"{text!r} is not one character; leave the key out where files have none")
+    return text
+
+
+FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class TimestampSettings(BaseModel):
+    """How the times of events are written."""
+
+    model_config = FROZEN
+
+    # iso, epoch_seconds, epoch_millis, epoch_micros, epoch_nanos, or a pattern such as dd.MM.yyyy HH:mm:ss
+    format: Annotated[str, AfterValidator(check_format)] = AUTO
+
+
+class CsvSettings(BaseModel):
+    """The dialect of CSV files: RFC 4180 unless said otherwise."""
+
+    model_config = FROZEN
+
+    delimiter: str = Field(default=",", min_length=1)  # more than one character needs quote: null
+    quote: Annotated[str | None, AfterValidator(_one_letter)] = '"'
+    escape: Annotated[str | None, AfterValidator(_one_letter)] = None  # null: a quote is doubled
+    header: bool | list[str] = True  # or the names of the columns of files that have no header
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.header is False:
+            raise ValueError("files without a header need the names of their columns: header: [a, b, c]")
+        if len(self.delimiter) > 1 and self.quote is not None:
+            raise ValueError(
+                f"the delimiter {self.delimiter!r} has several characters, which needs quote: null"
+            )
+        return self
+
+
+class EventDrop(BaseModel):
+    """`raw/events`: which source column is which, which rows count, and what makes an event unique."""
+
+    model_config = FROZEN
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    event_ts: str = "event_ts"
+    event_type: str = "event_type"
+    session_id: str = "session_id"
+    label: str = "label"
+    where: str | None = None  # SQL over the source's columns; other rows are counted and left out
+    # Source columns that name an event within its day; by default user, item, time, type and session do.
+    key: list[str] = []
+    count: str | None = None  # source column: how many times the event happened
+    # Rows of one drop that are alike: the same event delivered twice, or each an event of its own.
+    identical: Literal["once", "each"] = "once"
+
+    def source(self, name: str) -> str:
+        """The source column of one of our columns."""
+        return str(getattr(self, name))
+
+
+class EntityDrop(BaseModel):
+    """`raw/items` or `raw/users`: which source column is which, and their types."""
+
+    model_config = FROZEN
+
+    source: dict[str, str] = {}  # our column -> source column; others have the same name
+    columns: dict[str, ColumnType] = {}
+    where: str | None = None  # as of events
+    absent: Literal["keep", "remove"] = "keep"  # what becomes of an id that a later drop does not have
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for name in self.columns:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"the column name {name!r} is not letters, digits and _, beginning with a letter; choose "
+                    f"such a name and map it: source: {{my_name: {name!r}}}"
+                )
+        lower = [name.lower() for name in self.columns]
+        if twice := sorted({name for name in lower if lower.count(name) > 1}):
+            raise ValueError(
+                f"columns differ only in the case of their letters: {twice}; map one to another name"
+            )
+        return self
+
+
+class IngestSettings(BaseModel):
+    """How drops are read and how much bad input is tolerated."""
+
+    model_config = FROZEN
+
+    format: Literal["parquet", "csv", "json"] = "parquet"
+    csv: CsvSettings = CsvSettings()
+    encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"  # of CSV and JSON lines
+    # Of CSV and JSON lines; auto: by the ending of the file's name.
+    compression: Literal["auto", "none", "gzip", "bz2", "zstd", "lz4"] = "auto"
+    timestamp: TimestampSettings = TimestampSettings()
+    source_timezone: Annotated[str, AfterValidator(check_zone)] = "UTC"  # of times without an offset
+    # By whose midnight the folders ds=YYYY-MM-DD are cut; null: source_timezone.
+    folder_timezone: Annotated[str, AfterValidator(check_zone)] | None = None
+    null_values: list[str] = list(NULLS)  # text that means null, whatever the case of its letters
+    events: EventDrop = EventDrop()
+    default_event_type: str = "event"
+    late_days: int = Field(default=3, ge=0)
+    max_rejected_share: float = Field(default=0.01, ge=0.0, le=1.0)
+    missing_drop: Literal["fail", "empty"] = "fail"
+    items: EntityDrop = EntityDrop()
+    users: EntityDrop = EntityDrop()
+
+    @property
+    def nulls(self) -> frozenset[str]:
+        """Lower-case text that means null; blank text always does."""
+        return frozenset({"", *(text.strip().lower() for text in self.null_values)})
+
+    @property
+    def rules(self) -> ValueRules:
+        """How values are read."""
+        return ValueRules(self.nulls, TimeRule(self.timestamp.format, self.source_timezone))
+
+    @property
+    def day_zone(self) -> str:
+        """The zone whose midnights cut the drop folders."""
+        return self.folder_timezone or self.source_timezone
