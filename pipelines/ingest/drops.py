@@ -19,7 +19,6 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.columns import DROP_DS
 from pipelines.ingest.faults import Fault, RowFault
 from pipelines.ingest.listing import DropFile, Listing, list_drops
 from pipelines.ingest.read_errors import find_broken_file
@@ -33,7 +32,7 @@ from pipelines.tables import local_rows, parse_schema
 log = logging.getLogger(__name__)
 
 REASON, VALUE, FILE, LOCATION, RAW = "_reason", "_value", "_file", "_location", "_raw"
-STATUS, KEPT = "_status", "_kept"
+STATUS, KEPT, DROP_DAY = "_status", "_kept", "_drop_ds"
 ROWS_PER_BATCH = 8192
 MOST_BROKEN = 10  # files that are found broken while their rows are read, before the load gives up
 WHOLE_FILES = {  # a quoted line break makes the lines of a CSV file depend on each other
@@ -53,7 +52,7 @@ READING = {
 class Drop:
     """What the drops of some days say.
 
-    `rows` holds the wanted columns and `REASON`, `VALUE`, `FILE`, `LOCATION`, `RAW`, `KEPT`, `DROP_DS`;
+    `rows` holds the wanted columns and `REASON`, `VALUE`, `FILE`, `LOCATION`, `RAW`, `KEPT`, `DROP_DAY`;
     `release` frees what is kept of them. `days` have files: what these say replaces what the days' drops said
     before.
     """
@@ -130,7 +129,7 @@ def _read_once(
             extra, files = [], []
         kept = [_keep(frame, wanted) for frame in frames] or [_no_rows(spark, wanted)]
         day = F.regexp_extract(FILE, rf"/{wanted.source}/ds=(\d{{4}}-\d{{2}}-\d{{2}})/", 1).cast("date")
-        rows = reduce(DataFrame.unionByName, kept).withColumn(DROP_DS, day)
+        rows = reduce(DataFrame.unionByName, kept).withColumn(DROP_DAY, day)
         rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     return Drop(rows, rows, listing, extra, [*listing.faults, *faults, *broken], files)
 

@@ -14,8 +14,8 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.catalogue import KEYS, Entity, entity_drop, entity_types, read_versions
-from pipelines.columns import DELIVERED_UNTIL, DROP_DS, VALID_FROM, VALID_TO
-from pipelines.ingest.drops import FILE, KEPT, LOCATION, REASON
+from pipelines.columns import DELIVERED_UNTIL, VALID_FROM, VALID_TO
+from pipelines.ingest.drops import DROP_DAY, FILE, KEPT, LOCATION, REASON
 from pipelines.ingest.ledger import loaded_days, note_loaded
 from pipelines.ingest.load import DUPLICATE, load_drops
 from pipelines.ingest.wanted import want_entity
@@ -39,7 +39,7 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
         known = _known_days(warehouse, name, stored)
         every = sorted(known | set(loaded.days))
         runs = _runs_of(warehouse, stored, every, sorted(known), loaded.days)
-        new = _place(warehouse, loaded.good, every, DROP_DS, FIRST).withColumn(LAST, F.col(FIRST))
+        new = _place(warehouse, loaded.good, every, DROP_DAY, FIRST).withColumn(LAST, F.col(FIRST))
         merged = merge_runs(runs.unionByName(new.select(*runs.columns)), key)
         absent = entity_drop(warehouse.settings, name).absent
         versions = _date_runs(warehouse, merged, key, every, absent == "remove")
@@ -56,7 +56,7 @@ def _mark_duplicates(rows: DataFrame, key: str, columns: Sequence[str]) -> DataF
     spread = F.when(good, F.xxhash64(key)).otherwise(F.xxhash64(FILE, LOCATION))
     features = F.struct(*(name for name in columns if name != key), F.lit(0).alias("_no_features"))
     text = F.to_json(features)
-    of_key = Window.partitionBy(good, spread, DROP_DS, key).orderBy(F.desc(text), FILE, LOCATION)
+    of_key = Window.partitionBy(good, spread, DROP_DAY, key).orderBy(F.desc(text), FILE, LOCATION)
     repeats = good & (F.row_number().over(of_key) > 1)
     marked = rows.withColumns({DUPLICATE: repeats, "_first": F.first(text).over(of_key)})
     contradicts = F.col(DUPLICATE) & (F.col("_first") != text)

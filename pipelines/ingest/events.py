@@ -26,7 +26,7 @@ from pipelines.columns import (
     SUPERSEDED_BY,
 )  # fmt: skip
 from pipelines.events import read_deliveries, with_new_columns
-from pipelines.ingest.drops import FILE, KEPT, LOCATION, REASON, VALUE
+from pipelines.ingest.drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.ledger import note_loaded
 from pipelines.ingest.load import DUPLICATE, load_drops
 from pipelines.ingest.wanted import COUNT, KEY, want_events
@@ -68,12 +68,13 @@ def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
     key = [F.col(f"{KEY}{i}") for i in range(len(ingest.events.key))]
     reason = F.coalesce(
         F.col(REASON),
-        F.when(local_day > F.col(DROP_DS), F.lit("future_timestamp")),
-        F.when(local_day < F.date_sub(DROP_DS, ingest.late_days), F.lit("too_late")),
+        F.when(local_day > F.col(DROP_DAY), F.lit("future_timestamp")),
+        F.when(local_day < F.date_sub(DROP_DAY, ingest.late_days), F.lit("too_late")),
         F.when(~counted.between(1, MOST_TIMES), F.lit("count_out_of_range")),
     )
     checked = rows.withColumns(
         {
+            DROP_DS: F.col(DROP_DAY),
             EVENT_TYPE: F.coalesce(EVENT_TYPE, F.lit(ingest.default_event_type)),
             SESSION_ID: F.coalesce(SESSION_ID, F.lit("")),
             VALUE: F.coalesce(

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.columns import DROP_DS, USER_ID
-from pipelines.ingest.drops import FILE, LOCATION, RAW, REASON, VALUE
+from pipelines.ingest.drops import DROP_DAY, FILE, LOCATION, RAW, REASON, VALUE
 from pipelines.tables import Warehouse
 
 TABLE = "events_quarantine"
@@ -28,9 +28,9 @@ def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], bad: Data
 
 
 def _columns(bad: DataFrame, source: str) -> list[Column]:
-    user = F.col(USER_ID).cast("string") if USER_ID in bad.columns else F.lit(None).cast("string")
+    user = F.col(USER_ID).cast("string") if source != "items" else F.lit(None).cast("string")
     return [
-        F.col(DROP_DS), F.lit(source).alias("source"), F.col(REASON).alias("reason"),
+        F.col(DROP_DAY).alias(DROP_DS), F.lit(source).alias("source"), F.col(REASON).alias("reason"),
         F.col(RAW).alias("row"), F.col(FILE).alias("file"), F.col(LOCATION).alias("location"),
         F.col(VALUE).alias("value"), user.alias(USER_ID),
     ]  # fmt: skip

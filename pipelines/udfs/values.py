@@ -301,7 +301,7 @@ def _read_fast(values: pa.Array, wanted: WantedColumn, rules: ValueRules) -> Rea
     if pa.types.is_null(kind):
         return Read(pa.nulls(len(values), target), {})
     if pa.types.is_signed_integer(kind) and wanted.type in ("bigint", "double", "string"):
-        return Read(values.cast(target), {})
+        return Read(values.cast(target, safe=False), {})  # as Python's float() rounds
     if pa.types.is_floating(kind) and wanted.type == "double":
         return Read(pc.if_else(pc.is_nan(values), None, values).cast(target), {})
     if pa.types.is_string(kind) and wanted.type == "string":
