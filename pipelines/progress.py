@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pyspark import SparkContext
 
 log = logging.getLogger(__name__)
+EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def watch(context: SparkContext, what: str) -> Iterator[None]:
+    """Say every few seconds how many tasks of the Spark jobs inside are done."""
+    over, tracker = threading.Event(), context.statusTracker()
+
+    def report() -> None:
+        while not over.wait(EVERY_SECONDS):
+            stages = [found for each in tracker.getActiveStageIds() if (found := tracker.getStageInfo(each))]
+            tasks, done = (
+                sum(getattr(s, name) for s in stages) for name in ("numTasks", "numCompletedTasks")
+            )
+            log.info("%s: %d of %d tasks", what, done, tasks)
+
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        reporter.join()
 
 
 @dataclass

@@ -25,6 +25,7 @@ from pipelines.ingest.read_errors import find_broken_file
 from pipelines.ingest.read_parquet import read_parquet, read_raw_rows
 from pipelines.ingest.read_text import read_text
 from pipelines.ingest.wanted import Wanted, show_columns
+from pipelines.progress import watch
 from pipelines.session import arrow_batches_of
 from pipelines.settings import Settings, SettingsError
 from pipelines.tables import local_rows, parse_schema
@@ -106,7 +107,8 @@ def read_drops(spark: SparkSession, settings: Settings, wanted: Wanted, days: Se
     while True:
         drop = _read_once(spark, settings, wanted, listing, broken)
         try:
-            with reading(spark, settings):  # this reads all rows, and Spark keeps them
+            # This reads all rows, and Spark keeps them.
+            with reading(spark, settings), watch(spark.sparkContext, f"{wanted.source}: reading"):
                 notes = drop.rows.where(F.col(STATUS) != "row").select(STATUS, VALUE, FILE).collect()
             return _without_notes(drop, wanted, notes)
         except (Py4JJavaError, PySparkException) as error:

@@ -30,6 +30,7 @@ from pipelines.ingest.drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.ledger import note_loaded
 from pipelines.ingest.load import DUPLICATE, load_drops
 from pipelines.ingest.wanted import COUNT, KEY, want_events
+from pipelines.progress import watch
 from pipelines.runs import Manifest
 from pipelines.settings import Settings
 from pipelines.tables import MissingTable, Warehouse, count_cases, local_rows, writing
@@ -48,7 +49,8 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
     wanted = want_events(warehouse.spark, settings)
     loaded = load_drops(warehouse, wanted, days, lambda rows: check_events(rows, settings))
     try:
-        changes = _commit(warehouse, expand(loaded.good, settings), loaded.days)
+        with watch(warehouse.spark.sparkContext, "events: writing"):
+            changes = _commit(warehouse, expand(loaded.good, settings), loaded.days)
     finally:
         loaded.rows.unpersist()
     note_loaded(warehouse, "events", loaded.noted)
