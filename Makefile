@@ -19,7 +19,7 @@ help: ## Show this
 
 setup: $(VENV)/.ready ## Create .venv from the lock and fetch the Delta jars (quick the second time)
 
-$(VENV)/.ready: requirements.lock pyproject.toml tools/setup.sh $(addprefix lime_model/scoring/native/,kernel.cpp simd.h __init__.py)
+$(VENV)/.ready: requirements.lock pyproject.toml tools/setup.sh tools/fetch_jars.py $(addprefix lime_model/scoring/native/,kernel.cpp simd.h __init__.py)
 	@PYTHON=$(PYTHON) bash tools/setup.sh
 
 demo: setup ## The whole product on The Complete Journey, through the real Airflow DAG
@@ -76,8 +76,8 @@ bench-quality-full: setup ## Hours: searches of rates and constants, the whole l
 	@$(BIN)/python -m benchmarks.answers
 	@$(BIN)/python -m benchmarks.pareto
 
-lock: setup ## Resolve requirements.txt into requirements.lock
-	@$(BIN)/uv pip compile -q --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock
+lock: setup ## Resolve requirements.txt into requirements.lock, with hashes
+	@$(BIN)/uv pip compile -q --generate-hashes --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock
 
 clean: ## Remove what the demo made (.demo); keeps .venv and the jars
 	@rm -rf .demo

@@ -3,12 +3,11 @@
 #
 #   PYTHON=python3.12 tools/setup.sh
 #
-# Installs with uv, which it fetches into the venv when the machine has none.
+# Installs with uv, which it fetches into the venv when the machine has none. Everything that is installed, and what
+# it is built with, must have a hash of the lock; tools/fetch_jars.py tells where the jars come from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-DELTA=4.4.0
-MAVEN=${MAVEN_REPOSITORY:-https://repo1.maven.org/maven2}
 
 die() { echo "setup: $1" >&2; exit 1; }
 
@@ -26,17 +25,19 @@ if [ -z "$UV" ]; then
   UV=.venv/bin/uv
   if [ ! -x "$UV" ]; then
     "$PYTHON" -m venv .venv || die "no venv; install it (Debian: apt-get install python3-venv) or install uv"
-    .venv/bin/python -m pip install -q "$(grep '^uv==' requirements.lock)"
+    sed -n '/^uv==/,/[^\\]$/p' requirements.lock >.venv/uv.lock
+    .venv/bin/python -m pip install -q --no-deps --require-hashes -r .venv/uv.lock
   fi
 fi
 [ -x .venv/bin/python ] || "$UV" venv -q --python "$PYTHON" .venv
-"$UV" pip install -q --python .venv/bin/python -r requirements.lock
-"$UV" pip install -q --python .venv/bin/python --no-deps -e .
+"$UV" pip install -q --python .venv/bin/python --require-hashes -r requirements.lock --build-constraints requirements.lock
+# Built with the setuptools of the lock: an isolated build would fetch one without a hash.
+"$UV" pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 
 # Byte code now, once: where PYTHONDONTWRITEBYTECODE is set every process would compile its imports again.
 # Left out is what no job imports; some packages carry templates that are no Python.
 unused='/(tests?|testing|sympy|mpmath|networkx|mypy|mypyc|libcst|pygments|fontTools|setuptools|_inductor|onnx|ao)/'
 .venv/bin/python -m compileall -q -j 0 -x "$unused" .venv/lib >/dev/null || true
 .venv/bin/python -m lime_model.scoring.native
-.venv/bin/python tools/fetch_jars.py "$MAVEN" "$DELTA" .jars
+.venv/bin/python tools/fetch_jars.py .jars
 touch .venv/.ready

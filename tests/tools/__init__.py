@@ -1,0 +1,1 @@
+"""Set-up, as an engineer on another network meets it."""
