@@ -11,7 +11,7 @@ each with the events, items and model of its date.
 
 Environment, read when Airflow parses the DAG (see `spark_conf.py` for the rest):
 
-    LIME_SCHEDULE   when: a cron expression or preset (default @daily), or `events`: when the asset
+    LIME_SCHEDULE   when: a cron expression or preset in UTC (default @daily), or `events`: when the asset
                     lime://events is updated, by an event whose extra is {"night": "2017-12-04"}
     LIME_DEADLINE   HH:MM (UTC) by which a scheduled night must be published, else an alarm (default: none;
                     `airflow dags test` of Airflow 3.3.2 fails on a DAG that has one)
@@ -28,7 +28,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from dags.alarms import night_is_late
-from dags.spark_conf import APPLICATIONS, EVENTS, GPU_POOL, RECOMMENDATIONS, SCHEDULED, submit
+from dags.spark_conf import APPLICATIONS, EVENTS, GPU_POOL, RECOMMENDATIONS, SCHEDULED, every, submit
 
 SCHEDULE = os.environ.get("LIME_SCHEDULE", "@daily")
 DEADLINE = os.environ.get("LIME_DEADLINE", "")
@@ -80,7 +80,7 @@ def deadline(clock: str) -> DeadlineAlert:
 with DAG(
     dag_id="nightly_scoring",
     description="Every user's exact top K over all candidates, published in one commit",
-    schedule=[EVENTS] if SCHEDULE == "events" else SCHEDULE,
+    schedule=[EVENTS] if SCHEDULE == "events" else every(SCHEDULE),
     deadline=deadline(DEADLINE) if DEADLINE else None,
     params={
         "night": Param(

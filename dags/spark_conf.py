@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
-from airflow.sdk import Asset
+from airflow.sdk import Asset, CronTriggerTimetable
 
 from dags.alarms import task_failed
 from dags.lineage import LineageSubmitOperator
@@ -39,6 +39,17 @@ DRIVER_MEMORY = os.environ.get("LIME_DRIVER_MEMORY", "3g")
 def _midnight(variable: str, default: str) -> pendulum.DateTime | None:
     day = os.environ.get(variable, default)
     return pendulum.from_format(day, "YYYY-MM-DD", tz="UTC") if day else None
+
+
+def every(schedule: str) -> CronTriggerTimetable | str:
+    """A cron expression or preset as UTC times at which a run starts and which its logical date is.
+
+    A bare expression would leave it to the whole Airflow's option `create_cron_data_intervals` whether the
+    logical date, which a night takes its name from, is that time or the one before.
+    """
+    if schedule in ("@once", "@continuous"):  # no times of a clock; the option does not change them
+        return schedule
+    return CronTriggerTimetable(schedule, timezone="UTC")
 
 
 # What all DAGs have in common.
@@ -56,7 +67,7 @@ JARS = os.environ.get("LIME_JARS", str(HOME / ".jars"))
 PACKAGE = os.environ.get("LIME_PACKAGE") or None
 
 # The night a run is for: given as a parameter, or with the event of the asset that started the run, never
-# taken from the wall clock. A run without one is for its logical date.
+# taken from the wall clock. A run without one is for its logical date, see `every`.
 NIGHT = (
     "{{ params.night or (triggering_asset_events.values() | sum(start=[]) | map(attribute='extra') "
     "| map(attribute='night', default='') | select | list | last | default('', true)) or ds }}"

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from dags.spark_conf import CHAMPIONS, EVENTS, SCHEDULED, submit_job
+from dags.spark_conf import CHAMPIONS, EVENTS, SCHEDULED, every, submit_job
 
 with DAG(
     dag_id="weekly_training",
     description="A new bundle against the champion, on days that neither has seen",
-    schedule="0 6 * * 6",
+    schedule=every("0 6 * * 6"),
     params={
         "night": Param(
             None, type=["null", "string"], format="date", description="The first night it may serve"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from dags.spark_conf import SCHEDULED, submit_job
+from dags.spark_conf import SCHEDULED, every, submit_job
 
 with DAG(
     dag_id="weekly_upkeep",
     description="Few files, and none that neither a night nor a pin needs",
-    schedule="0 12 * * 0",
+    schedule=every("0 12 * * 0"),
     params={
         "night": Param(None, type=["null", "string"], format="date", description="The newest night"),
     },
