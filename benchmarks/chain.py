@@ -70,7 +70,7 @@ def score_night(warehouse: Warehouse, ds: str) -> Night:
     seconds = _time(lambda: STEPS["score_candidates"](warehouse, run))
     STEPS["verify_night"](warehouse, run)
     whole = whole_run(warehouse, run)
-    full_seconds = _time(lambda: score_candidates(warehouse, whole, [warehouse.settings.night.policy]))
+    full_seconds = _time(lambda: score_candidates(*whole, [warehouse.settings.night.policy]))
     told = verify_full(warehouse, run)
     pairs = told["pairs"], told["pairs_of_full_night"]
     return Night(told["plan"], told["users"], *pairs, seconds, full_seconds)

@@ -44,7 +44,7 @@ EDGES = {
     "audit_recommendations": _edges(f"item_bias {STATES} recommendations staging", ""),
     "publish_recommendations": _edges("staging", "recommendations"),
     "export_recommendations": _edges("recommendations", "served_lists"),
-    "challenge_model": _edges("champions events items users", f"champions {BANK} {STATES} staging"),
+    "challenge_model": _edges("champions events items users", "champions"),
     "tidy_tables": _edges("", "candidate_history staging"),
 }
 

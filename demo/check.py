@@ -70,19 +70,18 @@ def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> 
     return lists
 
 
-def evaluation_runs(warehouse: Path, prefix: str) -> list[str]:
-    """Run ids that staged lists and begin with `prefix`."""
-    runs = {partition["run_id"] for partition in DeltaTable(str(warehouse / "staging")).partitions()}
-    return sorted(run for run in runs if run.startswith(prefix))
+def evaluation_runs(evaluated: Path) -> list[str]:
+    """Run ids that staged lists in the folder of an evaluation."""
+    return sorted({partition["run_id"] for partition in DeltaTable(str(evaluated / "staging")).partitions()})
 
 
-def check_unseen(warehouse: Path, run_id: str, policy: str, before: str) -> None:
-    """Lists staged under a policy that excludes what was seen hold nothing of it.
+def check_unseen(warehouse: Path, evaluated: Path, run_id: str, policy: str, before: str) -> None:
+    """Lists that an evaluation staged under a policy that excludes what was seen hold nothing of it.
 
     Raises:
         DemoFailed: how many candidates the user had before `before`.
     """
-    staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_table(
+    staged = DeltaTable(str(evaluated / "staging")).to_pyarrow_table(
         columns=["user_id", "candidates", "policy"], filters=[("run_id", "=", run_id)]
     )
     lists = flatten(staged.to_pandas().query("policy == @policy"))

@@ -92,8 +92,7 @@ def main() -> None:
         seconds["airflow db migrate"] = run(airflow, "db", "migrate")
     key = f"demo-{int(time.time())}"  # a new run each time: the nights are computed, not looked up
     seconds[f"night {NIGHTS[0]}"] = night(NIGHTS[0], key)
-    # While the tables stand at this night. Under one key, an unchanged bundle over an unchanged log
-    # keeps its lists.
+    # Under one key, an unchanged bundle over an unchanged log keeps its lists.
     seconds["evaluate_model"] = job("evaluate_model", "--ds", NIGHTS[0], "--run-key", "demo")
     seconds[f"night {NIGHTS[1]}"] = night(NIGHTS[1], key)
     before = HOME / "first-lists.parquet"
@@ -102,8 +101,9 @@ def main() -> None:
     for ds in NIGHTS:
         check_night(HOME / "warehouse", ds, 100, INELIGIBLE)
     same_lists(HOME / "warehouse", NIGHTS[1], before)
-    for staged in evaluation_runs(HOME / "warehouse", f"{NIGHTS[0]}.evaluate-demo-"):
-        check_unseen(HOME / "warehouse", staged, "new", NIGHTS[0])
+    evaluated = HOME / "warehouse" / "apart" / f"{NIGHTS[0]}.evaluate-demo"
+    for staged in evaluation_runs(evaluated):
+        check_unseen(HOME / "warehouse", evaluated, staged, "new", NIGHTS[0])
     page = write_report(HOME, NIGHTS, f"{NIGHTS[0]}.evaluate-demo", seconds)
     print(f"\nThe same with plots: {page}\nTables: {HOME / 'warehouse'}")
     print(f"make demo took {time.monotonic() - started:.0f} s")

@@ -2,8 +2,9 @@
 
     python jobs/evaluate_model.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY]
 
-Scores every model under every evaluation policy of the settings into staging; nothing is
-published. The events of the weeks after the night must have been ingested.
+Scores every model under every evaluation policy of the settings, in tables apart from the nightly ones;
+nothing is published, and no night is changed by it. The events of the weeks after the night must have been
+ingested.
 """
 
 from __future__ import annotations

@@ -4,14 +4,16 @@
 
 Prints users, candidates, pairs, bytes, memory, tasks, seconds (every core is measured for a second) and,
 at a given price of a core for an hour (of a GPU, where one scores), the cost. Exit 1 when the night
-cannot run. The run's scoring manifest then shows what it did take beside it.
+cannot run. Takes nothing from a run that is at work; the scoring manifest of the run with this key then shows
+what it did take, too.
 """
 
 from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, take_night, with_warehouse
+from jobs.command import night_options, parser, report, with_warehouse
+from pipelines.leases import find_run
 from pipelines.tables import Warehouse
 
 
@@ -24,8 +26,8 @@ def main() -> int:
     def work(warehouse: Warehouse) -> None:
         from pipelines.forecast import plan_night
 
-        run = take_night(warehouse, args.ds, args.run_key)
-        forecast = plan_night(warehouse, run, args.price_per_hour)
+        # No lease: a forecast must not take the night from a run that is at work.
+        forecast = plan_night(warehouse, find_run(warehouse, args.ds, args.run_key), args.price_per_hour)
         for name, value in forecast.items():
             print(f"{name:20}{value:>20,}" if isinstance(value, int | float) else f"{name:20}{value!s:>20}")
         report("plan_night", forecast)

@@ -1,7 +1,7 @@
 """Offline metrics: lists staged as of a night against what users took in the weeks after it.
 
-Scores each model under each evaluation policy into `staging` under a run that owns no
-night, so nothing can be published, and puts popularity and personal frequency beside it.
+Scores each model under each evaluation policy in tables apart from the nightly ones (`apart.py`), so that
+nothing can be published and no night starts from it, and compares with popularity and personal frequency.
 Models of labels are measured by `evaluate_labels.py`.
 """
 
@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.metrics import bootstrap_interval, coverage, mean_and_error, ndcg_at_k, novelty, recall_at_k
+from pipelines.apart import set_apart
 from pipelines.candidates import build_candidate_bank
 from pipelines.champions import need_champion
 from pipelines.columns import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
@@ -90,15 +91,16 @@ def evaluate_lists(
 ) -> list[dict[str, Any]]:
     """Of every bundle and baseline under every evaluation policy."""
     k = warehouse.settings.night.k
+    apart = set_apart(warehouse, f"{night}.evaluate-{key}")
     rows = []
     for name, (model, version) in contestants.items():
         run = Run(night, f"evaluate-{key}-{model}-{_digest(warehouse, version)}")
         policies = warehouse.settings.evaluate_policies
-        build_candidate_bank(warehouse, run, model, policies, version=version)
-        build_link_states(warehouse, run, model)
-        score_candidates(warehouse, run, policies)
+        build_candidate_bank(apart, run, model, policies, version=version)
+        build_link_states(apart, run, model)
+        score_candidates(apart, run, policies)
         for policy in warehouse.settings.evaluate_policies:
-            lists = _staged(warehouse, run, policy.name)
+            lists = _staged(apart, run, policy.name)
             rows.append(measure(name, policy.name, lists, truth, k, fresh=policy.exclude_seen == "all"))
     for policy in warehouse.settings.evaluate_policies:
         fresh = policy.exclude_seen == "all"

@@ -97,7 +97,17 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
             forecast |= {"price_per_hour": price, "predicted_cost": cost}
         return forecast
 
-    return once(warehouse, run, "plan_night", work)
+    return once(warehouse, plan_of(run), "plan_night", work)
+
+
+def plan_of(run: Run) -> Run:
+    """What a forecast for the run of this key is kept under: it takes no lease, so it knows no epoch."""
+    return Run(run.ds, f"plan-{run.key}")
+
+
+def find_forecast(warehouse: Warehouse, run: Run) -> Manifest | None:
+    """What was foretold of the run, None when nobody planned."""
+    return find_manifest(warehouse, plan_of(run).run_id, "plan_night")
 
 
 def compare_forecast(forecast: Manifest | None, staged: Mapping[str, Manifest]) -> Manifest:

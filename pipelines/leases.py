@@ -56,6 +56,12 @@ def acquire_lease(warehouse: Warehouse, ds: str, key: str) -> Run:
         _take(warehouse, Run(ds, key, newest + 1), socket.gethostname(), txn=(f"lease-{ds}", newest + 1))
 
 
+def find_run(warehouse: Warehouse, ds: str, key: str) -> Run:
+    """The run of `key` as it is, without taking anything: it has no epoch where none was taken."""
+    mine = [epoch for epoch, holder in _epochs(warehouse, ds).items() if holder == key]
+    return Run(ds, key, max(mine, default=None))
+
+
 def check_lease(warehouse: Warehouse, run: Run) -> Run:
     """`run` itself while it owns its night.
 

@@ -19,7 +19,7 @@ from pipelines.anchors import ENTRIES, FILE, KEPT, ShippedNight, take_over
 from pipelines.banks import INDEX, quarantine_items, refuse_damaged
 from pipelines.bundles import ship_bundle, shipped_folder
 from pipelines.columns import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
-from pipelines.forecast import compare_forecast
+from pipelines.forecast import compare_forecast, find_forecast
 from pipelines.gpus import Placement, own_device, place
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run, begin_attempt, check_lease
@@ -28,7 +28,7 @@ from pipelines.plan import WorkUnit, missing
 from pipelines.prepare import prepare
 from pipelines.progress import Progress
 from pipelines.reuse import compute_checksum
-from pipelines.runs import Manifest, find_manifest, once
+from pipelines.runs import Manifest, once
 from pipelines.scoring_plan import ScoringPlan
 from pipelines.settings import Policy
 from pipelines.tables import SQL_TYPES, Warehouse, WriteConflict
@@ -86,7 +86,7 @@ def score_candidates(
             "items_left_out": len(left_out),
             "policies": staged,
             **({"entries": kept} if plan.entries else {}),
-            **compare_forecast(find_manifest(warehouse, run.run_id, "plan_night"), staged),
+            **compare_forecast(find_forecast(warehouse, run), staged),
             "versions": {"staging": warehouse.version("staging")},
         }
 

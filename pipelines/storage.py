@@ -52,6 +52,15 @@ def list_names(spark: SparkSession, uri: str) -> list[str]:
     return sorted(text.removeprefix(f"Array({folder}").removesuffix(")").split(f", {folder}"))
 
 
+def newest_change(spark: SparkSession, uri: str) -> float:
+    """When a file in a folder, however deep, was last written, in seconds since 1970; 0 without a file."""
+    path, fs = hadoop_path(spark, uri)
+    files, newest = fs.listFiles(path, True), 0
+    while files.hasNext():
+        newest = max(newest, files.next().getModificationTime())
+    return newest / 1000
+
+
 def read_text(spark: SparkSession, uri: str) -> str:
     """A small text file, whole."""
     path, fs = hadoop_path(spark, uri)

@@ -129,6 +129,7 @@ class Warehouse:
 
     spark: SparkSession
     settings: Settings
+    moved: Mapping[str, str] = field(default_factory=dict)  # tables in a folder of their own; see `apart.py`
     # What this process has read of small bookkeeping tables; see `small` and `runs.py`.
     _small: dict[str, tuple[int, list[Row]]] = field(default_factory=dict, init=False, repr=False)
     known: Known = field(default_factory=Known, init=False, repr=False)
@@ -136,7 +137,7 @@ class Warehouse:
     def path(self, name: str) -> str:
         """Where a table lives: in the warehouse, but which bundle is whose champion beside the bundles."""
         root = self.settings.bundles if name == "champions" else self.settings.warehouse
-        return f"{root.rstrip('/')}/{name}"
+        return "/".join([root.rstrip("/"), *([self.moved[name]] if name in self.moved else []), name])
 
     def schema(self, name: str) -> StructType:
         """The table's schema with the declared id types."""

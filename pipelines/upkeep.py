@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.anchors import TIDY
+from pipelines.apart import drop_old
 from pipelines.columns import DS, RUN_ID, SCHEMAS
 from pipelines.pins import FILES, LOG, Pin, files_of, find_pins, list_files, set_properties
 from pipelines.runs import Manifest, find_manifests, record
@@ -48,6 +49,7 @@ def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
     manifest: Manifest = {"staged_from": first, "pinned": [pin.run_id for pin in pins]}
     record(warehouse, f"{night}.tidy", night, TIDY, manifest)
     dropped = {name: drop_staged(warehouse, name, first, pins) for name in STAGED if name in tables}
+    apart = drop_old(warehouse, first, limits.keep_days)
     keep = f"interval {limits.keep_days} days"
     # Or Delta forgets sooner which files it removed, and what was published.
     wanted = {
@@ -60,6 +62,7 @@ def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
     manifest |= {
         "files_compacted": compacted,
         "staged_runs_dropped": dropped,
+        "evaluations_dropped": apart,
         "files_removed": {name: count for name, count in removed.items() if count},
     }
     record(warehouse, f"{night}.tidy", night, TIDY, manifest)

@@ -1,14 +1,17 @@
 """The proof of an incremental night: the same night scored in full, list by list.
 
-Over the same states and bank, staged under a run of its own that owns nothing.
+Over the same states and bank, staged apart from the nightly tables under a run that owns nothing.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.anchors import DISPROVED
+from pipelines.apart import SCORED, set_apart
 from pipelines.columns import POLICY, RUN_ID, USER_ID
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest, once, record
@@ -29,18 +32,19 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
         policy = warehouse.settings.night.policy
         scored = need_manifest(warehouse, run, "score_candidates")
         whole = whole_run(warehouse, run)
-        full = score_candidates(warehouse, whole, [policy])
+        full = score_candidates(whole.warehouse, whole.run, [policy])
         mine = _lists(warehouse, scored["versions"]["staging"], run, policy.name, "mine")
-        other = _lists(warehouse, full["versions"]["staging"], whole, policy.name, "full")
+        other = _lists(whole.warehouse, full["versions"]["staging"], whole.run, policy.name, "full")
         differ = mine.join(other, USER_ID, "full_outer").where(~F.col("mine").eqNullSafe(F.col("full")))
         count, first = differ.agg(F.count("*"), F.min(USER_ID)).collect()[0]
         users, pairs = full["policies"][policy.name]["users"], full["policies"][policy.name]["pairs"]
         if count:
-            record(warehouse, run.run_id, run.ds, DISPROVED, {"users": count, "whole_run": whole.run_id})
+            record(warehouse, run.run_id, run.ds, DISPROVED, {"users": count, "whole_run": whole.run.run_id})
             raise CertificateFailed(
                 f"night {run.ds}, run {run.key!r}: {count} of {users} lists are not those of a full night, "
-                f"such as user {first!r}'s; compare run_id {run.run_id} and {whole.run_id} in staging. Score "
-                "the night with night.reuse: false under a new --run-key"
+                f"such as user {first!r}'s; compare run_id {run.run_id} in staging and {whole.run.run_id} "
+                f"in {whole.warehouse.path('staging')}. Score the night with night.reuse: false under a new "
+                "--run-key"
             )
         report = scored["policies"][policy.name]
         return {
@@ -55,12 +59,20 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
     return once(warehouse, run, "verify_full", work)
 
 
-def whole_run(warehouse: Warehouse, run: Run) -> Run:
-    """A run that owns nothing, over the states and the bank of `run`; what it scores is a full night."""
+class Whole(NamedTuple):
+    """A run that owns nothing, and the warehouse that it stages in."""
+
+    warehouse: Warehouse
+    run: Run
+
+
+def whole_run(warehouse: Warehouse, run: Run) -> Whole:
+    """What scores a full night over the states and the bank of `run`."""
     whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
+    apart = set_apart(warehouse, whole.run_id, SCORED)
     for job in ("build_candidate_bank", "build_link_states"):
-        record(warehouse, whole.run_id, run.ds, job, need_manifest(warehouse, run, job))
-    return whole
+        record(apart, whole.run_id, run.ds, job, need_manifest(warehouse, run, job))
+    return Whole(apart, whole)
 
 
 def _lists(warehouse: Warehouse, version: int, run: Run, policy: str, name: str) -> DataFrame:

@@ -9,10 +9,9 @@ import pytest
 
 from pipelines import forecast
 from pipelines.candidates import build_candidate_bank
-from pipelines.forecast import WORKER_BYTES, ImpossibleNight, check_room, plan_night
+from pipelines.forecast import WORKER_BYTES, ImpossibleNight, check_room, find_forecast, plan_night
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
-from pipelines.runs import find_manifest
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
 from tests import shop
@@ -59,7 +58,7 @@ def test_a_plan_refuses_before_it_is_kept(trained: Warehouse, monkeypatch: pytes
     run = Run(shop.NIGHT, "plan-impossible")
     with pytest.raises(ImpossibleNight, match=r"workers on .* take up to [\d,]+ bytes"):
         plan_night(trained, run)
-    assert find_manifest(trained, run.run_id, "plan_night") is None
+    assert find_forecast(trained, run) is None
 
 
 def test_progress_says_what_is_done_and_what_is_left(
