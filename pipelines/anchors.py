@@ -39,6 +39,7 @@ PLAN = "score_candidates_plan"  # says which run a night was built on; see scori
 MARGIN = 2  # entries kept beyond K, in K
 MAX_ANCHORS = 28  # nights whose biases every worker holds, 8 bytes an item each
 FILE = "tonight.arrow"
+STAGED = ("staging", "candidate_history")  # what a run leaves for later nights
 ENTRIES = ("anchor", "kept_items", "kept_z", "tau")  # of a staged row
 KEPT = (USER_ID, POLICY, *ENTRIES, FINGERPRINT)  # what its checksum covers
 
@@ -86,7 +87,7 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
         kept = jobs.get("score_candidates", {}).get("entries")
         if not kept or not jobs.get("verify_night", {}).get("passed") or run_id in false:
             continue
-        if ds < staged_from:
+        if ds < staged_from and not is_staged(warehouse, run_id):
             why = why or f"upkeep has dropped what run {run_id} staged"
             break  # and what those before it had staged
         changed = [name for name, value in entries.items() if kept["of"].get(name) != value]
@@ -104,6 +105,16 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
             return Base(run_id, ds, anchors, held), f"incremental night: from run {run_id}"
         why = why or unfit  # of the newest
     return None, f"full night: {why or 'no earlier certified one'}"
+
+
+def is_staged(warehouse: Warehouse, run_id: str) -> bool:
+    """Whether rows of the run are there, in both tables that a later night needs.
+
+    Upkeep writes down what it is about to drop, pinned and unfinished runs apart; if that is wrong,
+    the tables are right.
+    """
+    mine = F.col(RUN_ID) == run_id
+    return all(warehouse.read(name).where(mine).select(RUN_ID).take(1) for name in STAGED)
 
 
 def find_disproved(done: Iterable[Done]) -> set[str]:

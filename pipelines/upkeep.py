@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.anchors import TIDY
+from lime_model.errors import LimeError
+from pipelines.anchors import STAGED, TIDY
 from pipelines.apart import drop_old
 from pipelines.columns import DS, RUN_ID, SCHEMAS
 from pipelines.pins import FILES, LOG, Pin, files_of, find_pins, list_files, set_properties
@@ -22,12 +23,15 @@ from pipelines.tables import Warehouse, local_rows, parse_schema, writing
 
 ENTITIES = ("items", "users")
 COMPACTED = ("events", "events_quarantine", "candidate_history", "item_bias", "runs", "leases")
-STAGED = ("staging", "candidate_history")
 HOURS, DELTAS_DAYS, DELTAS_LOG_DAYS = 24, 7, 30
 LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 INVENTORY = "lime_files"  # view of the files that a vacuum may remove
 INVENTORY_SCHEMA = "path string, length long, isDir boolean, modificationTime long"
+
+
+class NightUnknown(LimeError):
+    """Upkeep was asked for as of a night that lies far after all that this warehouse has seen."""
 
 
 def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
@@ -37,14 +41,16 @@ def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
         night: staged rows are kept from `keep_nights` before it on; names the action in `runs`.
 
     Raises:
+        NightUnknown: the newest night's own staged rows would be dropped.
         PinLost: a pinned version is not readable.
         WriteConflict: a night changed the same rows meanwhile.
     """
     limits = warehouse.settings.upkeep
+    first = str(dt.date.fromisoformat(night) - dt.timedelta(days=limits.keep_nights))
+    check_night(warehouse, night, first)
     pins = find_pins(warehouse)
     tables = [name for name in (*SCHEMAS, *ENTITIES) if warehouse.exists(name)]
     compacted = {name: files for name in COMPACTED if name in tables and (files := compact(warehouse, name))}
-    first = str(dt.date.fromisoformat(night) - dt.timedelta(days=limits.keep_nights))
     # Said before it is done: no night may start from rows that are half gone.
     manifest: Manifest = {"staged_from": first, "pinned": [pin.run_id for pin in pins]}
     record(warehouse, f"{night}.tidy", night, TIDY, manifest)
@@ -67,6 +73,27 @@ def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
     }
     record(warehouse, f"{night}.tidy", night, TIDY, manifest)
     return manifest
+
+
+def check_night(warehouse: Warehouse, night: str, first: str) -> None:
+    """A date that is wrong by a month or a year would drop what every night has staged, the newest included.
+
+    Args:
+        night: that upkeep is asked for.
+        first: the oldest night whose staged rows it would keep.
+
+    Raises:
+        NightUnknown: naming the newest night.
+    """
+    scored = [each.ds for each in find_manifests(warehouse, "score_candidates")]
+    newest = max([*scored, *(str(row[DS]) for row in warehouse.small("leases"))], default=None)
+    if newest and newest < first:
+        raise NightUnknown(
+            f"upkeep as of night {night} would drop what every night has staged: the newest night that this "
+            f"warehouse knows is {newest}, more than upkeep.keep_nights "
+            f"({warehouse.settings.upkeep.keep_nights}) before it. Nothing was changed; give --ds {newest}, "
+            "or run the nights in between first"
+        )
 
 
 def compact(warehouse: Warehouse, name: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from pipelines.anchors import find_base
+from pipelines.anchors import TIDY, find_base
 from pipelines.leases import Run, acquire_lease
 from pipelines.pins import (
     FILES,
@@ -25,7 +25,7 @@ from pipelines.pins import (
 from pipelines.runs import find_manifest, record
 from pipelines.settings import UpkeepSettings
 from pipelines.tables import Warehouse, local_rows
-from pipelines.upkeep import drop_staged, tidy_tables, vacuum
+from pipelines.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import full_night, lists_of
@@ -89,6 +89,12 @@ def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
     lists = lists_of(nights, THIRD)
     age(nights, versions, days=10)  # beyond what Delta keeps by itself
 
+    known = {name: nights.newest(name) for name in ("runs", "staging", "events")}
+    with pytest.raises(NightUnknown, match=rf"night 2107-12-31 would drop .* knows is {THIRD}.*--ds {THIRD}"):
+        tidy_tables(nights, "2107-12-31")
+    assert {name: nights.newest(name) for name in known} == known
+    # What an earlier version wrote down of such a date, and Delta then refused to drop, say.
+    record(nights, "2107-12-31.tidy", "2107-12-31", TIDY, {"staged_from": "2107-12-17", "pinned": []})
     done = tidy_tables(nights, NEWEST)
     assert done["staged_from"] == THIRD
     # The second night's; the third has lists that the second scored, and carries the biases of that night on.
