@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
+from pipelines.apart import drop_all
 from pipelines.columns import USER_ID
 from pipelines.export import store_password
 from pipelines.pins import find_pins, release
@@ -48,6 +49,7 @@ def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> Man
         removed["events_quarantine"] = _remove_rejected(warehouse, user)
     release(warehouse, find_pins(warehouse), "a person was forgotten")
     drop_fetched(warehouse)
+    drop_all(warehouse)  # evaluations and proofs: whoever's rows they hold, they can be made again
     for name in removed:
         _purge(warehouse, name)
     exports = {"redis": _remove_keys(warehouse, user), "parquet": _remove_rows(warehouse, value)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -64,6 +65,7 @@ def test_a_person_is_gone_from_every_file_and_the_others_stay(served: Warehouse,
         warehouse = Warehouse(served.spark, served.settings.model_copy(update={"export": export}))
         run_id = export_recommendations(warehouse, shop.NIGHT)["run_id"]
         assert min(files_with(root / name, GONE) for name in TABLES) > 0
+        shutil.copytree(root / "staging", root / "apart" / f"{NEXT}.evaluate-one" / "staging")
         found = forget_user(warehouse, str(GONE), shop.NIGHT, "asked for")
         assert client.get(f"lime:{run_id}:{GONE}") is None
         assert client.get(f"lime:{run_id}:6") is not None
