@@ -33,6 +33,7 @@ from lime_model.scoring.topk import TopK
 
 # Of the numbers involved: fp32 rounds the scores (2⁻²⁴), float64 the sums (2⁻⁵³); both twice over, and room.
 ROUNDING = 2.0**-21
+STEP = 2.0**-149  # of fp32 near zero, where rounding errs by half of it however small the number
 
 
 class Kept(NamedTuple):
@@ -126,7 +127,7 @@ def find_slack(kept: Kept, scores: F32, k: int, largest: float) -> float:
     if len(scores) < k:
         return -np.inf
     kth = float(scores[k - 1])
-    return kth - kept.tau - ROUNDING * (abs(kth) + abs(kept.tau) + largest)
+    return kth - kept.tau - ROUNDING * (abs(kth) + abs(kept.tau) + largest) - STEP
 
 
 class Night(NamedTuple):

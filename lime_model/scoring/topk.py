@@ -27,6 +27,8 @@ from lime_model.scoring.canonical import F32, F64, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells, Ints
 
 LARGEST, SMALLEST = 1e30, 1e-25  # far inside fp32's 3e38 and 1e-38: sums and steps of int8 need room
+TINY = 2.0**-126  # the smallest normal fp32 number; processors may take less for zero
+SPARE = 2.0**-24 / 20  # see `in_range`
 
 
 class ShapeMismatch(LimeError, ValueError):
@@ -194,15 +196,23 @@ def filter_rows(
 
 
 def in_range(weights: Weights, user: Query, cells: Cells) -> bool:
-    """Whether the filters' bounds hold: they are relative, so nothing may overflow, nor all underflow."""
+    """Whether the filters' bounds hold: they are relative to the largest terms of a score, so nothing may
+    overflow, and what fp32 loses near zero must be little beside them.
+
+    Below `TINY` fp32 has fewer digits, or none: an operation, or a number that is read, may be off by `TINY`
+    whatever its size. Such a loss in a hidden unit is multiplied by its w, and one in w by the unit, though
+    their product looks ordinary. `lost` adds all of them up; the bounds leave room for `SPARE` of the total.
+    """
     out, stats = np.abs(weights.out), cells.stats
-    g, e = np.abs(user.factors.g).max(0).astype(np.float64), user.factors.e.astype(np.float64)
-    links, dot = out @ (g + stats.b_max), float(np.linalg.norm(e)) * stats.d_norm
-    total = links + dot + stats.beta_max
-    largest = max(
-        total, g.max(initial=0.0), stats.b_max.max(initial=0.0), np.abs(e).max(initial=0.0), stats.d_norm
-    )
-    return bool(largest < LARGEST and (total == 0.0 or total > SMALLEST))
+    g, e = np.abs(user.factors.g).max(0).astype(np.float64), np.abs(user.factors.e.astype(np.float64))
+    hidden, norm, width = g + stats.b_max, float(np.linalg.norm(e)), len(user.factors.g) + 2
+    total = out @ hidden + norm * stats.d_norm + stats.beta_max
+    largest = max(total, stats.d_norm, *(side.max(initial=0.0) for side in (hidden, e, out)))
+    if total == 0.0:
+        return bool(largest < LARGEST)
+    # By term: links and B of each unit, its w, the products with w, and the dot product with its sides.
+    lost = out.sum() * width + hidden.sum() + len(out) + len(e) * (1 + norm + stats.d_norm) + 2
+    return bool(largest < LARGEST and total > SMALLEST and TINY * lost < SPARE * total)
 
 
 def within(user: Query, start: int, stop: int) -> Query:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -258,6 +258,21 @@ def test_who_rose_by_the_slack_itself_may_tie_and_is_scored() -> None:
     movers = Movers.find(np.asarray([0.5, 0.25, 1.0, -1.0], np.float32), np.zeros(4, np.float32))
     assert movers.rows.tolist() == [2, 0, 1]
     assert [movers.within(slack) for slack in (2.0, 1.0, 0.5, 0.4)] == [0, 1, 2, 2]
+
+
+@given(
+    scale=st.sampled_from([2.0**-149, 1e-40, 2.0**-126, 1e-30, 1.0, 1e25]),
+    kth=st.integers(-40, 40),
+    below=st.integers(0, 60),
+)
+def test_no_rise_within_the_slack_reaches_the_list_at_any_magnitude(
+    scale: float, kth: int, below: int
+) -> None:
+    """Near zero fp32 rounds by a fixed step, however small the score: even a tie would be an entry."""
+    last, tau = np.float32(kth * scale), float(np.float32((kth - below) * scale))
+    slack = find_slack(Kept(np.arange(1), np.asarray([float(last)]), tau), np.asarray([last]), 1, 0.0)
+    if slack > 0:
+        assert np.float32(tau + np.nextafter(slack, 0.0)) < last
 
 
 def test_slack_leaves_room_for_rounding() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lime_model.bundle import Bundle, BundleError
@@ -260,27 +260,43 @@ def test_bad_shapes_are_refused_by_name() -> None:
         Cells.pack(bank._replace(d=bank.d * np.float32(np.nan)))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=25)
+def every_backend() -> list[Backend]:
+    """All of them, the native one in every pass on every instruction set that this processor runs."""
+    runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
+    compiled = [Native(first, isa) for isa in runnable for first in get_args(native.First)]
+    return [*compiled, BACKENDS["tiled"], BACKENDS["tiled-tiny"], BACKENDS["triton"]]
+
+
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 10_000),
-    sides=st.tuples(*[st.sampled_from([1e-42, 1e-38, 1e-30, 1e-22, 1.0, 1e10, 1e18])] * 4),
-    out=st.sampled_from([1e-20, 1.0, 1e8]),
+    sides=st.tuples(*[st.sampled_from([1e-44, 1e-42, 1e-38, 1e-30, 1e-22, 1.0, 1e10, 1e18])] * 4),
+    beta=st.sampled_from([0.0, 1e-44, 1e-30, 1.0]),
+    out=st.sampled_from([1e-45, 1e-20, 1.0, 1e8, 1e25, 1e35, 1e40]),
+    lone=st.booleans(),  # one hidden unit has such a weight and such links, the others are ordinary
 )
+@example(seed=1, sides=(1e-44, 1e-44, 1e-44, 1e-44), beta=0.0, out=1e25, lone=False)
+@example(seed=2, sides=(1e-44, 1e-30, 1e-44, 1e-22), beta=0.0, out=1e35, lone=True)
+@example(seed=3, sides=(1e-30, 1e-30, 1e-30, 1e-30), beta=0.0, out=1e40, lone=False)
 def test_lists_are_exact_where_fp32_leaves_its_range(
-    backend: str, seed: int, sides: tuple[float, ...], out: float
+    seed: int, sides: tuple[float, ...], beta: float, out: float, lone: bool
 ) -> None:
     weights, queries, bank = make_case(seed, 3, 150, 5, 7, 3, 1000, 1.0)
-    weights.out[:] *= out
+    units = slice(3, 4) if lone else slice(None)
+    weights.out[units] *= out
     b, d, g, e = (np.float32(side) for side in sides)
-    bank = bank._replace(b=bank.b * b, d=bank.d * d, beta=bank.beta * min(b, np.float32(1.0)))
+    bank.b[:, units] *= b
+    bank = bank._replace(d=bank.d * d, beta=bank.beta * np.float32(beta))
     none = Memory.empty(MEMORY_FEATURES)
-    queries = [Query(UserRow(q.factors.g * g, q.factors.e * e), none) for q in queries]
+    for query in queries:
+        query.factors.g[:, units] *= g
+    queries = [Query(UserRow(q.factors.g, q.factors.e * e), none) for q in queries]
     cells = [Cells.pack(bank)]
     expected = score_top_k(weights, queries, cells, 9, Reference())
-    found = score_top_k(weights, queries, cells, 9, BACKENDS[backend])
-    for one, other in zip(chain(*found), chain(*expected), strict=True):
-        assert same(one, other)
+    for backend in every_backend():
+        found = score_top_k(weights, queries, cells, 9, backend)
+        for one, other in zip(chain(*found), chain(*expected), strict=True):
+            assert same(one, other), backend
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -402,10 +418,8 @@ def test_kernels_keep_every_list_at_real_sizes(
     elif lopsided == "w":
         weights.out[-1] *= 1e4
     cells = cut(bank, [70])
-    runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
-    every: list[Backend] = [Native(first, isa) for isa in runnable for first in get_args(native.First)]
     expected = score_top_k(weights, queries, cells, 9, Reference())
-    for backend in [*every, BACKENDS["triton"]]:
+    for backend in every_backend():
         found = score_top_k(weights, queries, cells, 9, backend)
         for one, other in zip(chain(*found), chain(*expected), strict=True):
             assert same(one, other)
