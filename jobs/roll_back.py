@@ -3,9 +3,12 @@
     python jobs/roll_back.py --config conf/local.yaml --ds 2017-12-04 --reason "prices were wrong"
     python jobs/roll_back.py --config conf/local.yaml --ds 2017-12-05 --model lime-mha --reason "fewer sales"
 
-A night: the lists of the run before the one that stands come back, to the bit (`--to RUN_ID` names another);
-without an earlier run the night is withdrawn, and readers find the night before it. A model: nights from
-`--ds` on use the bundle before the champion (`--to VERSION` names another); the next one is a full night.
+A night: the lists that were in force before come into force again, to the bit. Lists that were taken back
+themselves, or that a full comparison has disproved, are passed over; without any other the night is
+withdrawn, and readers find the night before it. `--to RUN_ID` names the lists that shall come into force.
+`--from RUN_ID` says which run is to be taken back: only with it a second run is taken back right after a
+first, so a command that is sent twice does its work once. A model: nights from `--ds` on use the bundle
+before the champion (`--to VERSION` names another); the next one is a full night.
 """
 
 from __future__ import annotations
@@ -23,23 +26,36 @@ def main() -> int:
     options.add_argument("--ds", required=True, type=night_date, help="the night, or a model's first one")
     options.add_argument("--model", help="a model of the settings, instead of the night's lists")
     options.add_argument("--to", help="run id of the night, or version of the model's bundle")
+    options.add_argument(
+        "--from",
+        dest="expected",
+        metavar="RUN_ID",
+        help="take back this run, or nothing if it is not in force",
+    )
     options.add_argument("--reason", required=True, help="kept with the decision")
     options.add_argument(
         "--run-key", help="repeat an interrupted command under its name (default: a new one)"
     )
     args = options.parse_args()
+    if args.model and args.expected:
+        options.error("--from names a run of a night; it does not go with --model")
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.champions import roll_back_model
-        from pipelines.rollback import roll_back_night
+        from pipelines.leases import holds_lease
+        from pipelines.rollback import plan_rollback, roll_back_night
 
         if args.model:
             version = roll_back_model(warehouse, args.model, args.ds, args.reason, args.to)
             report("roll_back", {"model": args.model, "model_version": version, "valid_from": args.ds})
         else:
             key = args.run_key or f"roll-back-{uuid.uuid4().hex[:8]}"
+            # What is refused must not take the night from a run that is at work.
+            if not holds_lease(warehouse, args.ds, key):
+                plan_rollback(warehouse, args.ds, args.to, expected=args.expected)
             run = take_night(warehouse, args.ds, key)
-            report("roll_back", roll_back_night(warehouse, run, args.reason, args.to))
+            done = roll_back_night(warehouse, run, args.reason, args.to, expected=args.expected)
+            report("roll_back", done)
 
     return with_warehouse(args.config, work, job="roll_back", night=args.ds)
 

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from pipelines.columns import DS, RUN_ID, USER_ID
+from pipelines.night_record import refuse_disproved
 from pipelines.runs import Manifest, record
 from pipelines.settings import ParquetExport, RedisExport
 from pipelines.storage import drop_folder, list_names, path_exists
@@ -52,6 +53,7 @@ def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "
 
     Raises:
         MissingTable: the night is not published.
+        ListsDisproved: a full comparison has disproved its lists.
         ExportFailed: see `export_redis`.
     """
     settings = warehouse.settings.export
@@ -68,6 +70,7 @@ def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "
             "still serves it, export the night before with --older"
         )
     (run_id,) = runs
+    refuse_disproved(warehouse, night, run_id)
     report: Manifest = {"run_id": run_id, "versions": {"recommendations": version}}
     if settings.redis:
         report["redis"] = export_redis(rows, run_id, settings.redis, newer)

@@ -62,6 +62,11 @@ def find_run(warehouse: Warehouse, ds: str, key: str) -> Run:
     return Run(ds, key, max(mine, default=None))
 
 
+def holds_lease(warehouse: Warehouse, ds: str, key: str) -> bool:
+    """Whether the run of `key` has taken the night at some time."""
+    return key in _epochs(warehouse, ds).values()
+
+
 def check_lease(warehouse: Warehouse, run: Run) -> Run:
     """`run` itself while it owns its night.
 

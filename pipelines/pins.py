@@ -1,7 +1,7 @@
 """Pins: published nights that stay readable, with all that they were computed from, however old.
 
-A pin is a row of `runs`: the standing run of a night and the Delta versions that its jobs pinned. Upkeep
-removes no file that a pinned version holds (`upkeep.py`), and Delta keeps what it needs to read one.
+A pin is a row of `runs`: the run that is in force on a night and the Delta versions that its jobs pinned.
+Upkeep removes no file that a pinned version holds (`upkeep.py`), and Delta keeps what it needs to read one.
 Forgetting a person releases every pin.
 """
 
@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from pipelines.columns import DS, PARTITIONS, RUN_ID
-from pipelines.rollback import published
+from pipelines.night_record import read_state
 from pipelines.runs import Manifest, find_manifests, record
 from pipelines.tables import Warehouse
 
@@ -47,37 +47,40 @@ class Pin(NamedTuple):
 
 
 def find_pins(warehouse: Warehouse) -> list[Pin]:
-    """Pins that stand, the oldest night first."""
+    """Pins that were not released, the oldest night first."""
     done = find_manifests(warehouse, JOB)
     return sorted(Pin(d.run_id, d.ds, d.manifest["versions"]) for d in done if not d.manifest["released"])
 
 
 def describe_run(warehouse: Warehouse, night: str) -> Pin:
-    """The run whose lists of `night` stand, with the versions of what it read and wrote.
+    """The run whose lists are in force, with the versions of what it read and wrote.
 
     Raises:
-        NothingToPin: no lists stand.
+        NothingToPin: no lists are in force.
     """
-    commits = published(warehouse, night)
-    if not commits or commits[-1].run_id is None:
-        raise NothingToPin(f"night {night}: no lists are published; publish it first")
-    run_id = commits[-1].run_id
+    state = read_state(warehouse, night)
+    run_id = state.in_force
+    if run_id is None:
+        why = (
+            "was taken back" if state.commits else "was never published, or Delta's log does not say any more"
+        )
+        raise NothingToPin(f"night {night}: no lists are published (it {why}); publish it first")
     versions: dict[str, int] = {}
     for done in find_manifests(warehouse, *BUILDERS):
         if done.run_id == run_id:
             versions |= done.manifest["versions"]
-    return Pin(run_id, night, {**versions, "recommendations": commits[-1].version})
+    return Pin(run_id, night, {**versions, "recommendations": state.served[run_id].version})
 
 
 def pin_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
-    """Keep the standing run of a night readable.
+    """Keep the run that is in force on a night readable.
 
     Raises:
-        NothingToPin: no lists stand, or files of what they were computed from are gone.
+        NothingToPin: no lists are in force, or files of what they were computed from are gone.
     """
     pin = describe_run(warehouse, night)
     for name, version in sorted(pin.versions.items()):
-        if version >= 0 and (gone := _lost(warehouse, pin, name)):
+        if version >= 0 and (gone := lost_files(warehouse, pin, name)):
             raise NothingToPin(
                 f"night {night}: {gone} files of table {name} at version {version} are gone (older than "
                 "upkeep.keep_days, or a person was forgotten since); nothing was pinned. Score the night "
@@ -90,7 +93,7 @@ def pin_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
     return {"run_id": pin.run_id, **manifest}
 
 
-def _lost(warehouse: Warehouse, pin: Pin, name: str) -> int:
+def lost_files(warehouse: Warehouse, pin: Pin, name: str) -> int:
     """Files of a pinned version that are not there, but for those of other nights and runs."""
     mine = {DS: f"/{DS}={pin.ds}/", RUN_ID: f"/{RUN_ID}={pin.run_id}/"}
     own = [mine[column] for column in PARTITIONS.get(name, []) if column in mine and name in OF_THE_NIGHT]

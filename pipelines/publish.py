@@ -10,10 +10,10 @@ import json
 
 from pyspark.sql import functions as F
 
-from pipelines.anchors import DISPROVED, PLAN, find_disproved
 from pipelines.columns import DS, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.leases import Run, StaleRun, check_lease
-from pipelines.runs import Manifest, find_manifests, need_manifest, once
+from pipelines.night_record import read_disproved, read_state
+from pipelines.runs import Manifest, need_manifest, once
 from pipelines.tables import Warehouse
 from pipelines.verify import CertificateFailed
 
@@ -34,7 +34,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
     def work() -> Manifest:
         check_lease(warehouse, run)
         certificate = need_manifest(warehouse, run, "verify_night")
-        if run.run_id in find_disproved(find_manifests(warehouse, PLAN, DISPROVED)):
+        if run.run_id in read_disproved(warehouse):
             raise CertificateFailed(
                 f"night {run.ds}, run {run.key!r}: lists of it, or of a night that it was built on, are not "
                 "those of a full night (verify_night --full); nothing was published. Score the night with "
@@ -77,15 +77,18 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
 
 
 def _confirm(warehouse: Warehouse, run: Run) -> None:
-    """Delta skips a repeated or stale transaction number without a word, so read what is there now.
+    """Delta skips a repeated or stale transaction number without a word, so read what is in force now.
 
     Raises:
-        StaleRun: the published lists are another run's.
+        StaleRun: the lists in force are another run's, or the night was withdrawn.
     """
-    night = warehouse.read("recommendations").where(F.col(DS) == F.lit(run.ds).cast("date"))
-    owners = [row[0] for row in night.select(RUN_ID).distinct().collect()]
-    if owners != [run.run_id]:
+    found = read_state(warehouse, run.ds).in_force
+    if found != run.run_id:
         raise StaleRun(
             f"night {run.ds}: run {run.key!r} (epoch {run.epoch}) tried to publish, but a newer epoch "
-            + (f"published {owners}; its lists stand" if owners else "withdrew the night; it stays withdrawn")
+            + (
+                f"published {found}; its lists are in force"
+                if found
+                else "withdrew the night; it stays withdrawn"
+            )
         )

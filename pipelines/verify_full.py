@@ -14,6 +14,8 @@ from pipelines.anchors import DISPROVED
 from pipelines.apart import SCORED, set_apart
 from pipelines.columns import POLICY, RUN_ID, USER_ID
 from pipelines.leases import Run
+from pipelines.night_record import find_disproved_in_force
+from pipelines.night_state import describe_remedy
 from pipelines.runs import Manifest, need_manifest, once, record
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
@@ -24,8 +26,9 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
     """Compare all staged lists of the published policy with those of a full night.
 
     Raises:
-        CertificateFailed: naming how many users differ, and one of them; the run is marked, so that no later
-            night starts from it and it is not published.
+        CertificateFailed: naming how many users differ, and one of them, and what takes back such lists
+            where readers are served them; the run is marked, so that no later night starts from it and it is
+            neither published nor exported.
     """
 
     def work() -> Manifest:
@@ -43,8 +46,8 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
             raise CertificateFailed(
                 f"night {run.ds}, run {run.key!r}: {count} of {users} lists are not those of a full night, "
                 f"such as user {first!r}'s; compare run_id {run.run_id} in staging and {whole.run.run_id} "
-                f"in {whole.warehouse.path('staging')}. Score the night with night.reuse: false under a new "
-                "--run-key"
+                f"in {whole.warehouse.path('staging')}. {_describe_served(warehouse)}Score the night with "
+                "night.reuse: false under a new --run-key"
             )
         report = scored["policies"][policy.name]
         return {
@@ -64,6 +67,16 @@ class Whole(NamedTuple):
 
     warehouse: Warehouse
     run: Run
+
+
+def _describe_served(warehouse: Warehouse) -> str:
+    """What readers are served of disproved lists, and of lists that were built on such, and the remedy."""
+    said = [
+        f"Readers of night {state.night} are served the lists of run {state.in_force}, which is "
+        f"disproved or was built on such a run. {describe_remedy(state)}; then export the night again. "
+        for state in find_disproved_in_force(warehouse)
+    ]
+    return "".join(said)
 
 
 def whole_run(warehouse: Warehouse, run: Run) -> Whole:
