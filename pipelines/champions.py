@@ -110,9 +110,18 @@ def roll_back_model(warehouse: Warehouse, model: str, night: str, reason: str, t
     """From `night` on, use the bundle before the champion, or the bundle `to`; returns its version.
 
     Raises:
-        BundleError: there is no earlier one, or see `promote`.
+        BundleError: there is no earlier one, going back was the last decision and `to` is missing, or see
+            `promote`.
     """
     now = need_champion(warehouse, model, night)
+    last = _known(warehouse, model, night)[-1]
+    if to is None and (taken := json.loads(last.evidence).get("instead_of")):
+        # A command that is sent twice would otherwise return to the bundle that it took back.
+        raise BundleError(
+            f"model {model!r}: bundle {taken} was taken back already from night {last.valid_from} on (its "
+            f"reason: {last.reason!r}), and {now} is the champion; nothing was changed. To go to "
+            "another bundle, name it with --to"
+        )
     past = [decision for decision in _known(warehouse, model, night) if decision.model_version != now]
     if to is None and not past:
         raise BundleError(

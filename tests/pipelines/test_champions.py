@@ -56,6 +56,10 @@ def test_back_to_the_bundle_before_and_forward_again(two: tuple[Warehouse, str, 
     promote(warehouse, "mha", other, valid_from="2024-05-06", reason="better")
     assert roll_back_model(warehouse, "mha", "2024-05-08", "worse after all", None) == first
     assert [find_champion(warehouse, "mha", f"2024-05-0{day}") for day in (5, 7, 8)] == [first, other, first]
+    with pytest.raises(
+        BundleError, match=rf"{other} was taken back already from night 2024-05-08 on .* --to$"
+    ):
+        roll_back_model(warehouse, "mha", "2024-05-08", "worse after all", None)  # the same command again
     assert roll_back_model(warehouse, "mha", "2024-05-09", "no, better", other) == other
     reasons = [decision.reason for decision in decisions(warehouse, "mha")]
     assert reasons == ["trained by train_model", "better", "worse after all", "no, better"]
