@@ -19,12 +19,7 @@ class ListsDisproved(LimeError):
 
 def published(warehouse: Warehouse, night: str) -> list[Commit]:
     """Commits of a night's lists, the oldest first, as far as Delta's log reaches."""
-    return _all_commits(warehouse).get(night, [])
-
-
-def read_state(warehouse: Warehouse, night: str) -> NightState:
-    """What is in force on a night, and what could be."""
-    return _fold(warehouse, night, published(warehouse, night), read_disproved(warehouse))
+    return _read_commits(warehouse).get(night, [])
 
 
 def read_disproved(warehouse: Warehouse) -> frozenset[str]:
@@ -32,11 +27,24 @@ def read_disproved(warehouse: Warehouse) -> frozenset[str]:
     return frozenset(find_disproved(find_manifests(warehouse, PLAN, DISPROVED)))
 
 
+def read_states(warehouse: Warehouse) -> dict[str, NightState]:
+    """The state of every night that was ever published, the oldest night first."""
+    false, commits = read_disproved(warehouse), _read_commits(warehouse)
+    recorded: dict[str, set[str]] = {}
+    for done in find_manifests(warehouse, "publish_recommendations"):
+        recorded.setdefault(done.ds, set()).add(done.run_id)
+    nights = sorted({*commits, *recorded})
+    return {night: fold(night, commits.get(night, ()), false, recorded.get(night, ())) for night in nights}
+
+
+def read_state(warehouse: Warehouse, night: str) -> NightState:
+    """What is in force on a night, and what could be."""
+    return read_states(warehouse).get(night) or fold(night, ())
+
+
 def find_disproved_in_force(warehouse: Warehouse) -> list[NightState]:
     """Nights whose readers are served disproved lists, the oldest night first."""
-    false, commits = read_disproved(warehouse), _all_commits(warehouse)
-    states = [_fold(warehouse, night, commits[night], false) for night in sorted(commits)]
-    return [state for state in states if state.in_force in false]
+    return [state for state in read_states(warehouse).values() if state.in_force in state.disproved]
 
 
 def refuse_disproved(warehouse: Warehouse, night: str, run_id: str) -> None:
@@ -54,14 +62,10 @@ def refuse_disproved(warehouse: Warehouse, night: str, run_id: str) -> None:
         )
 
 
-def _all_commits(warehouse: Warehouse) -> dict[str, list[Commit]]:
+def _read_commits(warehouse: Warehouse) -> dict[str, list[Commit]]:
+    """Commits of all nights, by night, the oldest first."""
     nights: dict[str, list[Commit]] = {}
     for version, text in warehouse.commit_tags("recommendations"):
         if found := parse_commit(version, text):
             nights.setdefault(found[0], []).append(found[1])
     return nights
-
-
-def _fold(warehouse: Warehouse, night: str, commits: list[Commit], disproved: frozenset[str]) -> NightState:
-    done = find_manifests(warehouse, "publish_recommendations")
-    return fold(night, commits, disproved, (each.run_id for each in done if each.ds == night))

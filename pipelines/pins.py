@@ -80,7 +80,7 @@ def pin_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
     """
     pin = describe_run(warehouse, night)
     for name, version in sorted(pin.versions.items()):
-        if version >= 0 and (gone := lost_files(warehouse, pin, name)):
+        if version >= 0 and (gone := _lost(warehouse, pin, name)):
             raise NothingToPin(
                 f"night {night}: {gone} files of table {name} at version {version} are gone (older than "
                 "upkeep.keep_days, or a person was forgotten since); nothing was pinned. Score the night "
@@ -93,7 +93,7 @@ def pin_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
     return {"run_id": pin.run_id, **manifest}
 
 
-def lost_files(warehouse: Warehouse, pin: Pin, name: str) -> int:
+def _lost(warehouse: Warehouse, pin: Pin, name: str) -> int:
     """Files of a pinned version that are not there, but for those of other nights and runs."""
     mine = {DS: f"/{DS}={pin.ds}/", RUN_ID: f"/{RUN_ID}={pin.run_id}/"}
     own = [mine[column] for column in PARTITIONS.get(name, []) if column in mine and name in OF_THE_NIGHT]

@@ -14,10 +14,11 @@ from pyspark.sql import functions as F
 
 from pipelines.columns import DS
 from pipelines.leases import Run, StaleRun, check_lease
-from pipelines.night_record import published, read_state
+from pipelines.night_record import read_state
 from pipelines.night_state import Move, NightState, NothingToRollBack, choose_move, describe_result
-from pipelines.pins import Pin, PinLost, lost_files
+from pipelines.pins import PinLost, files_of
 from pipelines.runs import Manifest, once
+from pipelines.storage import list_names
 from pipelines.tables import Warehouse
 
 LOST = ("FILE_NOT_EXIST", "FileNotFoundException", "DELTA_FILE_NOT_FOUND")  # how Spark and Delta say it
@@ -26,8 +27,8 @@ TABLE = "recommendations"
 
 def plan_rollback(
     warehouse: Warehouse, night: str, to: str | None = None, *, expected: str | None = None
-) -> tuple[NightState, Move]:
-    """The state of a night and what a rollback would do to it.
+) -> Move:
+    """What a rollback would do to a night.
 
     It changes nothing, so a command that is refused can be refused before it takes the lease.
 
@@ -39,17 +40,21 @@ def plan_rollback(
     Raises:
         NothingToRollBack: see `choose_move`; or files of the lists to go back to are gone.
     """
-    state = read_state(warehouse, night)
+    return _choose(warehouse, read_state(warehouse, night), to, expected)
+
+
+def _choose(warehouse: Warehouse, state: NightState, to: str | None, expected: str | None) -> Move:
+    """A move that can be made: the files of its lists are there."""
     move = choose_move(state, to, expected)
-    if move.target is None or move.target.run_id is None:
-        return state, move
-    try:
-        gone = lost_files(warehouse, Pin(move.target.run_id, night, {TABLE: move.target.version}), TABLE)
-    except PinLost as error:
-        raise _lists_gone(night, move) from error
-    if gone:
-        raise _lists_gone(night, move)
-    return state, move
+    if move.target is not None:
+        folder = f"{DS}={state.night}"
+        try:
+            wanted = files_of(warehouse, TABLE, move.target.version, f"/{folder}/")
+        except PinLost as error:
+            raise _lists_gone(state.night, move) from error
+        if wanted - set(list_names(warehouse.spark, f"{warehouse.path(TABLE)}/{folder}")):
+            raise _lists_gone(state.night, move)
+    return move
 
 
 def roll_back_night(
@@ -71,9 +76,10 @@ def roll_back_night(
 
     def work() -> Manifest:
         check_lease(warehouse, run)
-        if done := _find_own(warehouse, run):  # by an attempt that died before it could record it
+        state = read_state(warehouse, run.ds)
+        if done := _find_own(state, run):  # by an attempt that died before it could record it
             return done
-        state, move = plan_rollback(warehouse, run.ds, to, expected=expected)
+        move = _choose(warehouse, state, to, expected)
         tag = {
             "night": run.ds,
             "run_id": move.target.run_id if move.target else None,
@@ -111,9 +117,9 @@ def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:
     return version
 
 
-def _find_own(warehouse: Warehouse, run: Run) -> Manifest | None:
+def _find_own(state: NightState, run: Run) -> Manifest | None:
     """What an earlier attempt of this action has committed."""
-    for commit in published(warehouse, run.ds):
+    for commit in state.commits:
         if commit.by == run.run_id:
             made = commit._asdict()
             return {"night": run.ds, **made, "versions": {TABLE: made.pop("version")}}
