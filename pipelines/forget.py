@@ -1,159 +1,227 @@
 """Forgetting a person: their rows leave every table and export, and the files that held them are removed.
 
-Deletes, then rewrites what deletion vectors only marked, then vacuums without retention, so that no older
-version holds them either; that ends time travel, and with it pins and going back, to before this moment.
-What is left is then counted in the files themselves. Run it while no night runs: a night that reads an
-older version would lose its files.
+The id is read as ingest reads it, once, for removing and for proving. Rows are removed by a merge with a
+table of ids (a delete would write the id into Delta's log), then what deletion vectors only marked is written
+anew, then a vacuum without retention removes older versions; that ends time travel, and with it pins and
+going back, to before this moment. What is left is then counted in the files themselves (`person_files.py`)
+and by every export. Run it while no night runs: a night that reads an older version would lose its files.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+from urllib.parse import unquote
 
+import pyarrow as pa
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from pipelines.apart import drop_all
 from pipelines.columns import USER_ID
-from pipelines.export import store_password
+from pipelines.export import find_exporters
+from pipelines.person_files import (
+    count_log_entries,
+    count_rows,
+    find_spellings,
+    list_parquet,
+    match_rows,
+)
 from pipelines.pins import find_pins, release
 from pipelines.runs import Manifest, record
-from pipelines.storage import drop_folder, list_names, path_exists, rename_folder
-from pipelines.tables import Warehouse
+from pipelines.settings import Settings
+from pipelines.storage import hadoop_path, list_folders, path_exists
+from pipelines.tables import SQL_TYPES, Warehouse, local_rows, parse_schema, writing
 from pipelines.training_log import drop_fetched
-from pipelines.udfs.load_lists import Store
+from pipelines.udfs.person import Person, read_person
+from pipelines.udfs.values import Unreadable
 from pipelines.upkeep import vacuum
 
-NEW = ".new"  # of a folder that is being written anew
-TABLES = ("events", "users", "user_link_states", "user_memory", "staging", "recommendations")
+WANTED = {"bigint": "a whole number, such as 42", "string": "any text but one that means null"}
 
 
 class NotForgotten(LimeError):
-    """Some file still holds the person."""
+    """Some file or export still holds the person."""
+
+
+class NoSuchId(LimeError):
+    """What was given is no id of a user."""
+
+
+class PersonTable(NamedTuple):
+    """A table that has users."""
+
+    name: str  # under the warehouse
+    type: str  # SQL type of its ids
+    rejected: bool  # whether it is a quarantine, whose rows name a person in a text
 
 
 def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> Manifest:
     """Remove a user from every table and export, and prove it.
 
     Args:
-        user: the id as text.
+        user: the id as text, in any spelling that ingest reads as this id.
         night: names the action in `runs`; the id itself is not kept there.
 
     Raises:
-        NotForgotten: naming the table whose files still hold the user.
+        NoSuchId: the text is no id of a user; nothing was changed.
+        NotForgotten: naming the tables and exports that still hold the user.
+        Unproven: a file can't be read.
+        ExportFailed: an export can't be reached.
     """
-    value: Any = int(user) if warehouse.settings.ids.user_id == "long" else user
-    removed = {name: _remove(warehouse, name, value) for name in TABLES if warehouse.exists(name)}
-    if warehouse.exists("events_quarantine"):
-        removed["events_quarantine"] = _remove_rejected(warehouse, user)
+    person = find_person(warehouse.settings, user)
+    drop_all(warehouse)  # evaluations and proofs: whoever's rows they hold, they can be made again
+    exporters, tables = find_exporters(warehouse), find_tables(warehouse)
+    removed = {table.name: _remove(warehouse, table, person) for table in tables}
     release(warehouse, find_pins(warehouse), "a person was forgotten")
     drop_fetched(warehouse)
-    drop_all(warehouse)  # evaluations and proofs: whoever's rows they hold, they can be made again
-    for name in removed:
-        _purge(warehouse, name)
-    exports = {"redis": _remove_keys(warehouse, user), "parquet": _remove_rows(warehouse, value)}
-    left = {name: count for name in removed if (count := _count_files(warehouse, name, user))}
-    again = {"redis": _remove_keys(warehouse, user), "parquet": _remove_rows(warehouse, value)}
-    left |= {f"the export to {name}": count for name, count in again.items() if count}
+    for table in tables:
+        _purge(warehouse, table.name)
+    exports = {exporter.name: exporter.forget(person) for exporter in exporters}
+    left = _count_files(warehouse, tables, person)
+    left |= {f"the export to {each.name}": count for each in exporters if (count := each.count(person))}
     if left:
-        raise NotForgotten(f"files of {sorted(left)} still hold rows of the user: {left}; run the job again")
-    purged = {name: warehouse.version(name) for name in removed}
-    manifest = {
-        "reason": reason, "rows_removed": removed, **exports, "rows_left_in_files": 0, "purged": purged
+        raise NotForgotten(
+            f"rows of the user are left in {left}; run the job again while no other job runs, and remove "
+            "files that no table or export knows by hand"
+        )
+    manifest: Manifest = {
+        "reason": reason, "rows_removed": removed, **exports, "rows_left_in_files": 0,
+        "ids_in_logs": _count_log_entries(warehouse, tables, person),
+        "purged": {table.name: warehouse.version(table.name) for table in tables},
     }  # fmt: skip
     number = warehouse.newest("runs") + 1
     record(warehouse, f"{night}.forget-{number}", night, "forget_user", manifest)
     return manifest
 
 
-def _remove(warehouse: Warehouse, name: str, user: Any) -> int:
-    count = warehouse.read(name).where(F.col(USER_ID) == user).count()
+def find_person(settings: Settings, user: str) -> Person:
+    """Whom a text names, by the rules of the settings.
+
+    Raises:
+        NoSuchId: nobody.
+    """
+    type_ = SQL_TYPES[settings.ids.user_id]
+    ingest = settings.ingest
+    columns = {"events": ingest.events.user_id, "users": ingest.users.source.get(USER_ID, USER_ID)}
+    try:
+        person, why = read_person(user, type_, ingest.nulls, columns), "means null"
+    except Unreadable:
+        person, why = None, f"is not {WANTED[type_]}"
+    if person is None:
+        raise NoSuchId(
+            f"--user {user!r} {why}; ids.user_id is {settings.ids.user_id}: {WANTED[type_]}. Nothing was "
+            "changed; give the id as the source has it"
+        )
+    return person
+
+
+def find_tables(warehouse: Warehouse) -> list[PersonTable]:
+    """Every Delta table under the warehouse, at any depth, that has users."""
+    found = []
+    for name in walk_tables(warehouse):
+        columns = dict(warehouse.delta(name).toDF().dtypes)
+        rejected = {"source", "row"} <= columns.keys()
+        if rejected or USER_ID in columns:
+            found.append(PersonTable(name, columns.get(USER_ID, "string"), rejected))
+    return found
+
+
+def walk_tables(warehouse: Warehouse) -> list[str]:
+    """Names of all Delta tables under the warehouse, such as `events` and `evaluation/staging`."""
+    found, folders = [], [""]
+    while folders:
+        folder = folders.pop()
+        for child in list_folders(warehouse.spark, warehouse.path(folder)):
+            name = f"{folder}/{child}".lstrip("/")
+            if path_exists(warehouse.spark, f"{warehouse.path(name)}/_delta_log"):
+                found += [name] if warehouse.exists(name) else []
+            else:
+                folders.append(name)
+    return sorted(found)
+
+
+def _remove(warehouse: Warehouse, table: PersonTable, person: Person) -> int:
+    """Remove the person's rows of the newest version; how many there were."""
+    stored = warehouse.delta(table.name).toDF()
+    if table.rejected:
+        return _remove_rejected(warehouse, table.name, stored, person)
+    ids = find_spellings(stored, person)
+    count = stored.where(F.col(USER_ID).isin(ids)).count() if ids else 0
     if count:
-        warehouse.delta(name).delete(F.col(USER_ID) == F.lit(user))
+        schema = parse_schema(f"{USER_ID} {table.type}")
+        mine = local_rows(warehouse.spark, [{USER_ID: each} for each in ids], schema)
+        _merge_out(warehouse, table.name, mine, f"t.{USER_ID} = s.{USER_ID}")
     return count
 
 
-def _rejected(warehouse: Warehouse, user: str) -> Any:
-    """Whether a rejected row, JSON under the source's own names, is of the user."""
-    ingest = warehouse.settings.ingest
-    names = {ingest.events.user_id, ingest.users.source.get(USER_ID, USER_ID), USER_ID}
-    found = F.lit(False)
-    for name in names:
-        found = found | F.coalesce(F.get_json_object("row", f"$.{name}") == user, F.lit(False))
-    # Of a line that is no JSON nobody knows what names the user: any word of it that is the id.
-    text = F.get_json_object("row", "$._corrupt_record")
-    word = rf"(?<![\w-]){re.escape(user)}(?![\w-])"
-    return found | F.coalesce(text.rlike(word), F.lit(False))
+def _remove_rejected(warehouse: Warehouse, name: str, stored: DataFrame, person: Person) -> int:
+    """Of a quarantine, whose rows are the person's by what their text says."""
+    keys = [column for column in ("source", "row", USER_ID) if column in stored.columns]
+    user = F.col(USER_ID) if USER_ID in keys else F.lit(None).cast("string").alias(USER_ID)
 
+    def mine(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch.filter(pa.array(match_rows(batch, person), pa.bool_()))
 
-def _remove_rejected(warehouse: Warehouse, user: str) -> int:
-    count = warehouse.read("events_quarantine").where(_rejected(warehouse, user)).count()
-    if count:
-        warehouse.delta("events_quarantine").delete(_rejected(warehouse, user))
+    texts = stored.select("source", "row", user)
+    held = texts.mapInArrow(mine, f"source string, row string, {USER_ID} string").persist()
+    try:
+        count = held.count()
+        if count:
+            same = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in keys)
+            _merge_out(warehouse, name, held.select(*keys).distinct(), same)
+    finally:
+        held.unpersist()
     return count
+
+
+def _merge_out(warehouse: Warehouse, name: str, gone: DataFrame, same: str) -> None:
+    """Remove the rows that `gone` names: unlike a delete's condition, it is in no log of Delta."""
+    with writing(name):
+        warehouse.delta(name).alias("t").merge(gone.alias("s"), same).whenMatchedDelete().execute()
 
 
 def _purge(warehouse: Warehouse, name: str) -> None:
     """Write anew what deletion vectors only marked, and remove every file of an older version."""
-    warehouse.spark.sql(f"REORG TABLE delta.`{warehouse.path(name)}` APPLY (PURGE)")
+    path = warehouse.path(name).replace("`", "``")
+    warehouse.spark.sql(f"REORG TABLE delta.`{path}` APPLY (PURGE)")
     vacuum(warehouse, name, 0)
 
 
-def _count_files(warehouse: Warehouse, name: str, user: str) -> int:
-    """Rows of the user in the Parquet files under a table's folder, whichever version they belong to."""
-    folder = warehouse.path(name)
-    feed = f"{folder}/_change_data"  # which Spark does not look into by itself
-    folders = [folder, *([feed] if path_exists(warehouse.spark, feed) else [])]
-    files = warehouse.spark.read.option("recursiveFileLookup", "true").option("pathGlobFilter", "*.parquet")
-    files = files if name == "users" else files.schema(warehouse.schema(name))
-    rows = files.parquet(*folders)
-    if name == "events_quarantine":
-        return rows.where(_rejected(warehouse, user)).count()
-    return rows.where(F.col(USER_ID).cast("string") == user).count()
+def _count_files(warehouse: Warehouse, tables: Iterable[PersonTable], person: Person) -> dict[str, int]:
+    """Rows of the person in Parquet files under the warehouse, by table; of no table: by file."""
+    spark, known = warehouse.spark, {table.name: table for table in tables}
+    path, fs = hadoop_path(spark, warehouse.path(""))
+    root = _bare(str(fs.makeQualified(path).toString())).rstrip("/")
+    others = set(walk_tables(warehouse)) - known.keys()
+    groups: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for file in list_parquet(spark, warehouse.path("")):
+        name = _table_of(_bare(file).removeprefix(f"{root}/"), known)
+        if name:
+            groups[known[name].type, known[name].rejected].append(file)
+        elif not _table_of(_bare(file).removeprefix(f"{root}/"), others):
+            groups[person.type, False].append(file)
+    left: Counter[str] = Counter()
+    for (type_, rejected), files in groups.items():
+        for uri, count in count_rows(spark, files, type_, person, rejected=rejected).items():
+            inside = _bare(unquote(uri)).removeprefix(f"{root}/")
+            left[_table_of(inside, known) or inside] += count
+    return dict(left)
 
 
-def _remove_keys(warehouse: Warehouse, user: str) -> int | None:
-    """Lists of the user in Redis, of every version; None without an export there."""
-    settings = warehouse.settings.export.redis
-    if settings is None:
-        return None
-    store = Store(settings.url, store_password(settings), settings.prefix, "", 0, 1.0)
-    client = store.connect()
-    versions = [str(version) for version in client.smembers(f"{settings.prefix}:versions")]
-    return (
-        int(client.unlink(*(f"{settings.prefix}:{version}:{user}" for version in versions)))
-        if versions
-        else 0
-    )
+def _count_log_entries(warehouse: Warehouse, tables: Iterable[PersonTable], person: Person) -> int:
+    paths = (warehouse.path(table.name) for table in tables)
+    return sum(count_log_entries(warehouse.spark, path, person) for path in paths)
 
 
-def _remove_rows(warehouse: Warehouse, user: Any) -> int | None:
-    """Rows of the user in the Parquet export: every folder that holds some is written anew."""
-    settings = warehouse.settings.export.parquet
-    if settings is None or not path_exists(warehouse.spark, settings.path):
-        return None
-    removed, root = 0, settings.path.rstrip("/")
-    for night in list_names(warehouse.spark, root):
-        for run in _runs(warehouse, f"{root}/{night}"):
-            folder = f"{root}/{night}/{run}"
-            rows = warehouse.spark.read.parquet(folder)
-            count = rows.where(F.col(USER_ID) == user).count()
-            if count:
-                rows.where(F.col(USER_ID) != user).write.mode("overwrite").parquet(folder + NEW)
-                drop_folder(warehouse.spark, folder)
-                rename_folder(warehouse.spark, folder + NEW, folder)
-            removed += count
-    return removed
+def _table_of(file: str, names: Iterable[str]) -> str | None:
+    return next((name for name in names if file.startswith(f"{name}/")), None)
 
 
-def _runs(warehouse: Warehouse, night: str) -> list[str]:
-    """Folders of runs; what a forgetting that was killed left beside or instead of one is put right."""
-    names = list_names(warehouse.spark, night)
-    for name in (name for name in names if name.endswith(NEW)):
-        whole = name.removesuffix(NEW)
-        if whole in names:
-            drop_folder(warehouse.spark, f"{night}/{name}")
-        else:  # it was written, and the old one dropped
-            rename_folder(warehouse.spark, f"{night}/{name}", f"{night}/{whole}")
-    return sorted({name.removesuffix(NEW) for name in names})
+def _bare(uri: str) -> str:
+    """A URI without its scheme, which Hadoop and Spark write with one slash or three."""
+    return "/" + re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:", "", uri).lstrip("/")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pydantic import (
@@ -203,15 +203,58 @@ def _no_password(url: str) -> str:
     return url
 
 
-class RedisExport(Section):
-    """A Redis or Valkey that serves lists."""
+URL_OPTIONS = {
+    "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname",
+}  # fmt: skip
 
-    url: Annotated[str, AfterValidator(_no_password)]  # redis://host:6379/0, rediss:// for TLS
+
+def _reachable(url: str) -> str:
+    """The value itself is in no message: it may hold what it should not."""
+    parts = urlsplit(url)
+    try:
+        known = (
+            parts.scheme in ("redis", "rediss") and parts.hostname and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        known = False
+    if not known or not re.fullmatch(r"(/[0-9]{0,5})?", parts.path):
+        raise ValueError(
+            "the URL must be redis://HOST:PORT/0, or rediss://HOST:PORT/0 for TLS (with USER@ before the "
+            "host where the store has users; letters such as @ / ? # in it as %40 %2F %3F %23)"
+        )
+    if unknown := parse_qs(parts.query, keep_blank_values=True).keys() - URL_OPTIONS:
+        raise ValueError(
+            f"the URL may have the options {', '.join(sorted(URL_OPTIONS))}, and has {sorted(unknown)}; a "
+            "password belongs in an environment variable that password_env names"
+        )
+    return url
+
+
+# Readable in one way before `:VERSION:`, and with no letter that means something to a scan or to a cluster.
+PREFIX = r"(?:(?!\d{4}-\d\d-\d\d)[A-Za-z0-9_.-]+)(?::(?!\d{4}-\d\d-\d\d)[A-Za-z0-9_.-]+)*"
+
+
+def _plain_prefix(prefix: str) -> str:
+    if len(prefix) > 200 or not re.fullmatch(PREFIX, prefix, re.ASCII):
+        raise ValueError(
+            "the prefix must be letters, digits and _ . - in parts that a colon separates, none of them a "
+            "date, 200 letters at most, such as lime or shop:lime; what lies under another one stays there"
+        )
+    return prefix
+
+
+class RedisExport(Section):
+    """A Redis or Valkey that serves lists, a single server or a cluster."""
+
+    # redis://host:6379/0, rediss:// for TLS; of a cluster any server.
+    url: Annotated[str, AfterValidator(_no_password), AfterValidator(_reachable)]
     password_env: str | None = None  # environment variable of the driver
-    prefix: str = "lime"  # of every key
+    cluster: bool | None = None  # null: as the server says
+    prefix: Annotated[str, AfterValidator(_plain_prefix)] = "lime"  # of every key
     keys_per_second: int = Field(default=20_000, ge=1)  # of the whole load
     ttl_days: int = Field(default=7, ge=1)  # a night that no other follows is forgotten after
     grace_seconds: float = Field(default=5.0, ge=0)  # the version before stays readable
+    patience_seconds: float = Field(default=60.0, ge=0)  # how long a load waits for a failover to end
 
 
 class ParquetExport(Section):

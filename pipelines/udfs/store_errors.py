@@ -1,0 +1,201 @@
+"""What a Redis or Valkey may refuse, each in one sentence: what happened, and the remedy.
+
+The server's own words are not passed on where the cause is known: a client puts keys, values and now and then
+its arguments into them, and a password may be among those.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from redis import exceptions as errors
+
+from lime_model.errors import LimeError
+
+if TYPE_CHECKING:
+    from pipelines.udfs.list_store import Store
+
+AGAIN = "then run the job again: it goes on with what is missing"
+# By the first word of the server's answer: what happened, and what mends it.
+ANSWERS: dict[str, tuple[str, str]] = {
+    "OOM": (
+        "it is full (maxmemory) and evicts nothing",
+        f"give it more memory: two nights must fit, the one that is served and the next; {AGAIN}",
+    ),
+    "READONLY": (
+        "this server is a read-only replica",
+        f"let export.redis.url name the primary, or wait until a failover has ended, {AGAIN}",
+    ),
+    "LOADING": ("it is loading its data from disk", f"wait until it has, {AGAIN}"),
+    "MASTERDOWN": ("this server is a replica that has lost its primary", f"wait for the failover, {AGAIN}"),
+    "CLUSTERDOWN": ("the cluster is down, or some of its slots have no server", f"repair it, {AGAIN}"),
+    "TRYAGAIN": ("slots of the cluster are being moved", f"wait until they are, {AGAIN}"),
+    "MOVED": (
+        "this server is one of a cluster",
+        "leave export.redis.cluster out, or set it to true",
+    ),
+    "ASK": ("this server is one of a cluster", "leave export.redis.cluster out, or set it to true"),
+    "CROSSSLOT": (
+        "this server is one of a cluster",
+        "leave export.redis.cluster out, or set it to true",
+    ),
+    "NOAUTH": (
+        "it wants a password and was given none",
+        "put the password into an environment variable and name that in export.redis.password_env",
+    ),
+    "WRONGPASS": (
+        "it refuses the user or the password",
+        "mend the user in export.redis.url, or the environment variable that export.redis.password_env names",
+    ),
+    "NOPERM": (
+        "its access list refuses the user a command or a key",
+        "allow GET, SET, EXISTS, UNLINK, EXPIRE, SCAN, EVAL, INFO, CLUSTER and those of sets and hashes on "
+        "keys that begin with export.redis.prefix",
+    ),
+    "MISCONF": ("it can't save to its disk and takes no writes", f"mend its disk, {AGAIN}"),
+    "NOREPLICAS": ("it has too few replicas and takes no writes", f"bring them back, {AGAIN}"),
+    "WRONGTYPE": (
+        "a key that begins with the prefix belongs to another program",
+        "choose another export.redis.prefix",
+    ),
+}  # fmt: skip
+PHRASES = (  # of answers that begin with ERR, and of the client's own errors, to the answer above
+    ("without any password configured", "WRONGPASS"),
+    ("invalid password", "WRONGPASS"),
+    ("username-password pair", "WRONGPASS"),
+    ("authentication required", "NOAUTH"),
+    ("slots are not covered", "CLUSTERDOWN"),
+    ("is not covered by the cluster", "CLUSTERDOWN"),
+    ("clusterdown", "CLUSTERDOWN"),
+    ("masterdown", "MASTERDOWN"),
+)
+NO_CLUSTER = (
+    "it is no cluster",
+    "leave export.redis.cluster out, or set it to false",
+)
+NO_DATABASE = (
+    "it has no database of that number (a cluster has 0 alone)",
+    "end export.redis.url with /0",
+)
+TOO_MANY = ("it has no room for another client", f"raise its maxclients, or end other clients, {AGAIN}")
+NOT_TRUSTED = (
+    "its certificate is not trusted",
+    "add its authority to the host's, or name its file in export.redis.url by ?ssl_ca_certs=",
+)
+TLS = ("TLS failed", "begin export.redis.url with rediss:// for a server that speaks TLS, else with redis://")
+UNKNOWN_HOST = ("no such host is known", "mend the host in export.redis.url")
+SLOW = ("it did not answer in time", f"see whether it is up and reachable from driver and executors, {AGAIN}")
+UNREACHABLE = (
+    "it can't be reached",
+    f"see whether it is up, reachable from driver and executors, and wants TLS (rediss://), {AGAIN}",
+)
+TRANSIENT = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"}
+TRANSIENT_CAUSES = (SLOW, UNREACHABLE)
+
+
+class StoreProblem(LimeError):
+    """The store refused something or can't be reached; says what mends it."""
+
+
+@contextmanager
+def store_errors(store: Store) -> Iterator[None]:
+    """Talk to the store inside; what goes wrong comes out as one sentence that holds no password.
+
+    Raises:
+        StoreProblem: with nothing chained to it, as the client's own error may hold what is secret.
+    """
+    try:
+        yield
+    except (errors.RedisError, errors.RedisClusterException, OSError) as error:
+        problem = StoreProblem(describe(error, store))
+    else:
+        return
+    raise problem from None
+
+
+def describe(error: BaseException, store: Store) -> str:
+    """The sentence."""
+    what, remedy = _explain(error, store.password)
+    return f"the store at {place(store.url)}: {what}; {remedy}"
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same command may succeed in a moment: a failover or a break of the network."""
+    code = _code(error)
+    return code in TRANSIENT or (code is None and _cause(error) in TRANSIENT_CAUSES)
+
+
+def place(url: str) -> str:
+    """The URL without user, password and options."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "export.redis.url"
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path if '@' not in parts.path else ''}"
+
+
+def _explain(error: BaseException, password: str | None) -> tuple[str, str]:
+    code = _code(error)
+    if code:
+        return ANSWERS[code]
+    if cause := _cause(error):
+        return cause
+    words = _words(error)
+    for secret in filter(None, (password,)):
+        words = words.replace(secret, "…")
+    words = re.sub(r"//[^\s/]*@", "//…@", words)
+    return f"{type(error).__name__}: {words[:200]}", "please report this with the version of the server"
+
+
+def _code(error: BaseException) -> str | None:
+    """The key of `ANSWERS` that the error stands for."""
+    for link in _chain(error):
+        code = getattr(link, "status_code", None) or _words(link).split(" ", 1)[0]
+        if code in ANSWERS:
+            return str(code)
+    text = " ".join(map(_words, _chain(error))).lower()
+    return next((code for phrase, code in PHRASES if phrase in text), None)
+
+
+def _cause(error: BaseException) -> tuple[str, str] | None:
+    """What went wrong before or without an answer of the server."""
+    chain = list(_chain(error))
+    text = " ".join(map(_words, chain))
+    if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
+        return NO_CLUSTER
+    if "DB index is out of range" in text or "can only be 0 in cluster mode" in text:
+        return NO_DATABASE
+    if "max number of clients" in text:
+        return TOO_MANY
+    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
+        return NOT_TRUSTED
+    if any(isinstance(link, ssl.SSLError) for link in chain) or "SSL" in text:
+        return TLS
+    if any(isinstance(link, socket.gaierror) for link in chain) or "Name or service not known" in text:
+        return UNKNOWN_HOST
+    if any(isinstance(link, errors.TimeoutError | TimeoutError) for link in chain):
+        return SLOW
+    reached = (errors.ConnectionError, errors.RedisClusterException, errors.ClusterError, OSError)
+    return UNREACHABLE if any(isinstance(link, reached) for link in chain) else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, each once."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _words(error: BaseException) -> str:
+    """The first line of an error, without the command and the values that a pipeline puts before it."""
+    return next(iter(str(error).rsplit(" of pipeline caused error: ", 1)[-1].splitlines()), "")
