@@ -222,9 +222,9 @@ def _reachable(url: str) -> str:
             "the URL must be redis://HOST:PORT/0, or rediss://HOST:PORT/0 for TLS (with USER@ before the "
             "host where the store has users; letters such as @ / ? # in it as %40 %2F %3F %23)"
         )
-    if unknown := parse_qs(parts.query, keep_blank_values=True).keys() - URL_OPTIONS:
+    if parts.fragment or parse_qs(parts.query, keep_blank_values=True).keys() - URL_OPTIONS:
         raise ValueError(
-            f"the URL may have the options {', '.join(sorted(URL_OPTIONS))}, and has {sorted(unknown)}; a "
+            f"the URL may have the options {', '.join(sorted(URL_OPTIONS))} after its ?, and has another; a "
             "password belongs in an environment variable that password_env names"
         )
     return url

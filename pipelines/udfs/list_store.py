@@ -76,7 +76,7 @@ class Store:
         options: dict[str, Any] = {
             # Bytes of a neighbour's key that are no UTF-8 come back and go out as they are.
             "decode_responses": True, "encoding_errors": "surrogateescape",
-            "password": self.password, "socket_timeout": 30, "socket_connect_timeout": 10,
+            "password": self.password, "socket_timeout": 30, "socket_connect_timeout": 5,
         }  # fmt: skip
         retry = Retry(ExponentialBackoff(cap=2, base=0.1), retries=3)
         if self.cluster:

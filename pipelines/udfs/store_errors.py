@@ -90,11 +90,12 @@ NOT_TRUSTED = (
 )
 TLS = ("TLS failed", "begin export.redis.url with rediss:// for a server that speaks TLS, else with redis://")
 UNKNOWN_HOST = ("no such host is known", "mend the host in export.redis.url")
-SLOW = ("it did not answer in time", f"see whether it is up and reachable from driver and executors, {AGAIN}")
-UNREACHABLE = (
-    "it can't be reached",
-    f"see whether it is up, reachable from driver and executors, and wants TLS (rediss://), {AGAIN}",
+LOOK = (
+    "see whether it is up, reachable from driver and executors, and speaks TLS (rediss://) or not "
+    f"(redis://), {AGAIN}"
 )
+SLOW = ("it did not answer in time", LOOK)
+UNREACHABLE = ("it can't be reached", LOOK)
 TRANSIENT = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"}
 TRANSIENT_CAUSES = (SLOW, UNREACHABLE)
 
