@@ -17,7 +17,7 @@ from pipelines.tables import Warehouse
 def main() -> int:
     """Parse and forget."""
     options = night_options(parser("forget_user", __doc__ or ""))
-    options.add_argument("--user", required=True, help="the user id")
+    options.add_argument("--user", required=True, help="the user id, in any spelling that ingest reads")
     options.add_argument("--reason", required=True, help="kept with the manifest; the id is not")
     args = options.parse_args()
 

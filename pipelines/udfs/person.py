@@ -25,6 +25,7 @@ TIME = re.compile(
     r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?"
     r"(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
+LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)  # of JSON
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 SHORT_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
@@ -124,6 +125,8 @@ def text_names(person: Person, text: str) -> bool:
     """Whether any field or word of a text is the person's id, however it is quoted or escaped."""
     forms = dict.fromkeys((text, text.replace('""', '"'), _unescape(text)))
     if any(person.matches(field) for form in forms for field in _fields(form)):
+        return True
+    if any(person.matches(_unescape(literal[1:-1])) for literal in LITERAL.findall(text)):
         return True
     if any(person.matches(number) for form in forms for number in NUMBER.findall(TIME.sub(" ", form))):
         return True

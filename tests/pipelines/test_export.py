@@ -26,6 +26,7 @@ from pipelines.tables import MissingTable, Warehouse
 from tests import shop
 from tests.pipelines.test_night import lists_of
 from tests.pipelines.test_rollback import publish
+from tests.valkey import client_of, run_cluster
 
 pytestmark = pytest.mark.operate
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -67,7 +68,7 @@ def night(warehouse: Warehouse, ds: str, users: int, score: float, k: int = 3, k
     publish(warehouse, ds, key, {u: [((u + i) % 97, score) for i in range(k)] for u in range(users)})
 
 
-def read(client: redis.Redis, user: int) -> dict[str, list[float]] | None:
+def read(client: redis.Redis | redis.RedisCluster, user: int) -> dict[str, list[float]] | None:
     """As docs/operate.md tells readers to."""
     version = client.get("lime:current")
     text = client.get(f"lime:{version}:{user}")
@@ -226,3 +227,54 @@ def test_a_rolled_back_night_is_another_version(serve: Callable[..., Warehouse],
     assert read(client, 7) == {"items": [7, 8, 9], "scores": [2.0, 2.0, 2.0]}
     rows = warehouse.read("runs").where(F.col("job") == "export_recommendations").collect()
     assert {row["run_id"] for row in rows} == {f"{OLD}.1", f"{OLD}.2"}
+
+
+def test_a_night_of_a_date_to_come_does_not_keep_the_right_one_out(
+    serve: Callable[..., Warehouse], client: redis.Redis
+) -> None:
+    warehouse = serve()
+    for ds, score in ((OLD, 1.0), ("2107-01-01", 3.0)):
+        night(warehouse, ds, 20, score)
+        export_recommendations(warehouse, ds)
+    assert client.get("lime:current") == "2107-01-01.1"
+    report = export_recommendations(warehouse, OLD, newer="keep")["redis"]
+    assert (report["lists"], report["instead_of"]) == (20, "2107-01-01.1")
+    assert client.get("lime:current") == f"{OLD}.1"
+    assert list(client.scan_iter("lime:2107*")) == []
+    for nobodys in ("2024-06-01.9", "tomorrow"):  # as of another warehouse, or by hand
+        client.set("lime:current", nobodys)
+        export_recommendations(warehouse, OLD)
+        assert client.get("lime:current") == f"{OLD}.1"
+    assert client.smembers("lime:versions") == {f"{OLD}.1"}
+
+
+def test_a_store_that_fills_up_says_what_is_served_meanwhile(
+    serve: Callable[..., Warehouse], client: redis.Redis
+) -> None:
+    """The error comes out of a task as itself; once there is room the load goes on."""
+    warehouse = serve()
+    night(warehouse, OLD, 20, 1.0)
+    export_recommendations(warehouse, OLD)
+    night(warehouse, NEW, 6000, 2.0, k=20)
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 1_000_000)
+    full = rf"127.0.0.1:\d+/0: it is full .*; give it more memory.*; {OLD}.1 is served meanwhile"
+    with pytest.raises(ExportFailed, match=full):
+        export_recommendations(warehouse, NEW)
+    assert read(client, 7) == {"items": [7, 8, 9], "scores": [1.0, 1.0, 1.0]}
+    client.config_set("maxmemory", 0)
+    assert export_recommendations(warehouse, NEW)["redis"]["lists"] == 6000
+
+
+def test_a_cluster_of_three_serves_a_night_and_the_next(serve: Callable[..., Warehouse]) -> None:
+    with run_cluster() as servers:
+        warehouse = serve(url=f"redis://127.0.0.1:{servers[2].port}/0")
+        client = redis.RedisCluster(port=servers[0].port, decode_responses=True)
+        for ds, score in ((OLD, 1.0), (NEW, 2.0)):
+            night(warehouse, ds, 900, score)
+            assert export_recommendations(warehouse, ds)["redis"]["lists"] == 900
+            assert {read(client, user)["scores"][0] for user in range(900)} == {score}  # type: ignore[index]
+        held = [set(client_of(server).scan_iter()) for server in servers]
+        assert min(len(keys) for keys in held) > 200
+        bookkeeping = {"lime:current", "lime:versions"}
+        assert {key.rsplit(":", 1)[0] for keys in held for key in keys - bookkeeping} == {f"lime:{NEW}.1"}
