@@ -82,7 +82,9 @@ class RedisExporter:
         before = self._begin()
         with self._explained():
             self.client.sadd(self.store.versions, lists.run_id)
-            done = sorted(int(part) for part in self._keys(self.client.hkeys(self.store.parts(lists.run_id))))
+            done = sorted(
+                int(part) for part in self._answer(self.client.hkeys(self.store.parts(lists.run_id)))
+            )
             listed = _as_json(lists.rows)
             missing = listed.where(~F.col("part").isin(done)) if done else listed
             _run(missing, self._load(lists), load_lists)
@@ -126,23 +128,21 @@ class RedisExporter:
     def forget(self, person: Person) -> int:
         """See `Exporter`: by the key of each version that is known or met."""
         with self._explained():
-            client = self.store.connect()
-            found = set(scan_lists(client, self.store))
-            parsed = {key: self.store.read_key(key) for key in found}
-            versions = {str(version) for version in self._keys(client.smembers(self.store.versions))}
-            versions |= {str(client.get(self.store.current) or ""), *(p[0] for p in parsed.values() if p)} - {
-                ""
-            }
-            keys = {self.store.key(version, person.id) for version in versions}
-            keys |= {key for key, each in parsed.items() if each and person.matches(each[1])}
+            client, keys = self.store.connect(), set[str]()
+            versions = {str(version) for version in self._answer(client.smembers(self.store.versions))}
+            versions.add(str(client.get(self.store.current) or ""))
+            for key, version, user in scan_lists(client, self.store):
+                versions.add(version)
+                if person.matches(user):
+                    keys.add(key)
+            keys |= {self.store.key(version, person.id) for version in versions - {""}}
             return sum(unlink(client, cut) for cut in _cuts(sorted(keys)))
 
     def count(self, person: Person) -> int:
         """See `Exporter`: by a scan of every server that has keys of its own, user by user."""
         with self._explained():
-            client = self.store.connect()
-            parsed = ((key, self.store.read_key(key)) for key in scan_lists(client, self.store))
-            return len({key for key, each in parsed if each and person.matches(each[1])})
+            found = scan_lists(self.store.connect(), self.store)
+            return len({key for key, _, user in found if person.matches(user)})
 
     def _begin(self) -> str:
         """The version that is served, read once."""
@@ -160,7 +160,7 @@ class RedisExporter:
         One of a later night that was published may be on its way; it stands until it is served, or its keys
         end by themselves.
         """
-        known = {str(version) for version in self._keys(self.client.smembers(self.store.versions))}
+        known = {str(version) for version in self._answer(self.client.smembers(self.store.versions))}
         others = sorted(
             version
             for version in (known | {before}) - {lists.run_id, ""}
@@ -169,7 +169,7 @@ class RedisExporter:
         if others:
             time.sleep(self.settings.grace_seconds)
         for version in others:
-            for keys in _cuts(scan_lists(self.client, self.store, version)):
+            for keys in _cuts(key for key, _, _ in scan_lists(self.client, self.store, version)):
                 unlink(self.client, keys)
                 time.sleep(len(keys) / self.settings.keys_per_second)
             self.client.unlink(self.store.parts(version))
@@ -198,7 +198,7 @@ class RedisExporter:
         return f"{self.served or 'nothing'} is served meanwhile"
 
     @staticmethod
-    def _keys(answer: Any) -> Iterable[Any]:
+    def _answer(answer: Any) -> Iterable[Any]:
         """The client's types leave open whether an answer has to be waited for; ours never has."""
         return answer
 

@@ -96,14 +96,14 @@ class Store:
         return replace(self, cluster=bool(info.get("cluster_enabled", 0)))
 
 
-def scan_lists(client: Client, store: Store, version: str | None = None) -> Iterator[str]:
-    """Keys of lists that any server holds, of one version or of all; a key may come twice."""
+def scan_lists(client: Client, store: Store, version: str | None = None) -> Iterator[tuple[str, str, str]]:
+    """Key, version and user of the lists that any server holds, of one version or all; one may come twice."""
     pattern = f"{escape_glob(store.prefix)}:{escape_glob(version) if version else ''}*"
     for node in _servers(client):
         for key in node.scan_iter(match=pattern, count=SCANNED):
             parsed = store.read_key(str(key))
             if parsed and version in (None, parsed[0]):
-                yield str(key)
+                yield str(key), *parsed
 
 
 def _servers(client: Client) -> list[redis.Redis]:
