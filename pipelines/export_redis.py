@@ -22,7 +22,7 @@ from pipelines.columns import USER_ID
 from pipelines.exporter import ExportFailed, Lists, night_of
 from pipelines.runs import Manifest
 from pipelines.settings import RedisExport
-from pipelines.udfs.list_store import PIPELINE, Client, Store, scan_lists, unlink
+from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
 from pipelines.udfs.load_lists import SCHEMA, Load, count_lists, load_lists
 from pipelines.udfs.person import Person
 from pipelines.udfs.store_errors import StoreProblem, place, store_errors
@@ -60,7 +60,7 @@ class RedisExporter:
         ).detect()
 
     @cached_property
-    def client(self) -> Client:
+    def client(self) -> Any:  # redis-py's types leave open whether an answer has to be waited for
         """The driver's own."""
         return self.store.connect()
 
@@ -82,9 +82,7 @@ class RedisExporter:
         before = self._begin()
         with self._explained():
             self.client.sadd(self.store.versions, lists.run_id)
-            done = sorted(
-                int(part) for part in self._answer(self.client.hkeys(self.store.parts(lists.run_id)))
-            )
+            done = sorted(int(part) for part in self.client.hkeys(self.store.parts(lists.run_id)))
             listed = _as_json(lists.rows)
             missing = listed.where(~F.col("part").isin(done)) if done else listed
             _run(missing, self._load(lists), load_lists)
@@ -109,7 +107,7 @@ class RedisExporter:
         before = self._begin()
         with self._explained():
             self.served = f"{before or 'nothing'} or {lists.run_id}"  # should the answer get lost
-            now: Any = self.client.eval(FLIP, 1, self.store.current, before, lists.run_id)
+            now = self.client.eval(FLIP, 1, self.store.current, before, lists.run_id)
             self.served = str(now)
         if now != lists.run_id:
             raise ExportFailed(
@@ -128,15 +126,15 @@ class RedisExporter:
     def forget(self, person: Person) -> int:
         """See `Exporter`: by the key of each version that is known or met."""
         with self._explained():
-            client, keys = self.store.connect(), set[str]()
-            versions = {str(version) for version in self._answer(client.smembers(self.store.versions))}
-            versions.add(str(client.get(self.store.current) or ""))
-            for key, version, user in scan_lists(client, self.store):
+            keys = set[str]()
+            versions = {str(version) for version in self.client.smembers(self.store.versions)}
+            versions.add(str(self.client.get(self.store.current) or ""))
+            for key, version, user in scan_lists(self.store.connect(), self.store):
                 versions.add(version)
                 if person.matches(user):
                     keys.add(key)
             keys |= {self.store.key(version, person.id) for version in versions - {""}}
-            return sum(unlink(client, cut) for cut in _cuts(sorted(keys)))
+            return sum(unlink(self.client, cut) for cut in _cuts(sorted(keys)))
 
     def count(self, person: Person) -> int:
         """See `Exporter`: by a scan of every server that has keys of its own, user by user."""
@@ -160,7 +158,7 @@ class RedisExporter:
         One of a later night that was published may be on its way; it stands until it is served, or its keys
         end by themselves.
         """
-        known = {str(version) for version in self._answer(self.client.smembers(self.store.versions))}
+        known = {str(version) for version in self.client.smembers(self.store.versions)}
         others = sorted(
             version
             for version in (known | {before}) - {lists.run_id, ""}
@@ -169,7 +167,7 @@ class RedisExporter:
         if others:
             time.sleep(self.settings.grace_seconds)
         for version in others:
-            for keys in _cuts(key for key, _, _ in scan_lists(self.client, self.store, version)):
+            for keys in _cuts(key for key, _, _ in scan_lists(self.store.connect(), self.store, version)):
                 unlink(self.client, keys)
                 time.sleep(len(keys) / self.settings.keys_per_second)
             self.client.unlink(self.store.parts(version))
@@ -196,11 +194,6 @@ class RedisExporter:
         if self.served is None:
             return "what it serves is as it was"
         return f"{self.served or 'nothing'} is served meanwhile"
-
-    @staticmethod
-    def _answer(answer: Any) -> Iterable[Any]:
-        """The client's types leave open whether an answer has to be waited for; ours never has."""
-        return answer
 
 
 def _part() -> Any:
