@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 
 from pipelines.columns import USER_ID
 from pipelines.exporter import ExportFailed, Lists
-from pipelines.person_files import count_rows, list_parquet
+from pipelines.person_files import count_rows, find_spellings, list_parquet
 from pipelines.runs import Manifest
 from pipelines.settings import ParquetExport
 from pipelines.storage import drop_folder, list_folders, list_names, path_exists, rename_folder
@@ -93,7 +93,8 @@ class ParquetExporter:
 
     def _rewrite(self, folder: str, person: Person) -> None:
         rows = self.spark.read.parquet(escape_glob(folder))
-        kept = rows.where(F.col(USER_ID).isNull() | (F.col(USER_ID) != F.lit(person.id)))
+        mine = F.col(USER_ID).isin(find_spellings(rows, person))
+        kept = rows.where(~F.coalesce(mine, F.lit(False)))
         kept.write.mode("overwrite").parquet(folder + NEW)
         drop_folder(self.spark, folder)
         rename_folder(self.spark, folder + NEW, folder)
