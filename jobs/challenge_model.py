@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, with_warehouse
+from jobs.arguments import night_options, parser
+from jobs.command import report, with_warehouse
+from pipelines.checks import check_models
+from pipelines.settings import Settings
 from pipelines.tables import Warehouse
 
 
@@ -20,12 +23,17 @@ def main() -> int:
     options.add_argument("--model", help="a model of the settings (default: night.model)")
     args = options.parse_args()
 
+    def check(settings: Settings) -> None:
+        check_models(settings, [args.model or settings.night.model])
+
     def work(warehouse: Warehouse) -> None:
         from pipelines.challenge import challenge
+        from pipelines.night_checks import check_eligible
 
+        check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)
         report("challenge_model", challenge(warehouse, args.ds, args.model or warehouse.settings.night.model))
 
-    return with_warehouse(args.config, work, job="challenge_model", night=args.ds, udfs=True)
+    return with_warehouse(args, work, job="challenge_model", check=check, udfs=True)
 
 
 if __name__ == "__main__":

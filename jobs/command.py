@@ -1,18 +1,15 @@
-"""What every job shares: the command line, the session, the lease, and how it ends.
+"""What every job shares: the session, the checks, the lease, and how it ends.
 
     python jobs/<name>.py --config conf/local.yaml --ds YYYY-MM-DD [--run-key KEY]
 
-Exit 0 only when the job's rows are committed; 1 with one `error:` line for what an operator
-can mend; 143 after SIGTERM; a traceback for a bug.
+Exit 0 only when the job's rows are committed; see `endings.py` for the other codes.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import importlib
 import json
-import logging
 import signal
 import sys
 import threading
@@ -24,22 +21,25 @@ import psutil
 from py4j.protocol import Py4JError
 from structlog.contextvars import bind_contextvars
 
+from jobs.arguments import night_options, parser
+from jobs.endings import Ending
 from jobs.logs import start_logs
 from jobs.orphans import end_with_submitter
 from lime_model.errors import LimeError
+from pipelines.checks import check_night
+from pipelines.explain import explain
 from pipelines.leases import Run, acquire_lease, check_lease
 from pipelines.plan import UDF_STEPS
 from pipelines.runs import Manifest
 from pipelines.session import open_session, start_workers
-from pipelines.settings import load_settings
+from pipelines.settings import Settings, load_settings
 from pipelines.tables import Warehouse
-from pipelines.worker_errors import worker_errors
-
-log = logging.getLogger(__name__)
 
 
 class DriverLost(LimeError):
     """The JVM beside this Python has died: out of memory, or killed."""
+
+    remedy = "retry"
 
     def __init__(self) -> None:
         super().__init__(
@@ -48,48 +48,25 @@ class DriverLost(LimeError):
         )
 
 
-def night_date(text: str) -> str:
-    """An ISO date, or argparse's error."""
-    try:
-        return str(dt.date.fromisoformat(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2017-12-04") from error
+def run_job(step: str, about: str) -> int:
+    """The job that is one step of a night."""
+    return run_steps(night_options(parser(step, about)).parse_args(), [step], job=step)
 
 
-def parser(job: str, about: str) -> argparse.ArgumentParser:
-    """The options every job has."""
-    options = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=about)
-    options.add_argument("--config", required=True, help="settings file, such as conf/local.yaml")
-    return options
-
-
-def night_options(options: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The options of the jobs of a night."""
-    options.add_argument(
-        "--ds", required=True, type=night_date, help="the night: events before this UTC day count"
-    )
-    options.add_argument(
-        "--run-key",
-        default="manual",
-        help="names the run; the same key resumes it, a new key takes the night over (default: %(default)s)",
-    )
-    return options
-
-
-def run_steps(steps: Sequence[str], about: str, argv: Sequence[str] | None = None) -> int:
+def run_steps(args: argparse.Namespace, steps: Sequence[str], *, job: str) -> int:
     """Run steps of a night in one Spark session."""
-    job = steps[0] if len(steps) == 1 else "run_steps"
-    args = night_options(parser(job, about)).parse_args(argv)
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.night import STEPS  # by now loaded, see with_warehouse
+        from pipelines.night import STEPS  # by now loaded, see _run
+        from pipelines.night_checks import check_steps
 
+        check_steps(warehouse, args.ds, args.run_key, steps)
         run = take_night(warehouse, args.ds, args.run_key)
         for step in steps:
             bind_contextvars(job=step)
             report(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
-    return with_warehouse(args.config, work, job=job, night=args.ds, udfs=bool(UDF_STEPS & set(steps)))
+    return with_warehouse(args, work, job=job, check=check_night, udfs=bool(UDF_STEPS & set(steps)))
 
 
 def take_night(warehouse: Warehouse, night: str, key: str) -> Run:
@@ -100,48 +77,66 @@ def take_night(warehouse: Warehouse, night: str, key: str) -> Run:
 
 
 def with_warehouse(
-    config: str, work: Callable[[Warehouse], None], *, job: str, night: str, udfs: bool = False
+    args: argparse.Namespace,
+    work: Callable[[Warehouse], None],
+    *,
+    job: str,
+    night: str | None = None,
+    check: Callable[[Settings], None] | None = None,
+    udfs: bool = False,
 ) -> int:
-    """Open the warehouse, do the work, and turn mendable errors into one line and exit 1.
+    """Open the warehouse, do the work, and end as `endings.py` says; returns the exit code.
 
-    `udfs`: the work runs UDFs, so start the workers' daemon beside it.
+    Args:
+        args: of the command line, with `config`, `verbose` and, unless `night` is given, `ds`.
+        work: what the job does.
+        job: its name.
+        night: names it in the log.
+        check: looks at the settings before Spark starts.
+        udfs: the work runs UDFs, so start the workers' daemon beside it.
     """
-    start_logs(job=job, night=night)
-    app = f"{job} {night}"
+    app = f"{job} {night or args.ds}"
+    start_logs(job=job, night=night or args.ds)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
     end_with_submitter()
+    with Ending(verbose=args.verbose) as ending:
+        settings = load_settings(args.config)
+        if check:
+            check(settings)
+        _run(settings, work, app, udfs=udfs, verbose=args.verbose)
+        print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)
+    return ending.code
+
+
+def _run(
+    settings: Settings, work: Callable[[Warehouse], None], app: str, *, udfs: bool, verbose: bool
+) -> None:
+    """Do the work in a session of its own."""
+    # Importing torch takes seconds, and so does a JVM: let them overlap.
+    threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
     try:
-        settings = load_settings(config)
-        # Importing torch takes seconds, and so does a JVM: let them overlap.
-        threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
+        spark = open_session(settings, app, verbose=verbose)
+    except SystemExit:
+        for child in psutil.Process().children():  # a JVM that is starting would wait for its driver
+            child.kill()
+        raise
+    if udfs:  # likewise the workers' daemon, which loads torch before it forks
+        threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
+    try:
+        work(Warehouse(spark, settings))
+    except BaseException as error:
+        if left := exit_behind(error):
+            raise left from None  # in a call to the JVM, which now answers nothing; it stops by itself
+        known = explain(error)  # while the JVM can be asked
         try:
-            spark = open_session(settings, app)
-        except SystemExit:
-            for child in psutil.Process().children():  # a JVM that is starting would wait for its driver
-                child.kill()
-            raise
-        if udfs:  # likewise the workers' daemon, which loads torch before it forks
-            threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
-        try:
-            with worker_errors():
-                work(Warehouse(spark, settings))
-        except BaseException as error:
-            if isinstance(error, LimeError):
-                log.error("%s: %s", type(error).__name__, error)  # with run, night and job
-            if left := exit_behind(error):
-                raise left from None  # in a call to the JVM, which now answers nothing; it stops by itself
-            try:
-                spark.stop()
-            except (Py4JError, OSError):
-                raise DriverLost from error
-            raise
-        spark.stop()
-    except LimeError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
-    print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)
-    return 0
+            spark.stop()
+        except (Py4JError, OSError):
+            raise DriverLost from error
+        if known is not None and known is not error:
+            raise known from error
+        raise
+    spark.stop()
 
 
 def exit_behind(error: BaseException | None) -> SystemExit | None:

@@ -11,21 +11,29 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, with_warehouse
+from jobs.arguments import count, night_options, parser, short_run_key
+from jobs.command import report, with_warehouse
+from pipelines.checks import check_models
+from pipelines.settings import Settings
 from pipelines.tables import Warehouse
 
 
 def main() -> int:
     """Parse and evaluate."""
-    options = night_options(parser("evaluate_model", __doc__ or ""))
+    options = night_options(parser("evaluate_model", __doc__ or ""), key=short_run_key)
     options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
-    options.add_argument("--horizon-days", type=int, default=28, help="days whose events are the truth")
-    options.add_argument("--min-events", type=int, default=20, help="history a user needs to be counted")
+    options.add_argument("--horizon-days", type=count, default=28, help="days whose events are the truth")
+    options.add_argument("--min-events", type=count, default=20, help="history a user needs to be counted")
     args = options.parse_args()
+
+    def check(settings: Settings) -> None:
+        check_models(settings, args.model or [])
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.evaluate import evaluate_models
+        from pipelines.night_checks import check_eligible
 
+        check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)
         names = args.model or [model.name for model in warehouse.settings.models]
         manifest = evaluate_models(
             warehouse,
@@ -37,7 +45,7 @@ def main() -> int:
         )
         report("evaluate_model", manifest)
 
-    return with_warehouse(args.config, work, job="evaluate_model", night=args.ds, udfs=True)
+    return with_warehouse(args, work, job="evaluate_model", check=check, udfs=True)
 
 
 if __name__ == "__main__":

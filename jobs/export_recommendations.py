@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, with_warehouse
+from jobs.arguments import night_options, parser
+from jobs.command import report, with_warehouse
 from pipelines.tables import Warehouse
 
 
@@ -26,7 +27,7 @@ def main() -> int:
         newer: Newer = "replace" if args.older else "refuse"
         report("export_recommendations", export_recommendations(warehouse, args.ds, newer=newer))
 
-    return with_warehouse(args.config, work, job="export_recommendations", night=args.ds)
+    return with_warehouse(args, work, job="export_recommendations")
 
 
 if __name__ == "__main__":

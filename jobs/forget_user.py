@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, with_warehouse
+from jobs.arguments import night_options, parser, words
+from jobs.command import report, with_warehouse
+from pipelines.checks import check_user
+from pipelines.settings import Settings
 from pipelines.tables import Warehouse
 
 
@@ -18,15 +21,18 @@ def main() -> int:
     """Parse and forget."""
     options = night_options(parser("forget_user", __doc__ or ""))
     options.add_argument("--user", required=True, help="the user id, in any spelling that ingest reads")
-    options.add_argument("--reason", required=True, help="kept with the manifest; the id is not")
+    options.add_argument("--reason", required=True, type=words, help="kept with the manifest; the id is not")
     args = options.parse_args()
+
+    def check(settings: Settings) -> None:
+        check_user(settings, args.user)
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.forget import forget_user
 
         report("forget_user", forget_user(warehouse, args.user, args.ds, args.reason))
 
-    return with_warehouse(args.config, work, job="forget_user", night=args.ds)
+    return with_warehouse(args, work, job="forget_user", check=check)
 
 
 if __name__ == "__main__":

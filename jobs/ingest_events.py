@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_date, parser, report, with_warehouse
+from jobs.arguments import night_date, parser
+from jobs.command import report, with_warehouse
 from pipelines.tables import Warehouse
 
 
@@ -27,6 +28,8 @@ def main() -> int:
     whole_range = bool(args.first and args.last)
     if bool(args.ds) == whole_range or bool(args.first) != bool(args.last):
         options.error("give either --ds NIGHT or both --from DAY and --to DAY")
+    if whole_range and args.first > args.last:
+        options.error(f"--from {args.first} is after --to {args.last}; swap them")
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.night import ingest_days, ingest_night
@@ -36,7 +39,7 @@ def main() -> int:
         )
         report("ingest_events", found)
 
-    return with_warehouse(args.config, work, job="ingest_events", night=args.ds or args.first)
+    return with_warehouse(args, work, job="ingest_events", night=args.ds or args.first)
 
 
 if __name__ == "__main__":

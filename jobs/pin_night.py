@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_date, parser, report, with_warehouse
+from jobs.arguments import night_date, parser, words
+from jobs.command import report, with_warehouse
 from pipelines.tables import Warehouse
 
 
@@ -16,7 +17,7 @@ def main() -> int:
     """Parse, and pin or release."""
     options = parser("pin_night", __doc__ or "")
     options.add_argument("--ds", required=True, type=night_date, help="a published night")
-    options.add_argument("--reason", required=True, help="kept with the pin")
+    options.add_argument("--reason", required=True, type=words, help="kept with the pin")
     options.add_argument("--release", action="store_true", help="end the pins of the night")
     args = options.parse_args()
 
@@ -26,7 +27,7 @@ def main() -> int:
         act = release_night if args.release else pin_night
         report("pin_night", act(warehouse, args.ds, args.reason))
 
-    return with_warehouse(args.config, work, job="pin_night", night=args.ds)
+    return with_warehouse(args, work, job="pin_night")
 
 
 if __name__ == "__main__":

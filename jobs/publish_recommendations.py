@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import run_steps
+from jobs.command import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_steps(["publish_recommendations"], __doc__ or ""))
+    sys.exit(run_job("publish_recommendations", __doc__ or ""))

@@ -16,7 +16,10 @@ from __future__ import annotations
 import sys
 import uuid
 
-from jobs.command import night_date, parser, report, take_night, with_warehouse
+from jobs.arguments import night_date, parser, run_key, words
+from jobs.command import report, take_night, with_warehouse
+from pipelines.checks import check_models
+from pipelines.settings import Settings
 from pipelines.tables import Warehouse
 
 
@@ -32,17 +35,21 @@ def main() -> int:
         metavar="RUN_ID",
         help="take back this run, or nothing if it is not in force",
     )
-    options.add_argument("--reason", required=True, help="kept with the decision")
+    options.add_argument("--reason", required=True, type=words, help="kept with the decision")
     options.add_argument(
-        "--run-key", help="repeat an interrupted command under its name (default: a new one)"
+        "--run-key", type=run_key, help="repeat an interrupted command under its name (default: a new one)"
     )
     args = options.parse_args()
     if args.model and args.expected:
         options.error("--from names a run of a night; it does not go with --model")
 
+    def check(settings: Settings) -> None:
+        if args.model:
+            check_models(settings, [args.model])
+
     def work(warehouse: Warehouse) -> None:
         from pipelines.champions import roll_back_model
-        from pipelines.leases import holds_lease
+        from pipelines.leases import find_run
         from pipelines.rollback import plan_rollback, roll_back_night
 
         if args.model:
@@ -51,13 +58,13 @@ def main() -> int:
         else:
             key = args.run_key or f"roll-back-{uuid.uuid4().hex[:8]}"
             # What is refused must not take the night from a run that is at work.
-            if not holds_lease(warehouse, args.ds, key):
+            if find_run(warehouse, args.ds, key).epoch is None:
                 plan_rollback(warehouse, args.ds, args.to, expected=args.expected)
             run = take_night(warehouse, args.ds, key)
             done = roll_back_night(warehouse, run, args.reason, args.to, expected=args.expected)
             report("roll_back", done)
 
-    return with_warehouse(args.config, work, job="roll_back", night=args.ds)
+    return with_warehouse(args, work, job="roll_back", check=check)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,19 @@ Each step does what the job of its name does; sharing a session spares its start
 
 from __future__ import annotations
 
-import argparse
 import sys
 
+from jobs.arguments import night_options, parser
 from jobs.command import run_steps
 from pipelines.plan import STEP_NAMES
 
 
 def main() -> int:
-    """Take `--steps` off the command line and run them in order."""
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--steps", nargs="+", choices=STEP_NAMES, required=True)
-    chosen, rest = options.parse_known_args()
-    return run_steps(chosen.steps, __doc__ or "", rest)
+    """Parse, and run the steps in their order."""
+    options = night_options(parser("run_steps", __doc__ or ""))
+    options.add_argument("--steps", nargs="+", choices=STEP_NAMES, required=True, help="in this order")
+    args = options.parse_args()
+    return run_steps(args, args.steps, job=args.steps[0] if len(args.steps) == 1 else "run_steps")
 
 
 if __name__ == "__main__":

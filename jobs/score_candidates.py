@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import run_steps
+from jobs.command import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_steps(["score_candidates"], __doc__ or ""))
+    sys.exit(run_job("score_candidates", __doc__ or ""))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_date, parser, report, with_warehouse
+from jobs.arguments import night_date, parser
+from jobs.command import report, with_warehouse
 from pipelines.tables import Warehouse
 
 
@@ -24,7 +25,7 @@ def main() -> int:
 
         report("tidy_tables", tidy_tables(warehouse, args.ds))
 
-    return with_warehouse(args.config, work, job="tidy_tables", night=args.ds)
+    return with_warehouse(args, work, job="tidy_tables")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_date, parser, report, with_warehouse
+from jobs.arguments import night_date, parser
+from jobs.command import report, with_warehouse
+from pipelines.checks import check_models
+from pipelines.settings import Settings
 from pipelines.tables import Warehouse
 
 
@@ -21,13 +24,16 @@ def main() -> int:
     options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
     args = options.parse_args()
 
+    def check(settings: Settings) -> None:
+        check_models(settings, args.model or [])
+
     def work(warehouse: Warehouse) -> None:
         from pipelines.train import train_models
 
         names = args.model or [model.name for model in warehouse.settings.models]
         report("train_model", train_models(warehouse, args.ds, names))
 
-    return with_warehouse(args.config, work, job="train_model", night=args.ds)
+    return with_warehouse(args, work, job="train_model", check=check)
 
 
 if __name__ == "__main__":

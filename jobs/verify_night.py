@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import night_options, parser, report, take_night, with_warehouse
+from jobs.arguments import night_options, parser
+from jobs.command import report, take_night, with_warehouse
+from pipelines.checks import check_night
 from pipelines.tables import Warehouse
 
 
@@ -21,15 +23,17 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
+        from pipelines.night_checks import check_steps
         from pipelines.verify import verify_night
         from pipelines.verify_full import verify_full
 
+        check_steps(warehouse, args.ds, args.run_key, ["verify_night"])
         run = take_night(warehouse, args.ds, args.run_key)
         report("verify_night", verify_night(warehouse, run))
         if args.full:
             report("verify_full", verify_full(warehouse, run))
 
-    return with_warehouse(args.config, work, job="verify_night", night=args.ds, udfs=args.full)
+    return with_warehouse(args, work, job="verify_night", check=check_night, udfs=args.full)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from pipelines.columns import CHECKSUM, DS, ITEM_ID, MODEL_VERSION, RUN_ID
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.parcels import Parcel, Sender
+from pipelines.predicates import equals
 from pipelines.reuse import compute_checksum
 from pipelines.runs import need_manifest
 from pipelines.session import arrow_batches_of
@@ -108,7 +109,7 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
     if damaged or warehouse.exists("bank_quarantine"):  # an earlier attempt may have left out others
         rows = [{RUN_ID: run.run_id, ITEM_ID: item, "reason": reason} for item, reason in damaged.items()]
         frame = local_rows(warehouse.spark, rows, warehouse.schema("bank_quarantine"))
-        warehouse.replace("bank_quarantine", frame, f"{RUN_ID} = '{run.run_id}'")
+        warehouse.replace("bank_quarantine", frame, equals(run_id=run.run_id))
 
 
 def send_shards(

@@ -31,6 +31,7 @@ from pipelines.columns import (
 from pipelines.events import read_events
 from pipelines.inputs import fixed_inputs, tell_what_is_newer
 from pipelines.leases import Run
+from pipelines.predicates import equals
 from pipelines.reuse import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
 from pipelines.runs import Manifest, once
 from pipelines.settings import Policy, SettingsError
@@ -78,7 +79,7 @@ def build_candidate_bank(
         ).collect()[0]
         base = warehouse.newest("candidate_bank")
         bank, changes = update_bank(warehouse, corpus, bundle, base)
-        bias = warehouse.replace("item_bias", compute_item_bias(corpus, run.ds, bundle), f"{DS} = '{run.ds}'")
+        bias = warehouse.replace("item_bias", compute_item_bias(corpus, run.ds, bundle), equals(ds=run.ds))
         corpus.unpersist()
         return {
             "model": model,
@@ -151,7 +152,7 @@ def update_bank(
         rows = encode_corpus(fresh, bundle, strict=warehouse.settings.night.strict)
         if version < 0 or changes["damaged"] or changed > MOST_PATCHED * changes["kept"]:
             rows = rows.unionByName(stored.join(standing, ITEM_ID, "left_semi"))
-            version = warehouse.replace("candidate_bank", rows, f"{MODEL_VERSION} = '{bundle.version}'")
+            version = warehouse.replace("candidate_bank", rows, equals(model_version=bundle.version))
         else:
             gone = items.where(~tonight).select(ITEM_ID)
             version = patch_rows(warehouse, "candidate_bank", rows, gone, ITEM_ID, bundle.version, version)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from lime_model.bundle import BundleError
 from pipelines.bundles import bundle_uri, find_bundle
+from pipelines.storage import list_names
 from pipelines.tables import Warehouse, WriteConflict, local_rows
 
 TABLE = "champions"
@@ -114,6 +115,11 @@ def roll_back_model(warehouse: Warehouse, model: str, night: str, reason: str, t
             `promote`.
     """
     now = need_champion(warehouse, model, night)
+    stored = list_names(warehouse.spark, bundle_uri(warehouse, model))
+    if to is not None and to not in stored:
+        raise BundleError(
+            f"model {model!r} has no bundle {to!r} at {bundle_uri(warehouse, model)}; it has {stored}"
+        )
     last = _known(warehouse, model, night)[-1]
     if to is None and (taken := json.loads(last.evidence).get("instead_of")):
         # A command that is sent twice would otherwise return to the bundle that it took back.

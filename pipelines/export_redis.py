@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.columns import USER_ID
+from pipelines.explain import explained
 from pipelines.exporter import ExportFailed, Lists, night_of
 from pipelines.runs import Manifest
 from pipelines.settings import RedisExport
@@ -26,7 +27,6 @@ from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
 from pipelines.udfs.load_lists import SCHEMA, Load, count_lists, load_lists
 from pipelines.udfs.person import Person
 from pipelines.udfs.store_errors import StoreProblem, place, store_errors
-from pipelines.worker_errors import worker_errors
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class RedisExporter:
             ExportFailed: what went wrong, the remedy, and what is served meanwhile.
         """
         try:
-            with worker_errors(), store_errors(self.store):
+            with explained(), store_errors(self.store):
                 yield
         except StoreProblem as problem:
             failed = ExportFailed(f"{problem}; {self._meanwhile()}")

@@ -31,6 +31,7 @@ from pipelines.person_files import (
     match_rows,
 )
 from pipelines.pins import find_pins, release
+from pipelines.predicates import table_name
 from pipelines.runs import Manifest, record
 from pipelines.settings import Settings
 from pipelines.storage import hadoop_path, list_folders, path_exists
@@ -187,8 +188,7 @@ def _merge_out(warehouse: Warehouse, name: str, gone: DataFrame, same: str) -> N
 
 def _purge(warehouse: Warehouse, name: str) -> None:
     """Write anew what deletion vectors only marked, and remove every file of an older version."""
-    path = warehouse.path(name).replace("`", "``")
-    warehouse.spark.sql(f"REORG TABLE delta.`{path}` APPLY (PURGE)")
+    warehouse.spark.sql(f"REORG TABLE {table_name(warehouse.path(name))} APPLY (PURGE)")
     vacuum(warehouse, name, 0)
 
 

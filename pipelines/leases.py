@@ -17,11 +17,18 @@ from typing import Any
 
 from lime_model.errors import LimeError
 from pipelines.columns import DS
+from pipelines.names import check_run_key
 from pipelines.tables import Warehouse, WriteConflict, local_rows
 
 
 class StaleRun(LimeError):
     """Another run owns the night."""
+
+    remedy = "retry"
+
+
+class BadRunKey(LimeError):
+    """The name of a run is not one that every table, folder and log can hold."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,13 @@ def acquire_lease(warehouse: Warehouse, ds: str, key: str) -> Run:
     """The run of `key` for night `ds`, taking a new epoch when the key is new.
 
     Raises:
+        BadRunKey: see `check_run_key`.
         StaleRun: the key held the night once and a newer run has taken it since.
     """
+    try:
+        check_run_key(key)
+    except ValueError as error:
+        raise BadRunKey(str(error)) from None
     while True:
         epochs = _epochs(warehouse, ds)
         newest = max(epochs, default=0)
@@ -60,11 +72,6 @@ def find_run(warehouse: Warehouse, ds: str, key: str) -> Run:
     """The run of `key` as it is, without taking anything: it has no epoch where none was taken."""
     mine = [epoch for epoch, holder in _epochs(warehouse, ds).items() if holder == key]
     return Run(ds, key, max(mine, default=None))
-
-
-def holds_lease(warehouse: Warehouse, ds: str, key: str) -> bool:
-    """Whether the run of `key` has taken the night at some time."""
-    return key in _epochs(warehouse, ds).values()
 
 
 def check_lease(warehouse: Warehouse, run: Run) -> Run:

@@ -43,6 +43,7 @@ from pipelines.histories import (
 )
 from pipelines.inputs import fixed_inputs, tell_what_is_newer
 from pipelines.leases import Run
+from pipelines.predicates import equals
 from pipelines.reuse import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
 from pipelines.runs import Manifest, once
 from pipelines.session import arrow_batches_of
@@ -285,7 +286,7 @@ def write_states(
     def write(name: str, new: DataFrame) -> int:
         old = _stored(warehouse, name, stored[name], model_version)
         standing = old.join(users.where("stands").select(USER_ID), USER_ID, "left_semi").select(new.columns)
-        return warehouse.replace(name, new.unionByName(standing), f"{MODEL_VERSION} = '{model_version}'")
+        return warehouse.replace(name, new.unionByName(standing), equals(model_version=model_version))
 
     return _write_both(warehouse, rows, write)
 

@@ -34,6 +34,8 @@ CHUNK = 16 << 20  # bytes of a broadcast: what a landing worker holds at once
 class ParcelError(LimeError):
     """A parcel that did not arrive whole, or found no room."""
 
+    remedy = "retry"
+
 
 class Part(NamedTuple):
     """A piece of a file, in order."""

@@ -19,7 +19,9 @@ from pyspark.sql import functions as F
 from lime_model.errors import LimeError
 from pipelines.columns import DS, PARTITIONS, RUN_ID
 from pipelines.night_record import read_state
+from pipelines.predicates import literal, table_name
 from pipelines.runs import Manifest, find_manifests, record
+from pipelines.storage import NO_GLOB
 from pipelines.tables import Warehouse
 
 JOB = "pin_night"
@@ -120,7 +122,7 @@ def files_of(warehouse: Warehouse, name: str, version: int, part: str = "") -> s
 
 def list_files(warehouse: Warehouse, name: str) -> DataFrame:
     """Data files under a table's folder: path, modificationTime, length."""
-    reader = warehouse.spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    reader = warehouse.spark.read.format("binaryFile").options(recursiveFileLookup="true", **NO_GLOB)
     return reader.load(warehouse.path(name))
 
 
@@ -154,9 +156,13 @@ def set_properties(warehouse: Warehouse, name: str, wanted: Mapping[str, str | N
     if not warehouse.exists(name):
         return
     found = warehouse.delta(name).detail().collect()[0]["properties"]
-    table = f"delta.`{warehouse.path(name)}`"
-    new = [f"'{key}' = '{value}'" for key, value in wanted.items() if value and found.get(key) != value]
-    old = [f"'{key}'" for key, value in wanted.items() if value is None and key in found]
+    table = table_name(warehouse.path(name))
+    new = [
+        f"{literal(key)} = {literal(value)}"
+        for key, value in wanted.items()
+        if value and found.get(key) != value
+    ]
+    old = [literal(key) for key, value in wanted.items() if value is None and key in found]
     for verb, what in (("SET", new), ("UNSET", old)):
         if what:
             warehouse.spark.sql(f"ALTER TABLE {table} {verb} TBLPROPERTIES ({', '.join(what)})")

@@ -18,6 +18,16 @@ STEP_NAMES = (
     "publish_recommendations",
     "export_recommendations",
 )
+NEEDS = {  # what a step reads of the same run
+    "ingest_events": (),
+    "build_candidate_bank": (),
+    "build_link_states": (),
+    "score_candidates": ("build_candidate_bank", "build_link_states"),
+    "verify_night": ("score_candidates",),
+    "audit_recommendations": ("score_candidates", "verify_night"),
+    "publish_recommendations": ("score_candidates", "verify_night", "audit_recommendations"),
+    "export_recommendations": (),
+}
 UDF_STEPS = frozenset({"build_candidate_bank", "build_link_states", "score_candidates"})  # by torch
 
 

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pipelines.columns import DS, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.leases import Run, StaleRun, check_lease
 from pipelines.night_record import read_disproved, read_state
+from pipelines.predicates import equals
 from pipelines.runs import Manifest, need_manifest, once
 from pipelines.tables import Warehouse
 from pipelines.verify import CertificateFailed
@@ -65,7 +66,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
         warehouse.replace(
             "recommendations",
             lists.coalesce(4),
-            f"{DS} = '{run.ds}'",
+            equals(ds=run.ds),
             metadata=tag,
             txn=(f"publish-{run.ds}", epoch),
         )

@@ -85,4 +85,5 @@ def patch_rows(
     """
     changes = rows.unionByName(gone, allowMissingColumns=True)
     removed = F.col(f"s.{FINGERPRINT}").isNull()
-    return warehouse.upsert(name, changes, key, f"t.{MODEL_VERSION} = '{model_version}'", removed, base)
+    mine = F.col(f"t.{MODEL_VERSION}") == F.lit(model_version)
+    return warehouse.upsert(name, changes, key, mine, removed, base)

@@ -17,6 +17,7 @@ from pipelines.leases import Run, StaleRun, check_lease
 from pipelines.night_record import read_state
 from pipelines.night_state import Move, NightState, NothingToRollBack, choose_move, describe_result
 from pipelines.pins import PinLost, files_of
+from pipelines.predicates import equals
 from pipelines.runs import Manifest, once
 from pipelines.storage import list_names
 from pipelines.tables import Warehouse
@@ -105,7 +106,7 @@ def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:
     rows = rows.where(F.col(DS) == F.lit(run.ds).cast("date")).coalesce(4)
     txn = (f"publish-{run.ds}", run.epoch or 0)
     try:
-        version = warehouse.replace(TABLE, rows, f"{DS} = '{run.ds}'", metadata=tag, txn=txn)
+        version = warehouse.replace(TABLE, rows, equals(ds=run.ds), metadata=tag, txn=txn)
     except (PySparkException, Py4JJavaError) as error:
         if not any(word in str(error) for word in LOST):
             raise

@@ -16,9 +16,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.columns import DS, RUN_ID
+from pipelines.explain import explained
 from pipelines.leases import Run
+from pipelines.predicates import equals
 from pipelines.tables import MissingTable, Recorded, Warehouse, WriteConflict, local_rows
-from pipelines.worker_errors import worker_errors
 
 Manifest = dict[str, Any]
 
@@ -79,7 +80,7 @@ def once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest])
     if done is not None:
         return {**done, "reused": True}
     started = time.monotonic()
-    with worker_errors():
+    with explained():
         manifest = work()
     manifest["seconds"] = round(time.monotonic() - started, 3)
     if _add(warehouse, run.run_id, run.ds, job, manifest):
@@ -93,7 +94,7 @@ def record(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manif
         return
     row = _row(run_id, ds, job, manifest)
     if find_manifest(warehouse, run_id, job) != json.loads(row["manifest"]):
-        warehouse.replace("runs", _frame(warehouse, row), f"run_id = '{run_id}' AND job = '{job}'")
+        warehouse.replace("runs", _frame(warehouse, row), equals(run_id=run_id, job=job))
         _remember(warehouse, row)
 
 

@@ -7,14 +7,12 @@ An unknown key is an error that names the nearest known one. Paths are any Hadoo
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,14 +27,10 @@ from pydantic import (
 from lime_model.config import Column, LabelTraining, ModelConfig, TrainConfig
 from lime_model.errors import LimeError
 from lime_model.scoring import BackendName
-from pipelines.ingest_settings import (
-    ColumnType,
-    CsvSettings,
-    EntityDrop,
-    EventDrop,
-    IngestSettings,
-    TimestampSettings,
-)
+from pipelines.ingest_settings import ColumnType, IngestSettings
+from pipelines.names import check_name
+from pipelines.secrets import check_conf, check_url, check_variable
+from pipelines.settings_file import explain_problem, read_yaml, suggest
 
 IdType = Literal["long", "string"]
 HOLDS: dict[str, tuple[ColumnType, ...]] = {  # by kind of column, where not everything will do
@@ -44,8 +38,7 @@ HOLDS: dict[str, tuple[ColumnType, ...]] = {  # by kind of column, where not eve
     "list": ("array<string>",),
     "vector": ("array<double>",),
 }
-# As spark.redaction.regex has it by default, and what storage calls its keys besides.
-SECRET = re.compile(r"(?i)secret|password|token|(access|account|private|encryption)[.-]?key")
+MOST_POLICIES = 63  # bits of a long, one for each in a bank
 
 
 class SettingsError(LimeError):
@@ -55,7 +48,7 @@ class SettingsError(LimeError):
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class IdTypes(Section):
@@ -65,29 +58,35 @@ class IdTypes(Section):
     item_id: IdType = "long"
 
 
-def _seen(value: str | int) -> str | int:
-    if isinstance(value, int) and value < 1:
-        raise ValueError("exclude_seen in days must be at least 1")
+def _seen(value: Any) -> Any:
+    """A truth value is a number to Python, so it is refused here."""
+    days = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not days and value not in ("none", "all"):
+        raise ValueError("exclude_seen is none, all, or a number of days that must be at least 1")
     return value
 
 
-def _no_secrets(conf: dict[str, str]) -> dict[str, str]:
-    """A value here ends on the driver's command line, where every user of its machine can read it."""
-    for key in conf:
-        if SECRET.search(key):
-            hadoop = key.removeprefix("spark.hadoop.")
-            raise ValueError(
-                f"{key} looks like a secret, and spark.conf goes on a command line; name the environment "
-                f"variable that holds it in spark.secrets, as {hadoop}: NAME"
-            )
-    return conf
+def _no_number(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError("a date is written as 2017-12-04; a number would be seconds since 1970")
+    return value
+
+
+def _no_url_secret(path: str) -> str:
+    return check_url(path, "put the keys of the storage into spark.secrets")
+
+
+Date = Annotated[dt.date, BeforeValidator(_no_number)]
+Name = Annotated[str, AfterValidator(check_name)]
+StoragePath = Annotated[str, Field(min_length=1), AfterValidator(_no_url_secret)]
+Variable = Annotated[str, AfterValidator(check_variable)]
 
 
 class Policy(Section):
     """Which candidates a user may get."""
 
-    name: str = "all"
-    exclude_seen: Annotated[Literal["none", "all"] | int, AfterValidator(_seen)] = "none"
+    name: Name = "all"
+    exclude_seen: Annotated[Literal["none", "all"] | int, BeforeValidator(_seen)] = "none"
     eligible: str = "true"  # SQL over item columns; null counts as false
 
 
@@ -108,7 +107,7 @@ class ModelSettings(Section):
     With `labels` it learns the label of every event, without the next events that follow a history.
     """
 
-    name: str
+    name: Name
     config: Annotated[ModelConfig, BeforeValidator(_name_columns)]
     train: TrainConfig = TrainConfig()
     labels: LabelTraining | None = None
@@ -160,7 +159,7 @@ SoftCheck = Literal[
 class Override(Section):
     """An audit that does not stop one night, and why; the night's manifest keeps it."""
 
-    night: dt.date
+    night: Date
     check: SoftCheck
     reason: str = Field(min_length=10)
 
@@ -198,9 +197,7 @@ class UpkeepSettings(Section):
 
 
 def _no_password(url: str) -> str:
-    if urlsplit(url).password:
-        raise ValueError("the URL holds a password; name the environment variable that does in password_env")
-    return url
+    return check_url(url, "name the environment variable that holds it in password_env")
 
 
 URL_OPTIONS = {
@@ -248,7 +245,7 @@ class RedisExport(Section):
 
     # redis://host:6379/0, rediss:// for TLS; of a cluster any server.
     url: Annotated[str, AfterValidator(_no_password), AfterValidator(_reachable)]
-    password_env: str | None = None  # environment variable of the driver
+    password_env: Variable | None = None  # environment variable of the driver
     cluster: bool | None = None  # null: as the server says
     prefix: Annotated[str, AfterValidator(_plain_prefix)] = "lime"  # of every key
     keys_per_second: int = Field(default=20_000, ge=1)  # of the whole load
@@ -260,7 +257,7 @@ class RedisExport(Section):
 class ParquetExport(Section):
     """A folder of Parquet files."""
 
-    path: str
+    path: StoragePath
     users_per_file: int = Field(default=100_000, ge=1)
 
 
@@ -275,10 +272,10 @@ class SparkSettings(Section):
     """Session configuration; `master` is left to spark-submit when null."""
 
     master: str | None = None
-    conf: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}
+    conf: Annotated[dict[str, str], AfterValidator(check_conf)] = {}
     # Hadoop key -> environment variable of the driver that holds its value, such as
     # {fs.s3a.secret.key: LAKE_SECRET}: never on a command line, never in a log.
-    secrets: dict[str, str] = {}
+    secrets: dict[str, Variable] = {}
 
 
 def _check_columns(
@@ -288,10 +285,9 @@ def _check_columns(
     for column in columns:
         found = types.get(column.name, "string" if column.name == key else None)
         if found is None:
-            near = difflib.get_close_matches(column.name, types, n=1, cutoff=0.0)
             raise ValueError(
-                f"model {model} reads the column {column.name}, which ingest.{side}.columns does not have"
-                + (f"; nearest: {near[0]}" if near else "")
+                f"model {model} reads the column {column.name}, which ingest.{side}.columns does not have; "
+                + suggest(column.name, types, "column")
             )
         fits = HOLDS.get(column.kind)
         if fits and found not in fits:
@@ -304,9 +300,9 @@ def _check_columns(
 class Settings(Section):
     """Everything a job reads besides its command line."""
 
-    warehouse: str
-    drops: str
-    bundles: str
+    warehouse: StoragePath
+    drops: StoragePath
+    bundles: StoragePath
     ids: IdTypes = IdTypes()
     ingest: IngestSettings = IngestSettings()
     models: list[ModelSettings] = []
@@ -320,15 +316,24 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:
-        names = [model.name for model in self.models]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"models have the same name: {twice}")
+        _check_names("models", [model.name for model in self.models])
         for model in self.models:
             _check_columns(
                 model.name, "items", model.config.item_columns, self.ingest.items.columns, "item_id"
             )
             _check_columns(
                 model.name, "users", model.config.user_columns, self.ingest.users.columns, "user_id"
+            )
+        if self.models:  # without any, a file is for ingest alone
+            _check_model(self.models, self.night.model, "night.model: ")
+        return self
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> Self:
+        _check_names("evaluate_policies", [policy.name for policy in self.evaluate_policies])
+        if not 1 <= len(self.evaluate_policies) <= MOST_POLICIES:
+            raise ValueError(
+                f"evaluate_policies has {len(self.evaluate_policies)} policies; it takes 1 to {MOST_POLICIES}"
             )
         return self
 
@@ -338,10 +343,26 @@ class Settings(Section):
         Raises:
             SettingsError: there is none.
         """
-        for model in self.models:
-            if model.name == name:
-                return model
-        raise SettingsError(f"no model {name!r} in models: {[m.name for m in self.models]}")
+        try:
+            return _check_model(self.models, name)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+
+
+def _check_model(models: Sequence[ModelSettings], name: str, where: str = "") -> ModelSettings:
+    """The model of this name; a `ValueError` when there is none."""
+    found = next((model for model in models if model.name == name), None)
+    if found is None:
+        names = [model.name for model in models]
+        raise ValueError(f"{where}no model {name!r} in models: {names}; {suggest(name, names, 'model')}")
+    return found
+
+
+def _check_names(section: str, names: Sequence[str]) -> None:
+    """Whatever the case of their letters: some storages do not tell folders apart by it."""
+    small = [name.lower() for name in names]
+    if twice := sorted({name for name in names if small.count(name.lower()) > 1}):
+        raise ValueError(f"{section} have the same name: {twice}")
 
 
 def load_settings(path: str | Path) -> Settings:
@@ -349,28 +370,31 @@ def load_settings(path: str | Path) -> Settings:
 
     Raises:
         SettingsError: one line per problem, each naming the key and, for an unknown key,
-            the nearest known one.
+            the nearest known one of its section.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise SettingsError(f"no settings file at {path}; see conf/local.yaml for one") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {error}") from error
+        raw = read_yaml(path)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if not isinstance(raw, dict):
+        raise SettingsError(
+            f"{path} holds no settings: it wants keys and values; see conf/local.yaml for some"
+        )
     try:
         return TypeAdapter(Settings).validate_python(_absolute(raw, Path(path).resolve().parent))
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(raw, dict(problem))}" for problem in error.errors())
-        raise SettingsError(f"{path}:\n{problems}") from error
+        problems = [explain_problem(Settings, dict(problem)) for problem in error.errors()]
+    # Outside of the except clause: pydantic's own error repeats every wrong value, which may be a secret.
+    raise SettingsError(
+        f"{path}: {problems[0]}" if len(problems) == 1 else "\n  ".join([f"{path}:", *problems])
+    )
 
 
-def _absolute(raw: Any, folder: Path) -> Any:
+def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Plain relative paths count from the settings file: a scheduler's working folder is anybody's guess."""
-    if not isinstance(raw, dict):
-        return raw
     paths = {key: raw[key] for key in ("warehouse", "drops", "bundles") if isinstance(raw.get(key), str)}
     local: dict[str, Any] = {
-        key: str((folder / value).resolve()) for key, value in paths.items() if ":" not in value
+        key: str((folder / value).resolve()) for key, value in paths.items() if value and ":" not in value
     }
     if isinstance(export := raw.get("export"), dict) and isinstance(export.get("parquet"), dict):
         local |= {"export": export | {"parquet": _absolute_path(export["parquet"], folder)}}
@@ -379,31 +403,6 @@ def _absolute(raw: Any, folder: Path) -> Any:
 
 def _absolute_path(section: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = section.get("path")
-    if isinstance(path, str) and ":" not in path:
+    if isinstance(path, str) and path and ":" not in path:
         return section | {"path": str((folder / path).resolve())}
     return section
-
-
-def _explain(raw: Any, problem: dict[str, Any]) -> str:
-    """One readable line for one pydantic error."""
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
-        got = problem["input"]
-        # A whole section would say too much, and might hold a secret.
-        return f"{where}: {problem['msg']}" + ("" if isinstance(got, dict | list) else f" (got {got!r})")
-    key = str(problem["loc"][-1])
-    near = difflib.get_close_matches(key, _known_keys(), n=1, cutoff=0.0)
-    return f"{where}: unknown key; nearest known key: {near[0]}"
-
-
-def _known_keys() -> list[str]:
-    """Every key that appears anywhere in the settings."""
-    sections: list[Any] = [
-        Settings, IdTypes, EntityDrop, EventDrop, CsvSettings, TimestampSettings, IngestSettings,
-        Policy, ModelSettings, NightSettings,
-        AuditSettings, Override, PromotionSettings, ExportSettings,
-        RedisExport, ParquetExport, UpkeepSettings, SparkSettings,
-    ]  # fmt: skip
-    keys = {name for section in sections for name in section.model_fields}
-    parts = (ModelConfig, Column, TrainConfig, LabelTraining)
-    return sorted(keys.union(*(part.__dataclass_fields__ for part in parts)))

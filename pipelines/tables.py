@@ -23,6 +23,7 @@ from pyspark.sql.types import StructType
 
 from lime_model.errors import LimeError
 from pipelines.columns import CONSTRAINTS, PARTITIONS, PROPERTIES, SCHEMAS
+from pipelines.predicates import Predicate
 from pipelines.settings import Settings
 from pipelines.storage import list_names, read_text
 
@@ -49,6 +50,8 @@ class MissingTable(LimeError):
 
 class WriteConflict(LimeError):
     """Another writer changed the same rows of a table first."""
+
+    remedy = "retry"
 
 
 class RowRefused(LimeError):
@@ -201,7 +204,7 @@ class Warehouse:
         self,
         name: str,
         rows: DataFrame,
-        where: str,
+        where: Predicate,
         *,
         metadata: str = "",
         txn: tuple[str, int] | None = None,
@@ -233,13 +236,13 @@ class Warehouse:
         """
         self._save(name, self._writer(name, rows, metadata, txn).mode("append"))
 
-    def upsert(self, name: str, rows: DataFrame, key: str, where: str, gone: Column, base: int) -> int:
+    def upsert(self, name: str, rows: DataFrame, key: str, where: Column, gone: Column, base: int) -> int:
         """Bring the slice `where` of version `base` to `rows` by `key` in one commit; returns its version.
 
         Args:
             rows: the new rows of keys that came or changed; other keys stand.
             key: of at most one row of the slice and of `rows`.
-            where: the slice; `t` is the table.
+            where: condition of the slice on a row of the table, named `t`.
             gone: condition on a row of `rows`, named `s`: its key is removed.
 
         Raises:
@@ -249,7 +252,7 @@ class Warehouse:
         merge = (
             self.delta(name)
             .alias("t")
-            .merge(self._shaped(name, rows).alias("s"), f"t.{key} = s.{key} AND {where}")
+            .merge(self._shaped(name, rows).alias("s"), (F.col(f"t.{key}") == F.col(f"s.{key}")) & where)
             .whenMatchedDelete(gone)
             .whenMatchedUpdateAll()
             .whenNotMatchedInsertAll(~gone)

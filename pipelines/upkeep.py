@@ -18,6 +18,7 @@ from pipelines.anchors import STAGED, TIDY
 from pipelines.apart import drop_old
 from pipelines.columns import DS, RUN_ID, SCHEMAS
 from pipelines.pins import FILES, LOG, Pin, files_of, find_pins, list_files, set_properties
+from pipelines.predicates import table_name
 from pipelines.runs import Manifest, find_manifests, record
 from pipelines.tables import Warehouse, local_rows, parse_schema, writing
 
@@ -124,7 +125,7 @@ def vacuum(warehouse: Warehouse, name: str, hours: int, pins: Iterable[Pin] = ()
     Raises:
         PinLost: a pinned version is not readable.
     """
-    spark, table = warehouse.spark, f"delta.`{warehouse.path(name)}`"
+    spark, table = warehouse.spark, table_name(warehouse.path(name))
     versions = sorted({pin.versions[name] for pin in pins if pin.versions.get(name, -1) >= 0})
     if versions:
         _inventory(warehouse, name, versions).createOrReplaceTempView(INVENTORY)

@@ -30,6 +30,7 @@ from pipelines.ingest.drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.ledger import note_loaded
 from pipelines.ingest.load import DUPLICATE, load_drops
 from pipelines.ingest.wanted import COUNT, KEY, want_events
+from pipelines.predicates import EVERY_ROW
 from pipelines.progress import watch
 from pipelines.runs import Manifest
 from pipelines.settings import Settings
@@ -149,7 +150,7 @@ def _commit(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> Manif
     if not warehouse.exists("events"):
         rows = supersede(new, columns).repartition(DS).persist()
         count = count_cases(rows, {"inserted": F.lit(1), "superseded": F.col(SUPERSEDED_BY).isNotNull()})
-        version = warehouse.replace("events", rows, "true")
+        version = warehouse.replace("events", rows, EVERY_ROW)
         rows.unpersist()
         return {"version": version, **dict.fromkeys(CHANGES, 0), **count}
     if not days:

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from pipelines.columns import DROP_DS, USER_ID
 from pipelines.ingest.drops import DROP_DAY, FILE, LOCATION, RAW, REASON, VALUE
+from pipelines.predicates import both, equals, one_of
 from pipelines.tables import Warehouse
 
 TABLE = "events_quarantine"
@@ -22,9 +23,8 @@ def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], bad: Data
     mine = (F.col("source") == source) & F.col(DROP_DS).isin([F.lit(day).cast("date") for day in days])
     if bad is None and not stored.where(mine).limit(1).count():
         return
-    listed = ", ".join(f"DATE'{day}'" for day in days)  # ISO days, see listing.py
     rows = stored.limit(0) if bad is None else bad.select(*_columns(bad, source))
-    warehouse.replace(TABLE, rows, f"source = '{source}' AND {DROP_DS} IN ({listed})")
+    warehouse.replace(TABLE, rows, both(equals(source=source), one_of(DROP_DS, days)))
 
 
 def _columns(bad: DataFrame, source: str) -> list[Column]:

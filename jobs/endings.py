@@ -1,0 +1,72 @@
+"""How a job ends: one line that says why, and an exit code that says who can mend it.
+
+| code | the error is | a scheduler should |
+|---|---|---|
+| 0 | none: the rows are committed | go on |
+| 1 | of the moment: another writer, a newer run, a lost host, a full disk | run the same command again |
+| 2 | in the command line | not run it again |
+| 3 | in settings, drops, tables or rights, or an audit or certificate that failed | call a person |
+| 70 | a bug of this project, or an error that it does not know | report it; another attempt does no harm |
+| 130, 143 | SIGINT, SIGTERM | run it again when it likes |
+
+The line is the last thing that a job writes to stderr and starts with `error: `. It is printed once, as plain
+text, for people and for a search of logs; the log lines before it are JSON (see `logs.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+from typing import Final
+
+from lime_model.errors import LimeError, Remedy
+from pipelines.explain import explain
+from pipelines.spark_errors import UnknownFault
+
+EXIT_CODES: Final[dict[Remedy, int]] = {"retry": 1, "person": 3, "bug": 70}
+INTERRUPTED = 130
+REPORT = "please report it, with the command and the version of this project"
+
+
+class Ending:
+    """Around the whole work of a job: every error in it becomes its line, and `code` its exit code."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.code = 0
+
+    def __enter__(self) -> Ending:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return True
+        if isinstance(error, SystemExit):  # it has said why
+            return False
+        self.code = end(error, verbose=self.verbose)
+        return True
+
+
+def end(error: BaseException, *, verbose: bool = False) -> int:
+    """Print what ended a job; returns its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        _say("stopped by SIGINT; what is committed stays, a rerun takes up the rest")
+        return INTERRUPTED
+    known = explain(error)
+    if verbose or known is None:
+        traceback.print_exception(error)
+    if known is None:
+        first = (str(error).splitlines() or [""])[0]
+        _say(f"error: this is a bug: {type(error).__name__}: {first}; {REPORT}")
+    elif isinstance(known, UnknownFault):
+        _say(f"error: this is not known to this project: {known}; {REPORT} and what --verbose prints")
+    else:
+        _say(f"error: {known}")
+    return EXIT_CODES[known.remedy if isinstance(known, LimeError) else "bug"]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

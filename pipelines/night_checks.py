@@ -1,0 +1,132 @@
+"""What the tables can tell before a job takes a night: a mistake must not overtake a run that was right.
+
+Each check raises the error that the job would have ended with, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+
+from lime_model.bundle import BundleError
+from pipelines.bundles import bundle_exists, bundle_uri
+from pipelines.catalogue import read_entity
+from pipelines.champions import need_champion
+from pipelines.columns import DS
+from pipelines.leases import Run, find_run
+from pipelines.plan import NEEDS
+from pipelines.runs import find_manifest
+from pipelines.settings import Policy, SettingsError
+from pipelines.spark_errors import one_line
+from pipelines.tables import MissingTable, Warehouse
+
+BUILD = {"build_candidate_bank", "build_link_states"}  # these ask for the night's champion
+
+
+def check_steps(warehouse: Warehouse, night: str, key: str, steps: Sequence[str]) -> None:
+    """Of steps of a night under a run key, before the first of them takes the night.
+
+    Raises:
+        SettingsError: `night.policy.eligible` does not fit the item columns.
+        MissingTable: a step needs another one that is neither done in this run nor comes before it, or a
+            table that is not there.
+        BundleError: there is no bundle for the night.
+    """
+    run = find_run(warehouse, night, key)
+    _check_order(warehouse, run, steps)
+    loads = "ingest_events" in steps  # then the tables are not yet what the night will read
+    if loads or BUILD.intersection(steps):
+        check_eligible(warehouse, night, [warehouse.settings.night.policy], stored=not loads)
+    if BUILD.intersection(steps) or (loads and run.epoch is None and _taken(warehouse, night)):
+        check_champion(warehouse, warehouse.settings.night.model, night)
+    if BUILD.intersection(steps) and not loads:
+        warehouse.version("events")
+    if "export_recommendations" in steps and "publish_recommendations" not in steps:
+        _check_published(warehouse, night)
+
+
+def check_plan(warehouse: Warehouse, night: str) -> None:
+    """Of a forecast.
+
+    Raises:
+        SettingsError, BundleError, MissingTable: as `check_steps`.
+    """
+    check_eligible(warehouse, night, [warehouse.settings.night.policy])
+    check_champion(warehouse, warehouse.settings.night.model, night)
+    warehouse.version("events")
+
+
+def check_champion(warehouse: Warehouse, model: str, night: str) -> None:
+    """Whether the night's bundle of a model is known and there.
+
+    Raises:
+        BundleError: it is not.
+    """
+    version = need_champion(warehouse, model, night)
+    uri = bundle_uri(warehouse, model, version)
+    if not bundle_exists(warehouse.spark, uri):
+        raise BundleError(
+            f"night {night}: bundle {version} of model {model!r} is not at {uri}; restore it, or run "
+            f"jobs/train_model.py --ds {night} --model {model}"
+        )
+
+
+def check_eligible(
+    warehouse: Warehouse, night: str, policies: Sequence[Policy], *, stored: bool = True
+) -> None:
+    """Put every policy's rule to an empty table of items: as the settings declare it, and as it is stored.
+
+    Args:
+        warehouse: whose items they are.
+        night: for which they are read.
+        policies: whose rules they are.
+        stored: whether the table that is there now counts.
+
+    Raises:
+        SettingsError: a rule is no SQL, names a column that items do not have, is no condition on one row, or
+            is not the same whenever it is asked.
+    """
+    versions = {-1, warehouse.newest("items")} if stored else {-1}
+    for version in sorted(versions):
+        items = read_entity(warehouse, "items", night, version).limit(0)
+        for policy in policies:
+            try:
+                plan = items.where(F.expr(policy.eligible))._jdf.queryExecution().analyzed()
+            except PySparkException as error:
+                raise SettingsError(
+                    f"policy {policy.name}: its rule eligible: {policy.eligible!r} does not fit the item "
+                    f"columns {items.columns}: {one_line(str(error))}. Mend it; nothing was changed"
+                ) from error
+            if not plan.deterministic():
+                raise SettingsError(
+                    f"policy {policy.name}: its rule eligible: {policy.eligible!r} would say something else "
+                    "each time it is asked, and a rerun gives the same lists; use the item columns alone"
+                )
+
+
+def _check_order(warehouse: Warehouse, run: Run, steps: Sequence[str]) -> None:
+    for place, step in enumerate(steps):
+        for needed in NEEDS[step]:
+            done = run.epoch is not None and find_manifest(warehouse, run.run_id, needed) is not None
+            if not done and needed not in steps[:place]:
+                raise MissingTable(
+                    f"night {run.ds}, run {run.key!r}: {needed} has not finished, and {step} reads what it "
+                    f"writes; run jobs/{needed}.py first with the same --ds and --run-key, or look whether "
+                    "this is the --run-key that you mean. Nothing was changed"
+                )
+
+
+def _taken(warehouse: Warehouse, night: str) -> bool:
+    """Whether some run owns the night."""
+    return any(str(row[DS]) == night for row in warehouse.small("leases"))
+
+
+def _check_published(warehouse: Warehouse, night: str) -> None:
+    settings = warehouse.settings.export
+    if not (settings.redis or settings.parquet):
+        return
+    rows = warehouse.read("recommendations").where(F.col(DS) == F.lit(night).cast("date"))
+    if not rows.limit(1).count():
+        raise MissingTable(f"night {night} is not published, so there is nothing to export; publish it first")

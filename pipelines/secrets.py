@@ -1,0 +1,103 @@
+"""Secrets in the settings: found wherever they are, refused, and never repeated.
+
+Settings are files that people share, and what `spark.conf` says ends on a command line, where every user of
+the machine can read it. A secret lives in the environment of the driver; the settings name the variable
+(`spark.secrets`, `export.redis.password_env`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+# As spark.redaction.regex has it by default, and what Java, Hadoop and the clouds call their keys besides.
+# Spark gets it, too, so it must be a regular expression of Java.
+SECRET = re.compile(
+    r"(?i)secret|passw|passphrase|passwd|pwd|token|key[._-]?pass|[._-]pass(\b|_|$)|(^|[._-])sas([._-]|$)|signature"
+    r"|(access|account|private|encryption|session|api|shared|storage|master|client)[._-]?key"
+    r"|credentials?($|[._-]?(value|json|key))"
+)
+# `name=value` or `name: value` in a longer text, such as java options, a query of a URL or a JDBC address.
+INSIDE = re.compile(r"(?i)([\w.-]+)\s*[=:]\s*[^\s=:]")
+SHAPES = re.compile(
+    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN|[?&;]sig=|\beyJ[\w-]{10,}\.[\w-]{10,}\.", re.IGNORECASE
+)
+USERINFO = re.compile(r"[\w+.-]+://[^/\s@]*:[^/\s@]*@")  # scheme://user:password@
+OPTION = re.compile(r"(?i)(?:^|\s)--?[\w.-]*(?:secret|passw|token)[\w.-]*\s+[^\s-]")  # --password hush
+QUERY = ("auth", "pass", "key", "sig", "code")  # of URLs, besides what SECRET matches
+# Kubernetes' own: they name a secret of the cluster and where it is mounted.
+REFERENCE = re.compile(r"^spark\.kubernetes\.(driver|executor)\.(secrets|secretKeyRef)\.")
+
+
+def names_secret(name: str) -> bool:
+    """Whether a key is called as a secret is."""
+    return bool(SECRET.search(name)) and not REFERENCE.match(name)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a value says a secret: a password in a URL, a `-Dx.password=…`, a signed address, a key."""
+    if USERINFO.search(text) or SHAPES.search(text) or OPTION.search(text):
+        return True
+    return any(names_secret(name) for name in INSIDE.findall(text))
+
+
+def check_conf(conf: Mapping[str, str]) -> dict[str, str]:
+    """The Spark configuration itself; see above what it ends on.
+
+    Raises:
+        ValueError: a key or a value of it is a secret; the message has the key alone.
+    """
+    for key, value in conf.items():
+        if names_secret(key):
+            hadoop = key.removeprefix("spark.hadoop.")
+            raise ValueError(
+                f"{key} looks like a secret, and spark.conf goes on a command line; name the environment "
+                f"variable that holds it in spark.secrets, as {hadoop}: NAME"
+            )
+        if holds_secret(value):
+            raise ValueError(
+                f"the value of {key} holds what looks like a secret, and spark.conf goes on a command line; "
+                "put Hadoop's keys into spark.secrets, and options of Java into a file that only the user of "
+                "driver and executors can read (JDK_JAVA_OPTIONS=@FILE in their environment)"
+            )
+    return dict(conf)
+
+
+def check_url(url: str, remedy: str) -> str:
+    """The URL itself.
+
+    Raises:
+        ValueError: it holds a password, in its user part or in its query; the message ends with `remedy`.
+    """
+    parts = urlsplit(url)
+    asked = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    secret = any(names_secret(name) or name.lower() in QUERY for name in asked)
+    if parts.password or secret or SHAPES.search(url):
+        raise ValueError(f"the URL holds a password; {remedy}")
+    return url
+
+
+def check_variable(name: str) -> str:
+    """The name of an environment variable itself.
+
+    Raises:
+        ValueError: it can't be one; it may be the secret itself, so it is in no message.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(
+            "this is not the name of an environment variable (letters, digits and _); the settings name the "
+            "variable that holds a secret, never the secret"
+        )
+    return name
+
+
+def shown(where: str, value: object) -> str:
+    """A wrong value for an error message; nothing of a section, and nothing that may be or hold a secret."""
+    if value is None or isinstance(value, bool | int | float):
+        return f" (got {value!r})"
+    if not isinstance(value, str) or where.startswith(("spark.", "export.")):
+        return ""
+    if names_secret(where) or holds_secret(value):
+        return ""
+    return f" (got {value!r})" if len(value) <= 100 else f" (got {value[:100]!r}…)"
