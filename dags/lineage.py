@@ -13,8 +13,12 @@ from typing import Any, NamedTuple
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.providers.openlineage.extractors import OperatorLineage
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowException
 from openlineage.client.event_v2 import Dataset
 from openlineage.client.facet_v2 import RunFacet
+
+from dags.exit_codes import find_final
 
 Lineage = OperatorLineage[Dataset, RunFacet]
 NAMESPACE = os.environ.get("LIME_NAMESPACE", "lime")
@@ -50,11 +54,29 @@ EDGES = {
 
 
 class LineageSubmitOperator(SparkSubmitOperator):
-    """spark-submit of some steps, with their tables as lineage: given to OpenLineage as the task ends."""
+    """spark-submit of some steps, with their tables as lineage: given to OpenLineage as the task ends.
+
+    A failure that only a person can mend ends the task at once, see `exit_codes.py`.
+    """
 
     def __init__(self, *, steps: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
         self.steps = list(steps)
+
+    def execute(self, context: Context) -> None:
+        """Submit and wait.
+
+        Raises:
+            AirflowFailException: another attempt can't help.
+        """
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            process = getattr(self._hook, "_submit_sp", None)
+            codes = getattr(process, "returncode", None), getattr(self._hook, "_spark_exit_code", None)
+            if final := find_final(str(error), *codes):
+                raise final from error
+            raise
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage:
         """Tables of all steps; what one step hands to another of the same task is both."""

@@ -71,9 +71,11 @@ def check_url(url: str, remedy: str) -> str:
         ValueError: it holds a password, in its user part or in its query; the message ends with `remedy`.
     """
     parts = urlsplit(url)
+    # A slash in a password ends the host for a parser; of other storages an @ may be part of a path.
+    torn = parts.scheme.startswith("redis") and ":" in url.partition("://")[2].rpartition("@")[0]
     asked = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     secret = any(names_secret(name) or name.lower() in QUERY for name in asked)
-    if parts.password or secret or SHAPES.search(url):
+    if parts.password or torn or secret or SHAPES.search(url):
         raise ValueError(f"the URL holds a password; {remedy}")
     return url
 

@@ -16,7 +16,7 @@ from pipelines.worker_errors import find_error
 
 LONGEST = 300  # characters of a cause in a sentence
 HOST = re.compile(r"Lost task \S+ in stage \S+ \(TID \d+\) \(([^)]*)\)")  # "10.0.0.7 executor 3"
-HEAD = re.compile(r"(?:.*: )?(?:Caused by: |: )?((?:[a-z_][\w$]*\.)+[A-Z][\w$]*)(?:: ?(.*))?")
+HEAD = re.compile(r"(?:Caused by: |: )?((?:[a-z_][\w$]*\.)+[A-Z][\w$]*)(?:: ?(.*))?")
 CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*)\]\s*")
 PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 

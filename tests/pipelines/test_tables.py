@@ -89,15 +89,21 @@ def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop:
     )
     (file,) = warehouse.read("user_memory", whole).inputFiles()
     changes, gone = rows({2: "b", 3: None, 4: "b", 5: None}), F.col("s.fingerprint").isNull()
-    version = warehouse.upsert("user_memory", changes, "user_id", "t.model_version = 'v'", gone, whole)
+    version = warehouse.upsert(
+        "user_memory", changes, "user_id", F.col("t.model_version") == "v", gone, whole
+    )
     patched = warehouse.read("user_memory", version)
     assert {r["user_id"]: r["fingerprint"] for r in patched.collect()} == {1: "a", 2: "b", 4: "b"}
     assert version == whole + 1
     assert file in patched.inputFiles()
-    other = warehouse.upsert("user_memory", changes, "user_id", "t.model_version = 'w'", gone, version)
+    other = warehouse.upsert(
+        "user_memory", changes, "user_id", F.col("t.model_version") == "w", gone, version
+    )
     assert warehouse.read("user_memory", other).where("user_id = 2").count() == 2  # of another slice
     with pytest.raises(WriteConflict, match=rf"version {other + 1} was written over another writer's rows"):
-        warehouse.upsert("user_memory", rows({1: "c"}), "user_id", "t.model_version = 'v'", gone, version)
+        warehouse.upsert(
+            "user_memory", rows({1: "c"}), "user_id", F.col("t.model_version") == "v", gone, version
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from lime_model.bundle import BundleError
 from lime_model.errors import LimeError
-from pipelines.worker_errors import find_error, find_full_disk
+from pipelines.worker_errors import find_error
 
 
 def text_of(work: Callable[[], None]) -> str:
@@ -60,12 +60,3 @@ def test_a_bug_is_never_hidden_behind_one_of_ours(work: Callable[[], None]) -> N
 
 def test_other_text_is_no_error_of_ours() -> None:
     assert find_error("java.lang.OutOfMemoryError: Java heap space") is None
-
-
-def test_a_full_disk_names_the_host() -> None:
-    lost = "Job aborted: Lost task 0.3 in stage 1.0 (TID 9) (10.0.0.7 executor 3): java.io.IOException"
-    full = (
-        f"org.apache.spark.SparkException: {lost}: No space left on device\n\tat java.base/sun.nio.ch.write0"
-    )
-    assert str(find_full_disk(full)).startswith("no room on the disk of 10.0.0.7 executor 3: make room")
-    assert find_full_disk(lost) is None

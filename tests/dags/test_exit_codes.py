@@ -1,0 +1,57 @@
+"""Airflow's operator with the real spark-submit: what only a person can mend is not tried again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from tests import shop
+from tests.dags.test_dags import airflow_environment, python
+
+CODE = """\
+import json
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from dags.exit_codes import FOR_A_PERSON
+from dags.spark_conf import submit_job
+task = submit_job("tidy", "tidy_tables", "doc")
+task.application_args = ["--config", {config!r}, "--ds", {night!r}]
+task.name = "lime"
+try:
+    task.execute({{}})
+    print(json.dumps("done"))
+except AirflowFailException as error:
+    print(json.dumps(["final", str(error)]))
+except AirflowException as error:
+    print(json.dumps(["again", str(error)[-200:]]))
+"""
+
+
+def test_what_a_person_must_mend_ends_the_task_and_what_may_pass_is_tried_again(tmp_path: Path) -> None:
+    import json
+
+    env = airflow_environment(tmp_path, tmp_path / "s.yaml")
+    lost = shop.settings(tmp_path) | {"warehouse": "hdfs://127.0.0.1:1/lime"}
+    lost["spark"] = lost["spark"] | {"master": None}
+    (tmp_path / "lost.yaml").write_text(yaml.safe_dump(lost))
+    none = str(tmp_path / "none.yaml")
+    kind, said = json.loads(python(CODE.format(config=none, night=shop.NIGHT), env))
+    assert kind == "final"
+    assert said.startswith(
+        "the job ended with exit code 3, which another attempt can't mend: error: no settings"
+    )
+    kind, said = json.loads(python(CODE.format(config=none, night="yesterday"), env))
+    assert (kind, "exit code 2" in said) == ("final", True)
+    kind, said = json.loads(python(CODE.format(config=str(tmp_path / "lost.yaml"), night=shop.NIGHT), env))
+    assert kind == "again", said
+    assert "hdfs://127.0.0.1:1/lime" in said
+
+
+def test_the_codes_are_those_of_the_jobs(tmp_path: Path) -> None:
+    from jobs.endings import EXIT_CODES
+
+    env = airflow_environment(tmp_path, tmp_path / "s.yaml")
+    code = (
+        "from dags.exit_codes import FOR_A_PERSON, find_final\nprint(FOR_A_PERSON, find_final('', 1, None))"
+    )
+    assert python(code, env) == f"(2, {EXIT_CODES['person']}) None"

@@ -1,0 +1,212 @@
+"""The command line: what is refused before anything starts, and how a job ends."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from deltalake import DeltaTable
+
+from jobs.arguments import count, night_date, parser, price, run_key, short_run_key, words
+from jobs.endings import EXIT_CODES, Ending
+from lime_model.bundle import BundleError
+from lime_model.errors import LimeError
+from pipelines.leases import StaleRun, acquire_lease
+from pipelines.spark_errors import UnknownFault
+from pipelines.tables import Warehouse, WriteConflict
+from tests import shop
+from tests.conftest import ROOT, copy_shop
+
+PATIENCE = 300  # seconds that only a hang takes
+
+
+def run(
+    job: str, *options: str, env: dict[str, str] | None = None, user: str | None = None
+) -> tuple[int, str, str]:
+    """A job as a process: exit code, what it printed and what it said of its error."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *options], capture_output=True, text=True,
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(ROOT), **(env or {})},
+        user=user, timeout=PATIENCE, check=False, cwd=ROOT,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def error_of(said: str) -> str:
+    """The one line that says why; no stack trace is with it."""
+    lines = said.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], said
+    assert "Traceback" not in said
+    assert "\tat " not in said
+    return lines[-1]
+
+
+def parse(job: str, *options: str) -> int:
+    """Run a job's file in this process, as far as its command line is wrong or asks for help; the exit code."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(sys, "argv", [job, *options])
+        runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
+    return int(left.value.code or 0)
+
+
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "__main__" in path.read_text())
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_help_and_refuses_what_is_no_date_and_no_run_key(
+    job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parse(job, "--help") == 0
+    out = capsys.readouterr().out
+    assert "--config" in out
+    for option, value, message in (
+        ("--ds", "yesterday", "'yesterday' is not a date like 2017-12-04"),
+        ("--ds", "0001-01-01", "'0001-01-01' is not a date from 1970-01-02 to 2199-12-31"),
+        ("--run-key", "x' OR 'a'='a", "is not 1 to 250 letters, digits and _ . ~ : + -"),
+        ("--reason", " ", "it is empty; say why"),
+    ):
+        if f"{option} " in out and (job, option) != ("ingest_events", "--run-key"):
+            assert parse(job, "--config", "x", option, value) == 2
+            assert message in capsys.readouterr().err
+
+
+def test_values_of_options_are_checked() -> None:
+    assert (night_date("2024-05-01"), run_key("a:b+c"), price("0.05"), count("7")) == (
+        "2024-05-01",
+        "a:b+c",
+        0.05,
+        7,
+    )
+    for check, values in {
+        night_date: ["", "2024-13-01", "1969-12-31", "2200-01-01"],
+        run_key: ["", "it's", "a/b"],
+        short_run_key: ["k" * 101, "it's"],
+        price: ["", "cheap", "-1", "nan", "inf"],
+        count: ["0", "-3", "1.5", "x", "٣", "100001"],
+        words: ["", "  "],
+    }.items():
+        for value in values:
+            with pytest.raises(Exception, match=r"\w") as caught:
+                check(value)
+            assert type(caught.value).__name__ == "ArgumentTypeError", (check, value)
+
+
+def kinds(kind: type[LimeError]) -> Iterator[type[LimeError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from kinds(narrower)
+
+
+def test_an_exit_code_says_who_can_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
+    import pipelines.night  # noqa: F401  # so that all errors are known
+
+    assert EXIT_CODES == {"retry": 1, "person": 3, "bug": 70}
+    assert {kind.remedy for kind in kinds(LimeError)} <= EXIT_CODES.keys()
+    for error, code, said in (
+        (BundleError("the bundle is gone; restore it"), 3, "error: the bundle is gone; restore it\n"),
+        (WriteConflict("somebody was faster; run it again"), 1, "error: somebody was faster; run it again\n"),
+        (StaleRun("overtaken"), 1, "error: overtaken\n"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; what is committed stays, a rerun takes up the rest\n"),
+    ):
+        with Ending() as ending:
+            raise error
+        assert (ending.code, capsys.readouterr().err) == (code, said)
+    with Ending() as ending:
+        raise UnknownFault("X NEW_CONDITION: what")
+    said = capsys.readouterr().err
+    assert (ending.code, said.count("\n"), "please report it" in said) == (70, 1, True)
+    with Ending() as ending:
+        {}["key\nof two lines"]
+    said = capsys.readouterr().err
+    assert ending.code == 70
+    assert said.count("Traceback") == 1
+    assert said.splitlines()[-1].startswith("error: this is a bug: KeyError: ")
+    with pytest.raises(SystemExit), Ending():
+        sys.exit(143)
+    with Ending(verbose=True) as ending:
+        raise BundleError("shown whole")
+    assert "Traceback" in capsys.readouterr().err
+    assert parser("x", "y").parse_args(["--config", "c", "--verbose"]).verbose
+
+
+def test_settings_are_refused_before_spark_starts(tmp_path: Path) -> None:
+    path = shop.write_settings(tmp_path, model="mah")
+    for job, options, message in (
+        ("score_candidates", (), "night.model: no model 'mah' in models: ['mha', 'xor']; nearest model: mha"),
+        ("forget_user", ("--user", "abc", "--reason", "r"), "--user 'abc' is not a whole number of 64 bits"),
+        ("train_model", ("--model", "mah"), "no model 'mah' in models: ['mha', 'xor']; nearest model: mha"),
+        ("roll_back", ("--model", "mah", "--reason", "r"), "no model 'mah' in models: ['mha', 'xor']"),
+    ):
+        if job != "score_candidates":
+            shop.write_settings(tmp_path)
+        code, out, said = run(job, "--config", str(path), "--ds", shop.NIGHT, *options)
+        assert (code, out, said.count("\n")) == (3, "", 1), said  # and nothing of Spark is in it
+        assert message in error_of(said)
+
+
+def test_missing_java_is_a_sentence(tmp_path: Path) -> None:
+    path = shop.write_settings(tmp_path)
+    options = ("--config", str(path), "--ds", shop.NIGHT)
+    code, _, said = run("tidy_tables", *options, env={"JAVA_HOME": "/no/java"})
+    assert (code, said.count("\n")) == (3, 1)
+    assert "no Java under JAVA_HOME, which is /no/java; install Java 17 or newer" in error_of(said)
+    env = {"PATH": str(tmp_path)}
+    env |= {"JAVA_HOME": ""}
+    code, _, said = run("tidy_tables", *options, env=env)
+    assert (code, "no Java on PATH, and JAVA_HOME is not set" in error_of(said)) == (3, True)
+
+
+def test_a_storage_without_its_connector_is_a_sentence(tmp_path: Path) -> None:
+    raw = shop.settings(tmp_path) | {"warehouse": "s3a://lake/lime"}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw))
+    code, _, said = run("tidy_tables", "--config", str(tmp_path / "s.yaml"), "--ds", shop.NIGHT)
+    assert code == 3
+    assert "s3a://lake/lime/" in error_of(said)
+    assert "no connector for this storage" in error_of(said)
+
+
+def test_a_wrong_run_key_leaves_the_night_to_the_run_that_holds_it(ready: Warehouse, tmp_path: Path) -> None:
+    warehouse = copy_shop(ready, tmp_path)
+    mine = acquire_lease(warehouse, shop.NIGHT, "right")
+    options = ("--config", str(tmp_path / "settings.yaml"), "--ds", shop.NIGHT, "--run-key", "rigth")
+    code, _, said = run("score_candidates", *options)
+    assert code == 3
+    assert "run 'rigth': build_candidate_bank has not finished" in error_of(said)
+    leases = DeltaTable(warehouse.path("leases")).to_pyarrow_table().to_pylist()
+    assert {row["run_key"] for row in leases if str(row["ds"]) == shop.NIGHT} == {mine.key}
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user of this machine can reach, which pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="lime-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_drop_that_may_not_be_read_is_not_called_missing(open_folder: Path) -> None:
+    shop.write_drop(open_folder / "raw", "events", "2024-03-01", shop.events()[:3])
+    closed = open_folder / "raw" / "events"
+    path = shop.write_settings(open_folder)
+    closed.chmod(0)
+    somebody = pwd.getpwnam("nobody").pw_name if os.geteuid() == 0 else None  # root reads everything
+    options = ("--config", str(path), "--from", "2024-03-01", "--to", "2024-03-01")
+    env = {"HOME": str(open_folder)}
+    try:
+        code, _, said = run("ingest_events", *options, user=somebody, env=env)
+    finally:
+        closed.chmod(0o755)
+    assert code == 3
+    assert "does not let this user in" in error_of(said)
+    assert str(closed) in error_of(said)
+    assert "no drop folder" not in said

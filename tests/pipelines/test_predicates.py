@@ -1,0 +1,99 @@
+"""Whatever a string holds, in SQL it is a value and nothing else; whatever a path holds, it is that path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+from pipelines.names import check_name, check_run_key
+from pipelines.pins import FILES, FOR_EVER, list_files, set_properties
+from pipelines.predicates import EVERY_ROW, between, both, equals, literal
+from pipelines.runs import find_manifest, record
+from pipelines.tables import Warehouse
+from pipelines.upkeep import vacuum
+from tests.conftest import open_shop
+
+ODD = (
+    "x' OR 'a'='a",
+    "it's",
+    "\\",
+    "\\'",
+    "${spark.app.name}",
+    "${env:HOME}",
+    "--",
+    "/*",
+    '"',
+    "`",
+    "%_\\%",
+    "🙂é\n\0",
+)
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(ODD))
+@example("\\u0027")
+@settings(max_examples=200)
+def test_a_literal_is_its_text_to_sparks_parser(spark: SparkSession, text: str) -> None:
+    parse = spark._jsparkSession.sessionState().sqlParser().parseExpression
+    found = parse(equals(run_id=text))
+    assert found.left().sql() == "run_id"
+    assert found.right().value().toString() == text
+
+
+def test_predicates_are_conditions_on_columns_of_ours() -> None:
+    where = both(equals(source="events"), between("drop_ds", "2024-01-01", "2024-01-02"))
+    assert where == "source = 'events' AND drop_ds >= '2024-01-01' AND drop_ds <= '2024-01-02'"
+    assert literal("a'b") == r"'a\u0027b'"
+    assert EVERY_ROW == "true"
+    with pytest.raises(AssertionError):
+        equals(**{"a = 1 OR b": "c"})
+
+
+def test_the_row_of_an_odd_run_is_rewritten_alone(empty_shop: Warehouse) -> None:
+    for run_id in ("plain", *ODD[:6]):
+        record(empty_shop, run_id, "2024-01-01", "job", {"n": 1})
+    for run_id in ODD[:6]:
+        record(empty_shop, run_id, "2024-01-01", "job", {"n": 2})
+    again = Warehouse(empty_shop.spark, empty_shop.settings)
+    found = {run_id: find_manifest(again, run_id, "job") for run_id in ("plain", *ODD[:6])}
+    assert found == {"plain": {"n": 1}, **{run_id: {"n": 2} for run_id in ODD[:6]}}
+
+
+def test_a_warehouse_may_have_any_path(spark: SparkSession, tmp_path: Path) -> None:
+    """Delta's statements take it as a name, Spark's readers as a pattern, and both replace variables."""
+    warehouse = open_shop(spark, tmp_path / "te`am's [a]{b} ${spark.app.name} 100%?*")
+    record(warehouse, "run", "2024-01-01", "job", {})
+    set_properties(warehouse, "runs", {FILES: FOR_EVER})
+    assert warehouse.delta("runs").detail().collect()[0]["properties"][FILES] == FOR_EVER
+    set_properties(warehouse, "runs", {FILES: None})
+    files = list_files(warehouse, "runs").count()
+    assert files > 0
+    warehouse.delta("runs").delete("true")
+    assert vacuum(warehouse, "runs", 0) > 0
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["manual__2024-05-01T00:00:00+00:00", "scheduled__2024-05-01T00:00:00.123456+00:00", "a", "x.y~z", "9"],
+)
+def test_a_run_key_may_be_a_run_id_of_airflow(key: str) -> None:
+    assert check_run_key(key) == key
+
+
+@pytest.mark.parametrize(
+    "key", ["", "it's", "x' OR 'a'='a", "a b", "a/b", "..", "é", "a\n", "k" * 251, "${x}", "*"]
+)
+def test_any_other_run_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=r"^the run key .* letters, digits and _ \. ~ : \+ - "):
+        check_run_key(key)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "..", "it's", "a:b", "-a", "champions", "mha.training", "mha.new", "n" * 65]
+)
+def test_a_name_is_one_folder_that_is_nobody_elses(name: str) -> None:
+    with pytest.raises(ValueError, match=r"choose another one$"):
+        check_name(name)
