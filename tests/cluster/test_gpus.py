@@ -60,7 +60,7 @@ def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
     def refuse(steps: tuple[str, ...], conf: dict[str, str], message: str) -> None:
         job = gpus.submit(script, *night, *steps, conf=conf)
         out, error = job.communicate()
-        assert job.returncode == 1, error[-3000:]
+        assert job.returncode == 3, error[-3000:]
         last = out.splitlines()[-1]
         assert last.startswith("error: ")
         assert message in last

@@ -51,10 +51,11 @@ def error_of(said: str) -> str:
 
 
 def parse(job: str, *options: str) -> int:
-    """Run a job's file in this process, as far as its command line is wrong or asks for help; the exit code."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+    """Run a job's file in this process, up to where its command line ends it; the exit code."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [job, *options])
-        runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
     return int(left.value.code or 0)
 
 

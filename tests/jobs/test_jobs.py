@@ -41,10 +41,10 @@ def start(job: str, *options: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def test_mistakes_end_with_one_line_and_exit_1(tmp_path: Path) -> None:
+def test_mistakes_end_with_one_line_and_exit_3(tmp_path: Path) -> None:
     job = start("score_candidates", "--config", str(tmp_path / "none.yaml"), "--ds", shop.NIGHT)
     out, error = job.communicate(timeout=60)
-    assert job.returncode == 1
+    assert job.returncode == 3
     assert out == ""
     assert (
         error.strip() == f"error: no settings file at {tmp_path / 'none.yaml'}; see conf/local.yaml for one"
