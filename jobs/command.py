@@ -15,10 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 
 import psutil
 from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
 from structlog.contextvars import bind_contextvars
 
 from jobs.arguments import night_options, parser
@@ -122,7 +125,7 @@ def _run(
             child.kill()
         raise
     if udfs:  # likewise the workers' daemon, which loads torch before it forks
-        threading.Thread(target=start_workers, args=(spark,), daemon=True).start()
+        threading.Thread(target=_warm_up, args=(spark,), daemon=True).start()
     try:
         work(Warehouse(spark, settings))
     except BaseException as error:
@@ -137,6 +140,12 @@ def _run(
             raise known from error
         raise
     spark.stop()
+
+
+def _warm_up(spark: SparkSession) -> None:
+    """Start the workers' daemon; what keeps it from starting is met, and said, by the work itself."""
+    with suppress(PySparkException, Py4JError, OSError):
+        start_workers(spark)
 
 
 def exit_behind(error: BaseException | None) -> SystemExit | None:

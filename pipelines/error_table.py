@@ -57,6 +57,16 @@ TABLE: Final = (
     ),
     _rule(
         SparkRefused,
+        "Delta's jars are not on Spark's class path",
+        r"""
+        ClassNotFoundException.*io\.delta|ClassNotFoundException.*sql\.delta
+        DATA_SOURCE_NOT_FOUND.*delta
+        catalog plugin class for catalog 'spark_catalog'|CATALOG_PLUGIN_CLASS
+        """,
+        "give them to spark-submit by --jars (docs/cluster.md), or run `make setup`",
+    ),
+    _rule(
+        SparkRefused,
         "no connector for this storage",
         r"""
         No FileSystem for scheme
@@ -81,6 +91,8 @@ TABLE: Final = (
         NoAwsCredentials|NoAuthWithAWS|CredentialInitialization|Unable to load credentials
         GSSException|KrbException
         Invalid directory or I/O error
+        Read-only file system|Mkdirs failed|DELTA_CANNOT_CREATE_LOG_PATH
+        ParentNotDirectoryException|Not a directory
         """,
         "grant the right, or mend spark.secrets and the environment variables that it names",
     ),

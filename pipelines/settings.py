@@ -29,8 +29,9 @@ from lime_model.errors import LimeError
 from lime_model.scoring import BackendName
 from pipelines.ingest_settings import ColumnType, IngestSettings
 from pipelines.names import check_name
-from pipelines.secrets import check_conf, check_url, check_variable
+from pipelines.secrets import check_url, check_variable
 from pipelines.settings_file import explain_problem, read_yaml, suggest
+from pipelines.spark_settings import SparkSettings
 
 IdType = Literal["long", "string"]
 HOLDS: dict[str, tuple[ColumnType, ...]] = {  # by kind of column, where not everything will do
@@ -266,16 +267,6 @@ class ExportSettings(Section):
 
     redis: RedisExport | None = None
     parquet: ParquetExport | None = None
-
-
-class SparkSettings(Section):
-    """Session configuration; `master` is left to spark-submit when null."""
-
-    master: str | None = None
-    conf: Annotated[dict[str, str], AfterValidator(check_conf)] = {}
-    # Hadoop key -> environment variable of the driver that holds its value, such as
-    # {fs.s3a.secret.key: LAKE_SECRET}: never on a command line, never in a log.
-    secrets: dict[str, Variable] = {}
 
 
 def _check_columns(

@@ -81,6 +81,11 @@ def test_the_cluster_settings_go_over_the_demos(tmp_path: Path) -> None:
         ({"evaluate_policies": [{"name": "it's"}]}, r"evaluate_policies.0.name: \"it's\" is not a name"),
         ({"evaluate_policies": [{"name": "new"}, {"name": "New"}]}, r"evaluate_policies have the same name"),
         ({"evaluate_policies": []}, r"evaluate_policies has 0 policies; it takes 1 to 63"),
+        ({"spark": {"master": "spork"}}, r"spark.master: Spark knows no such master; use local"),
+        (
+            {"spark": {"conf": {"spark.driver.memory": "much"}}},
+            r"memory is 'much', which is no size",
+        ),
         ({"warehouse": ""}, r"warehouse: .*at least 1 character"),
         ({"night": {"model": "mha", "k": 0}}, r"night.k: .*greater than or equal to 1 \(got 0\)"),
         ({"ids": {"user_id": "int"}}, r"ids.user_id: .*'long' or 'string'.*'int'"),
