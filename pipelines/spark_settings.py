@@ -1,4 +1,4 @@
-"""The `spark` section of the settings: what Spark's own script would refuse with a stack trace is refused here."""
+"""The `spark` section of the settings: what ends Spark's own script with a stack trace is refused here."""
 
 from __future__ import annotations
 
