@@ -12,7 +12,7 @@ import sys
 
 from jobs.arguments import night_options, parser, words
 from jobs.command import report, with_warehouse
-from pipelines.checks import check_user
+from pipelines.checks import find_person
 from pipelines.settings import Settings
 from pipelines.tables import Warehouse
 
@@ -25,7 +25,7 @@ def main() -> int:
     args = options.parse_args()
 
     def check(settings: Settings) -> None:
-        check_user(settings, args.user)
+        find_person(settings, args.user)
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.forget import forget_user

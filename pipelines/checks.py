@@ -5,13 +5,16 @@ Each check raises the error that the job would have ended with; `night_checks.py
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from lime_model.errors import LimeError
+from pipelines.columns import USER_ID
 from pipelines.settings import Settings, SettingsError
+from pipelines.tables import SQL_TYPES
+from pipelines.udfs.person import Person, read_person
+from pipelines.udfs.values import Unreadable
 
-LONG = range(-(2**63), 2**63)
+WANTED = {"bigint": "a whole number, such as 42", "string": "any text but one that means null"}
 
 
 class NoSuchId(LimeError):
@@ -39,17 +42,22 @@ def check_models(settings: Settings, names: Sequence[str]) -> None:
         settings.model(name)
 
 
-def check_user(settings: Settings, user: str) -> None:
-    """Of jobs that take `--user`.
+def find_person(settings: Settings, user: str) -> Person:
+    """Whom a text names, by the rules of the settings.
 
     Raises:
-        NoSuchId: it is no id of the declared type.
+        NoSuchId: nobody.
     """
-    if settings.ids.user_id == "long":
-        if not re.fullmatch(r"[+-]?[0-9]+", user.strip(), re.ASCII) or int(user) not in LONG:
-            raise NoSuchId(
-                f"--user {user!r} is not a whole number of 64 bits, and ids.user_id is long; nothing was "
-                "changed. Give the id as the source has it, such as 42"
-            )
-    elif not user.strip():
-        raise NoSuchId("--user is empty; nothing was changed. Give the id as the source has it")
+    type_ = SQL_TYPES[settings.ids.user_id]
+    ingest = settings.ingest
+    columns = {"events": ingest.events.user_id, "users": ingest.users.source.get(USER_ID, USER_ID)}
+    try:
+        person, why = read_person(user, type_, ingest.nulls, columns, ingest.csv.delimiter), "means null"
+    except Unreadable:
+        person, why = None, f"is not {WANTED[type_]}"
+    if person is None:
+        raise NoSuchId(
+            f"--user {user!r} {why}; ids.user_id is {settings.ids.user_id}: {WANTED[type_]}. Nothing was "
+            "changed; give the id as the source has it"
+        )
+    return person

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from pipelines.apart import drop_all
+from pipelines.checks import find_person
 from pipelines.columns import USER_ID
 from pipelines.export import find_exporters
 from pipelines.person_files import (
@@ -33,23 +34,15 @@ from pipelines.person_files import (
 from pipelines.pins import find_pins, release
 from pipelines.predicates import table_name
 from pipelines.runs import Manifest, record
-from pipelines.settings import Settings
 from pipelines.storage import hadoop_path, list_folders, path_exists
-from pipelines.tables import SQL_TYPES, Warehouse, local_rows, parse_schema, writing
+from pipelines.tables import Warehouse, local_rows, parse_schema, writing
 from pipelines.training_log import drop_fetched
-from pipelines.udfs.person import Person, read_person
-from pipelines.udfs.values import Unreadable
+from pipelines.udfs.person import Person
 from pipelines.upkeep import vacuum
-
-WANTED = {"bigint": "a whole number, such as 42", "string": "any text but one that means null"}
 
 
 class NotForgotten(LimeError):
     """Some file or export still holds the person."""
-
-
-class NoSuchId(LimeError):
-    """What was given is no id of a user."""
 
 
 class PersonTable(NamedTuple):
@@ -97,27 +90,6 @@ def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> Man
     number = warehouse.newest("runs") + 1
     record(warehouse, f"{night}.forget-{number}", night, "forget_user", manifest)
     return manifest
-
-
-def find_person(settings: Settings, user: str) -> Person:
-    """Whom a text names, by the rules of the settings.
-
-    Raises:
-        NoSuchId: nobody.
-    """
-    type_ = SQL_TYPES[settings.ids.user_id]
-    ingest = settings.ingest
-    columns = {"events": ingest.events.user_id, "users": ingest.users.source.get(USER_ID, USER_ID)}
-    try:
-        person, why = read_person(user, type_, ingest.nulls, columns, ingest.csv.delimiter), "means null"
-    except Unreadable:
-        person, why = None, f"is not {WANTED[type_]}"
-    if person is None:
-        raise NoSuchId(
-            f"--user {user!r} {why}; ids.user_id is {settings.ids.user_id}: {WANTED[type_]}. Nothing was "
-            "changed; give the id as the source has it"
-        )
-    return person
 
 
 def find_tables(warehouse: Warehouse) -> list[PersonTable]:

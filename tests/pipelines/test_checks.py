@@ -11,7 +11,7 @@ import pytest
 from lime_model.bundle import BundleError
 from lime_model.errors import LimeError
 from pipelines.champions import roll_back_model
-from pipelines.checks import NoSuchId, check_models, check_night, check_user
+from pipelines.checks import NoSuchId, check_models, check_night, find_person
 from pipelines.leases import BadRunKey, acquire_lease, check_lease
 from pipelines.night_checks import check_eligible, check_plan, check_steps
 from pipelines.pins import NothingToPin, pin_night
@@ -127,12 +127,14 @@ def test_names_and_ids_of_the_command_line_are_held_against_the_settings(tmp_pat
     for check in (check_night, lambda each: check_models(each, [])):
         with pytest.raises(SettingsError, match="no model"):
             check(bare)
-    for user in ("42", "-7", " 42 ", "042"):
-        check_user(settings, user)
-    for user in ("abc", "", "4.2", "1e3", "0x1", "٤٢", "1_000", str(2**63), "42;"):
-        with pytest.raises(NoSuchId, match=r"is not a whole number of 64 bits, and ids.user_id is long"):
-            check_user(settings, user)
+    for user in ("42", "-7", " 42 ", "042", "42.0", "1e3"):  # as ingest reads them
+        find_person(settings, user)
+    for user in ("abc", "4.2", "0x1", "٤٢", "1_000", str(2**63), "42;"):
+        with pytest.raises(NoSuchId, match=r"is not a whole number, such as 42; ids.user_id is long"):
+            find_person(settings, user)
     texts = settings.model_copy(update={"ids": settings.ids.model_copy(update={"user_id": "string"})})
-    check_user(texts, "it's")
-    with pytest.raises(NoSuchId, match="--user is empty"):
-        check_user(texts, " ")
+    find_person(texts, "it's")
+    for of_type in (settings, texts):
+        for nothing in ("", " ", "NULL"):
+            with pytest.raises(NoSuchId, match=r"means null; .*Nothing was changed"):
+                find_person(of_type, nothing)

