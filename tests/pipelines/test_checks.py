@@ -16,7 +16,7 @@ from pipelines.leases import BadRunKey, acquire_lease, check_lease
 from pipelines.night_checks import check_eligible, check_plan, check_steps
 from pipelines.pins import NothingToPin, pin_night
 from pipelines.plan import NEEDS, STEP_NAMES
-from pipelines.rollback import NothingToRollBack, check_rollback
+from pipelines.rollback import NothingToRollBack, plan_rollback
 from pipelines.settings import Policy, SettingsError, load_settings
 from pipelines.tables import MissingTable, Warehouse
 from tests import shop
@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[type[LimeError], str, Callable[[Warehouse], object]]] 
         lambda w: check_plan(with_night(w, policy=Policy(eligible="kind = = 1")), NIGHT),
     ),
     "going back on a night that was never published": (
-        NothingToRollBack, r"night 2024-05-02: ", lambda w: check_rollback(w, NIGHT),
+        NothingToRollBack, r"night 2024-05-02: ", lambda w: plan_rollback(w, NIGHT),
     ),
     "going back to an unknown bundle": (
         BundleError, r"model 'mha' has no bundle '../xor' at .*; it has \['",
