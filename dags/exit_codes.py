@@ -29,5 +29,9 @@ def find_final(said: str, *codes: int | None) -> AirflowFailException | None:
     lines = LINE.findall(said)
     return AirflowFailException(
         f"the job ended with exit code {final}, which another attempt can't mend: "
-        + (lines[-1] if lines else "see the line of this log that starts with `error: `")
+        + (
+            "; ".join(dict.fromkeys(lines))
+            if lines
+            else "see the line of this log that starts with `error: `"
+        )
     )

@@ -1,4 +1,4 @@
-"""How a job ends: one line that says why, and an exit code that says who can mend it.
+"""How a job ends: a line that says why, and an exit code that says who can mend it.
 
 | code | the error is | a scheduler should |
 |---|---|---|
@@ -10,7 +10,8 @@
 | 130, 143 | SIGINT, SIGTERM | run it again when it likes |
 
 The line is the last thing that a job writes to stderr and starts with `error: `. It is printed once, as plain
-text, for people and for a search of logs; the log lines before it are JSON (see `logs.py`).
+text, for people and for a search of logs; the log lines before it are JSON (see `logs.py`). Several faults, as of
+settings, have a line each.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def end(error: BaseException, *, verbose: bool = False) -> int:
     elif isinstance(known, UnknownFault):
         _say(f"error: this is not known to this project: {known}; {REPORT} and what --verbose prints")
     else:
-        _say(f"error: {known}")
+        for fault in filter(None, map(str.strip, str(known).splitlines())):  # each is a sentence of its own
+            _say(f"error: {fault}")
     return EXIT_CODES[known.remedy if isinstance(known, LimeError) else "bug"]
 
 

@@ -376,9 +376,7 @@ def load_settings(path: str | Path) -> Settings:
     except ValidationError as error:
         problems = [explain_problem(Settings, dict(problem)) for problem in error.errors()]
     # Outside of the except clause: pydantic's own error repeats every wrong value, which may be a secret.
-    raise SettingsError(
-        f"{path}: {problems[0]}" if len(problems) == 1 else "\n  ".join([f"{path}:", *problems])
-    )
+    raise SettingsError("\n".join(f"{path}: {problem}" for problem in problems))
 
 
 def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def test_an_exit_code_says_who_can_mend_it(capsys: pytest.CaptureFixture[str]) -
     for error, code, said in (
         (BundleError("the bundle is gone; restore it"), 3, "error: the bundle is gone; restore it\n"),
         (WriteConflict("somebody was faster; run it again"), 1, "error: somebody was faster; run it again\n"),
+        (BundleError("two\n  faults\n"), 3, "error: two\nerror: faults\n"),
         (StaleRun("overtaken"), 1, "error: overtaken\n"),
         (KeyboardInterrupt(), 130, "stopped by SIGINT; what is committed stays, a rerun takes up the rest\n"),
     ):
