@@ -26,12 +26,6 @@ def find_final(said: str, *codes: int | None) -> AirflowFailException | None:
     final = next((code for code in codes if code in FOR_A_PERSON), None)
     if final is None:
         return None
-    lines = LINE.findall(said)
-    return AirflowFailException(
-        f"the job ended with exit code {final}, which another attempt can't mend: "
-        + (
-            "; ".join(dict.fromkeys(lines))
-            if lines
-            else "see the line of this log that starts with `error: `"
-        )
-    )
+    lines = dict.fromkeys(LINE.findall(said))
+    why = "; ".join(lines) or "see the line of this log that starts with `error: `"
+    return AirflowFailException(f"the job ended with exit code {final}, which no other attempt mends: {why}")

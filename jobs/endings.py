@@ -10,8 +10,8 @@
 | 130, 143 | SIGINT, SIGTERM | run it again when it likes |
 
 The line is the last thing that a job writes to stderr and starts with `error: `. It is printed once, as plain
-text, for people and for a search of logs; the log lines before it are JSON (see `logs.py`). Several faults, as of
-settings, have a line each.
+text, for people and for a search of logs; the log lines before it are JSON (see `logs.py`). Several
+faults, as of settings, have a line each.
 """
 
 from __future__ import annotations

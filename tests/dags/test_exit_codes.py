@@ -37,9 +37,7 @@ def test_what_a_person_must_mend_ends_the_task_and_what_may_pass_is_tried_again(
     none = str(tmp_path / "none.yaml")
     kind, said = json.loads(python(CODE.format(config=none, night=shop.NIGHT), env))
     assert kind == "final"
-    assert said.startswith(
-        "the job ended with exit code 3, which another attempt can't mend: error: no settings"
-    )
+    assert said.startswith("the job ended with exit code 3, which no other attempt mends: error: no settings")
     kind, said = json.loads(python(CODE.format(config=none, night="yesterday"), env))
     assert (kind, "exit code 2" in said) == ("final", True)
     kind, said = json.loads(python(CODE.format(config=str(tmp_path / "lost.yaml"), night=shop.NIGHT), env))
