@@ -14,13 +14,15 @@ from pyspark.sql import functions as F
 
 from pipelines.columns import DS
 from pipelines.leases import Run, StaleRun, check_lease
-from pipelines.night_record import read_state
+from pipelines.night_record import published, read_state
 from pipelines.night_state import Move, NightState, NothingToRollBack, choose_move, describe_result
 from pipelines.pins import PinLost, files_of
 from pipelines.predicates import equals
 from pipelines.runs import Manifest, once
 from pipelines.storage import list_names
 from pipelines.tables import Warehouse
+
+__all__ = ["NothingToRollBack", "plan_rollback", "published", "roll_back_night"]  # what its callers need
 
 LOST = ("FILE_NOT_EXIST", "FileNotFoundException", "DELTA_FILE_NOT_FOUND")  # how Spark and Delta say it
 TABLE = "recommendations"

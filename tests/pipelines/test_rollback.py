@@ -13,10 +13,9 @@ from pyspark.sql import functions as F
 from pipelines.anchors import DISPROVED, PLAN
 from pipelines.export import export_recommendations
 from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
-from pipelines.night_record import ListsDisproved, published
-from pipelines.night_state import NothingToRollBack
+from pipelines.night_record import ListsDisproved
 from pipelines.pins import NothingToPin, describe_run
-from pipelines.rollback import plan_rollback, roll_back_night
+from pipelines.rollback import NothingToRollBack, plan_rollback, published, roll_back_night
 from pipelines.runs import record
 from pipelines.settings import ExportSettings, ParquetExport
 from pipelines.tables import Warehouse
@@ -197,6 +196,7 @@ def test_a_run_that_delta_has_forgotten_is_named_and_the_night_not_withdrawn(emp
     assert len(lists_of(empty_shop, NIGHT)) == len(FIRST)
 
 
+@pytest.mark.operate
 def test_a_refused_command_is_one_line_and_leaves_the_lease_to_the_run_that_is_right(
     empty_shop: Warehouse, tmp_path: Path
 ) -> None:
