@@ -93,7 +93,11 @@ def check_eligible(
         items = read_entity(warehouse, "items", night, version).limit(0)
         for policy in policies:
             try:
-                plan = items.where(F.expr(policy.eligible))._jdf.queryExecution().analyzed()
+                plan = (
+                    items.where(F.coalesce(F.expr(policy.eligible), F.lit(False)))
+                    ._jdf.queryExecution()
+                    .analyzed()
+                )
             except PySparkException as error:
                 raise SettingsError(
                     f"policy {policy.name}: its rule eligible: {policy.eligible!r} does not fit the item "

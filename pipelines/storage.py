@@ -23,7 +23,7 @@ NO_GLOB: Final = {"__globPaths__": "false"}
 
 
 @contextmanager
-def _reaching(uri: str) -> Iterator[None]:
+def reaching(uri: str) -> Iterator[None]:
     """A call of a storage about `uri`.
 
     Raises:
@@ -44,7 +44,7 @@ def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:  # py4j has n
     Raises:
         LimeError: Spark has no connector for the storage, or it can't be reached.
     """
-    with _reaching(uri):
+    with reaching(uri):
         path = spark._jvm.org.apache.hadoop.fs.Path(uri)  # type: ignore[union-attr]
         return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
 
@@ -59,7 +59,7 @@ def path_exists(spark: SparkSession, uri: str) -> bool:
 
 
 def _is_there(uri: str, path: Any, fs: Any) -> bool:
-    with _reaching(uri):
+    with reaching(uri):
         if fs.exists(path):
             return True
         local = str(path.toUri().getPath()) if str(fs.getUri().getScheme()) == "file" else ""
@@ -83,7 +83,7 @@ def _check_searchable(local: str) -> None:
 def drop_folder(spark: SparkSession, uri: str) -> None:
     """Remove a Hadoop folder and what is in it; nothing when it is not there."""
     path, fs = hadoop_path(spark, uri)
-    with _reaching(uri):
+    with reaching(uri):
         fs.delete(path, True)
 
 
@@ -94,7 +94,7 @@ def rename_folder(spark: SparkSession, uri: str, to: str) -> None:
         SparkRefused: the storage refused.
     """
     path, fs = hadoop_path(spark, uri)
-    with _reaching(uri):
+    with reaching(uri):
         renamed = fs.rename(path, hadoop_path(spark, to)[0])
     if not renamed:
         raise SparkRefused(
@@ -111,7 +111,7 @@ def list_names(spark: SparkSession, uri: str) -> list[str]:
     path, fs = hadoop_path(spark, uri)
     if not _is_there(uri, path, fs):
         return []
-    with _reaching(uri):
+    with reaching(uri):
         found = fs.listStatus(path)
         if not len(found):
             return []
@@ -137,7 +137,7 @@ def newest_change(spark: SparkSession, uri: str) -> float:
 def read_text(spark: SparkSession, uri: str) -> str:
     """A small text file, whole."""
     path, fs = hadoop_path(spark, uri)
-    with _reaching(uri):
+    with reaching(uri):
         stream = fs.open(path)
         try:
             return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]

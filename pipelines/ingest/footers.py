@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from lime_model.errors import LimeError
 from pipelines.ingest.faults import Fault
 from pipelines.ingest.listing import DropFile
-from pipelines.storage import hadoop_path
+from pipelines.storage import hadoop_path, reaching
 
 READERS = 8  # footers that are fetched at once
 NANOS = "bigint:nanos"  # nanoseconds since 1970, which Spark has no type for
@@ -86,13 +86,14 @@ def read_footers(spark: SparkSession, files: Sequence[DropFile]) -> tuple[list[F
 
 def _read_footer(spark: SparkSession, file: DropFile) -> Footer | Fault:
     try:
-        with HadoopFile(spark, file) as stream:
-            parquet = pq.ParquetFile(stream)
-            return _describe(file, parquet)
+        with reaching(file.uri), HadoopFile(spark, file) as stream:
+            return _describe(file, pq.ParquetFile(stream))
+    except LimeError as error:
+        if error.remedy != "person":
+            raise
+        return Fault(file.uri, str(error).removeprefix(f"{file.uri}: "))
     except (pa.ArrowException, OSError) as error:
         said = str(error).splitlines()[0]
-    except Py4JJavaError as error:
-        said = str(error.java_exception.getMessage() or error.java_exception.toString())
     return Fault(
         file.uri,
         f"this file of {file.size:,} bytes is no whole Parquet file ({said}); deliver it again, remove it, "

@@ -12,16 +12,15 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from pipelines.ingest.faults import Fault
+from lime_model.errors import LimeError
+from pipelines.ingest.faults import Fault, refuse
 from pipelines.settings import Settings
-from pipelines.storage import hadoop_path
+from pipelines.storage import hadoop_path, path_exists, reaching
 
 CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
 DAY = re.compile(r"ds=(\d{4}-\d{2}-\d{2})")
-UNREADABLE_ENDINGS = (".zip", ".tar", ".tgz", ".7z", ".rar", ".xz", ".tar.gz", ".snappy")  # of text formats
 
 
 class DropFile(NamedTuple):
@@ -64,8 +63,6 @@ def drop_days(spark: SparkSession, settings: Settings, source: str) -> list[str]
     """
     days, faults = list_days(spark, settings, source)
     if faults:
-        from pipelines.ingest.faults import refuse
-
         raise refuse(source, faults)
     return days
 
@@ -114,18 +111,21 @@ def _children(
     spark: SparkSession, uri: str, faults: list[Fault], *, recursive: bool
 ) -> list[tuple[str, bool, int]]:
     """Path, whether it is a folder, and bytes, of what is in a folder; nothing where there is no folder."""
-    path, fs = hadoop_path(spark, uri)
     found: list[tuple[str, bool, int]] = []
     try:
-        if not fs.exists(path):
+        if not path_exists(spark, uri):
             return []
-        each = fs.listFiles(path, True) if recursive else fs.listStatusIterator(path)
-        while each.hasNext():
-            status = each.next()
-            found.append((str(status.getPath().toString()), bool(status.isDirectory()), int(status.getLen())))
-    except Py4JJavaError as error:
-        cause = error.java_exception
-        faults.append(Fault(uri, f"this folder can't be listed ({cause.getMessage()}); let this job read it"))
+        path, fs = hadoop_path(spark, uri)
+        with reaching(uri):
+            each = fs.listFiles(path, True) if recursive else fs.listStatusIterator(path)
+            while each.hasNext():
+                status = each.next()
+                path = str(status.getPath().toString())
+                found.append((path, bool(status.isDirectory()), int(status.getLen())))
+    except LimeError as error:
+        if error.remedy != "person":
+            raise
+        faults.append(Fault(uri, str(error).removeprefix(f"{uri}: ")))
     return sorted(found)
 
 

@@ -6,7 +6,6 @@ a drop; their values then go through the same rule as those of text.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from functools import reduce
@@ -25,10 +24,11 @@ from pipelines.ingest.footers import LOCAL_NANOS, NANOS, Footer, read_footers
 from pipelines.ingest.listing import DropFile
 from pipelines.ingest.wanted import Wanted
 from pipelines.settings import Settings
+from pipelines.storage import NO_GLOB
 from pipelines.tables import parse_schema
 from pipelines.udfs.values import ValueRules, WantedColumn, combine, read_column
 
-GLOB = re.compile(r"([{}\[\]*?\\])")
+LOOKUP = {"recursiveFileLookup": "true", **NO_GLOB}  # a path is itself, and its folders name no columns
 Types = tuple[tuple[str, str], ...]  # source column and the type that Spark reads it as
 
 
@@ -82,11 +82,6 @@ def _check_footer(footer: Footer, wanted: Wanted) -> list[Fault]:
     return [Fault(footer.file.uri, fault) for fault in faults]
 
 
-def escape_glob(uri: str) -> str:
-    """A path for Spark's readers, which take it for a pattern."""
-    return GLOB.sub(r"\\\1", uri)
-
-
 def quote(name: str) -> Column:
     """A source column, whatever is in its name."""
     return F.col("`" + name.replace("`", "``") + "`")
@@ -123,8 +118,8 @@ def _read_group(
 def open_files(spark: SparkSession, types: Types, files: Sequence[DropFile]) -> DataFrame:
     """Rows of Parquet files: these columns and no others, with these types."""
     schema = StructType([StructField(name, _data_type(kind)) for name, kind in types])
-    reader = spark.read.schema(schema).option("recursiveFileLookup", "true")  # no columns from folder names
-    return reader.parquet(*(escape_glob(file.uri) for file in files))
+    reader = spark.read.schema(schema).options(**LOOKUP)
+    return reader.parquet(*(file.uri for file in files))
 
 
 def _data_type(kind: str) -> DataType:

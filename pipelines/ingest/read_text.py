@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from pipelines.ingest.faults import Fault
 from pipelines.ingest.listing import DropFile
-from pipelines.ingest.read_parquet import escape_glob
+from pipelines.ingest.read_parquet import LOOKUP
 from pipelines.ingest.wanted import Wanted
 from pipelines.settings import Settings
 from pipelines.udfs.text_rows import TextSpec, read_contents, read_lines
@@ -92,7 +92,7 @@ def _find_way(settings: Settings, file: DropFile) -> str | Fault | None:
 
 def _stream(spark: SparkSession, settings: Settings, files: Sequence[DropFile], spec: TextSpec) -> DataFrame:
     """Rows of files that Spark cuts into lines; the lines of a file stay in order."""
-    rows = spark.read.option("recursiveFileLookup", "true").text([escape_glob(file.uri) for file in files])
+    rows = spark.read.options(**LOOKUP).text([file.uri for file in files])
     lines = rows.select(
         F.col("_metadata.file_path").alias("file"),
         F.col("_metadata.file_block_start").alias("start"),
@@ -115,8 +115,8 @@ def _whole(
     spark: SparkSession, files: Sequence[DropFile], spec: TextSpec, compression: str | None
 ) -> DataFrame:
     """Rows of files that come whole."""
-    reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-    rows = reader.load([escape_glob(file.uri) for file in files])
+    reader = spark.read.format("binaryFile").options(**LOOKUP)
+    rows = reader.load([file.uri for file in files])
     contents = rows.select(F.col("_metadata.file_path").alias("file"), "content")
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
