@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
+from pyspark.sql.types import NullType
 
 from lime_model.bundle import BundleError
 from pipelines.bundles import bundle_exists, bundle_uri
@@ -93,11 +94,10 @@ def check_eligible(
         items = read_entity(warehouse, "items", night, version).limit(0)
         for policy in policies:
             try:
-                plan = (
-                    items.where(F.coalesce(F.expr(policy.eligible), F.lit(False)))
-                    ._jdf.queryExecution()
-                    .analyzed()
-                )
+                rule = F.expr(policy.eligible)
+                if items.select(rule.alias("rule")).schema["rule"].dataType == NullType():
+                    continue  # null is false
+                plan = items.where(rule)._jdf.queryExecution().analyzed()
             except PySparkException as error:
                 raise SettingsError(
                     f"policy {policy.name}: its rule eligible: {policy.eligible!r} does not fit the item "

@@ -16,8 +16,9 @@ from functools import reduce
 from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import BooleanType
 
 from pipelines.ingest.faults import Fault, RowFault
 from pipelines.ingest.listing import DropFile, Listing, list_drops
@@ -144,16 +145,21 @@ def _no_rows(spark: SparkSession, wanted: Wanted) -> DataFrame:
 
 def _keep(frame: DataFrame, wanted: Wanted) -> DataFrame:
     """The columns of `lime_row`, and whether the filter keeps the row; null keeps it not, as in SQL."""
-    kept: Column = F.lit(True)
-    if wanted.where is not None:
-        kept = F.coalesce(F.expr(wanted.where), F.lit(False))
+    if wanted.where is None:
+        return frame.select("lime_row.*", F.lit(True).alias(KEPT))
     try:
-        return frame.select("lime_row.*", kept.alias(KEPT))
+        rows = frame.select("lime_row.*", F.expr(wanted.where).alias(KEPT))
     except AnalysisException as error:
-        said = str(error).strip().splitlines()[0]
-        raise SettingsError(
-            f"ingest.{wanted.source}.where does not fit the columns of the drops: {wanted.where!r} ({said})"
-        ) from error
+        raise _unfit(wanted, str(error).strip().splitlines()[0]) from error
+    if rows.schema[KEPT].dataType != BooleanType():
+        raise _unfit(wanted, f"it is a {rows.schema[KEPT].dataType.simpleString()}, not a condition")
+    return rows.withColumn(KEPT, F.coalesce(KEPT, F.lit(False)))
+
+
+def _unfit(wanted: Wanted, why: str) -> SettingsError:
+    return SettingsError(
+        f"ingest.{wanted.source}.where does not fit the columns of the drops: {wanted.where!r} ({why}); mend it"
+    )
 
 
 def _without_notes(drop: Drop, wanted: Wanted, notes: Sequence[Row]) -> Drop:

@@ -237,10 +237,13 @@ def test_repetition_is_told_from_redelivery(
     if events == {"key": ["line"]}:
         with pytest.raises(MissingTable, match="loaded with another key; restore it"):
             ingest_events(make(spark, tmp_path, max_rejected_share=0.7), [DAY])
-    for wrong, message in (
-        ("status >", "no condition in SQL"),
-        ("colour = 1", "no file has the column 'colour'"),
-    ):
+    wrongs = {
+        "status >": "no condition in SQL",
+        "colour = 1": "no file has the column 'colour'",
+        "status": "it is a string, not a condition",
+        "nonsense(status)": "does not fit the columns",
+    }
+    for wrong, message in wrongs.items() if not events else ():
         with pytest.raises((SettingsError, DropError), match=message):
             ingest_events(make(spark, tmp_path, events={"where": wrong}), [DAY])
 
