@@ -158,7 +158,7 @@ def _keep(frame: DataFrame, wanted: Wanted) -> DataFrame:
 
 def _unfit(wanted: Wanted, why: str) -> SettingsError:
     return SettingsError(
-        f"ingest.{wanted.source}.where does not fit the columns of the drops: {wanted.where!r} ({why}); mend it"
+        f"ingest.{wanted.source}.where does not fit the columns of the drops: {wanted.where!r} ({why})"
     )
 
 
