@@ -269,7 +269,7 @@ def test_a_store_that_fills_up_says_what_is_served_meanwhile(
 def test_a_cluster_of_three_serves_a_night_and_the_next(serve: Callable[..., Warehouse]) -> None:
     with run_cluster() as servers:
         warehouse = serve(url=f"redis://127.0.0.1:{servers[2].port}/0")
-        client = redis.RedisCluster(port=servers[0].port, decode_responses=True)
+        client = redis.RedisCluster("127.0.0.1", servers[0].port, decode_responses=True)
         for ds, score in ((OLD, 1.0), (NEW, 2.0)):
             night(warehouse, ds, 900, score)
             assert export_recommendations(warehouse, ds)["redis"]["lists"] == 900
