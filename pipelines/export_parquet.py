@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import functions as F
 
 from pipelines.columns import USER_ID
-from pipelines.exporter import ExportFailed, Lists
+from pipelines.exporter import ExportDelayed, Lists
 from pipelines.person_files import count_rows, find_spellings, list_parquet
 from pipelines.runs import Manifest
 from pipelines.settings import ParquetExport
@@ -51,7 +51,7 @@ class ParquetExporter:
         found = self.spark.read.parquet(escape_glob(folder)).count()
         if found != wanted:
             drop_folder(self.spark, folder)
-            raise ExportFailed(
+            raise ExportDelayed(
                 f"{folder} held {found} rows, and the lists of {lists.run_id} are {wanted}; the folder was "
                 "removed. Run the job again: it writes it anew"
             )

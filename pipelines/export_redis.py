@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from pipelines.columns import USER_ID
 from pipelines.explain import explained
-from pipelines.exporter import ExportFailed, Lists, night_of
+from pipelines.exporter import ExportDelayed, ExportFailed, ExportFault, Lists, night_of
 from pipelines.runs import Manifest
 from pipelines.settings import RedisExport
 from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
@@ -31,6 +31,7 @@ from pipelines.udfs.store_errors import StoreProblem, place, store_errors
 log = logging.getLogger(__name__)
 
 PARTS = 64  # of a load: what a killed one does not load again
+BY_REMEDY = {"retry": ExportDelayed, "person": ExportFailed, "bug": ExportFault}
 
 # Moves `current` only from where it was when the load began: of two exports at once one is told.
 FLIP = """
@@ -96,7 +97,7 @@ class RedisExporter:
             if found == lists.count:
                 return
             self.client.delete(self.store.parts(lists.run_id))
-        raise ExportFailed(
+        raise ExportDelayed(
             f"the store at {place(self.store.url)}: {found} of {lists.count} lists of {lists.run_id} are "
             "there (does it evict, or did a failover lose them? see maxmemory); run the job again, it loads "
             f"all of them; {self.served or 'nothing'} is served as before"
@@ -185,7 +186,7 @@ class RedisExporter:
             with explained(), store_errors(self.store):
                 yield
         except StoreProblem as problem:
-            failed = ExportFailed(f"{problem}; {self._meanwhile()}")
+            failed = BY_REMEDY[problem.remedy](f"{problem}; {self._meanwhile()}")
         else:
             return
         raise failed from None

@@ -21,7 +21,19 @@ Newer = Literal["refuse", "replace", "keep"]  # what becomes of a newer night th
 
 
 class ExportFailed(LimeError):
-    """A place does not hold what was written, refuses it, or another export was faster."""
+    """A place refuses what was sent, or another export was faster."""
+
+
+class ExportDelayed(ExportFailed):
+    """A place is away for now, or lost what was written: the same command may succeed."""
+
+    remedy = "retry"
+
+
+class ExportFault(ExportFailed):
+    """A place said something that nobody here knows."""
+
+    remedy = "bug"
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,24 @@ SLOW = ("it did not answer in time", LOOK)
 UNREACHABLE = ("it can't be reached", LOOK)
 TRANSIENT = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"}
 TRANSIENT_CAUSES = (SLOW, UNREACHABLE)
+AWAY = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}  # a later run of the job may find it mended
+AWAY_CAUSES = (SLOW, UNREACHABLE, TOO_MANY)
 
 
 class StoreProblem(LimeError):
-    """The store refused something or can't be reached; says what mends it."""
+    """The store refused something; says what mends it."""
+
+
+class StoreAway(StoreProblem):
+    """The store can't be reached for now, or is in the middle of a failover."""
+
+    remedy = "retry"
+
+
+class StoreFault(StoreProblem):
+    """The store said something that nobody here knows."""
+
+    remedy = "bug"
 
 
 @contextmanager
@@ -114,16 +128,20 @@ def store_errors(store: Store) -> Iterator[None]:
     try:
         yield
     except (errors.RedisError, errors.RedisClusterException, OSError) as error:
-        problem = StoreProblem(describe(error, store))
+        problem = describe(error, store)
     else:
         return
     raise problem from None
 
 
-def describe(error: BaseException, store: Store) -> str:
-    """The sentence."""
-    what, remedy = _explain(error, store.password)
-    return f"the store at {place(store.url)}: {what}; {remedy}"
+def describe(error: BaseException, store: Store) -> StoreProblem:
+    """The sentence, and who can mend it."""
+    code = _code(error)
+    known = ANSWERS[code] if code else _cause(error)
+    what, remedy = known or _unknown(error, store.password)
+    again = code in AWAY or known in AWAY_CAUSES
+    kind = StoreAway if again else StoreProblem if known else StoreFault
+    return kind(f"the store at {place(store.url)}: {what}; {remedy}")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -142,12 +160,7 @@ def place(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path if '@' not in parts.path else ''}"
 
 
-def _explain(error: BaseException, password: str | None) -> tuple[str, str]:
-    code = _code(error)
-    if code:
-        return ANSWERS[code]
-    if cause := _cause(error):
-        return cause
+def _unknown(error: BaseException, password: str | None) -> tuple[str, str]:
     words = _words(error)
     for secret in filter(None, (password,)):
         words = words.replace(secret, "…")

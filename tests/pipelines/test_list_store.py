@@ -280,6 +280,7 @@ def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer
             f"Command # 1 (SET lime:{OLD}:7 {{}}) of pipeline caused error: ERR odd {SECRET} redis://u:{SECRET}@h"
         )
     assert "ResponseError: ERR odd … redis://…@h; please report" in str(problem.value)
+    assert problem.value.remedy == "bug"
     assert place("redis://user:hidden@h:1/0?ssl_ca_certs=x") == "redis://h:1/0"
     assert SECRET not in repr(store)
 
@@ -297,8 +298,9 @@ def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer
 )
 def test_what_a_server_answers_seldom_is_a_sentence_too(answer: str, told: str) -> None:
     store = Store("redis://host/0", None, "lime", False, 1, 1.0)
-    with pytest.raises(StoreProblem, match=told), store_errors(store):
+    with pytest.raises(StoreProblem, match=told) as problem, store_errors(store):
         raise _RESP2Parser(1).parse_error(answer)  # as redis-py reads it off the wire
+    assert problem.value.remedy == ("person" if answer[:4] in ("MISC", "NORE") else "retry")
 
 
 def test_the_exporter_says_what_is_served_meanwhile(
@@ -306,8 +308,9 @@ def test_the_exporter_says_what_is_served_meanwhile(
 ) -> None:
     monkeypatch.setenv("LISTS_PASSWORD", SECRET)
     gone = RedisExporter(RedisExport(url="redis://127.0.0.1:1/0", password_env="LISTS_PASSWORD"))
-    with pytest.raises(ExportFailed, match=r"can't be reached; .*; what it serves is as it was"):
+    with pytest.raises(ExportFailed, match=r"can't be reached; .*; what it serves is as it was") as failed:
         gone.count(PERSON)
+    assert failed.value.remedy == "retry"
     client.set("lime:current", OLD)
     there = RedisExporter(RedisExport(url=f"redis://127.0.0.1:{server.port}/0"))
     assert there._begin() == OLD
