@@ -37,8 +37,8 @@ from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, publish, row
 from lime_model.scoring.backends import make_backend
 from pipelines.bundles import fetch_bundle
+from pipelines.calibration import Sizes, measure_speed
 from pipelines.champions import need_champion
-from pipelines.forecast import measure_speed
 from pipelines.ingest.entities import ingest_entity
 from pipelines.night import ingest_days
 from pipelines.session import open_session
@@ -106,7 +106,7 @@ def affordable_users(bundle: Path) -> int:
     """Users that `CORES` score against all items in about `SECONDS`, whole thousands."""
     torch.set_num_threads(1)
     speed = measure_speed(
-        bundle, make_backend("native-fp32", "cpu"), candidates=ITEMS // 4, history=EVENTS, k=100, seconds=2.0
+        bundle, make_backend("native-fp32", "cpu"), Sizes(ITEMS // 4, history=EVENTS, k=100), 2.0
     )
     return max(1, round(CORES * speed.pairs_per_second * SECONDS / ITEMS / 1000)) * 1000
 

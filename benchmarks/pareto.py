@@ -30,7 +30,7 @@ from lime_model.bundle import Bundle, save_bundle
 from lime_model.config import TrainConfig
 from lime_model.metrics import auc
 from lime_model.scoring.backends import make_backend
-from pipelines.forecast import measure_speed
+from pipelines.calibration import Sizes, measure_speed
 from pipelines.settings import load_settings
 from pipelines.train import fit
 
@@ -82,7 +82,7 @@ def rates_of(bundles: dict[Size, Path]) -> dict[Size, float]:
     found: dict[Size, list[float]] = {size: [] for size in bundles}
     for _ in range(ROUNDS):
         for size, bundle in bundles.items():
-            speed = measure_speed(bundle, backend, candidates=CANDIDATES, history=100, k=100, seconds=2.0)
+            speed = measure_speed(bundle, backend, Sizes(CANDIDATES, history=100, k=100), 2.0)
             found[size].append(speed.pairs_per_second)
     return {size: statistics.median(rates) for size, rates in found.items()}
 

@@ -57,11 +57,11 @@ class Base(NamedTuple):
     held: list[str]  # runs whose biases its own candidates carry, in this order
 
 
-def describe_entries(warehouse: Warehouse, inputs: NightInputs, policy: Policy) -> Manifest:
+def describe_entries(warehouse: Warehouse, model_version: str, policy: Policy) -> Manifest:
     """What entries must have in common with tonight's to be taken over."""
     k = warehouse.settings.night.k
     return {
-        "model_version": inputs.model_version,
+        "model_version": model_version,
         "k": k,
         "entries": k * (1 + MARGIN),
         "policy": policy.model_dump(),

@@ -13,9 +13,10 @@ from pipelines.banks import ShippedBank, ship_bank
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
 from pipelines.runs import Manifest, need_manifest
-from pipelines.scoring_plan import ScoringPlan, describe_todo, fix_plan
+from pipelines.scoring_plan import ScoringPlan, fix_plan
 from pipelines.settings import Policy, SettingsError
 from pipelines.tables import Warehouse
+from pipelines.workload import Past, count_active_users, estimate_workload
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,11 @@ def prepare(
             write_candidates(warehouse, run, inputs, plan.base)
         if plan.base:
             tonight = ship_tonight(warehouse, run, plan.base)
-            states = need_manifest(warehouse, run, "build_link_states")
-            said, pairs = describe_todo(states, tonight.changed, tonight.candidates)
+            users = need_manifest(warehouse, run, "build_link_states")["users"]
+            active = count_active_users(warehouse, run, plan.base.ds)
+            past = Past.of(warehouse, plan.base, policies[0])
+            work = estimate_workload(users, active, tonight.candidates, tonight.changed, past)
+            said, pairs = work.describe(), work.pairs
         else:
             said, pairs = _describe_full(warehouse, run, policies)
         log.info("%s: %s", plan.why, said)

@@ -10,9 +10,9 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.anchors import ENTRIES, FILE, KEPT, ShippedNight, take_over
@@ -36,6 +36,17 @@ from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 from pipelines.users import SCORED, read_users
 
 TASKS_PER_CORE = 2  # of a commit, at least
+# What is said of a policy, and what nobody staged gives.
+COUNTED: dict[str, Any] = {
+    "users": 0,
+    "pairs": 0,
+    "pairs_avoided": 0,
+    "users_with_shortfall": 0,
+    "users_left_out": 0,
+    "users_taken_over": 0,
+    "pairs_taken_over": 0,
+    "anchors": [],
+}
 
 
 def score_candidates(
@@ -77,6 +88,7 @@ def score_candidates(
             "of": plan.entries,
             "anchors": anchors[0],
             "items_left_out": len(left_out),
+            "changed": tonight.changed if tonight else 0,
         }
         return {
             "model": inputs.model,
@@ -143,31 +155,46 @@ def _stage(
                 raise
     check_lease(warehouse, run)
     progress.report(len(left))
-    short = F.sum((F.col("shortfall") > 0).cast("int"))
-    just_now = buckets_of([unit for index in left for unit in groups[index]])
-    fresh = F.sum(F.when(just_now, F.col("pairs")).otherwise(0))
-    totals = warehouse.read("staging").where(mine).groupBy(POLICY)
-    first = F.min(F.when(F.col("fault").isNotNull(), F.struct(USER_ID, "fault")))
-    avoided, anchors = F.sum("avoided"), F.sort_array(F.collect_set("anchor"))
-    counted = totals.agg(
-        F.count("*"), F.sum("pairs"), avoided, short, F.count("fault"), anchors, fresh, first
-    ).collect()
-    for _, total, _, _, _, faulty, *_, named in counted:
-        refuse_damaged("link states and memories of users", faulty, total, named, warehouse)
+    counted = count_staged(warehouse, run, [unit for index in left for unit in groups[index]])
+    for row in counted:
+        refuse_damaged(
+            "link states and memories of users", row["users_left_out"], row["users"], row["first"], warehouse
+        )
     seconds = time.monotonic() - started
-    rows_by_policy = {row[0]: row[1:7] for row in counted}
     common = {
         "plan": plan.why,
         "units": len(plan.full.units),
         "commits": len(groups),
         "commits_reused": len(groups) - len(left),
         "seconds": round(seconds, 3),  # of all policies together, like the rate
-        "pairs_per_second": round(sum(row[7] for row in counted) / seconds),
+        "pairs_per_second": round(sum(row["fresh"] for row in counted) / seconds),
     }
+    by_policy = {row[POLICY]: {name: row[name] for name in COUNTED} for row in counted}
     policies = [policy for task, _ in tasks for policy in task.exclude_seen]
-    counts = {policy: rows_by_policy.get(policy, (0, 0, 0, 0, 0, [])) for policy in policies}
-    names = ("users", "pairs", "pairs_avoided", "users_with_shortfall", "users_left_out", "anchors")
-    return {policy: {**common, **dict(zip(names, row, strict=True))} for policy, row in counts.items()}
+    return {policy: {**common, **(COUNTED | by_policy.get(policy, {}))} for policy in policies}
+
+
+def count_staged(warehouse: Warehouse, run: Run, units: Sequence[WorkUnit]) -> list[Row]:
+    """By policy, `COUNTED` over all that the run has staged; the pairs of these units, and a damaged user."""
+    over = F.col("anchor") != run.run_id  # an earlier night has scored the user in full
+    return (
+        warehouse.read("staging")
+        .where(F.col(RUN_ID) == run.run_id)
+        .groupBy(POLICY)
+        .agg(
+            F.count("*").alias("users"),
+            F.sum("pairs").alias("pairs"),
+            F.sum("avoided").alias("pairs_avoided"),
+            F.sum((F.col("shortfall") > 0).cast("int")).alias("users_with_shortfall"),
+            F.count("fault").alias("users_left_out"),
+            F.count_if(over).alias("users_taken_over"),
+            F.sum(F.when(over, F.col("pairs")).otherwise(0)).alias("pairs_taken_over"),
+            F.sort_array(F.collect_set("anchor")).alias("anchors"),
+            F.sum(F.when(buckets_of(units), F.col("pairs")).otherwise(0)).alias("fresh"),
+            F.min(F.when(F.col("fault").isNotNull(), F.struct(USER_ID, "fault"))).alias("first"),
+        )
+        .collect()
+    )
 
 
 def buckets_of(units: Sequence[WorkUnit]) -> Column:

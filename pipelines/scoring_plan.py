@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lime_model.scoring.tonight import too_many_changed
 from pipelines.anchors import Base, describe_entries, find_base
 from pipelines.inputs import NightInputs
 from pipelines.leases import Run
@@ -38,7 +37,7 @@ def fix_plan(
     """
 
     night = warehouse.settings.night
-    each = [describe_entries(warehouse, inputs, policy) for policy in policies]
+    each = [describe_entries(warehouse, inputs.model_version, policy) for policy in policies]
 
     def work() -> Manifest:
         plan = {"buckets": night.buckets, "units_per_commit": night.units_per_commit, "settings": each}
@@ -69,25 +68,3 @@ def refuse_changes(run: Run, before: Sequence[Manifest], now: Sequence[Manifest]
             f"night {run.ds}, run {run.key!r}: {', '.join(sorted(changed))} changed since its first attempt, "
             "whose lists may be staged; restore what was, or score the night again under a new --run-key"
         )
-
-
-def describe_todo(states: Manifest, changed: int, candidates: int) -> tuple[str, int]:
-    """An incremental night's work and what it spares, in a line; and about how many pairs it has.
-
-    Args:
-        states: the manifest of tonight's link states, which tells who changed since the build before. Who
-            changed since the night that lists are taken over from is told as each user is scored.
-        changed: candidates that changed, which every user meets.
-        candidates: all of tonight.
-    """
-    total, users = states["users"], states["users"] - states["kept"]
-    if too_many_changed(changed, candidates):
-        pairs = total * candidates
-        said = f"{changed:,} of {candidates:,} candidates changed, so all {total:,} users meet all of them"
-        return f"{said}: {pairs:,} pairs", pairs
-    pairs = users * candidates + (total - users) * changed
-    return (
-        f"{users:,} of {total:,} link states changed; these users meet all {candidates:,} candidates, the "
-        f"others the {changed:,} that changed and those whose bias rose: about {pairs:,} pairs, "
-        f"{total * candidates - pairs:,} avoided"
-    ), pairs

@@ -10,7 +10,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from pipelines.anchors import find_base
-from pipelines.leases import Run, acquire_lease
+from pipelines.forecast import plan_night
+from pipelines.leases import Run, acquire_lease, find_run
 from pipelines.night import STEPS, day_before, ingest_days
 from pipelines.runs import Manifest, need_manifest, record
 from pipelines.settings import Policy
@@ -86,7 +87,10 @@ def test_incremental_nights_equal_full_ones_and_score_little(
         ]
         items_of(warehouse, day, {int(rng.integers(shop.ITEMS)): "kind-1", 500 + number: "kind-2"}, (number,))
         day_of(warehouse, day, events)
+        before = plan_night(warehouse, Run(ds, "early"))
         scored = night(warehouse, ds)
+        after = plan_night(warehouse, find_run(warehouse, ds, "night"))  # what the run's own builds counted
+        check_forecasts(before, after, scored)
         assert scored["plan"].startswith("incremental night: from run")
         assert scored["strata"]["reused"] == warehouse.settings.night.certificate_users // 2
         shares.append(scored["pairs"] / (scored["pairs"] + scored["pairs_avoided"]))
@@ -95,6 +99,19 @@ def test_incremental_nights_equal_full_ones_and_score_little(
     few = night(warehouse, "2024-05-14")  # most have the first night's anchor, which is not known any more
     assert few["plan"] == "incremental night: from run 2024-05-13.1"
     assert few["pairs"] > few["pairs_avoided"] > 0
+
+
+def check_forecasts(before: Manifest, after: Manifest, scored: Manifest) -> None:
+    """Four users were active, one item changed and one is new; the past tells who else is scored in full."""
+    for told in (before, after):
+        assert told["plan"] == scored["plan"]
+        assert (told["users"], told["changed"]) == (shop.USERS, 2)
+        assert 4 <= told["in_full"] < shop.USERS
+        assert told["taken_over_per_second"] > 0
+        assert told["pairs"] + told["pairs_avoided"] == told["users"] * told["candidates"]
+    assert after["pairs"] == before["pairs"]
+    # Users who are not active and have no room left in their lists are few.
+    assert after["pairs"] / scored["pairs"] == pytest.approx(1.0, abs=0.6)
 
 
 def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its_own: Warehouse) -> None:

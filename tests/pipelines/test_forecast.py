@@ -9,11 +9,19 @@ import pytest
 
 from pipelines import forecast
 from pipelines.candidates import build_candidate_bank
-from pipelines.forecast import WORKER_BYTES, ImpossibleNight, check_room, find_forecast, plan_night
+from pipelines.forecast import (
+    WORKER_BYTES,
+    ImpossibleNight,
+    check_room,
+    find_forecast,
+    foretell_seconds,
+    plan_night,
+)
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
+from pipelines.workload import Past, estimate_workload
 from tests import shop
 from tests.pipelines.test_night import with_night
 
@@ -39,6 +47,25 @@ def test_a_plan_counts_the_same_before_and_after_the_build(trained: Warehouse) -
     assert scored["forecast"]["share_of_night"] == 1
     assert scored["forecast"]["actual_seconds"] == scored["policies"][policy.name]["seconds"]
     assert scored["forecast"]["cost_per_million_pairs"] > 0
+
+
+def test_an_incremental_night_is_users_in_full_and_lists_taken_over() -> None:
+    """A tenth is active, of the others a tenth has no room left; those whose lists stand meet a few each."""
+    work = estimate_workload(1000, 100, 5000, 50, Past(renewed=0.1, moved=30.0))
+    assert (work.in_full, work.taken_over) == (190, 810)
+    assert work.pairs == 190 * 5000 + 810 * 80
+    said = f"about {work.pairs:,} pairs, {5_000_000 - work.pairs:,} avoided"
+    assert work.describe().startswith("about 190 of 1,000 users changed")
+    assert work.describe().endswith(said)
+    host = {"pairs_per_second": 1e6, "users_per_second": 500.0, "taken_over_per_second": 100.0}
+    alone = foretell_seconds(work, [host])
+    assert alone == pytest.approx(1000 / 500 + 190 * 5000 / 1e6 + 810 / 100)
+    assert foretell_seconds(work, [host, host]) == pytest.approx(alone / 2)
+    many = estimate_workload(1000, 100, 5000, 1250, Past())
+    assert (many.in_full, many.pairs) == (1000, 5_000_000)
+    assert many.describe().startswith(
+        "1,250 of 5,000 candidates changed, so all 1,000 users meet all of them"
+    )
 
 
 def test_an_impossible_night_is_refused_with_the_number() -> None:
