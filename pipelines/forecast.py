@@ -24,12 +24,14 @@ from pipelines.columns import ELIGIBLE, USER_ID
 from pipelines.events import read_events
 from pipelines.gpus import place
 from pipelines.leases import Run
-from pipelines.runs import Manifest, find_manifest, once
+from pipelines.runs import Manifest, find_manifest, find_manifests, once
 from pipelines.tables import Warehouse
 from pipelines.workload import Workload, foretell_workload
 
 WORKER_BYTES = 600 << 20  # a worker's own, above the shared bank: at most (benchmarks/results/scoring.json)
-COMMIT_SECONDS = 3.0  # to start a commit's tasks and write it
+# What a commit takes besides the cores' work, to start tasks, to read and to write: where no night has told,
+# and at most by what a night of the other kind (full or incremental) tells.
+COMMIT_SECONDS, MOST_SECONDS = 3.0, 15.0
 
 
 class ImpossibleNight(LimeError):
@@ -62,7 +64,8 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
             sizes = sizes._replace(changed=work.changed, moved=round(work.each - work.changed))
         hosts = calibrate(warehouse, bundle.version, placement, sizes)
         commits = -(-night.buckets // night.units_per_commit)
-        seconds = foretell_seconds(work, hosts) + commits * COMMIT_SECONDS
+        of_commit = seconds_of_commit(warehouse, run, hosts, incremental=work.taken_over > 0)
+        seconds = foretell_seconds(work, hosts) + commits * of_commit
         check_room(hosts, bank)
         forecast = {
             "plan": why,
@@ -75,6 +78,7 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
             "worker_bytes": WORKER_BYTES,
             "tasks": tasks,
             "commits": commits,
+            "seconds_of_commit": round(of_commit, 1),
             "backend": choice._asdict(),
             **{name: round(sum(host[name] for host in hosts)) for name in Speed._fields},
             "predicted_seconds": round(seconds, 1),
@@ -92,6 +96,28 @@ def foretell_seconds(work: Workload, hosts: Sequence[Mapping[str, Any]]) -> floa
     total = Speed(*(sum(host[name] for host in hosts) for name in Speed._fields))
     seconds = work.users / total.users_per_second + work.in_full * work.candidates / total.pairs_per_second
     return seconds + (work.taken_over / total.taken_over_per_second if work.taken_over else 0.0)
+
+
+def seconds_of_commit(
+    warehouse: Warehouse, run: Run, hosts: Sequence[Mapping[str, Any]], *, incremental: bool
+) -> float:
+    """What a commit of the newest earlier night took beyond the work of its cores, at the rates of today."""
+    policy, nights = warehouse.settings.night.policy.name, []
+    for done in find_manifests(warehouse, "score_candidates"):
+        told = done.manifest["policies"].get(policy, {})
+        mine = done.ds < run.ds and done.run_id.split(".")[1].isdigit()  # not what an evaluation staged
+        if mine and told.get("users_taken_over") is not None and not told["commits_reused"]:
+            nights.append(((told["users_taken_over"] > 0) == incremental, done.ds, done.run_id, told))
+    if not nights:
+        return COMMIT_SECONDS
+    same_kind, _, _, told = max(nights, key=lambda night: night[:3])
+    taken, pairs = told["users_taken_over"], told["pairs"] - told["pairs_taken_over"]
+    in_full = told["users"] - taken
+    was = Workload(told["users"], in_full, round(pairs / max(in_full, 1)), 0, 0.0)
+    if taken and not all(host["taken_over_per_second"] for host in hosts):
+        return COMMIT_SECONDS  # a full night after incremental ones only: nobody measured what those did
+    rest = max(0.0, told["seconds"] - foretell_seconds(was, hosts)) / told["commits"]
+    return rest if same_kind else min(rest, MOST_SECONDS)
 
 
 def plan_of(run: Run) -> Run:

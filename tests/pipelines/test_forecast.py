@@ -10,15 +10,19 @@ import pytest
 from pipelines import forecast
 from pipelines.candidates import build_candidate_bank
 from pipelines.forecast import (
+    COMMIT_SECONDS,
+    MOST_SECONDS,
     WORKER_BYTES,
     ImpossibleNight,
     check_room,
     find_forecast,
     foretell_seconds,
     plan_night,
+    seconds_of_commit,
 )
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
+from pipelines.runs import record
 from pipelines.scoring import score_candidates
 from pipelines.tables import Warehouse
 from pipelines.workload import Past, estimate_workload
@@ -66,6 +70,32 @@ def test_an_incremental_night_is_users_in_full_and_lists_taken_over() -> None:
     assert many.describe().startswith(
         "1,250 of 5,000 candidates changed, so all 1,000 users meet all of them"
     )
+
+
+def test_a_commit_takes_what_it_took_the_night_before(empty_shop: Warehouse) -> None:
+    """20 s for 1,000 users and 1,000,000 pairs, of which the cores take 12: 2 commits take the other 8."""
+    hosts = [{"pairs_per_second": 1e5, "users_per_second": 500.0, "taken_over_per_second": 100.0}]
+    told = {
+        "users": 1000, "pairs": 1_000_000, "users_taken_over": 0, "pairs_taken_over": 0,
+        "commits": 2, "commits_reused": 0, "seconds": 20.0,
+    }  # fmt: skip
+
+    def tell(ds: str, key: str, **more: object) -> None:
+        record(empty_shop, f"{ds}.{key}", ds, "score_candidates", {"policies": {"all": told | more}})
+
+    def foretold(ds: str, *, incremental: bool) -> float:
+        return seconds_of_commit(empty_shop, Run(ds, "next"), hosts, incremental=incremental)
+
+    tell("2024-05-01", "1")
+    assert foretold("2024-05-01", incremental=False) == COMMIT_SECONDS  # of its own night nobody knows
+    assert foretold("2024-05-02", incremental=False) == pytest.approx(4.0)
+    tell("2024-05-02", "1", seconds=100.0)
+    tell("2024-05-03", "evaluate-it", seconds=1000.0)
+    tell("2024-05-03", "1", seconds=1000.0, commits_reused=1)
+    assert foretold("2024-05-04", incremental=False) == pytest.approx(44.0)
+    assert foretold("2024-05-04", incremental=True) == MOST_SECONDS
+    tell("2024-05-03", "2", users_taken_over=900, pairs_taken_over=900_000)
+    assert foretold("2024-05-04", incremental=True) == pytest.approx((20 - 2 - 1 - 9) / 2)
 
 
 def test_an_impossible_night_is_refused_with_the_number() -> None:
