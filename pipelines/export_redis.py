@@ -241,7 +241,8 @@ def store_password(settings: RedisExport) -> str | None:
     name = settings.password_env
     if name and name not in os.environ:
         raise ExportFailed(
-            f"export.redis.password_env names {name}, and the environment has no such variable; set it, or "
-            "leave the key out for a store without a password"
+            # Not by its name: somebody may have put the password itself there.
+            "the environment variable that export.redis.password_env names is not set; set it, or leave the "
+            "key out for a store without a password"
         )
     return os.environ[name] if name else None
