@@ -24,7 +24,8 @@ from pipelines.storage import list_files
 from pipelines.tables import parse_schema
 from pipelines.udfs.list_store import escape_glob
 from pipelines.udfs.person import Person, names_person
-from pipelines.udfs.values import ValueRules, WantedColumn, read_column
+from pipelines.udfs.value_columns import read_column
+from pipelines.udfs.values import ValueRules, WantedColumn
 
 LOG = "/_delta_log/"
 AT_ONCE = 2000  # files that one Spark job reads

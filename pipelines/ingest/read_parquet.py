@@ -26,7 +26,8 @@ from pipelines.ingest.wanted import Wanted
 from pipelines.settings import Settings
 from pipelines.storage import NO_GLOB
 from pipelines.tables import parse_schema
-from pipelines.udfs.values import ValueRules, WantedColumn, combine, read_column
+from pipelines.udfs.value_columns import combine, read_column
+from pipelines.udfs.values import ValueRules, WantedColumn
 
 LOOKUP = {"recursiveFileLookup": "true", **NO_GLOB}  # a path is itself, and its folders name no columns
 Types = tuple[tuple[str, str], ...]  # source column and the type that Spark reads it as

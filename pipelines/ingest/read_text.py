@@ -19,7 +19,8 @@ from pipelines.ingest.listing import DropFile
 from pipelines.ingest.read_parquet import LOOKUP
 from pipelines.ingest.wanted import Wanted
 from pipelines.settings import Settings
-from pipelines.udfs.text_rows import TextSpec, read_contents, read_lines
+from pipelines.udfs.text_files import TextSpec
+from pipelines.udfs.text_rows import read_contents, read_lines
 
 STREAMED = {".gz": "gzip", ".bz2": "bz2"}  # by Spark's own reader
 WHOLE = {".zst": "zstd", ".lz4": "lz4"}

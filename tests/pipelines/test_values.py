@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipelines.ingest_settings import IngestSettings
 from pipelines.udfs.times import TimeRule, check_format, to_python
-from pipelines.udfs.values import Unreadable, ValueRules, WantedColumn, read_column, read_id, read_value
+from pipelines.udfs.value_columns import read_column
+from pipelines.udfs.values import Unreadable, ValueRules, WantedColumn, read_id, read_value
 
 RULES = IngestSettings().rules
 NULLS = IngestSettings().nulls
