@@ -68,7 +68,7 @@ def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
     ingest = settings.ingest
     local_day = F.to_date(F.from_utc_timestamp(EVENT_TS, ingest.day_zone))
     counted = F.col(COUNT) if ingest.events.count else F.lit(1).cast("long")
-    key = [F.col(f"{KEY}{i}") for i in range(len(ingest.events.key))]
+    key = [F.col(f"{KEY}{i}").alias(name) for i, name in enumerate(ingest.events.key)]
     reason = F.coalesce(
         F.col(REASON),
         F.when(local_day > F.col(DROP_DAY), F.lit("future_timestamp")),
@@ -86,7 +86,7 @@ def check_events(rows: DataFrame, settings: Settings) -> DataFrame:
             REASON: reason,
             DS: F.to_date(EVENT_TS),
             COUNT: counted,
-            EVENT_ID: F.to_json(F.array(*key)) if key else F.lit(None).cast("string"),
+            EVENT_ID: F.to_json(F.struct(*key)) if key else F.lit(None).cast("string"),
         }
     )
     return _mark_duplicates(checked, settings).drop(*(f"{KEY}{i}" for i in range(len(key))))
@@ -148,32 +148,43 @@ def _commit(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> Manif
     columns, names = identity(warehouse.settings), warehouse.schema("events").names
     new = good.withColumn(SUPERSEDED_BY, F.lit(None).cast("date")).select(*names)
     if not warehouse.exists("events"):
-        rows = supersede(new, columns).repartition(DS).persist()
-        count = count_cases(rows, {"inserted": F.lit(1), "superseded": F.col(SUPERSEDED_BY).isNotNull()})
-        version = warehouse.replace("events", rows, EVERY_ROW)
-        rows.unpersist()
-        return {"version": version, **dict.fromkeys(CHANGES, 0), **count}
-    if not days:
-        return {"version": warehouse.version("events"), **dict.fromkeys((*CHANGES, "superseded"), 0)}
+        return _write_first(warehouse, supersede(new, columns))
     _check_key(warehouse)
-    ours = F.col(DROP_DS).isin([F.lit(day).cast("date") for day in days])
     stored = read_deliveries(warehouse).select(*names)
-    mine = stored.where(ours)
+    mine = stored.where(_of_days(days))
     touched = new.select(*columns).unionByName(mine.select(*columns)).distinct().persist()
     first, last = touched.agg(F.min(DS), F.max(DS)).collect()[0]
-    if first is None:
-        touched.unpersist()
-        return {"version": warehouse.version("events"), **dict.fromkeys((*CHANGES, "superseded"), 0)}
-    foreign = stored.where(~ours & F.col(DS).between(F.lit(first), F.lit(last)))
-    foreign = foreign.join(touched, columns, "left_semi").select(*names)
-    wanted = supersede(new.unionByName(foreign), columns)
-    changes = _compare(wanted, mine.unionByName(foreign), columns).persist()
-    counts = count_cases(changes, {name: F.col("_change") == name for name in CHANGES} | {
-        "superseded": ours & F.col(SUPERSEDED_BY).isNotNull() & (F.col("_change") != "deleted")})  # fmt: skip
-    _write(warehouse, changes, counts, columns, (first, last))
-    changes.unpersist()
+    counts = dict.fromkeys((*CHANGES, "superseded"), 0)
+    if days and first is not None:
+        others = stored.where(~_of_days(days) & F.col(DS).between(F.lit(first), F.lit(last)))
+        others = others.join(touched, columns, "left_semi").select(*names)
+        wanted = supersede(new.unionByName(others), columns)
+        changes = _compare(wanted, mine.unionByName(others), columns).persist()
+        counts = _count(changes, days)
+        _write(warehouse, changes, counts, columns, (first, last))
+        changes.unpersist()
     touched.unpersist()
     return {"version": warehouse.version("events"), **counts}
+
+
+def _of_days(days: Sequence[str]) -> Column:
+    """Rows that the drops of these days delivered."""
+    return F.col(DROP_DS).isin([F.lit(day).cast("date") for day in days])
+
+
+def _count(changes: DataFrame, days: Sequence[str]) -> dict[str, int]:
+    """Rows that change, and rows of these drops that a later drop supersedes."""
+    later = _of_days(days) & F.col(SUPERSEDED_BY).isNotNull() & (F.col("_change") != "deleted")
+    return count_cases(changes, {**{n: F.col("_change") == n for n in CHANGES}, "superseded": later})
+
+
+def _write_first(warehouse: Warehouse, rows: DataFrame) -> Manifest:
+    """Make the table."""
+    rows = rows.repartition(DS).persist()
+    counts = count_cases(rows, {"inserted": F.lit(1), "superseded": F.col(SUPERSEDED_BY).isNotNull()})
+    version = warehouse.replace("events", rows, EVERY_ROW)
+    rows.unpersist()
+    return {"version": version, **dict.fromkeys(CHANGES, 0), **counts}
 
 
 def _check_key(warehouse: Warehouse) -> None:
@@ -182,11 +193,14 @@ def _check_key(warehouse: Warehouse) -> None:
     Raises:
         MissingTable: the settings' key is not the one that the stored events were loaded with.
     """
-    keyed = bool(warehouse.settings.ingest.events.key)
-    other = F.col(EVENT_ID).isNull() if keyed else F.col(EVENT_ID).isNotNull()
+    key = warehouse.settings.ingest.events.key
+    other = F.col(EVENT_ID).isNotNull()
+    if key:
+        named = F.json_object_keys(EVENT_ID) == F.array(*map(F.lit, key))
+        other = ~F.coalesce(named, F.lit(False))
     if read_deliveries(warehouse).where(other).take(1):
         raise MissingTable(
-            f"ingest.events.key is {warehouse.settings.ingest.events.key}, and the events in the warehouse "
+            f"ingest.events.key is {key}, and the events in the warehouse "
             "were loaded with another key; restore it, or remove the tables events, events_quarantine and "
             "loaded_drops and load every drop again"
         )

@@ -235,8 +235,10 @@ def test_repetition_is_told_from_redelivery(
     assert report["rows"]["delivered"] == len(ROWS) == sum(report["rows"].values()) - len(ROWS)
     assert ingest_events(warehouse, [DAY])["inserted"] == 0
     if events == {"key": ["line"]}:
-        with pytest.raises(MissingTable, match="loaded with another key; restore it"):
-            ingest_events(make(spark, tmp_path, max_rejected_share=0.7), [DAY])
+        for other in ({}, {"key": ["status"]}):
+            changed = make(spark, tmp_path, events=other, max_rejected_share=0.7)
+            with pytest.raises(MissingTable, match="loaded with another key; restore it"):
+                ingest_events(changed, [DAY])
     wrongs = {
         "status >": "no condition in SQL",
         "colour = 1": "no file has the column 'colour'",
