@@ -322,3 +322,48 @@ def test_what_was_loaded_stays_when_the_landing_zone_is_emptied(spark: SparkSess
     report = ingest_days(warehouse, DAY, NEXT)["events"]
     assert (report["deleted"], report["rows"]["delivered"]) == (0, 0)
     assert [row[0] for row in log_of(warehouse)] == [DAY, NEXT]
+
+
+def test_tables_of_an_earlier_version_open_and_take_corrections(spark: SparkSession, tmp_path: Path) -> None:
+    """Without the columns that say what supersedes a row, and with other names for validity."""
+    warehouse = make(spark, tmp_path, items={"columns": {"kind": "string"}})
+    old = (
+        "user_id string, item_id string, event_ts timestamp, event_type string, session_id string, "
+        "label double, drop_ds date, ds date"
+    )
+    rows = [
+        (user, "i", f"{day} 10:00:00", "purchase", "", None, day, day)
+        for user, day in (("u", DAY), ("v", NEXT))
+    ]
+    columns = [part.split(" ")[0] for part in old.split(", ")]
+    text = spark.createDataFrame(rows, ", ".join(f"{name} string" for name in columns))
+    text.selectExpr(
+        *(f"cast({part.replace(' ', ' AS ')}) AS {part.split(' ')[0]}" for part in old.split(", "))
+    ).write.format("delta").option("delta.enableChangeDataFeed", "true").partitionBy("ds").save(
+        warehouse.path("events")
+    )
+    versions = [
+        ("1", "a", "2024-03-01", "2024-03-04"),
+        ("1", "b", "2024-03-04", None),
+        ("2", "a", "2024-03-01", None),
+    ]
+    frame = spark.createDataFrame(versions, "item_id string, kind string, valid_from string, valid_to string")
+    dates = frame.selectExpr(
+        "item_id", "kind", *(f"cast({n} AS date) AS {n}" for n in ("valid_from", "valid_to"))
+    )
+    dates.write.format("delta").save(warehouse.path("items"))
+    assert [row[0] for row in log_of(warehouse)] == ["u", "v"]
+    put(
+        warehouse,
+        f"ds={NEXT}/a.parquet",
+        pa.table({"user_id": ["w", "u"], "item_id": ["i"] * 2, "event_ts": [NEXT, f"{DAY} 10:00"]}),
+    )
+    put(warehouse, "ds=2024-03-04/a.parquet", pa.table({"item_id": ["1"], "kind": ["c"]}), "items")
+    ingest_events(warehouse, [NEXT])
+    assert log_of(warehouse, "user_id", "string(drop_ds)") == [("u", NEXT), ("w", NEXT)]
+    ingest_entity(warehouse, "items", ["2024-03-04"])
+    found = {
+        night: {row[0]: row[1] for row in read_entity(warehouse, "items", night).collect()}
+        for night in ("2024-03-03", "2024-03-06")
+    }
+    assert found == {"2024-03-03": {"1": "a", "2": "a"}, "2024-03-06": {"1": "c", "2": "a"}}
