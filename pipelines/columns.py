@@ -24,9 +24,7 @@ RECENT: Final = "_recent_count"
 ELIGIBLE: Final = "_eligible"
 WITHDRAWN: Final = "_withdrawn"
 CORPUS_FINGERPRINT: Final = "_fingerprint"
-EVENT_ID: Final = (
-    "event_id"  # what `ingest.events.key` names an event by, as JSON; null without one
-)
+EVENT_ID: Final = "event_id"  # what `ingest.events.key` names an event by, as JSON; null without one
 REPEAT: Final = "repeat"  # counts from 0 where an event happened several times at once
 SUPERSEDED_BY: Final = "superseded_by"  # the later drop that delivered the event again; null: this row counts
 BUCKET: Final = "bucket"

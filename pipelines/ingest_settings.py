@@ -83,6 +83,16 @@ class EventDrop(BaseModel):
     # Rows of one drop that are alike: the same event delivered twice, or each an event of its own.
     identical: Literal["once", "each"] = "once"
 
+    @model_validator(mode="after")
+    def _check_key(self) -> Self:
+        if self.key and self.identical == "each":
+            raise ValueError(
+                "key names an event, so two rows of one key are one event: leave out identical: each"
+            )
+        if len(set(self.key)) < len(self.key):
+            raise ValueError(f"key names a column twice: {self.key}")
+        return self
+
     def source(self, name: str) -> str:
         """The source column of one of our columns."""
         return str(getattr(self, name))

@@ -61,11 +61,9 @@ def refuse(source: str, faults: Sequence[Fault], rows: Iterable[RowFault] = (), 
     """
     named = [str(fault) for fault in faults[:MOST_NAMED]]
     if len(faults) > MOST_NAMED:
-        named.append(f"and {len(faults) - MOST_NAMED} more faults of this kind")
-    bad = [str(row) for row in rows]
-    if share:
-        named.append(share)
-    lines = [*named, *(f"bad rows: {row}" for row in bad)]
-    kept = "The bad rows are in events_quarantine. " if bad else ""
-    text = lines[0] if len(lines) == 1 else "\n  - " + "\n  - ".join(lines) + "\n"
-    return DropError(f"{source}: {text} {kept}Nothing else was committed; mend the drop or the settings")
+        named.append(f"and {len(faults) - MOST_NAMED} more faults of files and folders")
+    bad = [f"bad rows: {row}" for row in rows]
+    kept = "only the bad rows were committed, to events_quarantine" if bad else "nothing was committed"
+    end = f"{kept}; mend the drops or the settings, and load them again"
+    lines = [*named, *([share] if share else []), *bad, end]
+    return DropError("\n".join(f"{source}: {line}" for line in lines))

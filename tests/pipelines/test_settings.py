@@ -121,6 +121,13 @@ def test_the_cluster_settings_go_over_the_demos(tmp_path: Path) -> None:
         ),
         ({"models": [{"name": "m", "config": {}}] * 2}, r"models have the same name: \['m'\]"),
         ({"models": [{"name": "m", "config": {}, "labels": {"dropout": 1}}]}, r"labels.dropout is 1.0"),
+        ({"ingest": {"events": {"key": ["a"], "identical": "each"}}}, r"two rows of one key are one event"),
+        (
+            {"ingest": {"events": {"user": "a"}}},
+            r"ingest.events.user: unknown key; nearest known key: user_id",
+        ),
+        ({"ingest": {"csv": {"delimiter": "::"}}}, r"several characters, which needs quote: null"),
+        ({"ingest": {"items": {"columns": {"a": "long", "A": "long"}}}}, r"differ only in the case"),
         ({"evaluate_policies": [{"name": "a", "exclude_seen": 0}]}, r"must be at least 1"),
         (
             {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "hush"}}},
