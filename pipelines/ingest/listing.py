@@ -104,7 +104,9 @@ def list_drops(spark: SparkSession, settings: Settings, source: str, days: Seque
                 ignored.append(path)
             else:
                 files.append(DropFile(day, path, size))
-    return Listing(files, ignored, faults, [day for day in days if day not in known])
+    # Of a folder that can't be listed nobody knows which days are missing.
+    listed = all(fault.where != source_folder(settings, source) for fault in faults)
+    return Listing(files, ignored, faults, [day for day in days if listed and day not in known])
 
 
 def _children(

@@ -47,12 +47,15 @@ def run(
 
 
 def error_of(said: str) -> str:
-    """The one line that says why; no stack trace is with it."""
+    """What says why: the last lines, one for each fault, none of them twice, and no stack trace."""
     lines = said.splitlines()
-    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], said
+    faults = [line for line in lines if line.startswith("error: ")]
+    assert faults, said
+    assert faults == lines[-len(faults) :], said
+    assert len(set(faults)) == len(faults)
     assert "Traceback" not in said
     assert "\tat " not in said
-    return lines[-1]
+    return "\n".join(faults)
 
 
 def parse(job: str, *options: str) -> int:
