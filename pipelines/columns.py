@@ -46,9 +46,9 @@ SCHEMAS: Final[dict[str, str]] = {
     ),
     "events_quarantine": (
         "drop_ds date, source string, reason string, row string, file string, location string, value string, "
-        "user_id string"
+        "user_id string, loaded boolean"
     ),
-    "loaded_drops": "source string, drop_ds date",
+    "loaded_drops": "source string, drop_ds date, had_files boolean",
     "candidate_bank": (
         "item_id {item}, model_version string, link_weights binary, head_input binary, dot binary, "
         "fingerprint string, checksum long"

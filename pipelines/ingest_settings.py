@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import re
 from typing import Annotated, Literal, Self
 
@@ -19,8 +20,15 @@ OF_EVENTS = ("user_id", "item_id", "event_ts", "event_type", "session_id", "labe
 
 def _encoding(name: str) -> str:
     try:
-        return codecs.lookup(name).name
-    except LookupError:
+        found = codecs.lookup(name)
+        if found.name in ("idna", "punycode") or not isinstance(
+            found.decode(found.encode("a,\n")[0])[0], str
+        ):
+            raise LookupError(name)
+        if "a,\n".encode(found.name).decode(found.name) != "a,\n":  # fails for codecs that are not of text
+            raise LookupError(name)
+        return found.name
+    except (LookupError, UnicodeError, TypeError, ValueError):
         raise ValueError(
             f"{name!r} is no text encoding; use a name such as utf-8, latin-1 or cp1252"
         ) from None
@@ -58,6 +66,15 @@ class CsvSettings(BaseModel):
     def _check(self) -> Self:
         if self.header is False:
             raise ValueError("files without a header need the names of their columns: header: [a, b, c]")
+        if isinstance(self.header, list) and (not self.header or len(set(self.header)) < len(self.header)):
+            raise ValueError(f"header names each column once: {self.header}")
+        letters = [letter for letter in (self.quote, self.escape) if letter]
+        if (
+            set("\r\n") & {*self.delimiter, *letters}
+            or self.delimiter in letters
+            or len(set(letters)) < len(letters)
+        ):
+            raise ValueError("delimiter, quote and escape must differ and be no line breaks")
         if len(self.delimiter) > 1 and self.quote is not None:
             raise ValueError(
                 f"the delimiter {self.delimiter!r} has several characters, which needs quote: null"
@@ -116,6 +133,11 @@ class EntityDrop(BaseModel):
                     f"the column name {name!r} is not letters, digits and _, beginning with a letter; choose "
                     f"such a name and map it: source: {{my_name: {name!r}}}"
                 )
+        known = [*self.columns, "item_id", "user_id"]
+        for name in self.source:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+                raise ValueError(f"source maps {name!r}, which columns does not have; nearest: {near[0]}")
         lower = [name.lower() for name in self.columns]
         if twice := sorted({name for name in lower if lower.count(name) > 1}):
             raise ValueError(
@@ -141,7 +163,7 @@ class IngestSettings(BaseModel):
     null_values: list[str] = list(NULLS)  # text that means null, whatever the case of its letters
     events: EventDrop = EventDrop()
     default_event_type: str = "event"
-    late_days: int = Field(default=3, ge=0)
+    late_days: int = Field(default=3, ge=0, le=3650)
     max_rejected_share: float = Field(default=0.01, ge=0.0, le=1.0)
     missing_drop: Literal["fail", "empty"] = "fail"
     items: EntityDrop = EntityDrop()

@@ -18,8 +18,8 @@ from pipelines.export import export_recommendations
 from pipelines.ingest.entities import ingest_entity
 from pipelines.ingest.events import ingest_events
 from pipelines.ingest.faults import DropError
-from pipelines.ingest.ledger import loaded_days
-from pipelines.ingest.listing import drop_days
+from pipelines.ingest.ledger import find_empty_days, loaded_days
+from pipelines.ingest.listing import drop_days, list_drops
 from pipelines.inputs import fix_inputs
 from pipelines.leases import Run
 from pipelines.link_states import build_link_states
@@ -30,6 +30,7 @@ from pipelines.tables import Warehouse
 from pipelines.verify import verify_night
 
 Step = Callable[[Warehouse, Run], Manifest]
+MOST_EMPTY_DAYS: Final = 31  # days without rows, the newest, where a night looks for files that came late
 ENTITIES: Final[tuple[Entity, ...]] = ("items", "users")
 
 
@@ -71,8 +72,11 @@ def ingest_night(warehouse: Warehouse, night: str) -> Manifest:
         DropError: as `ingest_events`, of any of these days.
     """
     last = dt.date.fromisoformat(day_before(night))
-    loaded = {dt.date.fromisoformat(day) for day in loaded_days(warehouse, "events")}
-    day = min(loaded, default=last)
+    # Also a drop that came after its day was loaded as a day without rows.
+    empty = sorted(day for day in find_empty_days(warehouse, "events") if day <= str(last))[-MOST_EMPTY_DAYS:]
+    came = list_drops(warehouse.spark, warehouse.settings, "events", empty).days if empty else []
+    loaded = {dt.date.fromisoformat(day) for day in loaded_days(warehouse, "events") - set(came)}
+    day = min([*loaded, *map(dt.date.fromisoformat, came)], default=last)
     while day < last and day in loaded:
         day += dt.timedelta(days=1)
     return ingest_days(warehouse, str(min(day, last)), str(last))

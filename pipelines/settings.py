@@ -193,8 +193,10 @@ class PromotionSettings(Section):
 class UpkeepSettings(Section):
     """What jobs/tidy_tables.py leaves; see docs/operate.md."""
 
-    keep_nights: int = Field(default=14, ge=1)  # before the newest: their staged rows stand by
-    keep_days: int = Field(default=7, ge=1)  # tables can be read as they were, and nights taken back
+    keep_nights: int = Field(default=14, ge=1, le=36_500)  # before the newest: their staged rows stand by
+    keep_days: int = Field(
+        default=7, ge=1, le=36_500
+    )  # tables can be read as they were, and nights taken back
 
 
 def _no_password(url: str) -> str:

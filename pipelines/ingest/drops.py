@@ -18,12 +18,11 @@ from pyspark import StorageLevel
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import BooleanType
 
 from pipelines.ingest.faults import Fault, RowFault
 from pipelines.ingest.listing import DropFile, Listing, list_drops
 from pipelines.ingest.read_errors import find_broken_file
-from pipelines.ingest.read_parquet import read_parquet, read_raw_rows
+from pipelines.ingest.read_parquet import plain_path, read_parquet, read_raw_rows
 from pipelines.ingest.read_text import read_text
 from pipelines.ingest.wanted import Wanted, show_columns
 from pipelines.progress import watch
@@ -62,8 +61,11 @@ class Drop:
     rows: DataFrame
     stored: DataFrame  # what is persisted, of which `rows` is a part
     listing: Listing
+    names: frozenset[str]  # of all columns that any file has
     extra: list[str]
+    missing: list[str]
     faults: list[Fault]
+    headed: bool  # whether each file must have a header line
     raw_from: list[DropFile]  # Parquet files, whose rows as they were are read again where they are wanted
 
     @property
@@ -126,15 +128,19 @@ def _read_once(
 ) -> Drop:
     with reading(spark, settings):
         if settings.ingest.format == "parquet":
-            frames, extra, faults, files = read_parquet(spark, settings, wanted, listing.files)
+            frames, names, faults, files = read_parquet(spark, settings, wanted, listing.files)
         else:
             frames, faults = read_text(spark, settings, wanted, listing.files)
-            extra, files = [], []
+            names, files = set(), []
         kept = [_keep(frame, wanted) for frame in frames] or [_no_rows(spark, wanted)]
         day = F.regexp_extract(FILE, rf"/{wanted.source}/ds=(\d{{4}}-\d{{2}}-\d{{2}})/", 1).cast("date")
         rows = reduce(DataFrame.unionByName, kept).withColumn(DROP_DAY, day)
         rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
-    return Drop(rows, rows, listing, extra, [*listing.faults, *faults, *broken], files)
+    headed = settings.ingest.format == "csv" and settings.ingest.csv.header is True
+    whole = [*listing.faults, *faults, *broken]
+    wrong = {fault.where for fault in faults}
+    listing = listing._replace(files=[file for file in listing.files if file.uri not in wrong])
+    return Drop(rows, rows, listing, frozenset(names), [], [], whole, headed, files)
 
 
 def _no_rows(spark: SparkSession, wanted: Wanted) -> DataFrame:
@@ -144,16 +150,20 @@ def _no_rows(spark: SparkSession, wanted: Wanted) -> DataFrame:
 
 
 def _keep(frame: DataFrame, wanted: Wanted) -> DataFrame:
-    """The columns of `lime_row`, and whether the filter keeps the row; null keeps it not, as in SQL."""
+    """The columns of the row, and whether the filter keeps the row; null keeps it not, as in SQL."""
+    row = f"{wanted.row_name}.*"
     if wanted.where is None:
-        return frame.select("lime_row.*", F.lit(True).alias(KEPT))
+        return frame.select(row, F.lit(True).alias(KEPT))
     try:
-        rows = frame.select("lime_row.*", F.expr(wanted.where).alias(KEPT))
+        plan = frame.where(F.expr(wanted.where))  # refuses what is no condition on one row
+        rows = frame.select(row, F.expr(wanted.where).alias(KEPT))
     except AnalysisException as error:
         raise _unfit(wanted, str(error).strip().splitlines()[0]) from error
-    if rows.schema[KEPT].dataType != BooleanType():
-        raise _unfit(wanted, f"it is a {rows.schema[KEPT].dataType.simpleString()}, not a condition")
-    return rows.withColumn(KEPT, F.coalesce(KEPT, F.lit(False)))
+    if not plan._jdf.queryExecution().analyzed().deterministic():
+        raise _unfit(wanted, "it would say something else each time it is asked")
+    # Of a line that could not be taken apart the filter knows nothing: it is bad, and not left out.
+    malformed = F.col(REASON).eqNullSafe("malformed_row")
+    return rows.withColumn(KEPT, malformed | F.coalesce(KEPT, F.lit(False)))
 
 
 def _unfit(wanted: Wanted, why: str) -> SettingsError:
@@ -164,13 +174,24 @@ def _unfit(wanted: Wanted, why: str) -> SettingsError:
 
 def _without_notes(drop: Drop, wanted: Wanted, notes: Sequence[Row]) -> Drop:
     """The drop with what its files said of themselves as names and faults, and with rows alone."""
-    names = {name for row in notes if row[0] == "header" for name in json.loads(row[1])}
+    names: set[str] = {name for row in notes if row[0] == "header" for name in json.loads(row[1])}
     faults = [Fault(row[2], row[1]) for row in sorted(notes) if row[0] == "fault"]
-    if names and (lost := [name for name in wanted.filter_columns if name not in names]):
-        faults.append(Fault(f"ingest.{wanted.source}.where", f"no file has the column {lost[0]!r}"))
-    extra = sorted(names - set(wanted.sources)) if names else drop.extra
+    if drop.headed:
+        spoke = {plain_path(row[2]) for row in notes}
+        faults += [
+            Fault(file.uri, "this file has not even a header line; deliver it again, or remove it")
+            for file in drop.listing.files
+            if plain_path(file.uri) not in spoke
+        ]
+    names |= drop.names
     rows = drop.rows.where(F.col(STATUS) == "row")
-    return replace(drop, rows=rows, extra=show_columns(extra), faults=[*drop.faults, *faults])
+    # Of events a column counts as named where the settings give it another name than ours.
+    named = [c for c in wanted.columns if wanted.source != "events" or c.source != c.name]
+    missing = [column.source for column in named if column.source not in names] if names else []
+    for name in missing:
+        log.warning("%s: no file has the column %r, which the settings name; it is null", wanted.source, name)
+    extra = show_columns(names - set(wanted.sources))
+    return replace(drop, rows=rows, extra=extra, missing=missing, faults=[*drop.faults, *faults])
 
 
 def describe_bad(bad: DataFrame) -> list[RowFault]:

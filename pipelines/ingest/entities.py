@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from pipelines.catalogue import KEYS, Entity, entity_drop, entity_types, read_versions
 from pipelines.columns import DELIVERED_UNTIL, VALID_FROM, VALID_TO
-from pipelines.ingest.drops import DROP_DAY, FILE, KEPT, LOCATION, REASON
+from pipelines.ingest.drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.ledger import loaded_days, note_loaded
 from pipelines.ingest.load import DUPLICATE, load_drops
 from pipelines.ingest.wanted import want_entity
@@ -46,7 +46,7 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
         changed = bool(loaded.days) and _commit(warehouse, name, versions.select(*stored.columns))
     finally:
         loaded.rows.unpersist()
-    note_loaded(warehouse, name, loaded.days)
+    note_loaded(warehouse, name, loaded.days, loaded.days)
     return {**loaded.report, "changed": changed}
 
 
@@ -62,6 +62,7 @@ def _mark_duplicates(rows: DataFrame, key: str, columns: Sequence[str]) -> DataF
     contradicts = F.col(DUPLICATE) & (F.col("_first") != text)
     return marked.withColumns(
         {
+            VALUE: F.when(contradicts, text).otherwise(F.col(VALUE)),
             REASON: F.when(contradicts, F.lit("duplicate_key")).otherwise(F.col(REASON)),
             DUPLICATE: F.col(DUPLICATE) & ~contradicts,
         }

@@ -54,7 +54,7 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
             changes = _commit(warehouse, expand(loaded.good, settings), loaded.days)
     finally:
         loaded.rows.unpersist()
-    note_loaded(warehouse, "events", loaded.noted)
+    note_loaded(warehouse, "events", loaded.noted, loaded.days)
     return {**loaded.report, **changes}
 
 
@@ -117,8 +117,10 @@ def _mark_duplicates(rows: DataFrame, settings: Settings) -> DataFrame:
     for name in (COUNT, *EVENT_KEY):
         differs = differs | ~F.col(name).eqNullSafe(F.col("_first").getField(name))
     contradicts = F.col(DUPLICATE) & differs
+    said = F.to_json(F.struct(*EVENT_KEY, LABEL, F.col(COUNT).alias("count")))
     return marked.withColumns(
         {
+            VALUE: F.when(contradicts, said).otherwise(F.col(VALUE)),
             REASON: F.when(contradicts, F.lit("duplicate_key")).otherwise(F.col(REASON)),
             DUPLICATE: F.col(DUPLICATE) & ~differs,
         }
@@ -201,8 +203,7 @@ def _check_key(warehouse: Warehouse) -> None:
     if read_deliveries(warehouse).where(other).take(1):
         raise MissingTable(
             f"ingest.events.key is {key}, and the events in the warehouse "
-            "were loaded with another key; restore it, or remove the tables events, events_quarantine and "
-            "loaded_drops and load every drop again"
+            "were loaded with another key; restore it, or load every drop again into a new warehouse"
         )
 
 

@@ -46,7 +46,7 @@ REMEDIES = {
     "unreadable_timestamp": "; say how times are written in ingest.timestamp.format",
     "malformed_row": "; check ingest.format, and ingest.csv or ingest.encoding",
     "future_timestamp": "; check ingest.source_timezone and ingest.folder_timezone",
-    "too_late": "; raise ingest.late_days if such events are wanted",
+    "too_late": "; check ingest.source_timezone and ingest.folder_timezone, or raise ingest.late_days",
 }
 
 

@@ -28,9 +28,21 @@ def _days_of_manifests(warehouse: Warehouse) -> set[str]:
     return found
 
 
-def note_loaded(warehouse: Warehouse, source: str, days: Iterable[str]) -> None:
-    """Add days to the ledger."""
-    known = {str(row[DROP_DS]) for row in warehouse.small(TABLE) if row["source"] == source}
-    if new := sorted(set(days) - known):
-        rows = [{"source": source, DROP_DS: dt.date.fromisoformat(day)} for day in new]
+def find_empty_days(warehouse: Warehouse, source: str) -> set[str]:
+    """Days that were loaded as days without rows because there was no file yet."""
+    rows = [row for row in warehouse.small(TABLE) if row["source"] == source]
+    filled = {str(row[DROP_DS]) for row in rows if row["had_files"]}
+    return {str(row[DROP_DS]) for row in rows} - filled
+
+
+def note_loaded(warehouse: Warehouse, source: str, days: Iterable[str], with_files: Iterable[str]) -> None:
+    """Add days to the ledger; a day without files is noted again when they have come."""
+    filled, mine = set(with_files), [row for row in warehouse.small(TABLE) if row["source"] == source]
+    known = {(str(row[DROP_DS]), bool(row["had_files"])) for row in mine}
+    known |= {(day, False) for day, had_files in known if had_files}
+    if new := sorted({(day, day in filled) for day in days} - known):
+        rows = [
+            {"source": source, DROP_DS: dt.date.fromisoformat(day), "had_files": had_files}
+            for day, had_files in new
+        ]
         warehouse.append(TABLE, local_rows(warehouse.spark, rows, warehouse.schema(TABLE)))

@@ -8,6 +8,7 @@ next to files (`.crc`, `.md5`, `.sha1`, `.sha256`, `.sha512`) and the folder mar
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from pipelines.settings import Settings
 from pipelines.storage import hadoop_path, path_exists, reaching
 
 CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
+COPYING = "._COPYING_"  # the end of a name while HDFS writes the file; Spark leaves it out
 DAY = re.compile(r"ds=(\d{4}-\d{2}-\d{2})")
 
 
@@ -72,19 +74,16 @@ def list_days(spark: SparkSession, settings: Settings, source: str) -> tuple[lis
     root = source_folder(settings, source)
     days: list[str] = []
     faults: list[Fault] = []
-    for path, is_folder, _ in _children(spark, root, faults, recursive=False):
-        name = path.rsplit("/", 1)[-1]
-        if _is_ignored(name):
+    for entry in _children(spark, root, faults, recursive=False):
+        if _is_ignored(entry.below):
             continue
-        found = DAY.fullmatch(name)
-        if is_folder and found and _is_date(found[1]):
+        found = DAY.fullmatch(entry.below)
+        if entry.is_folder and found and _is_date(found[1]):
             days.append(found[1])
         else:
-            kind = "folder" if is_folder else "file"
-            faults.append(
-                Fault(path, f"this {kind} is no day's drop; name folders ds=YYYY-MM-DD, or begin the name "
-                "with _ to have it ignored")
-            )  # fmt: skip
+            kind = "folder" if entry.is_folder else "file"
+            what = f"this {kind} is no day's drop; name folders ds=YYYY-MM-DD, or begin the name with _ to "
+            faults.append(Fault(entry.path, f"{what}have it ignored"))
     return sorted(days), faults
 
 
@@ -98,37 +97,64 @@ def list_drops(spark: SparkSession, settings: Settings, source: str, days: Seque
         if day not in known:
             continue
         folder = drop_path(settings, source, day)
-        for path, _, size in _children(spark, folder, faults, recursive=True):
-            parts = path.rsplit(f"/ds={day}/", 1)[-1].split("/")
-            if any(map(_is_ignored, parts)):
-                ignored.append(path)
+        faults += _find_unlisted(folder)
+        for entry in _children(spark, folder, faults, recursive=True):
+            if any(map(_is_ignored, entry.below.split("/"))):
+                ignored.append(entry.path)
+            elif entry.path.endswith(COPYING):
+                faults.append(Fault(entry.path, "this file is being written; load its day when it is whole"))
             else:
-                files.append(DropFile(day, path, size))
+                files.append(DropFile(day, entry.path, entry.size))
     # Of a folder that can't be listed nobody knows which days are missing.
     listed = all(fault.where != source_folder(settings, source) for fault in faults)
     return Listing(files, ignored, faults, [day for day in days if listed and day not in known])
 
 
-def _children(
-    spark: SparkSession, uri: str, faults: list[Fault], *, recursive: bool
-) -> list[tuple[str, bool, int]]:
-    """Path, whether it is a folder, and bytes, of what is in a folder; nothing where there is no folder."""
-    found: list[tuple[str, bool, int]] = []
+class _Entry(NamedTuple):
+    """A file or folder below a folder: its path, the part of it below the folder, and its bytes."""
+
+    path: str
+    below: str
+    is_folder: bool
+    size: int
+
+
+def _children(spark: SparkSession, uri: str, faults: list[Fault], *, recursive: bool) -> list[_Entry]:
+    """What is in a folder, in folders below it too if `recursive`; nothing where there is no folder."""
+    found: list[_Entry] = []
     try:
         if not path_exists(spark, uri):
             return []
         path, fs = hadoop_path(spark, uri)
         with reaching(uri):
+            root = f"{fs.makeQualified(path).toString()}/"
             each = fs.listFiles(path, True) if recursive else fs.listStatusIterator(path)
             while each.hasNext():
                 status = each.next()
-                path = str(status.getPath().toString())
-                found.append((path, bool(status.isDirectory()), int(status.getLen())))
+                name = str(status.getPath().toString())
+                found.append(_Entry(name, name.removeprefix(root), status.isDirectory(), status.getLen()))
     except LimeError as error:
         if error.remedy != "person":
             raise
         faults.append(Fault(uri, str(error).removeprefix(f"{uri}: ")))
     return sorted(found)
+
+
+def _find_unlisted(uri: str) -> list[Fault]:
+    """Files on a local disk that Hadoop's client leaves out without a word: dead links, names of no text."""
+    faults: list[Fault] = []
+    folder = uri.removeprefix("file://").removeprefix("file:")
+    if not folder.startswith("/"):
+        return faults
+    for root, _, names in os.walk(os.fsencode(folder)):
+        for name in names:
+            path = os.path.join(root, name)
+            shown = path.decode("utf-8", "backslashreplace")
+            if not os.path.exists(path):
+                faults.append(Fault(shown, "this link leads to no file; mend it or remove it"))
+            elif name.decode("utf-8", "replace").encode() != name:
+                faults.append(Fault(shown, "the name of this file is not UTF-8; rename it"))
+    return faults
 
 
 def _is_ignored(name: str) -> bool:

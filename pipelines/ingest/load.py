@@ -56,9 +56,12 @@ def load_drops(
     rows = check(drop.rows).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = _count(rows)
-        rejected = _set_aside(warehouse, drop, rows, source, counts["quarantined"])
         share = _share(counts, settings.ingest.max_rejected_share)
-        if faults or share:
+        loads = not faults and not share
+        rejected = _set_aside(warehouse, drop, rows, source, loads=loads) if counts["quarantined"] else {}
+        if not counts["quarantined"] and loads:
+            quarantine(warehouse, source, drop.days, None, loaded=True)
+        if not loads:
             raise refuse(source, faults, rejected.values(), share)
     except BaseException:
         rows.unpersist()
@@ -70,6 +73,7 @@ def load_drops(
         "rows": counts,
         "rejected": {reason: fault.rows for reason, fault in rejected.items()},
         "extra_columns": drop.extra,
+        "missing_columns": drop.missing,
         "ignored_files": drop.listing.ignored,
     }
     gone = set(drop.listing.absent) - set(absent)
@@ -103,15 +107,12 @@ def _count(rows: DataFrame) -> dict[str, int]:
 
 
 def _set_aside(
-    warehouse: Warehouse, drop: Drop, rows: DataFrame, source: str, count: int
+    warehouse: Warehouse, drop: Drop, rows: DataFrame, source: str, *, loads: bool
 ) -> dict[str, RowFault]:
     """Put the bad rows into quarantine; returns their faults by reason."""
-    if not count:
-        quarantine(warehouse, source, drop.days, None)
-        return {}
     bad = rows.where(F.col(KEPT) & F.col(REASON).isNotNull())
     whole = with_raw_rows(warehouse.spark, warehouse.settings, drop, bad)
-    quarantine(warehouse, source, drop.days, whole)
+    quarantine(warehouse, source, drop.days, whole, loaded=loads)
     whole.unpersist()
     return {fault.reason: fault for fault in describe_bad(bad)}
 

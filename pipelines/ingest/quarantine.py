@@ -9,28 +9,45 @@ from pyspark.sql import functions as F
 
 from pipelines.columns import DROP_DS, USER_ID
 from pipelines.ingest.drops import DROP_DAY, FILE, LOCATION, RAW, REASON, VALUE
-from pipelines.predicates import both, equals, one_of
+from pipelines.predicates import Predicate, both, equals, one_of
 from pipelines.tables import Warehouse
 
 TABLE = "events_quarantine"
+NOT_LOADED = Predicate("loaded = false")
 
 
-def quarantine(warehouse: Warehouse, source: str, days: Sequence[str], bad: DataFrame | None) -> None:
-    """Make the table hold exactly these bad rows of a source for the drops of these days."""
+def quarantine(
+    warehouse: Warehouse, source: str, days: Sequence[str], bad: DataFrame | None, *, loaded: bool
+) -> None:
+    """Make the table hold exactly these bad rows of a source for the drops of these days.
+
+    Args:
+        loaded: whether the drops are loaded. Rows of drops that are refused are kept apart from those of what
+            was loaded of the same days before, and go when the days are loaded.
+    """
     if not days:
         return
-    stored = warehouse.read(TABLE)
+    stored = with_loaded(warehouse.read(TABLE))
     mine = (F.col("source") == source) & F.col(DROP_DS).isin([F.lit(day).cast("date") for day in days])
+    where = both(equals(source=source), one_of(DROP_DS, days))
+    if not loaded:
+        mine, where = mine & ~F.col("loaded"), both(where, NOT_LOADED)
     if bad is None and not stored.where(mine).limit(1).count():
         return
-    rows = stored.limit(0) if bad is None else bad.select(*_columns(bad, source))
-    warehouse.replace(TABLE, rows, both(equals(source=source), one_of(DROP_DS, days)))
+    rows = stored.limit(0) if bad is None else bad.select(*_columns(bad, source, loaded=loaded))
+    warehouse.replace(TABLE, rows, where)
 
 
-def _columns(bad: DataFrame, source: str) -> list[Column]:
+def with_loaded(rows: DataFrame) -> DataFrame:
+    """Rows of the table; those of earlier versions do not say whether their drop was loaded."""
+    known = F.col("loaded") if "loaded" in rows.columns else F.lit(None).cast("boolean")
+    return rows.withColumn("loaded", F.coalesce(known, F.lit(True)))
+
+
+def _columns(bad: DataFrame, source: str, *, loaded: bool) -> list[Column]:
     user = F.col(USER_ID).cast("string") if source != "items" else F.lit(None).cast("string")
     return [
         F.col(DROP_DAY).alias(DROP_DS), F.lit(source).alias("source"), F.col(REASON).alias("reason"),
         F.col(RAW).alias("row"), F.col(FILE).alias("file"), F.col(LOCATION).alias("location"),
-        F.col(VALUE).alias("value"), user.alias(USER_ID),
+        F.col(VALUE).alias("value"), user.alias(USER_ID), F.lit(loaded).alias("loaded"),
     ]  # fmt: skip

@@ -34,10 +34,10 @@ Types = tuple[tuple[str, str], ...]  # source column and the type that Spark rea
 
 
 class ParquetRows(NamedTuple):
-    """Frames of a struct `lime_row` and the filter's columns; other columns, faults, and the files read."""
+    """Frames of a struct of the row and the filter's columns; names of columns, faults, and files read."""
 
     frames: list[DataFrame]
-    extra: list[str]
+    names: set[str]
     faults: list[Fault]
     files: list[DropFile]
 
@@ -52,15 +52,13 @@ def read_parquet(
         found = _check_footer(footer, wanted)
         faults += found
         whole += [] if found else [footer]
-    if whole and (lost := [c for c in wanted.filter_columns if not any(c in f.types for f in whole)]):
-        faults.append(Fault(f"ingest.{wanted.source}.where", f"no file has the column {lost[0]!r}"))
     groups: dict[Types, list[DropFile]] = defaultdict(list)
     for footer in whole:
         types = tuple((name, footer.types[name] or "") for name in wanted.sources if name in footer.types)
         groups[types].append(footer.file)
     frames = [_read_group(spark, settings, wanted, types, group) for types, group in groups.items()]
-    extra = sorted({name for footer in whole for name in footer.types} - set(wanted.sources))
-    return ParquetRows(frames, extra, faults, [footer.file for footer in whole])
+    names = {name for footer in whole for name in footer.types}
+    return ParquetRows(frames, names, faults, [footer.file for footer in whole])
 
 
 def _check_footer(footer: Footer, wanted: Wanted) -> list[Fault]:
@@ -71,6 +69,11 @@ def _check_footer(footer: Footer, wanted: Wanted) -> list[Fault]:
             faults.append(
                 f"the required column {column.source!r} (our {column.name}) is missing; the file has "
                 f"{sorted(footer.types)}. Deliver it, or map another column to {column.name}"
+            )
+    for name in wanted.filter_columns:
+        if name not in footer.types:
+            faults.append(
+                f"the column {name!r}, which `where` needs, is missing; the file has {sorted(footer.types)}"
             )
     for name in wanted.sources:
         if name in footer.repeated:
@@ -113,7 +116,7 @@ def _read_group(
         missing.alias("_raw"),
         F.lit("row").alias("_status"),
     )
-    return read.select(row.alias("lime_row"), *(F.col("filter")[name].alias(name) for name in filters))
+    return read.select(row.alias(wanted.row_name), *(F.col("filter")[name].alias(name) for name in filters))
 
 
 def open_files(spark: SparkSession, types: Types, files: Sequence[DropFile]) -> DataFrame:

@@ -32,7 +32,7 @@ TASK_BYTES = 128 << 20
 def read_text(
     spark: SparkSession, settings: Settings, wanted: Wanted, files: Sequence[DropFile]
 ) -> tuple[list[DataFrame], list[Fault]]:
-    """Rows of all files: frames of a struct `lime_row` and the filter's columns, and what can't be read."""
+    """Rows of all files: frames of a struct of the row and the filter's columns, and what can't be read."""
     groups: dict[str | None, list[DropFile]] = defaultdict(list)
     faults: list[Fault] = []
     for file in files:
@@ -135,4 +135,4 @@ def _ddl(spec: TextSpec) -> str:
 def _shape(read: DataFrame, wanted: Wanted) -> DataFrame:
     names = [name for name in read.columns if not name.startswith("_where_")]
     filters = [F.col(f"_where_{i}").alias(name) for i, name in enumerate(wanted.filter_columns)]
-    return read.select(F.struct(*names).alias("lime_row"), *filters)
+    return read.select(F.struct(*names).alias(wanted.row_name), *filters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyspark.errors import ParseException
@@ -31,6 +31,14 @@ class Wanted:
     filter_columns: tuple[str, ...]
 
     @property
+    def row_name(self) -> str:
+        """Of the column that holds our columns, while those of the filter have the source's names."""
+        name = "row"
+        while name in self.filter_columns:
+            name += "_"
+        return name
+
+    @property
     def sources(self) -> list[str]:
         """All source columns that are read, each once."""
         return list(dict.fromkeys([*(c.source for c in self.columns), *self.filter_columns]))
@@ -50,7 +58,10 @@ def want_events(spark: SparkSession, settings: Settings) -> Wanted:
         WantedColumn(EVENT_TYPE, "string", drop.event_type),
         WantedColumn(SESSION_ID, "string", drop.session_id),
         WantedColumn(LABEL, "double", drop.label),
-        *(WantedColumn(f"{KEY}{i}", "string", name, required=True) for i, name in enumerate(drop.key)),
+        *(
+            WantedColumn(f"{KEY}{i}", "string", name, required=True, is_id=True)
+            for i, name in enumerate(drop.key)
+        ),
         *([WantedColumn(COUNT, "bigint", drop.count, required=True)] if drop.count else []),
     ]
     return Wanted("events", tuple(columns), drop.where, find_columns(spark, "events", drop.where))
@@ -89,6 +100,6 @@ def find_columns(spark: SparkSession, source: str, where: str | None) -> tuple[s
     return tuple(dict.fromkeys(names))
 
 
-def show_columns(columns: Sequence[str]) -> list[str]:
+def show_columns(columns: Iterable[str]) -> list[str]:
     """Names of columns for people; a nameless one, such as an index that pandas wrote, has a word."""
     return sorted(name or "(no name)" for name in columns)

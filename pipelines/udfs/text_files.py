@@ -11,11 +11,10 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from pipelines.udfs.value_columns import show
-from pipelines.udfs.values import ValueRules, WantedColumn
+from pipelines.udfs.values import ValueRules, WantedColumn, WrittenFloat
 
 LONGEST = 16 << 20  # characters of a record; a longer one is a quote that was never closed
 MOST_KEYS = 2000  # names of JSON keys that a file reports
@@ -173,13 +172,13 @@ class JsonReader:
             if not line.strip():
                 continue
             try:
-                found = json.loads(line, parse_float=Decimal, object_pairs_hook=_Pairs)
+                found = json.loads(line, parse_float=WrittenFloat, object_pairs_hook=_Pairs)
             except (ValueError, RecursionError, ArithmeticError) as error:
                 yield Record(number, line, None, str(error))
                 continue
             many = isinstance(found, list)
             for each in found if isinstance(found, list) else [found]:
-                raw = json.dumps(each, default=str, ensure_ascii=False) if many else line
+                raw = json.dumps(each, default=float, ensure_ascii=False) if many else line
                 yield self._record(number, raw, each)
 
     def _record(self, number: int, raw: str, found: object) -> Record:
@@ -207,6 +206,11 @@ class _Pairs(dict[str, Any]):
         self.repeated = {name for name in self if names.count(name) > 1} if len(self) < len(pairs) else set()
 
 
+def shown(names: Sequence[str]) -> list[str | None]:
+    """Names of columns for people."""
+    return [show(name) for name in names]
+
+
 def check_required(spec: TextSpec, names: Sequence[str]) -> None:
     """Refuse a file without a required column.
 
@@ -217,5 +221,10 @@ def check_required(spec: TextSpec, names: Sequence[str]) -> None:
         if column.required and column.source not in names:
             raise FileFault(
                 f"the required column {column.source!r} (our {column.name}) is missing; the file has "
-                f"{[show(name) for name in names]}. Deliver it, or map another column to {column.name}"
+                f"{shown(names)}. Deliver it, or map another column to {column.name}"
+            )
+    for name in spec.where:
+        if name not in names:
+            raise FileFault(
+                f"the column {name!r}, which `where` needs, is missing; the file has {shown(names)}"
             )

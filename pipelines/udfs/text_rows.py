@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
@@ -30,7 +31,7 @@ COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
     b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK": "zip",
+    b"PK\x03\x04": "zip",
     b"PAR1": "Parquet",
 }
 WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -171,7 +172,9 @@ def _as_text(value: object, rules: ValueRules) -> str | None:
     """A source value for a filter in SQL."""
     if value is None or isinstance(value, str):
         return None if value is None or value.strip().lower() in rules.nulls else _valid(value)
-    return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, Decimal):
+        return str(value)
+    return json.dumps(value, default=float, ensure_ascii=False)  # numbers with a fraction are decimals here
 
 
 def _valid(text: str) -> str:

@@ -23,7 +23,8 @@ FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 999
 ISO = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})"
     r"(?:(?:T|t|\s+)(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,12}))?)?)?"
-    r"\s*(Z|z|UTC|GMT|[+-]\d{1,2}(?::?\d{2}){0,2}|\[?[A-Za-z]+(?:/[A-Za-z0-9_+-]+)+\]?)?",
+    # A zone in brackets after an offset is Java's; the offset says the same.
+    r"\s*(Z|z|UTC|GMT|[+-]\d{1,2}(?::?\d{2}){0,2}|\[?[A-Za-z]+(?:/[A-Za-z0-9_+-]+)+\]?)?(?:(?<=[Zz\d])\[[A-Za-z0-9/_+-]+\])?",
     re.ASCII,
 )
 OFFSET = re.compile(r"([+-])(\d{1,2}):?(\d{2})?:?(\d{2})?")
@@ -34,6 +35,7 @@ LETTERS = {
     "EEEE": "%A", "EEE": "%a", "E": "%a", "a": "%p", "XXX": "%z", "XX": "%z", "X": "%z", "xxx": "%z",
     "xx": "%z", "x": "%z", "ZZZZZ": "%z", "Z": "%z",
 }  # fmt: skip
+ZONE = re.compile(r"UTC|GMT|[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)+")
 TOKEN = re.compile(r"'(?:[^']|'')*'|([A-Za-z])\1*|[^A-Za-z']")
 
 
@@ -45,6 +47,8 @@ def check_zone(name: str) -> str:
     """
     try:
         _zone(name)
+        if not ZONE.fullmatch(name) or name.startswith(("posix/", "right/")):  # which Java does not know
+            raise ValueError(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(f"{name!r} is no time zone; use a name such as UTC or Europe/Berlin") from None
     return name
@@ -78,7 +82,7 @@ def to_python(pattern: str) -> str:
                 parts.append(text[1:-1].replace("''", "'").replace("%", "%%") or "'")
             elif not text[0].isalpha():
                 parts.append(text)
-            elif set(text) == {"S"}:
+            elif set(text) == {"S"} and len(text) <= 6:
                 parts.append("%f")
             elif text in LETTERS:
                 parts.append(LETTERS[text])
@@ -86,8 +90,16 @@ def to_python(pattern: str) -> str:
                 known = f"{AUTO}, {', '.join(EPOCHS)}, or a pattern such as dd.MM.yyyy HH:mm:ss"
                 raise ValueError(f"{pattern!r} is no format of times because of {text!r}; use {known}")
         python = "".join(parts)
-    if not any(year in python for year in ("%Y", "%y", "%G", "%c", "%x")):
+    if not any(year in python for year in ("%Y", "%y", "%c", "%x")):
         raise ValueError(f"{pattern!r} is no format of times: it has no year")
+    if "%Z" in python:
+        raise ValueError(f"{pattern!r} has a zone by name; use %z for offsets, or ingest.source_timezone")
+    if "%I" in python and "%p" not in python:
+        raise ValueError(f"{pattern!r} has hours up to 12 and no a.m. or p.m.; use HH (%H)")
+    try:  # Python reads what it writes, if it knows all letters
+        dt.datetime.strptime(dt.datetime(2024, 3, 1, 12, 30, tzinfo=dt.UTC).strftime(python), python)
+    except (ValueError, re.error):
+        raise ValueError(f"{pattern!r} is no format of times that Python's strptime can read") from None
     return python
 
 
@@ -153,7 +165,7 @@ class TimeRule:
                 return None
         if not isinstance(value, int | float | Decimal):
             return None
-        number = Decimal(value)
+        number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
         if not number.is_finite() or number.adjusted() > 20:
             return None
         unit = EPOCHS[self.format]

@@ -12,8 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.udfs.values import Unreadable, ValueRules, WantedColumn, read_value
+from pipelines.udfs.times import FIRST, LAST
+from pipelines.udfs.values import Inexact, Unreadable, ValueRules, WantedColumn, read_value
 
+EXACT_FLOAT32 = 1 << 24  # every whole number up to this has a float32 of its own
+DAY = 86_400_000_000  # microseconds
 ARROW_TYPES: dict[str, pa.DataType] = {
     "bigint": pa.int64(),
     "string": pa.string(),
@@ -45,8 +48,33 @@ def read_column(values: pa.Array | Sequence[object], wanted: WantedColumn, rules
     if isinstance(values, pa.Array):
         if fast := _read_fast(values, wanted, rules):
             return fast
-        values = values.to_pylist()
+        values = _to_python(values)
     return _read_each(values, wanted, rules)
+
+
+class OutOfRange:
+    """A date or time that Python has no value for."""
+
+    def __repr__(self) -> str:
+        return "a date outside the years 1 to 9999"
+
+
+def _to_python(values: pa.Array) -> list[object]:
+    """Python values of an array."""
+    try:
+        found: list[object] = values.to_pylist()
+    except (OverflowError, ValueError):
+        return [_item(value) for value in values]
+    if pa.types.is_float32(values.type):  # it has fewer whole numbers of its own
+        return [Inexact(v) if isinstance(v, float) and abs(v) > EXACT_FLOAT32 else v for v in found]
+    return found
+
+
+def _item(value: pa.Scalar) -> object:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return OutOfRange()
 
 
 def _read_each(values: Sequence[object], wanted: WantedColumn, rules: ValueRules) -> Read:
@@ -70,16 +98,15 @@ def _read_fast(values: pa.Array, wanted: WantedColumn, rules: ValueRules) -> Rea
     if pa.types.is_signed_integer(kind) and wanted.type in ("bigint", "double", "string"):
         return Read(values.cast(target, safe=False), {})  # as Python's float() rounds
     if pa.types.is_floating(kind) and wanted.type == "double":
+        if pc.any(pc.is_inf(values)).as_py():
+            return None
         return Read(pc.if_else(pc.is_nan(values), None, values).cast(target), {})
     if pa.types.is_string(kind) and wanted.type == "string":
         return _read_texts(values, wanted, rules)
     if pa.types.is_date32(kind) and wanted.type == "date":
         return Read(values, {})
     if pa.types.is_timestamp(kind) and wanted.type == "timestamp":
-        micros = values.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
-        if kind.tz is None and rules.time.zone != "UTC":
-            micros = _localise(micros, rules.time.zone)
-        return Read(micros.cast(target), {})
+        return _read_times(values.cast(pa.timestamp("us", tz=kind.tz)), rules)
     return None
 
 
@@ -97,6 +124,18 @@ def _read_texts(values: pa.Array, wanted: WantedColumn, rules: ValueRules) -> Re
     mask[rows] = True
     problems = {int(rows[row]): reason for row, reason in some.problems.items()}
     return Read(pc.replace_with_mask(texts, pa.array(mask), some.values), problems)
+
+
+def _read_times(values: pa.Array, rules: ValueRules) -> Read:
+    """Times in microseconds; those outside the years that Python knows can't be read."""
+    micros = values.cast(pa.int64())
+    known = micros.fill_null(0).to_numpy(zero_copy_only=False)
+    wrong = (known < FIRST + DAY) | (known > LAST - DAY)  # a zone may move it by a day
+    micros = pc.if_else(pa.array(wrong), None, micros)
+    if values.type.tz is None and rules.time.zone != "UTC":
+        micros = _localise(micros, rules.time.zone)
+    problems = {int(row): "unreadable_timestamp" for row in np.flatnonzero(wrong)}
+    return Read(micros.cast(ARROW_TYPES["timestamp"]), problems)
 
 
 def _localise(micros: pa.Array, zone: str) -> pa.Array:
@@ -153,7 +192,7 @@ def combine(reads: Sequence[Read], wanted: Sequence[WantedColumn], sources: Sequ
 def show(value: object) -> str | None:
     """A value for people: text as it is, at most 200 characters of it, and always valid UTF-8."""
     if isinstance(value, pa.Scalar):
-        value = value.as_py()
+        value = _item(value)
     if value is None:
         return None
     text = value if isinstance(value, str) else str(value)

@@ -40,6 +40,14 @@ class Unreadable(ValueError):
     """A value is not what its column declares; `str` of it is the reason."""
 
 
+class WrittenFloat(Decimal):
+    """A number that was written with a fraction or an exponent, as floats are."""
+
+
+class Inexact(float):
+    """A float that may stand for several whole numbers."""
+
+
 class WantedColumn(NamedTuple):
     """One of our columns: its SQL type, its source column, whether a row needs it, whether it is an id."""
 
@@ -121,7 +129,7 @@ def _to_whole(value: object) -> int:
     if isinstance(value, float):
         if not value.is_integer():
             raise Unreadable("wrong_type")
-        if abs(value) > EXACT:
+        if isinstance(value, Inexact) or abs(value) > EXACT:
             raise Unreadable("inexact_number")
         return int(value)
     if isinstance(value, str):
@@ -129,7 +137,9 @@ def _to_whole(value: object) -> int:
             return int(value)
         if not (WHOLE.fullmatch(value) or EXPONENT.fullmatch(value)):
             raise Unreadable("wrong_type")
-        value = Decimal(value)
+        value = WrittenFloat(value)
+    if isinstance(value, WrittenFloat) and value.is_finite() and value.copy_abs() > EXACT:
+        raise Unreadable("inexact_number")
     bounded = isinstance(value, Decimal) and value.is_finite() and value.adjusted() < MOST_DIGITS
     if isinstance(value, Decimal) and bounded and value == value.to_integral_value():
         return int(value)
@@ -139,7 +149,7 @@ def _to_whole(value: object) -> int:
 def _text(value: object, wanted: WantedColumn, rules: ValueRules) -> str:
     """Text; a whole number is written without a fraction or an exponent, so that one number is one text."""
     if isinstance(value, str):
-        return _plain_number(value) if WRITTEN_FLOAT.fullmatch(value) else value
+        return _plain_number(WrittenFloat(value), value, wanted) if WRITTEN_FLOAT.fullmatch(value) else value
     if isinstance(value, bool):
         if wanted.is_id:
             raise Unreadable("wrong_type")
@@ -149,13 +159,14 @@ def _text(value: object, wanted: WantedColumn, rules: ValueRules) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise Unreadable("wrong_type")
-        if wanted.is_id and abs(value) > EXACT:
+        if wanted.is_id and (isinstance(value, Inexact) or abs(value) > EXACT):
             raise Unreadable("inexact_number")
         return str(int(value)) if value.is_integer() and abs(value) <= EXACT else repr(value)
     if isinstance(value, Decimal):
         if not value.is_finite() or abs(value.adjusted()) > MOST_DIGITS:
             raise Unreadable("wrong_type")
-        return str(int(value)) if value == value.to_integral_value() else format(value.normalize(), "f")
+        text = format(value, "f")
+        return _plain_number(value, text.rstrip("0").rstrip(".") if "." in text else text, wanted)
     if isinstance(value, dt.datetime):
         if wanted.is_id:
             raise Unreadable("wrong_type")
@@ -167,9 +178,13 @@ def _text(value: object, wanted: WantedColumn, rules: ValueRules) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _plain_number(text: str) -> str:
-    number = Decimal(text)
+def _plain_number(number: Decimal, text: str, wanted: WantedColumn) -> str:
+    """The digits of a whole number; of any other number, its text."""
     if number.adjusted() >= MOST_DIGITS or number != number.to_integral_value():
+        return text
+    if isinstance(number, WrittenFloat) and number.copy_abs() > EXACT:
+        if wanted.is_id:
+            raise Unreadable("inexact_number")
         return text
     return str(int(number))
 
@@ -180,6 +195,8 @@ def _number(value: object, wanted: WantedColumn, rules: ValueRules) -> float | N
     elif isinstance(value, str) and value.lower() in ("true", "false"):
         found = float(value.lower() == "true")
     else:
+        raise Unreadable("wrong_type")
+    if math.isinf(found):
         raise Unreadable("wrong_type")
     return None if math.isnan(found) else found
 
@@ -196,6 +213,8 @@ def _day(value: object, wanted: WantedColumn, rules: ValueRules) -> dt.date:
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         return value
     local = rules.time.read_local(value)
+    if local is None and isinstance(value, str):  # a day needs no format of its own
+        local = TimeRule().read_local(value)
     if local is None:
         raise Unreadable("wrong_type")
     return local.date()

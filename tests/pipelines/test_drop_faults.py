@@ -24,7 +24,7 @@ from pipelines.events import read_log
 from pipelines.ingest.entities import ingest_entity
 from pipelines.ingest.events import ingest_events
 from pipelines.ingest.faults import DropError
-from pipelines.night import ingest_days
+from pipelines.night import ingest_days, ingest_night
 from pipelines.settings import Policy, SettingsError, load_settings
 from pipelines.tables import MissingTable, Warehouse
 from tests import shop
@@ -241,8 +241,10 @@ def test_repetition_is_told_from_redelivery(
                 ingest_events(changed, [DAY])
     wrongs = {
         "status >": "no condition in SQL",
-        "colour = 1": "no file has the column 'colour'",
-        "status": "it is a string, not a condition",
+        "colour = 1": "the column 'colour', which `where` needs, is missing",
+        "status": "is not a boolean",
+        "rand() > 2": "something else each time",
+        "row_number() OVER (ORDER BY line) = 1": "does not fit the columns",
         "nonsense(status)": "does not fit the columns",
     }
     for wrong, message in wrongs.items() if not events else ():
@@ -367,3 +369,53 @@ def test_tables_of_an_earlier_version_open_and_take_corrections(spark: SparkSess
         for night in ("2024-03-03", "2024-03-06")
     }
     assert found == {"2024-03-03": {"1": "a", "2": "a"}, "2024-03-06": {"1": "c", "2": "a"}}
+
+
+def test_a_filter_does_not_hide_what_is_broken(spark: SparkSession, tmp_path: Path) -> None:
+    where = "status = 'ok' AND double(price) > 1 AND row IS NULL"
+    warehouse = make(spark, tmp_path, format="json", events={"where": where}, max_rejected_share=0.7)
+    good = {"user_id": "u", "item_id": "i", "event_ts": DAY, "status": "ok", "price": 1.5, "row": None}
+    lines = [json.dumps(good), json.dumps({**good, "price": 0.5}), "{torn", '{"user_id": 1, "user_id": 2}']
+    put(warehouse, f"ds={DAY}/a.json", "\n".join(lines))
+    counts = ingest_events(warehouse, [DAY])["rows"]
+    assert counts == {"delivered": 4, "loaded": 1, "duplicates": 0, "quarantined": 2, "filtered": 1}
+    # A load that is refused leaves the rows of what was loaded before.
+    put(warehouse, f"ds={DAY}/a.json", "\n".join(lines[2:]))
+    with pytest.raises(DropError, match=r"100\.00% of 2 rows are bad"):
+        ingest_events(warehouse, [DAY])
+    kept = warehouse.read("events_quarantine").groupBy("loaded").count().collect()
+    assert {row["loaded"]: row["count"] for row in kept} == {True: 2, False: 2}
+    put(warehouse, f"ds={DAY}/a.json", lines[0])
+    assert ingest_events(warehouse, [DAY])["rows"]["loaded"] == 1
+    assert bad_of(warehouse) == {}
+
+
+def test_files_that_are_not_whole_are_named(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = make(spark, tmp_path, format="csv")
+    text = f"user_id,item_id,event_ts\nu,i,{DAY}\n"
+    put(warehouse, f"ds={DAY}/good.csv", text)
+    put(warehouse, f"ds={DAY}/empty.csv", "")
+    put(warehouse, f"ds={DAY}/put.csv._COPYING_", text)
+    inner = put(warehouse, f"ds={DAY}/_temporary/0/ds={DAY}/inner.csv", text)
+    (inner.parent.parent.parent.parent / "link.csv").symlink_to(tmp_path / "unmounted.csv")
+    with pytest.raises(DropError) as error:
+        ingest_events(warehouse, [DAY])
+    for said in (
+        "empty.csv: this file has not even a header line",
+        "put.csv._COPYING_: this file is being written",
+        "link.csv: this link leads to no file",
+    ):
+        assert said in str(error.value)
+    assert "inner.csv" not in str(error.value)
+
+
+def test_a_drop_that_comes_after_its_day_was_loaded_as_empty_is_loaded(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    warehouse = make(spark, tmp_path, missing_drop="empty")
+    ingest_night(warehouse, NEXT)
+    assert ingest_night(warehouse, "2024-03-07")["events"]["days"] == [NEXT, NEXT]
+    put(warehouse, f"ds={DAY}/a.parquet", pa.table({"user_id": ["u"], "item_id": ["i"], "event_ts": [DAY]}))
+    assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == [DAY, "2024-03-07"]
+    assert len(log_of(warehouse)) == 1
+    assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == ["2024-03-07"] * 2

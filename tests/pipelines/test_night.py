@@ -243,7 +243,7 @@ def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehou
     shop.write_shop(tmp_path / "shop" / "raw")
     warehouse = copy_log(trained, tmp_path / "shop")
     with pytest.raises(BundleError, match=r"no bundle for night 2024-03-01 .*first is valid from 2024-05-01"):
-        full_night(warehouse, "too early", shop.FIRST)
+        full_night(warehouse, "too-early", shop.FIRST)
     leaking = need_champion(warehouse, "mha", shop.NIGHT)
     row = {
         "number": 2,
@@ -318,7 +318,7 @@ def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch:
     full_night(trained, "new", ds)
     expected = lists_of(trained, ds)
     monkeypatch.setattr("pipelines.publish.check_lease", lambda warehouse, run: run)
-    with pytest.raises(StaleRun, match=r"a newer epoch published \['2024-05-03\.2'\]; its lists stand"):
+    with pytest.raises(StaleRun, match=r"a newer epoch published \['2024-05-03\.2'\]; its lists are in force"):
         publish_recommendations(trained, old)
     assert lists_of(trained, ds) == expected
 

@@ -54,7 +54,7 @@ def back(warehouse: Warehouse, key: str, to: str | None = None, **options: str) 
 
 def test_back_and_back_again_and_forth(empty_shop: Warehouse) -> None:
     warehouse = empty_shop
-    publish(warehouse, "2024-05-08", "other night", {9: [(9, 9.0)]})
+    publish(warehouse, "2024-05-08", "other-night", {9: [(9, 9.0)]})
     one = publish(warehouse, NIGHT, "one", FIRST)
     first = lists_of(warehouse, NIGHT)
     two = publish(warehouse, NIGHT, "two", SECOND)
@@ -79,10 +79,10 @@ def test_back_and_back_again_and_forth(empty_shop: Warehouse) -> None:
     assert lists_of(warehouse, NIGHT) == {}
     assert lists_of(warehouse, "2024-05-08") == {9: [(9, 9.0)]}
     with pytest.raises(NothingToRollBack, match="no lists are published"):
-        back(warehouse, "too far")
+        back(warehouse, "too-far")
     with pytest.raises(NothingToPin, match=r"no lists are published \(it was taken back\)"):
         describe_run(warehouse, NIGHT)
-    assert back(warehouse, "a mistake", two.run_id)["instead_of"] is None  # by name it can be put back
+    assert back(warehouse, "a-mistake", two.run_id)["instead_of"] is None  # by name it can be put back
     assert lists_of(warehouse, NIGHT) == second
 
     old = warehouse.read("recommendations", version).where(f"ds = '{NIGHT}'").collect()  # time travel
@@ -95,9 +95,9 @@ def test_what_was_replaced_was_not_taken_back_and_a_command_sent_twice_works_onc
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)
     first, second = FIRST, lists_of(empty_shop, NIGHT)
     back(empty_shop, "back")
-    assert back(empty_shop, "that was a mistake", two.run_id)["action"] == "put back"
+    assert back(empty_shop, "that-was-a-mistake", two.run_id)["action"] == "put back"
     publish(empty_shop, NIGHT, "three", {4: [(4, 4.0)]})
-    assert back(empty_shop, "the third is bad")["run_id"] == two.run_id
+    assert back(empty_shop, "the-third-is-bad")["run_id"] == two.run_id
     with pytest.raises(
         NothingToRollBack,
         match=rf"run {NIGHT}\.5 was taken back already .*'a test'\) .* run {two.run_id} is in force and "
@@ -156,8 +156,8 @@ def test_to_a_run_by_name(empty_shop: Warehouse) -> None:
     second = lists_of(empty_shop, NIGHT)
     with pytest.raises(NothingToRollBack, match=rf"'{NIGHT}.7' never published it; others .*'{one.run_id}'"):
         back(empty_shop, "nobody", f"{NIGHT}.7")
-    back(empty_shop, "to one", one.run_id)
-    assert back(empty_shop, "to two", two.run_id)["instead_of"] == one.run_id
+    back(empty_shop, "to-one", one.run_id)
+    assert back(empty_shop, "to-two", two.run_id)["instead_of"] == one.run_id
     assert lists_of(empty_shop, NIGHT) == second
     assert [commit.run_id for commit in published(empty_shop, NIGHT)] == [
         one.run_id, two.run_id, one.run_id, two.run_id
@@ -166,7 +166,7 @@ def test_to_a_run_by_name(empty_shop: Warehouse) -> None:
 
 def test_a_run_that_publishes_meanwhile_wins(empty_shop: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(empty_shop, NIGHT, "one", FIRST)
-    mine = acquire_lease(empty_shop, NIGHT, "slow roll back")
+    mine = acquire_lease(empty_shop, NIGHT, "slow-roll-back")
     publish(empty_shop, NIGHT, "two", SECOND)
     second = lists_of(empty_shop, NIGHT)
     with pytest.raises(StaleRun, match="overtaken by run 'two'"):
@@ -183,7 +183,7 @@ def test_what_a_vacuum_has_taken_is_said_and_nothing_changes(empty_shop: Warehou
     second = lists_of(empty_shop, NIGHT)
     assert vacuum(empty_shop, "recommendations", 0) > 0
     with pytest.raises(NothingToRollBack, match=rf"lists of run {NIGHT}.1 are gone .*nothing was changed"):
-        back(empty_shop, "too late")
+        back(empty_shop, "too-late")
     assert lists_of(empty_shop, NIGHT) == second
 
 
@@ -202,7 +202,7 @@ def test_a_refused_command_is_one_line_and_leaves_the_lease_to_the_run_that_is_r
 ) -> None:
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)
     back(empty_shop, "back")
-    at_work = acquire_lease(empty_shop, NIGHT, "at work")
+    at_work = acquire_lease(empty_shop, NIGHT, "at-work")
     job = start("roll_back", "--config", str(tmp_path / "settings.yaml"), "--ds", NIGHT, "--reason", "a test")
     _, error = job.communicate(timeout=PATIENCE)
     assert job.returncode == 1

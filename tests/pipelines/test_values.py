@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.ingest_settings import IngestSettings
 from pipelines.udfs.times import TimeRule, check_format, to_python
-from pipelines.udfs.value_columns import read_column
+from pipelines.udfs.value_columns import combine, read_column
 from pipelines.udfs.values import Unreadable, ValueRules, WantedColumn, read_id, read_value
 
 RULES = IngestSettings().rules
@@ -62,7 +61,9 @@ def test_text_for_null_names_nobody(value: object, kind: str) -> None:
         (2.0**60, "bigint", "inexact_number"),
         (2.0**60, "string", "inexact_number"),
         (1 << 63, "bigint", "wrong_type"),
-        ("1e999", "bigint", "wrong_type"),
+        ("1e999", "bigint", "inexact_number"),
+        ("1152921504606846976.0", "string", "inexact_number"),
+        ("1.15e18", "bigint", "inexact_number"),
         ("9" * 5000, "bigint", "wrong_type"),
         ("a\ufffdb", "string", "invalid_text"),
         ("\ud800", "string", "invalid_text"),
@@ -109,6 +110,8 @@ def test_an_offset_in_the_text_wins_and_other_text_is_local(text: str, zone: str
         ("dd.MM.yyyy HH:mm", "01.03.2024 12:00", "2024-03-01 12:00:00"),
         ("%d/%m/%Y", "01/03/2024", "2024-03-01 00:00:00"),
         ("yyyyMMdd", 20240301, "2024-03-01 00:00:00"),
+        ("epoch_seconds", 1709637602.123, "2024-03-05 11:20:02.123000"),
+        ("iso", "2024-03-01T12:00:00+01:00[Europe/Berlin]", "2024-03-01 11:00:00"),
         ("yyyy-MM-dd'T'HH:mm:ssXXX", "2024-03-01T12:00:00+02:00", "2024-03-01 10:00:00"),
     ],
 )
@@ -131,13 +134,43 @@ def test_what_is_no_time_is_said_so(value: object) -> None:
 
 
 def test_a_format_that_cannot_be_read_is_refused() -> None:
-    for wrong, message in (("QQ yyyy", "because of 'QQ'"), ("HH:mm", "no year")):
+    for wrong, message in (
+        ("QQ yyyy", "because of 'QQ'"), ("HH:mm", "no year"), ("%Y %Z", "zone by name"),
+        ("yyyy hh", "no a.m."), ("%Q%Y", "strptime"), ("yyyy ss.SSSSSSSSS", "'SSSSSSSSS'"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             to_python(wrong)
     with pytest.raises(ValueError, match="'Mars/Base' is no time zone"):
         IngestSettings(source_timezone="Mars/Base")
-    with pytest.raises(ValueError, match="'latin-99' is no text encoding"):
-        IngestSettings(encoding="latin-99")
+    for zone in ("Factory", "localtime", "right/Europe/Berlin"):  # which Java does not know
+        with pytest.raises(ValueError, match="is no time zone"):
+            IngestSettings(source_timezone=zone)
+    for encoding in ("latin-99", "rot13", "hex", "undefined", "idna"):
+        with pytest.raises(ValueError, match="is no text encoding"):
+            IngestSettings(encoding=encoding)
+
+
+def test_numbers_keep_all_of_their_digits_or_are_refused() -> None:
+    column = WantedColumn("id", "string", "id", is_id=True)
+    digits = ["1234567890123456789012345678.0000000001", "1234567890123456789012345678.0000000002"]
+    found = read_column(pa.array([Decimal(d) for d in digits], pa.decimal128(38, 10)), column, RULES)
+    assert found.values.to_pylist() == digits
+    narrow = read_column(pa.array([16777216.0, 16777218.0, 7.0], pa.float32()), column, RULES)
+    assert narrow.values.to_pylist() == ["16777216", None, "7"]
+    assert narrow.problems == {1: "inexact_number"}
+
+
+def test_dates_that_python_has_no_value_for_condemn_their_row() -> None:
+    column = WantedColumn("event_ts", "timestamp", "t", required=True)
+    berlin = ValueRules(NULLS, TimeRule("iso", "Europe/Berlin"))
+    for values in (
+        pa.array([3_000_000, 19787], pa.int32()).cast(pa.date32()),
+        pa.array([1 << 62, 0], pa.int64()).cast(pa.timestamp("us")),
+    ):
+        found = read_column(values, column, berlin)
+        assert found.problems == {0: "unreadable_timestamp"}
+        assert found.values[1].is_valid
+        assert combine([found], [column], [values]).field("_value").to_pylist()[0]
 
 
 VALUES: dict[str, Any] = {
@@ -188,5 +221,5 @@ def test_local_clocks_read_the_same_from_arrow_text_and_zoneinfo(moment: dt.date
 def test_numbers_that_are_not_finite() -> None:
     column = WantedColumn("price", "double", "price")
     found = read_column(["1.5", "inf", "nan", "-1e3", "1,5", "0x1", True], column, RULES)
-    assert found.values.to_pylist() == [1.5, math.inf, None, -1000.0, None, None, 1.0]
-    assert found.problems == {4: "wrong_type", 5: "wrong_type"}
+    assert found.values.to_pylist() == [1.5, None, None, -1000.0, None, None, 1.0]
+    assert found.problems == {1: "wrong_type", 4: "wrong_type", 5: "wrong_type"}
