@@ -104,15 +104,15 @@ def test_what_was_replaced_was_not_taken_back_and_a_command_sent_twice_works_onc
         rf"nothing was changed; .* add --from {two.run_id}, which puts the lists of run {one.run_id} in "
         r"force$",
     ):
-        back(empty_shop, "the third is bad, sent again")
+        back(empty_shop, "the-third-is-bad-sent-again")
     assert lists_of(empty_shop, NIGHT) == second
     assert describe_run(empty_shop, NIGHT).run_id == two.run_id
-    back(empty_shop, "the second, too", expected=two.run_id)
+    back(empty_shop, "the-second-too", expected=two.run_id)
     assert lists_of(empty_shop, NIGHT).keys() == first.keys()
     with pytest.raises(
         NothingToRollBack, match=rf"'{two.run_id}' was taken back already; run {one.run_id} is"
     ):
-        back(empty_shop, "the second, too, sent again", expected=two.run_id)
+        back(empty_shop, "the-second-too-sent-again", expected=two.run_id)
 
 
 def test_an_attempt_that_died_before_it_recorded_what_it_did_is_not_done_twice(

@@ -158,7 +158,7 @@ def test_a_pin_that_can_not_be_read_stops_the_vacuum(empty_shop: Warehouse) -> N
 
 def test_rows_of_a_run_at_work_stay_however_old_its_night(empty_shop: Warehouse) -> None:
     """A backfill: what it staged would not come again, as Delta lets each of its commits in once."""
-    runs = [acquire_lease(empty_shop, SECOND, key) for key in ("overtaken", "at work")]
+    runs = [acquire_lease(empty_shop, SECOND, key) for key in ("overtaken", "at-work")]
     for run in runs:
         names = dict.fromkeys(empty_shop.schema("staging").names) | {"run_id": run.run_id, "user_id": 1}
         empty_shop.append("staging", local_rows(empty_shop.spark, [names], empty_shop.schema("staging")))
