@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from pipelines.ingest.faults import Fault, RowFault
 from pipelines.ingest.listing import DropFile, Listing, list_drops
 from pipelines.ingest.read_errors import find_broken_file
-from pipelines.ingest.read_parquet import plain_path, read_parquet, read_raw_rows
+from pipelines.ingest.read_parquet import plain_path, read_parquet, read_raw_rows, spark_path
 from pipelines.ingest.read_text import read_text
 from pipelines.ingest.wanted import Wanted, show_columns
 from pipelines.progress import watch
@@ -177,7 +177,7 @@ def _without_notes(drop: Drop, wanted: Wanted, notes: Sequence[Row]) -> Drop:
     names: set[str] = {name for row in notes if row[0] == "header" for name in json.loads(row[1])}
     faults = [Fault(row[2], row[1]) for row in sorted(notes) if row[0] == "fault"]
     if drop.headed:
-        spoke = {plain_path(row[2]) for row in notes}
+        spoke = {spark_path(row[2]) for row in notes}
         faults += [
             Fault(file.uri, "this file has not even a header line; deliver it again, or remove it")
             for file in drop.listing.files

@@ -9,7 +9,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from pipelines.ingest.faults import Fault
-from pipelines.ingest.read_parquet import plain_path
+from pipelines.ingest.read_parquet import plain_path, spark_path
 
 FILE = re.compile(r"FAILED_READ_FILE\S*\] Encountered error while reading file (\S+?)\.?\s")
 CAUSE = re.compile(r"Caused by: (?:\S+\.)?(\w+(?:Exception|Error)?): (.+)")
@@ -21,7 +21,7 @@ def find_broken_file(error: Py4JJavaError | PySparkException, files: Sequence[st
     found = FILE.search(text)
     if found is None:
         return None
-    path = plain_path(found[1])
+    path = spark_path(found[1])
     known = [uri for uri in files if plain_path(uri) == path]
     if not known:
         return None

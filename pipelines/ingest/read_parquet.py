@@ -174,7 +174,7 @@ def read_raw_rows(spark: SparkSession, files: Sequence[DropFile], paths: Collect
         files: that can be read.
         paths: as Spark writes them, so escaped as URIs are.
     """
-    wanted = {plain_path(path) for path in paths}
+    wanted = {spark_path(path) for path in paths}
     footers, _ = read_footers(spark, [file for file in files if plain_path(file.uri) in wanted])
     groups: dict[Types, list[DropFile]] = defaultdict(list)
     for footer in footers:
@@ -189,5 +189,10 @@ def read_raw_rows(spark: SparkSession, files: Sequence[DropFile], paths: Collect
 
 
 def plain_path(uri: str) -> str:
-    """One spelling of a path: Spark escapes some characters, and Hadoop writes `file:/`."""
-    return unquote(uri).replace("file:///", "file:/") if "%" in uri else uri.replace("file:///", "file:/")
+    """One spelling of a path: Hadoop writes `file:/`, and Spark `file:///`."""
+    return uri.replace("file:///", "file:/", 1)
+
+
+def spark_path(uri: str) -> str:
+    """The plain path of a URI as Spark writes it, which escapes some characters."""
+    return plain_path(unquote(uri))

@@ -139,7 +139,7 @@ def write_csv(rng: random.Random, folder: Path, day: date, index: int) -> File:
             broken += 1
     data = sink.getvalue().encode()
     kind = rng.random()
-    name, torn = "part.csv", ""
+    name, torn = rng.choice(["part.csv", "ä %41.csv"]), ""
     if kind < 0.15:
         name, data = "deep/er/part.csv.gz", gzip.compress(data)
     elif kind < 0.25:
@@ -207,7 +207,12 @@ def write_parquet(rng: random.Random, folder: Path, day: date, index: int) -> Fi
         data, torn = data[: len(data) // 2], "no whole Parquet file"
     elif kind < 0.06:
         data, torn = b"", "no whole Parquet file"
-    return _put(folder / rng.choice(["part.parquet", "a b/c[1].parquet", "no-ending"]), data, file, torn)
+    return _put(
+        folder / rng.choice(["part.parquet", "a b/c[1].parquet", "100%25.parquet", "no-ending"]),
+        data,
+        file,
+        torn,
+    )
 
 
 def _ids(rng: random.Random, values: list[Any]) -> pa.Array:
