@@ -19,7 +19,7 @@ DROP_DS: Final = "drop_ds"  # day of the drop folder that delivered the row
 VALID_FROM: Final = "_valid_from"
 VALID_TO: Final = "_valid_to"  # exclusive; null while current
 DELIVERED_UNTIL: Final = "_delivered_until"  # last drop that said the same; null: the newest one
-# Of the corpus, beside the item columns of the settings.
+# Of the corpus, in addition to the item columns of the settings.
 RECENT: Final = "_recent_count"
 ELIGIBLE: Final = "_eligible"
 WITHDRAWN: Final = "_withdrawn"

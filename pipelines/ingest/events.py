@@ -128,7 +128,7 @@ def _mark_duplicates(rows: DataFrame, settings: Settings) -> DataFrame:
 
 
 def expand(good: DataFrame, settings: Settings) -> DataFrame:
-    """Rows of the table: as many as the event happened, told apart by `REPEAT`."""
+    """Rows of the table: one for each time that the event happened, numbered by `REPEAT`."""
     times = good.withColumn("_time", F.explode(F.sequence(F.lit(1), F.col(COUNT).cast("int"))))
     if settings.ingest.events.identical == "each":
         columns = [name for name in identity(settings) if name != REPEAT]
@@ -190,7 +190,7 @@ def _write_first(warehouse: Warehouse, rows: DataFrame) -> Manifest:
 
 
 def _check_key(warehouse: Warehouse) -> None:
-    """Refuse to mix events that are told apart in different ways.
+    """Refuse to mix events that are distinguished in different ways.
 
     Raises:
         MissingTable: the settings' key is not the one that the stored events were loaded with.

@@ -92,7 +92,7 @@ def test_a_corrupt_row_is_named_or_left_out_and_built_again(
     undisturbed: tuple[Warehouse, Lists], table: str, column: str
 ) -> None:
     warehouse, expected = undisturbed
-    run = build(warehouse, f"corrupt {column}")
+    run = build(warehouse, f"corrupt-{column}")
     mine = F.col("user_id") == 5
     if column == "state":
         raw = bytearray(warehouse.read(table).where(mine).select(column).collect()[0][0])
@@ -108,7 +108,7 @@ def test_a_corrupt_row_is_named_or_left_out_and_built_again(
     others = staged_of(tolerant, run, "all")
     assert others.pop(5) == []
     assert others == {user: items for user, items in expected.items() if user != 5}
-    again = build(warehouse, f"rebuilt {column}")
+    again = build(warehouse, f"rebuilt-{column}")
     score(warehouse, again)
     assert publish(warehouse, again) == expected
 
