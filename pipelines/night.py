@@ -43,21 +43,27 @@ def ingest_days(warehouse: Warehouse, first: str, last: str) -> Manifest:
     manifest: Manifest = {}
     faults: list[DropError] = []
 
-    def load(name: str, work: Callable[[], Manifest]) -> None:
+    def load(name: str, work: Callable[[], Manifest | None]) -> None:
         try:
-            manifest[name] = work()
+            if loaded := work():
+                manifest[name] = loaded
         except DropError as error:
             faults.append(error)
 
     for entity in ENTITIES:
-        delivered = drop_days(warehouse.spark, warehouse.settings, entity)
-        if present := [day for day in delivered if first <= day <= last]:
-            load(entity, partial(ingest_entity, warehouse, entity, present))
+        load(entity, partial(_load_entity, warehouse, entity, first, last))
     load("events", partial(ingest_events, warehouse, days))
     if faults:
         raise faults[0] if len(faults) == 1 else DropError("\n".join(map(str, faults)))
     record(warehouse, f"ingest-{first}-{last}", last, "ingest_events", manifest)
     return manifest
+
+
+def _load_entity(warehouse: Warehouse, entity: Entity, first: str, last: str) -> Manifest | None:
+    """Load the drops of items or users of these days; None where there are none."""
+    delivered = drop_days(warehouse.spark, warehouse.settings, entity)
+    present = [day for day in delivered if first <= day <= last]
+    return ingest_entity(warehouse, entity, present) if present else None
 
 
 def day_before(night: str) -> str:
