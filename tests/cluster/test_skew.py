@@ -38,7 +38,12 @@ def test_a_user_with_two_million_events_is_reduced_in_pieces_and_scored(
     )  # fmt: skip
     day = F.to_date("event_ts")
     label = F.lit(None).cast("double")
-    warehouse.append("events", events.withColumns({"label": label, "drop_ds": day, "ds": day}))
+    same = {
+        "event_id": F.lit(None).cast("string"),
+        "repeat": F.lit(0),
+        "superseded_by": F.lit(None).cast("date"),
+    }
+    warehouse.append("events", events.withColumns({"label": label, "drop_ds": day, "ds": day, **same}))
     job = cluster.submit(
         str(ROOT / "jobs" / "run_steps.py"), "--config", config, "--ds", shop.NIGHT, "--run-key", "skew",
         "--steps", "build_candidate_bank", "build_link_states", "score_candidates", "verify_night",
