@@ -39,6 +39,7 @@ from lime_model.scoring.backends import make_backend
 from pipelines.bundles import fetch_bundle
 from pipelines.calibration import Sizes, measure_speed
 from pipelines.champions import need_champion
+from pipelines.events import with_new_columns
 from pipelines.ingest.entities import ingest_entity
 from pipelines.night import ingest_days
 from pipelines.session import open_session
@@ -97,7 +98,7 @@ def fill(root: Path, config: Path) -> int:
         F.col("id").cast("string").alias("session_id"),
         label.alias("label"), day.alias("drop_ds"), day.alias("ds"),
     )  # fmt: skip
-    warehouse.append("events", events)
+    warehouse.append("events", with_new_columns(events))
     spark.stop()
     return users
 

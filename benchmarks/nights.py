@@ -40,6 +40,7 @@ from lime_model.encoders import Entries
 from lime_model.features import Catalogue
 from lime_model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
 from lime_model.states import LinkState, StateBuilder, decode_state, decode_sums, encode_state
+from pipelines.events import with_new_columns
 from pipelines.leases import Run
 from pipelines.link_states import PAYLOAD, build_link_states
 from pipelines.night import ingest_days
@@ -178,7 +179,7 @@ def append_events(warehouse: Warehouse, users: int, each: int, apart: int, night
         F.col("id").cast("string").alias("session_id"), F.lit(None).cast("double").alias("label"),
         F.to_date(stamp).alias("drop_ds"), F.to_date(stamp).alias("ds"),
     )  # fmt: skip
-    warehouse.append("events", events.repartition("ds"))
+    warehouse.append("events", with_new_columns(events).repartition("ds"))
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {

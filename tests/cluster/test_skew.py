@@ -10,6 +10,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 from pyspark.sql import functions as F
 
+from pipelines.events import with_new_columns
 from pipelines.forecast import WORKER_BYTES
 from pipelines.settings import load_settings
 from pipelines.tables import Warehouse
@@ -38,12 +39,8 @@ def test_a_user_with_two_million_events_is_reduced_in_pieces_and_scored(
     )  # fmt: skip
     day = F.to_date("event_ts")
     label = F.lit(None).cast("double")
-    same = {
-        "event_id": F.lit(None).cast("string"),
-        "repeat": F.lit(0),
-        "superseded_by": F.lit(None).cast("date"),
-    }
-    warehouse.append("events", events.withColumns({"label": label, "drop_ds": day, "ds": day, **same}))
+    log = events.withColumns({"label": label, "drop_ds": day, "ds": day})
+    warehouse.append("events", with_new_columns(log))
     job = cluster.submit(
         str(ROOT / "jobs" / "run_steps.py"), "--config", config, "--ds", shop.NIGHT, "--run-key", "skew",
         "--steps", "build_candidate_bank", "build_link_states", "score_candidates", "verify_night",
