@@ -147,7 +147,7 @@ def delivered(root: Path, source: str, days: Iterable[str]) -> list[str]:
     return [day for day in days if any((root / source / f"ds={day}").glob("*.parquet"))]
 
 
-@settings(derandomize=True, max_examples=3, suppress_health_check=list(HealthCheck), database=None)
+@settings(derandomize=True, max_examples=2, suppress_health_check=list(HealthCheck), database=None)
 @given(st.lists(LOADS, min_size=4, max_size=5), st.booleans())
 def test_any_order_of_loads_leaves_what_loading_from_nothing_would(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, loads: list[Load], remove: bool
