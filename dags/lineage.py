@@ -25,7 +25,7 @@ NAMESPACE = os.environ.get("LIME_NAMESPACE", "lime")
 
 
 class Edges(NamedTuple):
-    """Tables that a step reads and writes; `runs` and `leases`, which every step does, are left out."""
+    """Tables that a step reads and writes, but for those of bookkeeping: `runs`, `leases`, `loaded_drops`."""
 
     reads: frozenset[str]
     writes: frozenset[str]
@@ -45,7 +45,7 @@ EDGES = {
         f"{BANK} {STATES} candidate_history staging", "bank_quarantine candidate_history staging"
     ),
     "verify_night": _edges(f"{STATES} events items users staging", ""),
-    "audit_recommendations": _edges(f"item_bias {STATES} recommendations staging", ""),
+    "audit_recommendations": _edges(f"item_bias items {STATES} recommendations staging", ""),
     "publish_recommendations": _edges("staging", "recommendations"),
     "export_recommendations": _edges("recommendations", "served_lists"),
     "challenge_model": _edges("champions events items users", "champions"),

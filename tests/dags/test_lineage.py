@@ -15,7 +15,7 @@ from tests.conftest import open_shop
 from tests.pipelines.test_anchors import shop_of_its_own  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.operate
-BOOKS = {"runs", "leases"}
+BOOKS = {"runs", "leases", "loaded_drops"}
 # Written to only when there is something to put aside.
 QUARANTINES = {"events_quarantine", "bank_quarantine"}
 READS, WRITES = ("read", "small"), ("replace", "append", "upsert", "overwrite")
