@@ -15,7 +15,6 @@ from pipelines.udfs.values import ValueRules
 ColumnType = Literal["string", "long", "double", "boolean", "date", "array<string>", "array<double>"]
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 NULLS = ("", "null", "\\N", "nan", "none", "<na>", "nat", "n/a", "#n/a")  # whatever the case of the letters
-OF_EVENTS = ("user_id", "item_id", "event_ts", "event_type", "session_id", "label")
 
 
 def _encoding(name: str) -> str:

@@ -20,7 +20,7 @@ from pipelines.ingest.read_parquet import LOOKUP
 from pipelines.ingest.wanted import Wanted
 from pipelines.settings import Settings
 from pipelines.udfs.text_files import TextSpec
-from pipelines.udfs.text_rows import read_contents, read_lines
+from pipelines.udfs.text_rows import read_contents, read_lines, text_columns
 
 STREAMED = {".gz": "gzip", ".bz2": "bz2"}  # by Spark's own reader
 WHOLE = {".zst": "zstd", ".lz4": "lz4"}
@@ -127,9 +127,8 @@ def _whole(
 
 
 def _ddl(spec: TextSpec) -> str:
-    texts = ["_reason", "_value", *(f"_where_{i}" for i in range(len(spec.where)))]
     fields = [f"{column.name} {column.type}" for column in spec.wanted]
-    return ", ".join([*fields, *(f"{n} string" for n in (*texts, "_status", "_file", "_location", "_raw"))])
+    return ", ".join([*fields, *(f"{name} string" for name in text_columns(spec))])
 
 
 def _shape(read: DataFrame, wanted: Wanted) -> DataFrame:

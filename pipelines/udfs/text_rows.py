@@ -38,19 +38,16 @@ WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 STATUS, FILE, LOCATION, RAW = "_status", "_file", "_location", "_raw"
 
 
+def text_columns(spec: TextSpec) -> list[str]:
+    """Names of the text columns that follow the wanted ones."""
+    filters = [f"_where_{i}" for i in range(len(spec.where))]
+    return ["_reason", "_value", *filters, STATUS, FILE, LOCATION, RAW]
+
+
 def schema_of(spec: TextSpec) -> pa.Schema:
-    """Of the batches that `read_text` yields."""
-    texts = [
-        "_reason",
-        "_value",
-        *(f"_where_{i}" for i in range(len(spec.where))),
-        STATUS,
-        FILE,
-        LOCATION,
-        RAW,
-    ]
+    """Of the batches that `read_lines` and `read_contents` yield."""
     fields = [(column.name, ARROW_TYPES[column.type]) for column in spec.wanted]
-    return pa.schema([*fields, *((name, pa.string()) for name in texts)])
+    return pa.schema([*fields, *((name, pa.string()) for name in text_columns(spec))])
 
 
 def read_lines(batches: Iterable[pa.RecordBatch], spec: TextSpec) -> Iterator[pa.RecordBatch]:

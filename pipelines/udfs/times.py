@@ -46,7 +46,7 @@ def check_zone(name: str) -> str:
         ValueError: it does not.
     """
     try:
-        _zone(name)
+        find_zone(name)
         if not ZONE.fullmatch(name) or name.startswith(("posix/", "right/")):  # which Java does not know
             raise ValueError(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -104,7 +104,8 @@ def to_python(pattern: str) -> str:
 
 
 @functools.cache
-def _zone(name: str) -> ZoneInfo:
+def find_zone(name: str) -> ZoneInfo:
+    """The time zone of a name that `check_zone` lets through."""
     return ZoneInfo(name)
 
 
@@ -148,7 +149,7 @@ class TimeRule:
         if local.tzinfo is None:
             if self.zone == "UTC":
                 return (local - EPOCH) // MICROSECOND
-            local = local.replace(tzinfo=_zone(self.zone))
+            local = local.replace(tzinfo=find_zone(self.zone))
         return (local.replace(tzinfo=None) - EPOCH - (local.utcoffset() or dt.timedelta())) // MICROSECOND
 
     def _read_epoch(self, value: object) -> int | None:
@@ -195,7 +196,7 @@ def _read_offset(text: str) -> dt.tzinfo:
         return dt.UTC
     found = OFFSET.fullmatch(text)
     if found is None:
-        return _zone(text.strip("[]"))
+        return find_zone(text.strip("[]"))
     sign = -1 if found[1] == "-" else 1
     hours, minutes, seconds = (int(part or 0) for part in found.groups()[1:])
     if hours > 18 or minutes > 59 or seconds > 59:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.udfs.times import FIRST, LAST
+from pipelines.udfs.times import FIRST, LAST, find_zone
 from pipelines.udfs.values import Inexact, Unreadable, ValueRules, WantedColumn, read_value
 
 EXACT_FLOAT32 = 1 << 24  # every whole number up to this has a float32 of its own
@@ -150,13 +148,8 @@ def _localise(micros: pa.Array, zone: str) -> pa.Array:
 def utc_offset(local_seconds: int, zone: str) -> int:
     """Seconds that a local clock is ahead of UTC."""
     local = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=local_seconds)
-    offset = local.replace(tzinfo=_zone(zone)).utcoffset()
+    offset = local.replace(tzinfo=find_zone(zone)).utcoffset()
     return int(offset.total_seconds()) if offset else 0
-
-
-@functools.cache
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
 
 
 def combine(reads: Sequence[Read], wanted: Sequence[WantedColumn], sources: Sequence[Any]) -> pa.StructArray:
