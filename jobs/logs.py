@@ -32,6 +32,5 @@ def start_logs(**fields: str) -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it logs as an error, it raises too
     bind_contextvars(**fields)
     sys.excepthook = lambda *error: logging.getLogger("jobs").critical("ended by a bug", exc_info=error)

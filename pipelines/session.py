@@ -107,6 +107,8 @@ def _launch(given: Mapping[str, str], *, verbose: bool) -> None:
     Raises:
         NoJava: it ended at once.
     """
+    # What py4j logs as an error it raises too, and what it says as it closes comes when handlers are gone.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     try:
         SparkContext._ensure_initialized(conf=SparkConf().setAll(list(given.items())))
     except PySparkRuntimeError as error:

@@ -84,7 +84,7 @@ def pictured(tmp_path: Path) -> Path:
 
 def test_an_item_that_cannot_be_read_fails_by_name_or_is_left_empty(pictured: Path) -> None:
     pictures = [[1.0, 2.0], [1.0], None]
-    batch = pa.record_batch({"item_id": ["x", "y", "z"], "fingerprint": [""] * 3, "picture": pictures})
+    batch = pa.record_batch({"item_id": ["x", "y", "z"], "_fingerprint": [""] * 3, "picture": pictures})
     with pytest.raises(FeatureError, match=r"^item 'y': column picture: a vector has 1 numbers.*max_damaged"):
         list(encode_items(iter([batch]), pictured))
     (out,) = encode_items(iter([batch]), pictured, strict=False)
