@@ -44,14 +44,14 @@ from numpy.typing import NDArray
 from benchmarks.report import RESULTS, ROOT, Row, interleave, median_ratio, publish, row
 from lime_model.bundle import build_model
 from lime_model.config import Column, LabelTraining, ModelConfig, Variant
-from lime_model.dataset import build_catalogue, build_training_data, fit_encoders
-from lime_model.examples import EventLog, TrainingData
-from lime_model.features import Encoders
-from lime_model.label_training import Asked, LabelTrainer, Predictions
-from lime_model.metrics import auc, auc_interval, grouped_auc, interval_over_users, normalised_entropy
+from lime_model.train.dataset import build_catalogue, build_training_data, fit_encoders
+from lime_model.train.examples import EventLog, TrainingData
+from lime_model.model.features import Encoders
+from lime_model.train.labels import Asked, LabelTrainer, Predictions
+from lime_model.measure.metrics import auc, auc_interval, grouped_auc, interval_over_users, normalised_entropy
 from lime_model.peers import PEERS
-from lime_model.recipe import recipe_digest, source_digest
-from lime_model.windows import Bools
+from lime_model.digests import recipe_digest, source_digest
+from lime_model.train.windows import Bools
 
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"
 DONE = ROOT / ".bench" / "labels"

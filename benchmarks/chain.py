@@ -27,17 +27,17 @@ from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, row
 from demo.complete_journey import FIRST_DAY, write_drops
 from lime_model.bundle import load_bundle, save_bundle
-from lime_model.model import Features, History
-from pipelines.bundles import bundle_uri, fetch_bundle, store_folder
-from pipelines.champions import need_champion, promote
-from pipelines.leases import acquire_lease
+from lime_model.model.lime import Features, History
+from pipelines.models.bundles import bundle_uri, fetch_bundle, store_folder
+from pipelines.models.champions import need_champion, promote
+from pipelines.store.leases import acquire_lease
 from pipelines.night import STEPS, day_before, ingest_days
-from pipelines.scoring import score_candidates
-from pipelines.session import open_session
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import train_models
-from pipelines.verify_full import verify_full, whole_run
+from pipelines.score.stage import score_candidates
+from pipelines.store.session import open_session
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
+from pipelines.learn.train import train_models
+from pipelines.publish.full_comparison import verify_full, whole_run
 from tests import shop
 
 USERS, ITEMS, LOOK = 20_000, 100_000, 16  # LOOK numbers describe an item

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmarks.peers import Hstu
 from benchmarks.problem import CONFIG, make_model
 from benchmarks.report import RESULTS, Row, interleave, row
-from lime_model.model import Features, History
+from lime_model.model.lime import Features, History
 
 LENGTHS = tuple(2**power for power in range(8, 15))
 TILE = 512  # rows of HSTU's attention at once

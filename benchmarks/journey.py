@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from demo.complete_journey import read
-from pipelines.columns import HISTORY_ORDER, USER_ID
-from pipelines.training_log import Source
+from pipelines.store.schemas import HISTORY_ORDER, USER_ID
+from pipelines.learn.training_log import Source
 
 HORIZON_DAYS, MIN_EVENTS = 28, 20
 

@@ -36,18 +36,18 @@ from benchmarks.night import write_settings
 from benchmarks.problem import CONFIG, make_model
 from benchmarks.report import Row, interleave, median_ratio, publish, row
 from lime_model.bundle import Bundle
-from lime_model.encoders import Entries
-from lime_model.features import Catalogue
-from lime_model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
-from lime_model.states import LinkState, StateBuilder, decode_state, decode_sums, encode_state
-from pipelines.events import with_new_columns
-from pipelines.leases import Run
-from pipelines.link_states import PAYLOAD, build_link_states
+from lime_model.model.encoders import Entries
+from lime_model.model.features import Catalogue
+from lime_model.model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
+from lime_model.rows.link_states import LinkState, StateBuilder, decode_state, decode_sums, encode_state
+from pipelines.store.event_log import with_new_columns
+from pipelines.store.leases import Run
+from pipelines.build.link_states import PAYLOAD, build_link_states
 from pipelines.night import ingest_days
-from pipelines.session import open_session
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import train_models
+from pipelines.store.session import open_session
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
+from pipelines.learn.train import train_models
 from tests import shop
 
 PAST, NEW, LONG = 256, 16, 1024

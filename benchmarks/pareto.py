@@ -28,11 +28,11 @@ from benchmarks.quality import VALIDATION
 from benchmarks.report import RESULTS, ROOT, keep, kept_folder, publish, row
 from lime_model.bundle import Bundle, save_bundle
 from lime_model.config import TrainConfig
-from lime_model.metrics import auc
-from lime_model.scoring.backends import make_backend
-from pipelines.calibration import Sizes, measure_speed
-from pipelines.settings import load_settings
-from pipelines.train import fit
+from lime_model.measure.metrics import auc
+from lime_model.scoring.backends.choose import make_backend
+from pipelines.score.calibration import Sizes, measure_speed
+from pipelines.settings.settings import load_settings
+from pipelines.learn.train import fit
 
 LEARNERS, CANDIDATES, ROUNDS = 250, 100_000, 5
 TITLES = {"recall": "recall@100", "fresh": "recall@100, new items", "auc": "AUC of answers"}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lime_model.config import MEMORY_FEATURES, ModelConfig
-from lime_model.model import LimeModel, UserState
+from lime_model.model.lime import LimeModel, UserState
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import Cells
 from lime_model.scoring.topk import Memory, Query

@@ -28,9 +28,9 @@ from benchmarks.journey import Journey, load
 from benchmarks.lists import Quality, Scorer, lime_scorer, make_lists, measure
 from benchmarks.report import RESULTS, ROOT, Row, keep, kept_folder, publish, row
 from lime_model.config import TrainConfig
-from lime_model.metrics import bootstrap_interval, mean_and_error
-from pipelines.settings import load_settings
-from pipelines.train import fit
+from lime_model.measure.metrics import bootstrap_interval, mean_and_error
+from pipelines.settings.settings import load_settings
+from pipelines.learn.train import fit
 
 TEST, VALIDATION = "2017-12-04", "2017-11-06"
 

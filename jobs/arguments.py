@@ -7,7 +7,7 @@ import datetime as dt
 import math
 from collections.abc import Callable
 
-from pipelines.names import check_run_key
+from pipelines.settings.names import check_run_key
 
 FIRST, LAST = dt.date(1970, 1, 2), dt.date(2199, 12, 31)  # nights whose days before and after are dates, too
 LONGEST_EVALUATION = 100  # a key that becomes part of a folder's name, with a model's name and more

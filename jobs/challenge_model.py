@@ -12,9 +12,9 @@ import sys
 
 from jobs.arguments import night_options, parser
 from jobs.command import report, with_warehouse
-from pipelines.checks import check_models
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import check_models
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
         check_models(settings, [args.model or settings.night.model])
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.challenge import challenge
+        from pipelines.learn.challenge import challenge
         from pipelines.night_checks import check_eligible
 
         check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)

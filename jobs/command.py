@@ -29,14 +29,14 @@ from jobs.endings import Ending
 from jobs.logs import start_logs
 from jobs.orphans import end_with_submitter
 from lime_model.errors import LimeError
-from pipelines.checks import check_night
-from pipelines.explain import explain
-from pipelines.leases import Run, acquire_lease, check_lease
-from pipelines.plan import UDF_STEPS
-from pipelines.runs import Manifest
-from pipelines.session import open_session, start_workers
-from pipelines.settings import Settings, load_settings
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import check_night
+from pipelines.errors.explain import explain
+from pipelines.store.leases import Run, acquire_lease, check_lease
+from pipelines.score.work_units import UDF_STEPS
+from pipelines.store.runs import Manifest
+from pipelines.store.session import open_session, start_workers
+from pipelines.settings.settings import Settings, load_settings
+from pipelines.store.tables import Warehouse
 
 
 class DriverLost(LimeError):

@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import Final
 
 from lime_model.errors import LimeError, Remedy
-from pipelines.explain import explain
-from pipelines.spark_errors import UnknownFault
+from pipelines.errors.explain import explain
+from pipelines.errors.stack_traces import UnknownFault
 
 EXIT_CODES: Final[dict[Remedy, int]] = {"retry": 1, "person": 3, "bug": 70}
 INTERRUPTED = 130

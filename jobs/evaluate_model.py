@@ -13,9 +13,9 @@ import sys
 
 from jobs.arguments import count, night_options, parser, short_run_key
 from jobs.command import report, with_warehouse
-from pipelines.checks import check_models
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import check_models
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
         check_models(settings, args.model or [])
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.evaluate import evaluate_models
+        from pipelines.learn.evaluate import evaluate_models
         from pipelines.night_checks import check_eligible
 
         check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)

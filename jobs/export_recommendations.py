@@ -12,7 +12,7 @@ import sys
 
 from jobs.arguments import night_options, parser
 from jobs.command import report, with_warehouse
-from pipelines.tables import Warehouse
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.export import Newer, export_recommendations
+        from pipelines.export.export_lists import Newer, export_recommendations
 
         newer: Newer = "replace" if args.older else "refuse"
         report("export_recommendations", export_recommendations(warehouse, args.ds, newer=newer))

@@ -12,9 +12,9 @@ import sys
 
 from jobs.arguments import night_options, parser, words
 from jobs.command import report, with_warehouse
-from pipelines.checks import find_person
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import find_person
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
         find_person(settings, args.user)
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.forget import forget_user
+        from pipelines.operate.forget import forget_user
 
         report("forget_user", forget_user(warehouse, args.user, args.ds, args.reason))
 

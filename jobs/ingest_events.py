@@ -14,7 +14,7 @@ import sys
 
 from jobs.arguments import night_date, parser
 from jobs.command import report, with_warehouse
-from pipelines.tables import Warehouse
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import sys
 
 from jobs.arguments import night_date, parser, words
 from jobs.command import report, with_warehouse
-from pipelines.tables import Warehouse
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.pins import pin_night, release_night
+        from pipelines.operate.pins import pin_night, release_night
 
         act = release_night if args.release else pin_night
         report("pin_night", act(warehouse, args.ds, args.reason))

@@ -14,9 +14,9 @@ import sys
 
 from jobs.arguments import night_options, parser, price
 from jobs.command import report, with_warehouse
-from pipelines.checks import check_night
-from pipelines.leases import find_run
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import check_night
+from pipelines.store.leases import find_run
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.forecast import plan_night
+        from pipelines.score.forecast import plan_night
         from pipelines.night_checks import check_plan
 
         check_plan(warehouse, args.ds)

@@ -18,9 +18,9 @@ import uuid
 
 from jobs.arguments import night_date, parser, run_key, words
 from jobs.command import report, take_night, with_warehouse
-from pipelines.checks import check_models
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import check_models
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -48,9 +48,9 @@ def main() -> int:
             check_models(settings, [args.model])
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.champions import roll_back_model
-        from pipelines.leases import find_run
-        from pipelines.rollback import plan_rollback, roll_back_night
+        from pipelines.models.champions import roll_back_model
+        from pipelines.store.leases import find_run
+        from pipelines.operate.rollback import plan_rollback, roll_back_night
 
         if args.model:
             version = roll_back_model(warehouse, args.model, args.ds, args.reason, args.to)

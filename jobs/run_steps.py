@@ -12,7 +12,7 @@ import sys
 
 from jobs.arguments import night_options, parser
 from jobs.command import run_steps
-from pipelines.plan import STEP_NAMES
+from pipelines.score.work_units import STEP_NAMES
 
 
 def main() -> int:

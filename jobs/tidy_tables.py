@@ -11,7 +11,7 @@ import sys
 
 from jobs.arguments import night_date, parser
 from jobs.command import report, with_warehouse
-from pipelines.tables import Warehouse
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.upkeep import tidy_tables
+        from pipelines.operate.upkeep import tidy_tables
 
         report("tidy_tables", tidy_tables(warehouse, args.ds))
 

@@ -12,9 +12,9 @@ import sys
 
 from jobs.arguments import night_date, parser
 from jobs.command import report, with_warehouse
-from pipelines.checks import check_models
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import check_models
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
         check_models(settings, args.model or [])
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.train import train_models
+        from pipelines.learn.train import train_models
 
         names = args.model or [model.name for model in warehouse.settings.models]
         report("train_model", train_models(warehouse, args.ds, names))

@@ -12,8 +12,8 @@ import sys
 
 from jobs.arguments import night_options, parser
 from jobs.command import report, take_night, with_warehouse
-from pipelines.checks import check_night
-from pipelines.tables import Warehouse
+from pipelines.settings.checks import check_night
+from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
@@ -24,8 +24,8 @@ def main() -> int:
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.night_checks import check_steps
-        from pipelines.verify import verify_night
-        from pipelines.verify_full import verify_full
+        from pipelines.publish.verify_night import verify_night
+        from pipelines.publish.full_comparison import verify_full
 
         check_steps(warehouse, args.ds, args.run_key, ["verify_night"])
         run = take_night(warehouse, args.ds, args.run_key)

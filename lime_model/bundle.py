@@ -27,10 +27,10 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from lime_model.config import ModelConfig
-from lime_model.encoders import Entries, encoder_from_json, encoder_to_json
+from lime_model.model.encoders import Entries, encoder_from_json, encoder_to_json
 from lime_model.errors import LimeError
-from lime_model.features import Catalogue, Encoders, table_rows
-from lime_model.model import LimeModel
+from lime_model.model.features import Catalogue, Encoders, table_rows
+from lime_model.model.lime import LimeModel
 
 CATALOGUE = ("id_rows", "slots", "weights", "fame")  # arrays of a `Catalogue`
 CHECKSUMS = "SHA256.json"

@@ -15,12 +15,12 @@ Part = Literal["dot", "bias", "memory"]
 Kind = Literal["category", "hash", "number", "list", "vector"]
 
 DAY_US = 86_400_000_000  # microseconds of a day
-MEMORY_FEATURES = 9  # see lime_model/memory.py for the nine
+MEMORY_FEATURES = 9  # see lime_model/model/repeat_memory.py for the nine
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of item or user features and how a model reads it; see `lime_model/encoders.py`.
+    """A column of item or user features and how a model reads it; see `lime_model/model/encoders.py`.
 
     `size` by kind: category, none; hash, rows of its table; number, knots; list, values that count;
     vector, its length. 0 is the kind's default, where it has one.
@@ -191,7 +191,7 @@ class LabelTraining:
     embedding_rate: float = 2e-2  # of items, features and actions: each is met in few steps
     weight_decay: float = 0.01
     dropout: float = 0.2  # of link state and pools
-    stride: int = 32  # events between two readings of LIME-XOR, see lime_model/prefixes.py
+    stride: int = 32  # events between two readings of LIME-XOR, see lime_model/train/prefixes.py
     validations: int = 6  # over the whole run, evenly
     patience: int = 2  # validations in a row without a gain that end training
     valid_days: float = 14.0  # before the cut-off: the events that judge

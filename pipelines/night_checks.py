@@ -12,16 +12,16 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType
 
 from lime_model.bundle import BundleError
-from pipelines.bundles import bundle_exists, bundle_uri
-from pipelines.catalogue import read_entity
-from pipelines.champions import need_champion
-from pipelines.columns import DS
-from pipelines.leases import Run, find_run
-from pipelines.plan import NEEDS
-from pipelines.runs import find_manifest
-from pipelines.settings import Policy, SettingsError
-from pipelines.spark_errors import one_line
-from pipelines.tables import MissingTable, Warehouse
+from pipelines.models.bundles import bundle_exists, bundle_uri
+from pipelines.store.catalogue import read_entity
+from pipelines.models.champions import need_champion
+from pipelines.store.schemas import DS
+from pipelines.store.leases import Run, find_run
+from pipelines.score.work_units import NEEDS
+from pipelines.store.runs import find_manifest
+from pipelines.settings.settings import Policy, SettingsError
+from pipelines.errors.stack_traces import one_line
+from pipelines.store.tables import MissingTable, Warehouse
 
 BUILD = {"build_candidate_bank", "build_link_states"}  # these ask for the night's champion
 

@@ -19,14 +19,14 @@ from pyspark.sql import SparkSession
 if not torch.cuda.is_available():  # read when a kernel is defined, so before anything imports one
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from lime_model.recipe import source_digest
-from pipelines.champions import need_champion
-from pipelines.leases import Run, acquire_lease
+from lime_model.digests import source_digest
+from pipelines.models.champions import need_champion
+from pipelines.store.leases import Run, acquire_lease
 from pipelines.night import STEPS, ingest_days
-from pipelines.session import open_session
-from pipelines.settings import Settings, load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import train_models
+from pipelines.store.session import open_session
+from pipelines.settings.settings import Settings, load_settings
+from pipelines.store.tables import Warehouse
+from pipelines.learn.train import train_models
 from tests import shop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,7 @@ def empty_shop(spark: SparkSession, tmp_path: Path) -> Warehouse:
 def in_place() -> Iterator[None]:
     """A shop of any size changes rows of states in place, as large ones do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.link_states.LEAST_PATCHED", 0)
+        patch.setattr("pipelines.build.link_states.LEAST_PATCHED", 0)
         yield
 
 

@@ -1,7 +1,7 @@
 """Other ways for a candidate to meet a history, on LIME's own trunk: what LIME is measured against.
 
 Each takes the place of the links: item tower, action embeddings, pools and dot are the trunk's and the
-same for all (`lime_model/label_training.py`), though LIME's dot reads its links, too, as its score has it.
+same for all (`lime_model/train/labels.py`), though LIME's dot reads its links, too, as its score has it.
 What a peer makes of the history is dropped in training as LIME's link state is. None folds into per-user
 and per-item factors, bar the two-tower: each reads the history for every candidate, which is what LIME saves.
 """

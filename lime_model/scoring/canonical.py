@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lime_model.encoders import Entries
-from lime_model.model import LimeModel
+from lime_model.model.encoders import Entries
+from lime_model.model.lime import LimeModel
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from lime_model.errors import LimeError
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.listing import DropFile
-from pipelines.storage import hadoop_path, reaching
+from pipelines.store.storage import hadoop_path, reaching
 
 READERS = 8  # footers that are fetched at once
 NANOS = "bigint:nanos"  # nanoseconds since 1970, which Spark has no type for

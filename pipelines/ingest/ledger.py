@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
-from pipelines.columns import DROP_DS
-from pipelines.runs import find_manifests
-from pipelines.tables import Warehouse, local_rows
+from pipelines.store.schemas import DROP_DS
+from pipelines.store.runs import find_manifests
+from pipelines.store.tables import Warehouse, local_rows
 
 TABLE = "loaded_drops"
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from pyspark.sql import SparkSession
 
 from lime_model.errors import LimeError
-from pipelines.ingest.faults import Fault, refuse
-from pipelines.settings import Settings
-from pipelines.storage import hadoop_path, path_exists, reaching
+from pipelines.ingest.drop_faults import Fault, refuse
+from pipelines.settings.settings import Settings
+from pipelines.store.storage import hadoop_path, path_exists, reaching
 
 CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
 COPYING = "._COPYING_"  # the end of a name while HDFS writes the file; Spark leaves it out

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.read_parquet import plain_path, spark_path
 
 FILE = re.compile(r"FAILED_READ_FILE\S*\] Encountered error while reading file (\S+?)\.?\s")

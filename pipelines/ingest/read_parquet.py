@@ -19,13 +19,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import DataType, StructField, StructType
 
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.footers import LOCAL_NANOS, NANOS, Footer, read_footers
 from pipelines.ingest.listing import DropFile
-from pipelines.ingest.wanted import Wanted
-from pipelines.settings import Settings
-from pipelines.storage import NO_GLOB
-from pipelines.tables import parse_schema
+from pipelines.ingest.wanted_columns import Wanted
+from pipelines.settings.settings import Settings
+from pipelines.store.storage import NO_GLOB
+from pipelines.store.tables import parse_schema
 from pipelines.udfs.value_columns import combine, read_column
 from pipelines.udfs.values import ValueRules, WantedColumn
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.listing import DropFile
 from pipelines.ingest.read_parquet import LOOKUP
-from pipelines.ingest.wanted import Wanted
-from pipelines.settings import Settings
+from pipelines.ingest.wanted_columns import Wanted
+from pipelines.settings.settings import Settings
 from pipelines.udfs.text_files import TextSpec
 from pipelines.udfs.text_rows import read_contents, read_lines, text_columns
 

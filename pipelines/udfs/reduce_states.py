@@ -21,10 +21,10 @@ import torch
 
 from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US
-from lime_model.encoders import Entries, FeatureError
-from lime_model.features import encode_rows, event_actions
-from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
-from lime_model.states import PIECE, HistoryReader, decode_state, encode_state, worker_states
+from lime_model.model.encoders import Entries, FeatureError
+from lime_model.model.features import encode_rows, event_actions
+from lime_model.model.repeat_memory import PairCounts, count_pairs, merge_pairs, pair_features
+from lime_model.rows.link_states import PIECE, HistoryReader, decode_state, encode_state, worker_states
 
 SCHEMA = (
     "bucket int, user_id {user}, event_count long, history_xor long, history_sum long, "

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from benchmarks.journey import Journey
 from benchmarks.lists import K, make_lists, measure
-from pipelines.training_log import Source
+from pipelines.learn.training_log import Source
 
 ITEMS = 150
 

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from benchmarks import recommenders
 from benchmarks.journey import Journey
-from pipelines.training_log import Source
+from pipelines.learn.training_log import Source
 
 DAY = "2020-02-01"
 PAST = [[0, 1], [0], [1, 2], [2, 3], [2, 3]]  # items of each household, one purchase each

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone
 from tests.conftest import copy_tables

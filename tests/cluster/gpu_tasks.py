@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from pipelines.gpus import own_device, place
+from pipelines.score.placement import own_device, place
 
 
 def main() -> None:

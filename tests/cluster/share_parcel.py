@@ -18,7 +18,7 @@ from typing import Any
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.parcels import Sender, land
+from pipelines.score.broadcast_files import Sender, land
 
 
 def memory(word: str) -> tuple[int, int]:

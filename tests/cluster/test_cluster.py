@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.leases import Run
+from pipelines.store.leases import Run
 from pipelines.night import STEPS
-from pipelines.parcels import CHUNK
-from pipelines.tables import Warehouse
+from pipelines.score.broadcast_files import CHUNK
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone, wait_until
 from tests.pipelines.test_night import lists_of

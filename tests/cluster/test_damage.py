@@ -16,11 +16,11 @@ from pyspark.sql import DataFrameWriter
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError
-from pipelines.bundles import scratch_folder
-from pipelines.leases import Run, acquire_lease
+from pipelines.models.bundles import scratch_folder
+from pipelines.store.leases import Run, acquire_lease
 from pipelines.night import STEPS
-from pipelines.parcels import ParcelError, Sender
-from pipelines.tables import Warehouse, WriteConflict
+from pipelines.score.broadcast_files import ParcelError, Sender
+from pipelines.store.tables import Warehouse, WriteConflict
 from tests import shop
 from tests.cluster.standalone import PATIENCE
 from tests.conftest import copy_log

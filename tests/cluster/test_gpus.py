@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from pipelines.tables import Warehouse
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone
 

@@ -10,10 +10,10 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 from pyspark.sql import functions as F
 
-from pipelines.events import with_new_columns
-from pipelines.forecast import WORKER_BYTES
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
+from pipelines.store.event_log import with_new_columns
+from pipelines.score.forecast import WORKER_BYTES
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import ROOT, Cluster
 

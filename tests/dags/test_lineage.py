@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from dags.lineage import EDGES
-from pipelines.leases import acquire_lease
+from pipelines.store.leases import acquire_lease
 from pipelines.night import STEPS
-from pipelines.tables import Warehouse
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import open_shop
 from tests.pipelines.test_anchors import shop_of_its_own  # noqa: F401  # a fixture

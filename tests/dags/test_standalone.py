@@ -23,8 +23,8 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.champions import decisions
-from pipelines.tables import Warehouse
+from pipelines.models.champions import decisions
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import wait_until
 from tests.conftest import copy_shop

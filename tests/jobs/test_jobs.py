@@ -18,12 +18,12 @@ import yaml
 from deltalake import DeltaTable
 
 from jobs.command import exit_behind
-from pipelines.leases import Run, acquire_lease
+from pipelines.store.leases import Run, acquire_lease
 from pipelines.night import STEPS
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import fit
-from pipelines.training_log import Source
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
+from pipelines.learn.train import fit
+from pipelines.learn.training_log import Source
 from tests import shop
 from tests.cluster.standalone import PATIENCE, Job, wait_until
 from tests.conftest import copy_shop
@@ -184,7 +184,7 @@ def test_log_lines_are_json_with_job_and_night(tmp_path: Path) -> None:
         "from jobs.logs import start_logs\n"
         "from structlog.contextvars import bind_contextvars\n"
         "start_logs(job='score_candidates', night='2024-05-01')\n"
-        "logging.getLogger('pipelines.progress').info('%d of %d', 1, 2)\n"
+        "logging.getLogger('pipelines.store.progress').info('%d of %d', 1, 2)\n"
         "bind_contextvars(run='2024-05-01.3')\n"
         "try: 1 / 0\n"
         "except ZeroDivisionError: logging.getLogger('x').exception('that is a bug')\n"
@@ -194,7 +194,7 @@ def test_log_lines_are_json_with_job_and_night(tmp_path: Path) -> None:
     stamp = first.pop("timestamp")
     assert stamp.endswith("Z")
     assert first == {
-        "event": "1 of 2", "logger": "pipelines.progress", "level": "info", "job": "score_candidates",
+        "event": "1 of 2", "logger": "pipelines.store.progress", "level": "info", "job": "score_candidates",
         "night": "2024-05-01",
     }  # fmt: skip
     assert (second["run"], second["level"], second["event"]) == ("2024-05-01.3", "error", "that is a bug")

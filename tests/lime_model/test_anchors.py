@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from lime_model.scoring.anchors import (
+from lime_model.scoring.incremental.kept_entries import (
     Kept,
     Movers,
     Night,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lime_model.drift import PERSISTENCE, jaccard, population_stability, rank_biased_overlap
+from lime_model.measure.drift import PERSISTENCE, jaccard, population_stability, rank_biased_overlap
 
 
 def test_jaccard_by_hand() -> None:

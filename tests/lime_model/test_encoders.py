@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lime_model.config import Column, Kind
-from lime_model.encoders import (
+from lime_model.model.encoders import (
     Encoder,
     Entries,
     FeatureError,
@@ -21,8 +21,8 @@ from lime_model.encoders import (
     encoder_to_json,
     fit_encoder,
 )
-from lime_model.features import encode_columns, encode_rows, table_rows
-from lime_model.model import Features, FeatureSum
+from lime_model.model.features import encode_columns, encode_rows, table_rows
+from lime_model.model.lime import Features, FeatureSum
 from lime_model.scoring.canonical import sum_entries
 
 VALUES: dict[Kind, list[Any]] = {

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lime_model.memory import count_pairs, merge_pairs, pair_features
+from lime_model.model.repeat_memory import count_pairs, merge_pairs, pair_features
 
 WINDOWS = (90.0, 21.0)
 

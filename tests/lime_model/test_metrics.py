@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lime_model.metrics import (
+from lime_model.measure.metrics import (
     auc,
     bootstrap_interval,
     calibration,

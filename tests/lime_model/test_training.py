@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.checkpoints import Checkpoints
+from lime_model.train.checkpoints import Checkpoints
 from lime_model.config import ModelConfig, TrainConfig, Variant
-from lime_model.examples import EventLog, ExampleBuilder, TrainingData, item_counts, item_fame
-from lime_model.features import Catalogue, encode_columns
-from lime_model.losses import cross_entropy
-from lime_model.model import LimeModel
-from lime_model.recipe import MODULES, recipe_digest
-from lime_model.training import Trainer, start_from_svd
+from lime_model.train.examples import EventLog, ExampleBuilder, TrainingData, item_counts, item_fame
+from lime_model.model.features import Catalogue, encode_columns
+from lime_model.train.losses import cross_entropy
+from lime_model.model.lime import LimeModel
+from lime_model.digests import MODULES, recipe_digest
+from lime_model.train.two_phase import Trainer, start_from_svd
 
 USERS, ITEMS, BASKETS = 24, 12, 30
 SHORT = TrainConfig(

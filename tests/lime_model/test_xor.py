@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lime_model.xor import AGE_BUCKETS, XorBlock, XorStack, age_bucket
+from lime_model.model.xor import AGE_BUCKETS, XorBlock, XorStack, age_bucket
 from tests.lime_model.toys import toy_config
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lime_model.config import Column, ModelConfig
-from lime_model.encoders import Vocabulary
-from lime_model.features import Catalogue, Encoders
-from lime_model.model import Features, LimeModel
+from lime_model.model.encoders import Vocabulary
+from lime_model.model.features import Catalogue, Encoders
+from lime_model.model.lime import Features, LimeModel
 
 ITEMS = 30
 

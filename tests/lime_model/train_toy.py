@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from lime_model.checkpoints import Checkpoints
+from lime_model.train.checkpoints import Checkpoints
 from tests.lime_model.test_training import JUDGED, toy_trainer
 
 

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from pyspark.sql import functions as F
 
-from pipelines.anchors import find_base
-from pipelines.forecast import plan_night
-from pipelines.leases import Run, acquire_lease, find_run
+from pipelines.score.incremental import find_base
+from pipelines.score.forecast import plan_night
+from pipelines.store.leases import Run, acquire_lease, find_run
 from pipelines.night import STEPS, day_before, ingest_days
-from pipelines.runs import Manifest, need_manifest, record
-from pipelines.settings import Policy
-from pipelines.tables import Warehouse
-from pipelines.verify import CertificateFailed
-from pipelines.verify_full import verify_full
+from pipelines.store.runs import Manifest, need_manifest, record
+from pipelines.settings.settings import Policy
+from pipelines.store.tables import Warehouse
+from pipelines.publish.verify_night import CertificateFailed
+from pipelines.publish.full_comparison import verify_full
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import point_at, with_night
@@ -95,7 +95,7 @@ def test_incremental_nights_equal_full_ones_and_score_little(
         assert scored["strata"]["reused"] == warehouse.settings.night.certificate_users // 2
         shares.append(scored["pairs"] / (scored["pairs"] + scored["pairs_avoided"]))
     assert np.mean(shares) < 0.5
-    monkeypatch.setattr("pipelines.anchors.MAX_ANCHORS", 1)
+    monkeypatch.setattr("pipelines.score.incremental.MAX_ANCHORS", 1)
     few = night(warehouse, "2024-05-14")  # most have the first night's anchor, which is not known any more
     assert few["plan"] == "incremental night: from run 2024-05-13.1"
     assert few["pairs"] > few["pairs_avoided"] > 0

@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 import pytest
 
-from pipelines.audit import AuditFailed, Check, audit_recommendations
-from pipelines.leases import Run, acquire_lease
+from pipelines.publish.audits import AuditFailed, Check, audit_recommendations
+from pipelines.store.leases import Run, acquire_lease
 from pipelines.night import STEPS
-from pipelines.publish import publish_recommendations
-from pipelines.runs import find_manifest
-from pipelines.settings import AuditSettings, Override, Policy, Settings, SoftCheck
-from pipelines.tables import MissingTable, Warehouse
+from pipelines.publish.publish import publish_recommendations
+from pipelines.store.runs import find_manifest
+from pipelines.settings.settings import AuditSettings, Override, Policy, Settings, SoftCheck
+from pipelines.store.tables import MissingTable, Warehouse
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import full_night, lists_of, point_at

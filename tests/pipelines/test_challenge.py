@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.challenge import challenge, judge
-from pipelines.champions import decisions, find_champion
-from pipelines.settings import PromotionSettings
-from pipelines.tables import Warehouse
+from pipelines.learn.challenge import challenge, judge
+from pipelines.models.champions import decisions, find_champion
+from pipelines.settings.settings import PromotionSettings
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import copy_shop, open_shop
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lime_model.bundle import BundleError, load_bundle, save_bundle
-from pipelines.bundles import bundle_uri, store_folder
-from pipelines.champions import decisions, find_champion, need_champion, promote, roll_back_model
-from pipelines.tables import Warehouse, WriteConflict
+from pipelines.models.bundles import bundle_uri, store_folder
+from pipelines.models.champions import decisions, find_champion, need_champion, promote, roll_back_model
+from pipelines.store.tables import Warehouse, WriteConflict
 from tests import shop
 from tests.conftest import bundle_folder
 

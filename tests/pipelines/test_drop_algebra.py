@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from pipelines.catalogue import read_entity
-from pipelines.events import read_log
+from pipelines.store.catalogue import read_entity
+from pipelines.store.event_log import read_log
 from pipelines.night import ingest_days
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
 from tests import shop
 
 pytestmark = pytest.mark.operate

@@ -17,16 +17,16 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from pipelines.candidates import read_corpus
-from pipelines.catalogue import read_entity
-from pipelines.columns import ELIGIBLE
-from pipelines.events import read_log
-from pipelines.ingest.entities import ingest_entity
-from pipelines.ingest.events import ingest_events
-from pipelines.ingest.faults import DropError
+from pipelines.build.candidate_bank import read_corpus
+from pipelines.store.catalogue import read_entity
+from pipelines.store.schemas import ELIGIBLE
+from pipelines.store.event_log import read_log
+from pipelines.ingest.load_entities import ingest_entity
+from pipelines.ingest.load_events import ingest_events
+from pipelines.ingest.drop_faults import DropError
 from pipelines.night import ingest_days, ingest_night
-from pipelines.settings import Policy, SettingsError, load_settings
-from pipelines.tables import MissingTable, Warehouse
+from pipelines.settings.settings import Policy, SettingsError, load_settings
+from pipelines.store.tables import MissingTable, Warehouse
 from tests import shop
 
 DAY, NEXT = "2024-03-05", "2024-03-06"

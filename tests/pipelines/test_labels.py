@@ -13,17 +13,17 @@ import yaml
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
-from pipelines.champions import need_champion
-from pipelines.evaluate import Contestant, evaluate_bundles, evaluate_models
-from pipelines.evaluate_labels import count_before
-from pipelines.ingest.entities import ingest_entity
-from pipelines.leases import Run
-from pipelines.link_states import build_link_states
-from pipelines.runs import need_manifest
-from pipelines.settings import SettingsError, load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import prepare, train_models
-from pipelines.training_log import Source
+from pipelines.models.champions import need_champion
+from pipelines.learn.evaluate import Contestant, evaluate_bundles, evaluate_models
+from pipelines.learn.evaluate_labels import count_before
+from pipelines.ingest.load_entities import ingest_entity
+from pipelines.store.leases import Run
+from pipelines.build.link_states import build_link_states
+from pipelines.store.runs import need_manifest
+from pipelines.settings.settings import SettingsError, load_settings
+from pipelines.store.tables import Warehouse
+from pipelines.learn.train import prepare, train_models
+from pipelines.learn.training_log import Source
 from tests import shop
 from tests.conftest import bundle_folder, copy_tables
 from tests.pipelines.test_night import full_night, lists_of

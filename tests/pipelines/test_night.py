@@ -17,21 +17,21 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle, save_bundle
 from lime_model.scoring import native
-from pipelines.audit import AuditFailed
-from pipelines.bundles import bundle_uri, scratch_folder, store_folder
-from pipelines.candidates import FACTORS, build_candidate_bank
-from pipelines.champions import need_champion, promote
-from pipelines.inputs import NightInputs
-from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
-from pipelines.link_states import PAYLOAD, build_link_states
+from pipelines.publish.audits import AuditFailed
+from pipelines.models.bundles import bundle_uri, scratch_folder, store_folder
+from pipelines.build.candidate_bank import FACTORS, build_candidate_bank
+from pipelines.models.champions import need_champion, promote
+from pipelines.models.pinned_inputs import NightInputs
+from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
+from pipelines.build.link_states import PAYLOAD, build_link_states
 from pipelines.night import STEPS
-from pipelines.publish import publish_recommendations
-from pipelines.runs import find_manifest, need_manifest, record
-from pipelines.scoring import score_candidates
-from pipelines.settings import Policy, Settings, SettingsError
-from pipelines.tables import MissingTable, Warehouse, WriteConflict, local_rows
-from pipelines.train import train_models
-from pipelines.verify import CertificateFailed, verify_night
+from pipelines.publish.publish import publish_recommendations
+from pipelines.store.runs import find_manifest, need_manifest, record
+from pipelines.score.stage import score_candidates
+from pipelines.settings.settings import Policy, Settings, SettingsError
+from pipelines.store.tables import MissingTable, Warehouse, WriteConflict, local_rows
+from pipelines.learn.train import train_models
+from pipelines.publish.verify_night import CertificateFailed, verify_night
 from tests import shop
 from tests.conftest import bundle_folder, copy_log
 from tests.host import HAS_NATIVE
@@ -317,7 +317,7 @@ def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch:
         STEPS[name](trained, old)
     full_night(trained, "new", ds)
     expected = lists_of(trained, ds)
-    monkeypatch.setattr("pipelines.publish.check_lease", lambda warehouse, run: run)
+    monkeypatch.setattr("pipelines.publish.publish.check_lease", lambda warehouse, run: run)
     with pytest.raises(StaleRun, match=r"a newer epoch published 2024-05-03\.2; its lists are in force"):
         publish_recommendations(trained, old)
     assert lists_of(trained, ds) == expected
@@ -406,7 +406,7 @@ def test_lists_do_not_depend_on_how_the_bank_is_cut(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, run = published
-    monkeypatch.setattr("pipelines.banks.SHARD_BYTES", 4_000)
+    monkeypatch.setattr("pipelines.score.packed_bank.SHARD_BYTES", 4_000)
     cut = Run(run.ds, "cut")
     build_candidate_bank(warehouse, cut, warehouse.settings.night.model, [warehouse.settings.night.policy])
     build_link_states(warehouse, cut, warehouse.settings.night.model)

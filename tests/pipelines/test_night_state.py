@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pipelines.night_state import (
+from pipelines.publish.night_state import (
     Commit,
     NightState,
     NothingToRollBack,

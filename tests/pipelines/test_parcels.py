@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines import parcels
-from pipelines.parcels import Parcel, ParcelError, Part, Sender, land
+from pipelines.score import broadcast_files as parcels
+from pipelines.score.broadcast_files import Parcel, ParcelError, Part, Sender, land
 
 TEXT = {"one": os.urandom(5_000), "two": b"", "three": os.urandom(1_500)}
 

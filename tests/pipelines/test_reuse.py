@@ -12,13 +12,13 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.candidates import build_candidate_bank
-from pipelines.leases import Run
-from pipelines.link_states import build_link_states
+from pipelines.build.candidate_bank import build_candidate_bank
+from pipelines.store.leases import Run
+from pipelines.build.link_states import build_link_states
 from pipelines.night import ingest_days
-from pipelines.runs import Manifest
-from pipelines.settings import Policy
-from pipelines.tables import Warehouse
+from pipelines.store.runs import Manifest
+from pipelines.settings.settings import Policy
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import open_shop
 from tests.pipelines.test_night import point_at

@@ -10,16 +10,16 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from pipelines.anchors import DISPROVED, PLAN
-from pipelines.export import export_recommendations
-from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
-from pipelines.night_record import ListsDisproved
-from pipelines.pins import NothingToPin, describe_run
-from pipelines.rollback import NothingToRollBack, plan_rollback, published, roll_back_night
-from pipelines.runs import record
-from pipelines.settings import ExportSettings, ParquetExport
-from pipelines.tables import Warehouse
-from pipelines.upkeep import vacuum
+from pipelines.score.incremental import DISPROVED, PLAN
+from pipelines.export.export_lists import export_recommendations
+from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
+from pipelines.publish.night_record import ListsDisproved
+from pipelines.operate.pins import NothingToPin, describe_run
+from pipelines.operate.rollback import NothingToRollBack, plan_rollback, published, roll_back_night
+from pipelines.store.runs import record
+from pipelines.settings.settings import ExportSettings, ParquetExport
+from pipelines.store.tables import Warehouse
+from pipelines.operate.upkeep import vacuum
 from tests.cluster.standalone import PATIENCE
 from tests.jobs.test_jobs import start
 from tests.pipelines.test_night import lists_of
@@ -120,7 +120,7 @@ def test_an_attempt_that_died_before_it_recorded_what_it_did_is_not_done_twice(
 ) -> None:
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)
     with monkeypatch.context() as dying:
-        dying.setattr("pipelines.runs._add", lambda *row: sys.exit("killed"))
+        dying.setattr("pipelines.store.runs._add", lambda *row: sys.exit("killed"))
         with pytest.raises(SystemExit):
             back(empty_shop, "back")
     found = back(empty_shop, "back")
@@ -171,7 +171,7 @@ def test_a_run_that_publishes_meanwhile_wins(empty_shop: Warehouse, monkeypatch:
     second = lists_of(empty_shop, NIGHT)
     with pytest.raises(StaleRun, match="overtaken by run 'two'"):
         roll_back_night(empty_shop, mine, "a test")
-    monkeypatch.setattr("pipelines.rollback.check_lease", lambda warehouse, run: run)
+    monkeypatch.setattr("pipelines.operate.rollback.check_lease", lambda warehouse, run: run)
     with pytest.raises(StaleRun, match="a newer run published"):
         roll_back_night(empty_shop, mine, "a test")
     assert lists_of(empty_shop, NIGHT) == second

@@ -13,9 +13,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
-from pipelines.explain import explain
-from pipelines.spark_errors import UnknownFault, explain_text, find_causes
-from pipelines.storage import list_names, path_exists
+from pipelines.errors.explain import explain
+from pipelines.errors.stack_traces import UnknownFault, explain_text, find_causes
+from pipelines.store.storage import list_names, path_exists
 
 FRAMES = "\tat org.apache.spark.sql.X.y(X.scala:1)\n\t... 23 more\n"
 LOST = "Lost task 0.3 in stage 1.0 (TID 9) (10.0.0.7 executor 3): "

@@ -14,9 +14,9 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.leases import Run
-from pipelines.runs import Manifest, find_manifests, once, record
-from pipelines.tables import RowRefused, Warehouse, WriteConflict, local_rows
+from pipelines.store.leases import Run
+from pipelines.store.runs import Manifest, find_manifests, once, record
+from pipelines.store.tables import RowRefused, Warehouse, WriteConflict, local_rows
 from tests.cluster.standalone import wait_until
 from tests.pipelines.test_night import lists_of
 from tests.pipelines.test_rollback import publish

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipelines.ingest_settings import IngestSettings
+from pipelines.settings.ingest import IngestSettings
 from pipelines.udfs.text_files import TextSpec
 from pipelines.udfs.text_rows import read_contents, read_file
 from pipelines.udfs.values import WantedColumn

@@ -13,9 +13,9 @@ import torch
 
 from lime_model.bundle import Bundle, BundleError, build_model, save_bundle
 from lime_model.config import Column
-from lime_model.encoders import FeatureError, fit_encoder
-from lime_model.features import Catalogue
-from lime_model.states import decode_state
+from lime_model.model.encoders import FeatureError, fit_encoder
+from lime_model.model.features import Catalogue
+from lime_model.rows.link_states import decode_state
 from pipelines.udfs.encode_items import encode_items
 from pipelines.udfs.reduce_states import reduce_states
 from tests.lime_model.toys import toy_catalogue, toy_config, toy_model

@@ -9,9 +9,9 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from pipelines.anchors import TIDY, find_base
-from pipelines.leases import Run, acquire_lease
-from pipelines.pins import (
+from pipelines.score.incremental import TIDY, find_base
+from pipelines.store.leases import Run, acquire_lease
+from pipelines.operate.pins import (
     FILES,
     FOR_EVER,
     LOG,
@@ -22,10 +22,10 @@ from pipelines.pins import (
     pin_night,
     release_night,
 )
-from pipelines.runs import find_manifest, record
-from pipelines.settings import UpkeepSettings
-from pipelines.tables import Warehouse, local_rows
-from pipelines.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
+from pipelines.store.runs import find_manifest, record
+from pipelines.settings.settings import UpkeepSettings
+from pipelines.store.tables import Warehouse, local_rows
+from pipelines.operate.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import full_night, lists_of

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.ingest_settings import IngestSettings
+from pipelines.settings.ingest import IngestSettings
 from pipelines.udfs.times import TimeRule, check_format, to_python
 from pipelines.udfs.value_columns import combine, read_column
 from pipelines.udfs.values import Unreadable, ValueRules, WantedColumn, read_id, read_value

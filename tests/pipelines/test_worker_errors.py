@@ -9,7 +9,7 @@ import pytest
 
 from lime_model.bundle import BundleError
 from lime_model.errors import LimeError
-from pipelines.worker_errors import find_error
+from pipelines.errors.worker_errors import find_error
 
 
 def text_of(work: Callable[[], None]) -> str:

@@ -1,0 +1,144 @@
+"""Arrow tables of events, items and users to what the trainer reads.
+
+Letters: U users, n events, I items.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lime_model.config import DAY_US, Column, ModelConfig
+from lime_model.model.encoders import Entries, Ints, fit_encoder
+from lime_model.errors import TrainingError
+from lime_model.train.examples import EventLog, TrainingData, item_counts, item_fame
+from lime_model.model.features import Catalogue, Encoders, encode_known, event_actions, read_labels
+from lime_model.train.mapped_log import Pieces, map_arrays
+
+MIN_VALUE_COUNT = 3  # rows that a category value needs for an embedding of its own
+
+
+def fit_encoders(table: pa.Table, columns: tuple[Column, ...], *, at_least: int = 1) -> Encoders:
+    """One encoder per column; a column that the table lacks is all null.
+
+    Raises:
+        FeatureError: a value is not what its column's kind reads, naming the column.
+    """
+    return {
+        c.name: fit_encoder(
+            c, table[c.name].to_pylist() if c.name in table.column_names else (), at_least=at_least
+        )
+        for c in columns
+    }
+
+
+def build_catalogue(items: pa.Table, events: Pieces, encoders: Encoders, min_buyers: int) -> Catalogue:
+    """Listed items and items seen in events; those taken by `min_buyers` users get an id of their own."""
+    listed = pc.cast(items["item_id"], pa.string()).to_pylist()
+    buyers: Counter[str] = Counter()
+    for piece in events():  # of whole users: no pair is in two
+        pairs = piece.group_by(["user_id", "item_id"]).aggregate([])
+        for found in pc.value_counts(pc.cast(pairs["item_id"], pa.string())).to_pylist():
+            buyers[found["values"]] += found["counts"]
+    ids = listed + sorted(buyers.keys() - set(listed))
+    columns = {
+        c: items[c].to_pylist() + [None] * (len(ids) - len(listed))
+        for c in encoders
+        if c in items.column_names
+    }
+    columns["item_id"] = ids
+    has_id = np.asarray([buyers[i] >= min_buyers for i in ids], np.bool_)
+    return Catalogue.build(ids, columns, encoders, has_id)
+
+
+def build_training_data(
+    events: Pieces,
+    users: pa.Table,
+    catalogue: Catalogue,
+    encoders: Encoders,
+    config: ModelConfig,
+) -> TrainingData:
+    """Arrays for the trainer, the log's mapped from disk; its catalogue knows how often items were taken.
+
+    Args:
+        events: `user_id, item_id, event_ts, event_type, session_id` and `label`, if any, sorted by user,
+            then in history order; all before `config.cutoff_ds`.
+        users: `user_id` and feature columns; may lack users of the log.
+
+    Raises:
+        TrainingError: there are no events, or one is not before the cut-off.
+    """
+    owners: list[NDArray[np.generic]] = []
+    sizes: list[Ints] = []
+
+    def encode() -> Iterator[dict[str, NDArray[Any]]]:
+        for piece in events():
+            owner = piece["user_id"].to_numpy()
+            starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
+            owners.append(owner[starts])
+            sizes.append(np.diff(np.append(starts, len(owner))))
+            yield _encode(piece, owner, catalogue, config)
+
+    arrays = map_arrays(encode())
+    if not owners:
+        raise TrainingError(f"there are no events before {config.cutoff_ds}; nothing can be learned")
+    log = EventLog(np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64), **arrays)
+    if config.labelled and not log.event_type.any():
+        raise TrainingError(
+            f"no event has a type of model.event_types {list(config.event_types)}, so no label would be "
+            "shown; name the log's types there, or the type of a log without any in ingest.default_event_type"
+        )
+    counts = item_counts(log, 0.0, config.bias_days, len(catalogue.id_rows))
+    catalogue = dataclasses.replace(catalogue, fame=item_fame(counts))
+    ids = np.concatenate(owners)
+    return TrainingData(log, catalogue, _user_features(ids, users, encoders), tuple(ids.tolist()))
+
+
+def _encode(
+    piece: pa.Table, owner: NDArray[np.generic], catalogue: Catalogue, config: ModelConfig
+) -> dict[str, NDArray[Any]]:
+    """The arrays of an `EventLog` for some whole users."""
+    us = pc.cast(piece["event_ts"], pa.int64()).to_numpy()
+    days = (us - int(np.datetime64(config.cutoff_ds, "us").astype(np.int64))) / DAY_US
+    if days.max() >= 0:
+        raise TrainingError(
+            f"an event lies {days.max():.3f} days after the cut-off {config.cutoff_ds}; it would leak"
+        )
+    known = "label" in piece.column_names
+    return {
+        "item": catalogue.rows(piece["item_id"].to_pylist()),
+        "event_type": event_actions(piece, config),
+        "days": days,
+        "session_start": _session_starts(owner, piece["session_id"], days),
+        "label": read_labels(piece) if known else np.full(len(us), np.nan),
+    }
+
+
+def _session_starts(
+    owner: NDArray[np.generic], sessions: pa.ChunkedArray, days: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """When the session of each event began; without a session, the event itself."""
+    codes = pc.dictionary_encode(sessions).combine_chunks().indices.to_numpy(zero_copy_only=False)
+    _, users = np.unique(owner, return_inverse=True)
+    _, group = np.unique(users.astype(np.int64) * (int(codes.max()) + 1) + codes, return_inverse=True)
+    first = np.full(group.max() + 1, np.inf)
+    np.minimum.at(first, group, days)
+    unnamed = pc.equal(sessions, "").to_numpy()
+    return np.where(unnamed, days, first[group])
+
+
+def _user_features(user_ids: NDArray[np.generic], users: pa.Table, encoders: Encoders) -> Entries:
+    """Features `[U]` in the order of the log; those of a user the table lacks are all null."""
+    columns = {c: [None, *users[c].to_pylist()] for c in encoders if c in users.column_names}
+    names = [None, *users["user_id"].to_pylist()]
+    known = encode_known(columns, encoders, names)
+    place = {user: row for row, user in enumerate(names)}
+    rows = np.array([place.get(user, 0) for user in user_ids.tolist()], np.int64)
+    return Entries(known.slots[rows], known.weights[rows])

@@ -1,0 +1,101 @@
+"""The states a user had before each of several consecutive events, from one pass over a window.
+
+Label training has a target at every event. A history read anew for each would cost N events a
+target. The softmax sum of LIME-MHA and of the pools is a monoid, so the states before T
+consecutive targets are one reduction of what precedes them all and a running sum over the rest.
+LIME-XOR has no such form: its links are read once per `stride` events, and a target sees those
+of the last reading, at most `stride - 1` events old.
+
+Letters: B windows, S events of a window, T targets (its last T events), L links, H heads, J pools,
+D width, W = D / H, X user width, O tasks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lime_model.model.links import LinkAttention, weigh_pools
+from lime_model.model.lime import Features, History, LimeModel, UserState
+
+
+def means_before(logits: Tensor, values: Tensor, end: Tensor) -> Tensor:
+    """Softmax means `[B, T, ..., R, W]` over what each target sees; zero where that is nothing.
+
+    Args:
+        logits: `[B, ..., R, S]`, `-inf` for events that do not count.
+        values: `[B, ..., S, W]`.
+        end: place after the last event that each target sees `[B, T]`, below S.
+    """
+    past = int(end.min())  # all targets see these
+    logits = logits[..., :-1]  # nobody sees the last event
+    top = torch.nan_to_num(logits.detach().amax(-1, keepdim=True), neginf=0.0)
+    weight = torch.exp(logits - top)
+    old, new = weight[..., :past], weight[..., past:]
+    steps = new.unsqueeze(-1) * values[..., past:-1, :].unsqueeze(-3)  # [B, ..., R, S - past - 1, W]
+    total = F.pad(steps.cumsum(-2), (0, 0, 1, 0)) + (old @ values[..., :past, :]).unsqueeze(-2)
+    count = F.pad(new.cumsum(-1), (1, 0)) + old.sum(-1, keepdim=True)  # [B, ..., R, S - past]
+    total, count = _rows(total.movedim(-2, 1), end - past), _rows(count.movedim(-1, 1), end - past)
+    count = count.unsqueeze(-1)
+    smallest = torch.finfo(count.dtype).tiny
+    return torch.where(count > 0, total / count.clamp_min(smallest), torch.zeros_like(total))
+
+
+def read_before(
+    model: LimeModel, history: History, features: Features, end: Tensor, stride: int, *, links: bool = True
+) -> UserState:
+    """The state before every target, as `B·T` users.
+
+    Args:
+        history: windows of S events; the last T are the targets.
+        features: of the users `[B]`.
+        end: as in `means_before`.
+        stride: events between two readings of LIME-XOR; LIME-MHA is exact.
+        links: without, the links are zeros.
+    """
+    user = model.users(features)
+    # In float64: exp(-age / days), or the links' learned recency, weighs the first events of a long window by
+    # less than float32 can say, beside its last.
+    weights = weigh_pools(history.days.double(), history.keep, model.config.pool_days)
+    pools = means_before(weights, history.events.double(), end).to(history.events.dtype)
+    if not links:
+        attended = pools.new_zeros(*end.shape, model.config.links, model.config.width)
+    elif isinstance(model.reader, LinkAttention):
+        parts = model.reader.weigh(model.links.contextual(user), *history)
+        logits, values = (part.double() for part in parts)
+        means = means_before(logits, values, end).to(history.events.dtype)
+        attended = means.transpose(2, 3).flatten(3)  # [B, T, H, L, W] to [B, T, L, D]
+    else:
+        attended = _read_xor(model, history, model.links.contextual(user), end, stride)
+    users = user.unsqueeze(1).expand(-1, end.shape[1], -1)
+    return UserState(attended.flatten(0, 1), pools.flatten(0, 1), users.flatten(0, 1))
+
+
+def _read_xor(model: LimeModel, history: History, queries: Tensor, end: Tensor, stride: int) -> Tensor:
+    """Link states `[B, T, L, D]` as of the last event that a target sees, or at most `stride - 1` before."""
+    first, states = int(end.min()), []
+    readings, which = torch.unique((end - first) // stride, return_inverse=True)
+    for number in readings.tolist():
+        last = first + number * stride
+        part = slice(max(0, last - model.config.max_events), last)
+        states.append(model.reader(queries, *(x[:, part] for x in history)))
+    return _rows(torch.stack(states, 1), which)
+
+
+def pair_links(model: LimeModel, state: UserState, items: Tensor) -> Tensor:
+    """The links' share of every task's score `[n, O]` for n users and an item each, T `[n, D]`."""
+    attended = (model.links.weights(items).unsqueeze(1) @ state.links).squeeze(1)  # o [n, D]
+    hidden = torch.relu(model.head(torch.cat([attended, items, state.user], -1)))
+    shallow: Tensor = model.head_out(hidden)
+    return shallow
+
+
+def pair_dots(model: LimeModel, state: UserState, items: Tensor) -> Tensor:
+    """The dot's share, likewise; with `pair_links` it sums to `LimeModel.task_scores`, pair by pair."""
+    return (model.dot_vector(state) @ model.dot_item(items).unsqueeze(-1)).squeeze(-1)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """`x [B, n, ...]` at `index [B, T]`: `[B, T, ...]`."""
+    return x[torch.arange(len(x), device=x.device).unsqueeze(1), index]

@@ -1,0 +1,122 @@
+"""Published lists as compacted Parquet: a folder a night and run, complete when it holds `_SUCCESS`."""
+
+from __future__ import annotations
+
+from pyspark.sql import functions as F
+
+from pipelines.store.schemas import USER_ID
+from pipelines.export.exporter import ExportDelayed, Lists
+from pipelines.store.person_files import count_rows, find_spellings, list_parquet
+from pipelines.store.runs import Manifest
+from pipelines.settings.settings import ParquetExport
+from pipelines.store.storage import drop_folder, list_folders, list_names, path_exists, rename_folder
+from pipelines.store.tables import SQL_TYPES, Warehouse
+from pipelines.udfs.list_store import escape_glob
+from pipelines.udfs.person import Person
+
+NEW = ".new"  # of a folder that is being written anew
+DONE = "_SUCCESS"
+
+
+class ParquetExporter:
+    """See `exporter.Exporter`."""
+
+    name = "parquet"
+
+    def __init__(self, warehouse: Warehouse, settings: ParquetExport) -> None:
+        self.spark, self.settings = warehouse.spark, settings
+        self.root = settings.path.rstrip("/")
+        self.user_type = SQL_TYPES[warehouse.settings.ids.user_id]
+
+    def find_newer(self, lists: Lists) -> str | None:
+        """See `Exporter`: nights lie in folders of their own, none replaces another."""
+        return None
+
+    def load(self, lists: Lists) -> Manifest:
+        """See `Exporter`."""
+        folder = self._folder(lists)
+        files = max(1, -(-lists.count // self.settings.users_per_file))
+        if not path_exists(self.spark, f"{folder}/{DONE}"):  # else it is being read
+            ranked = lists.rows.select(USER_ID, F.posexplode("candidates").alias("rank", "candidate"))
+            rank = (F.col("rank") + 1).alias("rank")
+            flat = ranked.select(USER_ID, rank, "candidate.item_id", "candidate.score")
+            ordered = flat.repartitionByRange(files, USER_ID).sortWithinPartitions(USER_ID, "rank")
+            ordered.write.mode("overwrite").parquet(folder)
+        return {"path": folder, "users": lists.count, "files": files}
+
+    def verify(self, lists: Lists) -> None:
+        """See `Exporter`."""
+        folder = self._folder(lists)
+        wanted = lists.rows.agg(F.sum(F.greatest(F.size("candidates"), F.lit(0)))).collect()[0][0] or 0
+        found = self.spark.read.parquet(escape_glob(folder)).count()
+        if found != wanted:
+            drop_folder(self.spark, folder)
+            raise ExportDelayed(
+                f"{folder} held {found} rows, and the lists of {lists.run_id} are {wanted}; the folder was "
+                "removed. Run the job again: it writes it anew"
+            )
+
+    def flip(self, lists: Lists) -> Manifest:
+        """See `Exporter`: what other runs of the night left goes."""
+        night = self._night(lists.night)
+        for name in list_names(self.spark, night):
+            if name != f"run={lists.run_id}":
+                drop_folder(self.spark, f"{night}/{name}")
+        return {}
+
+    def withdraw(self, night: str) -> None:
+        """See `Exporter`."""
+        drop_folder(self.spark, self._night(night))
+
+    def forget(self, person: Person) -> int:
+        """See `Exporter`: every folder that holds rows of the person is written anew, of whichever night."""
+        for night in self._nights():
+            self._settle(f"{self.root}/{night}")
+        held = self._held(person)
+        folders = [f"{self.root}/{night}/{run}" for night in self._nights() for run in self._runs(night)]
+        for folder in folders:
+            if not path_exists(self.spark, f"{folder}/{DONE}"):
+                drop_folder(self.spark, folder)  # nobody reads what a killed export left
+            elif any(f"/{folder.removeprefix(self.root + '/')}/" in path for path in held):
+                self._rewrite(folder, person)
+        return sum(held.values())
+
+    def count(self, person: Person) -> int:
+        """See `Exporter`: in all files under the folders of nights, past any manifest."""
+        return sum(self._held(person).values())
+
+    def _held(self, person: Person) -> dict[str, int]:
+        files = [
+            file for night in self._nights() for file in list_parquet(self.spark, f"{self.root}/{night}")
+        ]
+        return count_rows(self.spark, files, self.user_type, person)
+
+    def _rewrite(self, folder: str, person: Person) -> None:
+        rows = self.spark.read.parquet(escape_glob(folder))
+        mine = F.col(USER_ID).isin(find_spellings(rows, person))
+        kept = rows.where(~F.coalesce(mine, F.lit(False)))
+        kept.write.mode("overwrite").parquet(folder + NEW)
+        drop_folder(self.spark, folder)
+        rename_folder(self.spark, folder + NEW, folder)
+
+    def _settle(self, night: str) -> None:
+        """Put right what a rewriting that was killed left of a folder."""
+        names = list_names(self.spark, night)
+        for name in (name for name in names if name.endswith(NEW)):
+            whole = name.removesuffix(NEW)
+            if whole in names or not path_exists(self.spark, f"{night}/{name}/{DONE}"):
+                drop_folder(self.spark, f"{night}/{name}")
+            else:  # it was written, and the old one dropped
+                rename_folder(self.spark, f"{night}/{name}", f"{night}/{whole}")
+
+    def _nights(self) -> list[str]:
+        return [name for name in list_folders(self.spark, self.root) if name.startswith("night=")]
+
+    def _runs(self, night: str) -> list[str]:
+        return list_folders(self.spark, f"{self.root}/{night}")
+
+    def _night(self, night: str) -> str:
+        return f"{self.root}/night={night}"
+
+    def _folder(self, lists: Lists) -> str:
+        return f"{self._night(lists.night)}/run={lists.run_id}"

@@ -1,0 +1,248 @@
+"""Published lists to Redis or Valkey, a single server or a cluster.
+
+A night is loaded beside the one that is served, under keys of its own version (the run that published it),
+counted, and then one command moves `{prefix}:current` to it. A reader takes the version and then the list, so
+it never sees a mixture; the version before stays for a grace that outlives any such reader.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.store.schemas import USER_ID
+from pipelines.errors.explain import explained
+from pipelines.export.exporter import ExportDelayed, ExportFailed, ExportFault, Lists, night_of
+from pipelines.store.runs import Manifest
+from pipelines.settings.settings import RedisExport
+from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
+from pipelines.udfs.load_lists import SCHEMA, Load, count_lists, load_lists
+from pipelines.udfs.person import Person
+from pipelines.udfs.store_errors import StoreProblem, place, store_errors
+
+log = logging.getLogger(__name__)
+
+PARTS = 64  # of a load: what a killed one does not load again
+BY_REMEDY = {"retry": ExportDelayed, "person": ExportFailed, "bug": ExportFault}
+
+# Moves `current` only from where it was when the load began: of two exports at once one is told.
+FLIP = """
+local now = redis.call('GET', KEYS[1]) or ''
+if now ~= ARGV[1] and now ~= ARGV[2] then return now end
+redis.call('SET', KEYS[1], ARGV[2])
+return ARGV[2]
+"""
+
+
+class RedisExporter:
+    """See `exporter.Exporter`."""
+
+    name = "redis"
+
+    def __init__(self, settings: RedisExport) -> None:
+        self.settings = settings
+        self.served: str | None = None  # what readers get, as far as it is known
+        self.started = time.monotonic()
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the lists go."""
+        to = self.settings
+        return Store(
+            to.url, store_password(to), to.prefix, to.cluster, to.ttl_days * 86_400, to.patience_seconds
+        ).detect()
+
+    @cached_property
+    def client(self) -> Any:  # redis-py's types leave open whether an answer has to be waited for
+        """The driver's own."""
+        return self.store.connect()
+
+    def find_newer(self, lists: Lists) -> str | None:
+        """See `Exporter`; a night that the warehouse does not hold is a mistake, and none."""
+        before = self._begin()
+        if night_of(before) <= lists.night:
+            return None
+        if lists.holds(before):
+            return before
+        log.warning(
+            "%s serves %s, a night that the warehouse has not published, or not in its time; %s replaces it",
+            self.settings.prefix, before, lists.run_id,
+        )  # fmt: skip
+        return None
+
+    def load(self, lists: Lists) -> Manifest:
+        """See `Exporter`."""
+        before = self._begin()
+        with self._explained():
+            self.client.sadd(self.store.versions, lists.run_id)
+            done = sorted(int(part) for part in self.client.hkeys(self.store.parts(lists.run_id)))
+            listed = _as_json(lists.rows)
+            missing = listed.where(~F.col("part").isin(done)) if done else listed
+            _run(missing, self._load(lists), load_lists)
+        return {"lists": lists.count, "parts_reused": len(done), "instead_of": before or None}
+
+    def verify(self, lists: Lists) -> None:
+        """See `Exporter`."""
+        users = lists.rows.select(_part(), USER_ID)
+        with self._explained():
+            found = _run(users, self._load(lists), count_lists)
+            if found == lists.count:
+                return
+            self.client.delete(self.store.parts(lists.run_id))
+        raise ExportDelayed(
+            f"the store at {place(self.store.url)}: {found} of {lists.count} lists of {lists.run_id} are "
+            "there (does it evict, or did a failover lose them? see maxmemory); run the job again, it loads "
+            f"all of them; {self.served or 'nothing'} is served as before"
+        )
+
+    def flip(self, lists: Lists) -> Manifest:
+        """See `Exporter`."""
+        before = self._begin()
+        with self._explained():
+            self.served = f"{before or 'nothing'} or {lists.run_id}"  # should the answer get lost
+            now = self.client.eval(FLIP, 1, self.store.current, before, lists.run_id)
+            self.served = str(now)
+        if now != lists.run_id:
+            raise ExportFailed(
+                f"the store at {place(self.store.url)}: {now} was put in place by another export meanwhile; "
+                "it is served. Export again what should be served"
+            )
+        with self._explained():
+            # The next load of this run writes everything, with a new time to live.
+            self.client.unlink(self.store.parts(lists.run_id))
+            dropped = self._drop_others(lists, before)
+        return {"versions_dropped": dropped, "seconds": round(time.monotonic() - self.started, 3)}
+
+    def withdraw(self, night: str) -> None:
+        """See `Exporter`: readers keep what they have until another night is exported."""
+
+    def forget(self, person: Person) -> int:
+        """See `Exporter`: by the key of each version that is known or met."""
+        with self._explained():
+            keys = set[str]()
+            versions = {str(version) for version in self.client.smembers(self.store.versions)}
+            versions.add(str(self.client.get(self.store.current) or ""))
+            for key, version, user in scan_lists(self.store.connect(), self.store):
+                versions.add(version)
+                if person.matches(user):
+                    keys.add(key)
+            keys |= {self.store.key(version, person.id) for version in versions - {""}}
+            return sum(unlink(self.client, cut) for cut in _cuts(sorted(keys)))
+
+    def count(self, person: Person) -> int:
+        """See `Exporter`: by a scan of every server that has keys of its own, user by user."""
+        with self._explained():
+            found = scan_lists(self.store.connect(), self.store)
+            return len({key for key, _, user in found if person.matches(user)})
+
+    def _begin(self) -> str:
+        """The version that is served, read once."""
+        if self.served is None:
+            with self._explained():
+                self.served = str(self.client.get(self.store.current) or "")
+        return self.served
+
+    def _load(self, lists: Lists) -> Load:
+        return Load(self.store, lists.run_id, self.settings.keys_per_second / _tasks(lists.rows))
+
+    def _drop_others(self, lists: Lists, before: str) -> list[str]:
+        """Remove the other versions, once no reader can hold them.
+
+        One of a later night that was published may be on its way; it stands until it is served, or its keys
+        end by themselves.
+        """
+        known = {str(version) for version in self.client.smembers(self.store.versions)}
+        others = sorted(
+            version
+            for version in (known | {before}) - {lists.run_id, ""}
+            if version == before or night_of(version) <= lists.night or not lists.holds(version)
+        )
+        if others:
+            time.sleep(self.settings.grace_seconds)
+        for version in others:
+            for keys in _cuts(key for key, _, _ in scan_lists(self.store.connect(), self.store, version)):
+                unlink(self.client, keys)
+                time.sleep(len(keys) / self.settings.keys_per_second)
+            self.client.unlink(self.store.parts(version))
+            self.client.srem(self.store.versions, version)
+        return others
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Talk to the store inside, here or in tasks.
+
+        Raises:
+            ExportFailed: what went wrong, the remedy, and what is served meanwhile.
+        """
+        try:
+            with explained(), store_errors(self.store):
+                yield
+        except StoreProblem as problem:
+            failed = BY_REMEDY[problem.remedy](f"{problem}; {self._meanwhile()}")
+        else:
+            return
+        raise failed from None
+
+    def _meanwhile(self) -> str:
+        if self.served is None:
+            return "what it serves is as it was"
+        return f"{self.served or 'nothing'} is served meanwhile"
+
+
+def _part() -> Any:
+    return F.pmod(F.xxhash64(USER_ID), F.lit(PARTS)).cast("int").alias("part")
+
+
+def _as_json(rows: DataFrame) -> DataFrame:
+    """`part, user_id, list`.
+
+    JSON is written by the JVM: Python would take longer over the numbers than the network over the lists.
+    """
+    columns = F.col("candidates.item_id").alias("items"), F.col("candidates.score").alias("scores")
+    return rows.select(_part(), USER_ID, F.to_json(F.struct(*columns)).alias("list"))
+
+
+def _tasks(rows: DataFrame) -> int:
+    return min(PARTS, rows.sparkSession.sparkContext.defaultParallelism)
+
+
+def _run(lists: DataFrame, load: Load, work: Any) -> int:
+    """The keys of all parts together."""
+    sorted_lists = lists.repartition(_tasks(lists), "part").sortWithinPartitions("part")
+    done = sorted_lists.mapInArrow(lambda batches: work(batches, load), SCHEMA)
+    return int(done.agg(F.sum("keys")).collect()[0][0] or 0)
+
+
+def _cuts(keys: Iterable[str]) -> Iterator[list[str]]:
+    cut: list[str] = []
+    for key in keys:
+        cut.append(key)
+        if len(cut) == PIPELINE:
+            yield cut
+            cut = []
+    if cut:
+        yield cut
+
+
+def store_password(settings: RedisExport) -> str | None:
+    """What the environment says.
+
+    Raises:
+        ExportFailed: it does not.
+    """
+    name = settings.password_env
+    if name and name not in os.environ:
+        raise ExportFailed(
+            # Not by its name: somebody may have put the password itself there.
+            "the environment variable that export.redis.password_env names is not set; set it, or leave the "
+            "key out for a store without a password"
+        )
+    return os.environ[name] if name else None

@@ -1,0 +1,105 @@
+"""What ingest wants of each source: our columns, their types, and the source columns that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyspark.errors import ParseException
+from pyspark.sql import SparkSession
+
+from pipelines.store.catalogue import KEYS, Entity
+from pipelines.store.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, USER_ID
+from pipelines.settings.settings import Settings, SettingsError
+from pipelines.store.tables import SQL_TYPES
+from pipelines.udfs.values import WantedColumn
+
+COUNT = "_count"  # how many times an event happened
+KEY = "_key_"  # with a number: a part of what names an event
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns of a source, and the filter of its rows.
+
+    `filter_columns` are the source columns that `where` names.
+    """
+
+    source: str
+    columns: tuple[WantedColumn, ...]
+    where: str | None
+    filter_columns: tuple[str, ...]
+
+    @property
+    def row_name(self) -> str:
+        """Of the column that holds our columns, while those of the filter have the source's names."""
+        name = "row"
+        while name in self.filter_columns:
+            name += "_"
+        return name
+
+    @property
+    def sources(self) -> list[str]:
+        """All source columns that are read, each once."""
+        return list(dict.fromkeys([*(c.source for c in self.columns), *self.filter_columns]))
+
+
+def want_events(spark: SparkSession, settings: Settings) -> Wanted:
+    """Columns of an event and where the drop has them.
+
+    Raises:
+        SettingsError: `ingest.events.where` is no SQL.
+    """
+    ids, drop = settings.ids, settings.ingest.events
+    columns = [
+        WantedColumn(USER_ID, SQL_TYPES[ids.user_id], drop.user_id, required=True, is_id=True),
+        WantedColumn(ITEM_ID, SQL_TYPES[ids.item_id], drop.item_id, required=True, is_id=True),
+        WantedColumn(EVENT_TS, "timestamp", drop.event_ts, required=True),
+        WantedColumn(EVENT_TYPE, "string", drop.event_type),
+        WantedColumn(SESSION_ID, "string", drop.session_id),
+        WantedColumn(LABEL, "double", drop.label),
+        *(
+            WantedColumn(f"{KEY}{i}", "string", name, required=True, is_id=True)
+            for i, name in enumerate(drop.key)
+        ),
+        *([WantedColumn(COUNT, "bigint", drop.count, required=True)] if drop.count else []),
+    ]
+    return Wanted("events", tuple(columns), drop.where, find_columns(spark, "events", drop.where))
+
+
+def want_entity(spark: SparkSession, settings: Settings, name: Entity) -> Wanted:
+    """The key and the features of `items` or `users`.
+
+    Raises:
+        SettingsError: `where` is no SQL.
+    """
+    drop = settings.ingest.items if name == "items" else settings.ingest.users
+    key, id_type = KEYS[name], settings.ids.item_id if name == "items" else settings.ids.user_id
+    types = {column: "bigint" if kind == "long" else kind for column, kind in drop.columns.items()}
+    features = [WantedColumn(c, kind, drop.source.get(c, c)) for c, kind in types.items() if c != key]
+    mine = WantedColumn(key, SQL_TYPES[id_type], drop.source.get(key, key), required=True, is_id=True)
+    return Wanted(name, (mine, *features), drop.where, find_columns(spark, name, drop.where))
+
+
+def find_columns(spark: SparkSession, source: str, where: str | None) -> tuple[str, ...]:
+    """Source columns that a filter names, by Spark's own parser.
+
+    Raises:
+        SettingsError: the filter is no SQL.
+    """
+    if where is None:
+        return ()
+    try:
+        parser = spark._jsparkSession.sessionState().sqlParser()
+        leaves = parser.parseExpression(where).collectLeaves()
+    except ParseException as error:
+        said = str(error).strip().splitlines()[0]
+        raise SettingsError(f"ingest.{source}.where is no condition in SQL: {where!r} ({said})") from error
+    found = [leaves.apply(i) for i in range(leaves.size())]
+    names = [str(leaf.nameParts().apply(0)) for leaf in found if leaf.nodeName() == "UnresolvedAttribute"]
+    return tuple(dict.fromkeys(names))
+
+
+def show_columns(columns: Iterable[str]) -> list[str]:
+    """Names of columns for people; a nameless one, such as an index that pandas wrote, has a word."""
+    return sorted(name or "(no name)" for name in columns)

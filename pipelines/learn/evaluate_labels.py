@@ -1,0 +1,140 @@
+"""Offline metrics of a model of labels: what each day's events would have been given by the night before it.
+
+An event is predicted from the history before its day, as a nightly job would have read it, with users
+and their features as of the night and items as the bundle froze them (a later one is unknown). Beside the
+models stands what needs no model and is as well informed: the mean label of the item and of the user before
+that day.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from lime_model.bundle import Bundle
+from lime_model.train.dataset import build_training_data
+from lime_model.errors import TrainingError
+from lime_model.train.examples import TrainingData
+from lime_model.train.labels import Answerer, Predictions, predict
+from lime_model.measure.metrics import auc, auc_interval, calibration, grouped_auc, log_loss, normalised_entropy
+from lime_model.train.windows import WindowBuilder
+from pipelines.models.bundles import find_bundle
+from pipelines.settings.settings import SettingsError
+from pipelines.store.tables import Warehouse
+from pipelines.learn.training_log import Source
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LONGEST = 4096  # events of a history that count; the jobs' states read all
+BLOCK, TARGETS = 8, 32  # windows at once, events of each
+PRIOR = 10.0  # labels of the mean that a mean of few is pulled by
+POLICY = "labels"  # in the place of a policy: nothing is listed
+
+
+def evaluate_labels(
+    warehouse: Warehouse, night: str, contestants: Mapping[str, tuple[str, str]], *, horizon_days: int
+) -> list[dict[str, Any]]:
+    """Metrics of bundles and of the means, over all labelled events from the night on.
+
+    Args:
+        contestants: model and version by the name they get in the table.
+
+    Raises:
+        SettingsError: a bundle has seen events of the night or later, or nothing has a label there.
+    """
+    until = str(dt.date.fromisoformat(night) + dt.timedelta(days=horizon_days))
+    bundles = {name: find_bundle(warehouse, *which) for name, which in contestants.items()}
+    source = Source.read(warehouse, until, known=night)
+    rows: list[dict[str, Any]] = []
+    for name, bundle in bundles.items():
+        if bundle.config.cutoff_ds > night:
+            raise SettingsError(
+                f"model {name!r} was trained on events before {bundle.config.cutoff_ds} and can't be judged "
+                f"on those from {night} on; evaluate as of {bundle.config.cutoff_ds} or later, or train again"
+            )
+        try:
+            found, data = predict_days(bundle, source, night, until)
+        except TrainingError as error:
+            raise SettingsError(f"{night} to {until}: {error}") from error
+        if not rows:
+            rows.append(measure_labels("item and user mean", mean_labels(data, night, until, found), data))
+        rows.append(measure_labels(name, found, data))
+    return rows
+
+
+def predict_days(bundle: Bundle, source: Source, night: str, until: str) -> tuple[Predictions, TrainingData]:
+    """Predictions of the labelled events in `[night, until)`, each from the days before its own."""
+    config = dataclasses.replace(bundle.config, cutoff_ds=until)  # only gaps between times count
+    data = build_training_data(source.events, source.users, bundle.catalogue, bundle.user_encoders, config)
+    day = np.floor(data.log.days)  # the cut-off is a midnight
+    data = dataclasses.replace(
+        data, log=data.log._replace(session_start=np.minimum(data.log.session_start, day))
+    )
+    longest = min(LONGEST, int(np.diff(data.log.offsets).max()))
+    windows = WindowBuilder(data.log, longest, TARGETS)  # of these LIME-XOR's links read the last ones
+    net = Answerer(bundle.model.float(), data).eval()
+    return predict(net, windows, data.log.days >= _days(night, until), BLOCK, stride=1), data
+
+
+def _days(night: str, until: str) -> int:
+    """Of the night, from the cut-off of the data."""
+    return int((np.datetime64(night, "D") - np.datetime64(until, "D")).astype(np.int64))
+
+
+def mean_labels(data: TrainingData, night: str, until: str, found: Predictions) -> Predictions:
+    """The same events, by the means of their item and their user before their day, as one logit.
+
+    Items that the first model does not know share a mean.
+    """
+    log = data.log
+    labelled = np.flatnonzero(~np.isnan(log.label))
+    label, day = log.label[labelled], np.floor(log.days[labelled]).astype(np.int64)
+    asked_day = np.floor(log.days[found.event]).astype(np.int64)
+    earlier = label[day < _days(night, until)]
+    mean = float(np.clip(earlier.mean(), 1e-3, 1 - 1e-3)) if len(earlier) else 0.5
+    total = np.full(len(found.event), -logit(mean))
+    for of in (lambda events: log.item[events], log.owner):
+        count, ones = count_before(of(labelled), day, label, of(found.event), asked_day)
+        total += logit((ones + PRIOR * mean) / (count + PRIOR))
+    return found._replace(logit=total)
+
+
+def count_before(group: Ints, day: Ints, label: Floats, asked: Ints, asked_day: Ints) -> tuple[Ints, Floats]:
+    """Of each asked group before a day: how many labels `[m]`, and their sum.
+
+    Args:
+        group, day, label: of the labelled events `[n]`.
+        asked, asked_day: `[m]`.
+    """
+    days = np.concatenate([day, asked_day])
+    begin, span = days.min(initial=0), int(np.ptp(np.append(days, 0))) + 1
+    place = group * span + day - begin
+    order = np.argsort(place, kind="stable")
+    place, sums = place[order], np.append(0.0, np.cumsum(label[order]))
+    first = np.searchsorted(place, asked * span)
+    last = np.searchsorted(place, asked * span + asked_day - begin)
+    return last - first, sums[last] - sums[first]
+
+
+def measure_labels(name: str, found: Predictions, data: TrainingData) -> dict[str, Any]:
+    """The row of a model."""
+    owner = data.log.owner(found.event)
+    return {
+        "model": name,
+        "policy": POLICY,
+        "users": len(np.unique(owner)),
+        "events": len(found.event),
+        "auc": round(auc(found.label, found.logit), 4),
+        "auc_95": [round(end, 4) for end in auc_interval(found.label, found.logit, owner)],
+        "grouped_auc": round(grouped_auc(found.label, found.logit, owner), 4),
+        "normalised_entropy": round(normalised_entropy(found.label, found.logit), 4),
+        "log_loss": round(log_loss(found.label, found.logit), 4),
+        "calibration": round(calibration(found.label, found.logit), 4),
+    }

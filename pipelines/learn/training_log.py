@@ -1,0 +1,91 @@
+"""What models are trained from: the log before a cut-off, sorted by Spark, and its items and users."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+
+from lime_model.errors import TrainingError
+from lime_model.train.mapped_log import Pieces, whole_users
+from pipelines.models.bundles import fetch_folder
+from pipelines.store.catalogue import read_entity
+from pipelines.store.schemas import EVENT_TS, HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
+from pipelines.store.event_log import read_events
+from pipelines.store.storage import drop_folder, list_names
+from pipelines.store.tables import Warehouse, sorted_arrow
+
+FETCHED = "log-before-"  # folders beside the bundles, while a log is on its way
+
+
+class Source(NamedTuple):
+    """What models are trained from: the log in pieces of whole users, in history order, and two tables."""
+
+    events: Pieces
+    items: pa.Table
+    users: pa.Table
+
+    @classmethod
+    def read(cls, warehouse: Warehouse, cutoff: str, known: str | None = None) -> Source:
+        """Everything before `cutoff`, read once for all models; the log waits on the driver's disk.
+
+        `known`: the night as of which items and users are known, if another.
+        """
+        return cls(
+            fetch_log(warehouse, cutoff),
+            sorted_arrow(read_entity(warehouse, "items", known or cutoff), ITEM_ID),
+            sorted_arrow(read_entity(warehouse, "users", known or cutoff), USER_ID),
+        )
+
+
+def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:
+    """The log before `cutoff`, sorted by Spark and fetched as Parquet files: never whole in memory.
+
+    Raises:
+        TrainingError: what was fetched is not what Spark wrote.
+    """
+    log = read_events(warehouse, cutoff, warehouse.version("events"))
+    log = log.select(USER_ID, *HISTORY_ORDER, LABEL).withColumn(EVENT_TS, F.unix_micros(EVENT_TS))
+    ordered = log.repartitionByRange(USER_ID).sortWithinPartitions(USER_ID, *HISTORY_ORDER)
+    uri = f"{warehouse.settings.bundles.rstrip('/')}/{FETCHED}{cutoff}-{uuid.uuid4().hex}"
+    written = Observation()
+    try:
+        ordered.observe(written, F.count(F.lit(1)).alias("rows")).write.parquet(uri)
+        folder = fetch_folder(warehouse.spark, uri)
+    except Exception:  # not when stopped in the middle of a call to the JVM, which then answers nothing
+        drop_folder(warehouse.spark, uri)
+        raise
+    drop_folder(warehouse.spark, uri)
+    files = sorted(folder.glob("part-*.parquet"))  # in the order of their users
+    found = sum(pq.read_metadata(file).num_rows for file in files)
+    if found != written.get["rows"]:
+        raise TrainingError(
+            f"Spark wrote {written.get['rows']} events to {uri} and {found} came back: bundles must be "
+            "storage that executors and driver share"
+        )
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for file in files:
+            for batch in pq.ParquetFile(file).iter_batches():
+                yield _timed(batch)
+
+    return lambda: whole_users(batches())
+
+
+def drop_fetched(warehouse: Warehouse) -> None:
+    """Remove logs that a killed training left; one that is being fetched fails."""
+    root = warehouse.settings.bundles.rstrip("/")
+    for name in list_names(warehouse.spark, root):
+        if name.startswith(FETCHED):
+            drop_folder(warehouse.spark, f"{root}/{name}")
+
+
+def _timed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """With its times as timestamps again; Spark's own in Parquet have 96 bits."""
+    times = batch.column(EVENT_TS).cast(pa.timestamp("us", tz="UTC"))
+    return batch.set_column(batch.schema.get_field_index(EVENT_TS), EVENT_TS, times)

@@ -1,0 +1,138 @@
+"""Which bundle of a model a night uses: the champion as of its date.
+
+`champions` is a table of decisions beside the bundles, one commit each, so that a promotion is atomic and
+the history stays: a backfill of a past night finds the model of that date, and going back to an earlier
+bundle is one more decision. A bundle is never champion of a night before its cut-off, so none has seen the
+events it is asked to foretell.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any, NamedTuple
+
+from lime_model.bundle import BundleError
+from pipelines.models.bundles import bundle_uri, find_bundle
+from pipelines.store.storage import list_names
+from pipelines.store.tables import Warehouse, WriteConflict, local_rows
+
+TABLE = "champions"
+
+
+class Decision(NamedTuple):
+    """From night `valid_from` on, `model` is the bundle `model_version`."""
+
+    number: int  # decisions of a model count from 1
+    model: str
+    valid_from: str
+    model_version: str
+    reason: str
+    evidence: str  # JSON
+
+
+def decisions(warehouse: Warehouse, model: str) -> list[Decision]:
+    """All decisions about a model, the oldest first."""
+    rows = [row for row in warehouse.small(TABLE) if row["model"] == model]
+    found = [
+        Decision(r["number"], model, str(r["valid_from"]), r["model_version"], r["reason"], r["evidence"])
+        for r in rows
+    ]
+    return sorted(found)
+
+
+def find_champion(warehouse: Warehouse, model: str, night: str) -> str | None:
+    """Model version of the champion of `night`, None when there is none yet."""
+    known = _known(warehouse, model, night)
+    return known[-1].model_version if known else None
+
+
+def _known(warehouse: Warehouse, model: str, night: str) -> list[Decision]:
+    """Decisions that `night` knows of: the last one counts.
+
+    By the date that they are valid from: what is decided late about an earlier date, by a backfill say,
+    leaves the nights that a later date's decision has spoken for.
+    """
+    found = [decision for decision in decisions(warehouse, model) if decision.valid_from <= night]
+    return sorted(found, key=lambda decision: (decision.valid_from, decision.number))
+
+
+def need_champion(warehouse: Warehouse, model: str, night: str) -> str:
+    """Model version of the champion of `night`.
+
+    Raises:
+        BundleError: there is none.
+    """
+    found = find_champion(warehouse, model, night)
+    if found is None:
+        known = decisions(warehouse, model)
+        first = f"; its first is valid from {min(d.valid_from for d in known)}" if known else ""
+        raise BundleError(
+            f"model {model!r} has no bundle for night {night} at {bundle_uri(warehouse, model)}{first}; "
+            f"run jobs/train_model.py --ds {night} --model {model}"
+        )
+    return found
+
+
+def promote(
+    warehouse: Warehouse,
+    model: str,
+    version: str,
+    *,
+    valid_from: str,
+    reason: str,
+    evidence: dict[str, Any] | None = None,
+) -> bool:
+    """Make a stored bundle the champion from a night on; whether that changed anything.
+
+    Raises:
+        BundleError: the bundle is missing or damaged, or has seen events of that night or later.
+        WriteConflict: another decision about this model came first.
+    """
+    if find_champion(warehouse, model, valid_from) == version:
+        return False
+    cutoff = find_bundle(warehouse, model, version).config.cutoff_ds
+    if cutoff > valid_from:
+        raise BundleError(
+            f"bundle {version} of {model!r} was trained on events before {cutoff} and can't serve night "
+            f"{valid_from}: it has seen what comes after; promote it from {cutoff} on"
+        )
+    number = max((decision.number for decision in decisions(warehouse, model)), default=0) + 1
+    mine = Decision(number, model, valid_from, version, reason, json.dumps(evidence or {}, default=str))
+    row = {**mine._asdict(), "valid_from": dt.date.fromisoformat(valid_from)}
+    rows = local_rows(warehouse.spark, [row], warehouse.schema(TABLE))
+    warehouse.append(TABLE, rows, txn=(f"champion-{model}", number))
+    if decisions(warehouse, model)[-1] != mine:
+        raise WriteConflict(f"another decision about model {model!r} came first; look at it and decide again")
+    return True
+
+
+def roll_back_model(warehouse: Warehouse, model: str, night: str, reason: str, to: str | None) -> str:
+    """From `night` on, use the bundle before the champion, or the bundle `to`; returns its version.
+
+    Raises:
+        BundleError: there is no earlier one, going back was the last decision and `to` is missing, or see
+            `promote`.
+    """
+    now = need_champion(warehouse, model, night)
+    stored = list_names(warehouse.spark, bundle_uri(warehouse, model))
+    if to is not None and to not in stored:
+        raise BundleError(
+            f"model {model!r} has no bundle {to!r} at {bundle_uri(warehouse, model)}; it has {stored}"
+        )
+    last = _known(warehouse, model, night)[-1]
+    if to is None and (taken := json.loads(last.evidence).get("instead_of")):
+        # A command that is sent twice would otherwise return to the bundle that it took back.
+        raise BundleError(
+            f"model {model!r}: bundle {taken} was taken back already from night {last.valid_from} on (its "
+            f"reason: {last.reason!r}), and {now} is the champion; nothing was changed. To go to "
+            "another bundle, name it with --to"
+        )
+    past = [decision for decision in _known(warehouse, model, night) if decision.model_version != now]
+    if to is None and not past:
+        raise BundleError(
+            f"model {model!r}: {now} is the only bundle that was ever promoted; nothing to go back to"
+        )
+    chosen = to or past[-1].model_version
+    promote(warehouse, model, chosen, valid_from=night, reason=reason, evidence={"instead_of": now})
+    return chosen

@@ -1,0 +1,199 @@
+"""Forgetting a person: their rows leave every table and export, and the files that held them are removed.
+
+The id is read as ingest reads it, once, for removing and for proving. Rows are removed by a merge with a
+table of ids (a delete would write the id into Delta's log), then what deletion vectors only marked is written
+anew, then a vacuum without retention removes older versions; that ends time travel, and with it pins and
+going back, to before this moment. What is left is then counted in the files themselves (`person_files.py`)
+and by every export. Run it while no night runs: a night that reads an older version would lose its files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lime_model.errors import LimeError
+from pipelines.store.apart import drop_all
+from pipelines.settings.checks import find_person
+from pipelines.store.schemas import USER_ID
+from pipelines.export.export_lists import find_exporters
+from pipelines.store.person_files import (
+    count_log_entries,
+    count_rows,
+    find_spellings,
+    list_parquet,
+    match_rows,
+)
+from pipelines.operate.pins import find_pins, release
+from pipelines.store.predicates import table_name
+from pipelines.store.runs import Manifest, record
+from pipelines.store.storage import hadoop_path, list_folders, path_exists
+from pipelines.store.tables import Warehouse, local_rows, parse_schema, writing
+from pipelines.learn.training_log import drop_fetched
+from pipelines.udfs.person import Person
+from pipelines.operate.upkeep import vacuum
+
+
+class NotForgotten(LimeError):
+    """Some file or export still holds the person."""
+
+
+class PersonTable(NamedTuple):
+    """A table that has users."""
+
+    name: str  # under the warehouse
+    type: str  # SQL type of its ids
+    rejected: bool  # whether it is a quarantine, whose rows name a person in a text
+
+
+def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> Manifest:
+    """Remove a user from every table and export, and prove it.
+
+    Args:
+        user: the id as text, in any spelling that ingest reads as this id.
+        night: names the action in `runs`; the id itself is not kept there.
+
+    Raises:
+        NoSuchId: the text is no id of a user; nothing was changed.
+        NotForgotten: naming the tables and exports that still hold the user.
+        Unproven: a file can't be read.
+        ExportFailed: an export can't be reached.
+    """
+    person = find_person(warehouse.settings, user)
+    drop_all(warehouse)  # evaluations and proofs: whoever's rows they hold, they can be made again
+    exporters, tables = find_exporters(warehouse), find_tables(warehouse)
+    removed = {table.name: _remove(warehouse, table, person) for table in tables}
+    release(warehouse, find_pins(warehouse), "a person was forgotten")
+    drop_fetched(warehouse)
+    for table in tables:
+        _purge(warehouse, table.name)
+    exports = {exporter.name: exporter.forget(person) for exporter in exporters}
+    left = _count_files(warehouse, tables, person)
+    left |= {f"the export to {each.name}": count for each in exporters if (count := each.count(person))}
+    if left:
+        raise NotForgotten(
+            f"rows of the user are left in {left}; run the job again while no other job runs, and remove "
+            "files that no table or export knows by hand"
+        )
+    manifest: Manifest = {
+        "reason": reason, "rows_removed": removed, **exports, "rows_left_in_files": 0,
+        "ids_in_logs": _count_log_entries(warehouse, tables, person),
+        "purged": {table.name: warehouse.version(table.name) for table in tables},
+    }  # fmt: skip
+    number = warehouse.newest("runs") + 1
+    record(warehouse, f"{night}.forget-{number}", night, "forget_user", manifest)
+    return manifest
+
+
+def find_tables(warehouse: Warehouse) -> list[PersonTable]:
+    """Every Delta table under the warehouse, at any depth, that has users."""
+    found = []
+    for name in walk_tables(warehouse):
+        columns = dict(warehouse.delta(name).toDF().dtypes)
+        rejected = {"source", "row"} <= columns.keys()
+        if rejected or USER_ID in columns:
+            found.append(PersonTable(name, columns.get(USER_ID, "string"), rejected))
+    return found
+
+
+def walk_tables(warehouse: Warehouse) -> list[str]:
+    """Names of all Delta tables under the warehouse, such as `events` and `evaluation/staging`."""
+    found, folders = [], [""]
+    while folders:
+        folder = folders.pop()
+        for child in list_folders(warehouse.spark, warehouse.path(folder)):
+            name = f"{folder}/{child}".lstrip("/")
+            if path_exists(warehouse.spark, f"{warehouse.path(name)}/_delta_log"):
+                found += [name] if warehouse.exists(name) else []
+            else:
+                folders.append(name)
+    return sorted(found)
+
+
+def _remove(warehouse: Warehouse, table: PersonTable, person: Person) -> int:
+    """Remove the person's rows of the newest version; how many there were."""
+    stored = warehouse.delta(table.name).toDF()
+    if table.rejected:
+        return _remove_rejected(warehouse, table.name, stored, person)
+    ids = find_spellings(stored, person)
+    count = stored.where(F.col(USER_ID).isin(ids)).count() if ids else 0
+    if count:
+        schema = parse_schema(f"{USER_ID} {table.type}")
+        mine = local_rows(warehouse.spark, [{USER_ID: each} for each in ids], schema)
+        _merge_out(warehouse, table.name, mine, f"t.{USER_ID} = s.{USER_ID}")
+    return count
+
+
+def _remove_rejected(warehouse: Warehouse, name: str, stored: DataFrame, person: Person) -> int:
+    """Of a quarantine, whose rows are the person's by what their text says."""
+    keys = [column for column in ("source", "row", USER_ID) if column in stored.columns]
+    user = F.col(USER_ID) if USER_ID in keys else F.lit(None).cast("string").alias(USER_ID)
+
+    def mine(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch.filter(pa.array(match_rows(batch, person), pa.bool_()))
+
+    texts = stored.select("source", "row", user)
+    held = texts.mapInArrow(mine, f"source string, row string, {USER_ID} string").persist()
+    try:
+        count = held.count()
+        if count:
+            same = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in keys)
+            _merge_out(warehouse, name, held.select(*keys).distinct(), same)
+    finally:
+        held.unpersist()
+    return count
+
+
+def _merge_out(warehouse: Warehouse, name: str, gone: DataFrame, same: str) -> None:
+    """Remove the rows that `gone` names: unlike a delete's condition, it is in no log of Delta."""
+    with writing(name):
+        warehouse.delta(name).alias("t").merge(gone.alias("s"), same).whenMatchedDelete().execute()
+
+
+def _purge(warehouse: Warehouse, name: str) -> None:
+    """Write anew what deletion vectors only marked, and remove every file of an older version."""
+    warehouse.spark.sql(f"REORG TABLE {table_name(warehouse.path(name))} APPLY (PURGE)")
+    vacuum(warehouse, name, 0)
+
+
+def _count_files(warehouse: Warehouse, tables: Iterable[PersonTable], person: Person) -> dict[str, int]:
+    """Rows of the person in Parquet files under the warehouse, by table; of no table: by file."""
+    spark, known = warehouse.spark, {table.name: table for table in tables}
+    path, fs = hadoop_path(spark, warehouse.path(""))
+    root = _bare(str(fs.makeQualified(path).toString())).rstrip("/")
+    others = set(walk_tables(warehouse)) - known.keys()
+    groups: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for file in list_parquet(spark, warehouse.path("")):
+        name = _table_of(_bare(file).removeprefix(f"{root}/"), known)
+        if name:
+            groups[known[name].type, known[name].rejected].append(file)
+        elif not _table_of(_bare(file).removeprefix(f"{root}/"), others):
+            groups[person.type, False].append(file)
+    left: Counter[str] = Counter()
+    for (type_, rejected), files in groups.items():
+        for uri, count in count_rows(spark, files, type_, person, rejected=rejected).items():
+            inside = _bare(unquote(uri)).removeprefix(f"{root}/")
+            left[_table_of(inside, known) or inside] += count
+    return dict(left)
+
+
+def _count_log_entries(warehouse: Warehouse, tables: Iterable[PersonTable], person: Person) -> int:
+    paths = (warehouse.path(table.name) for table in tables)
+    return sum(count_log_entries(warehouse.spark, path, person) for path in paths)
+
+
+def _table_of(file: str, names: Iterable[str]) -> str | None:
+    return next((name for name in names if file.startswith(f"{name}/")), None)
+
+
+def _bare(uri: str) -> str:
+    """A URI without its scheme, which Hadoop and Spark write with one slash or three."""
+    return "/" + re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:", "", uri).lstrip("/")

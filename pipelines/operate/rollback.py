@@ -1,0 +1,137 @@
+"""Taking a published night back: the lists that were in force before come into force again, in one commit.
+
+`night_state.py` decides which lists these are. Going back reads the table as of the commit that put them in
+force last, so they are those that were served, to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+
+from pipelines.store.schemas import DS
+from pipelines.store.leases import Run, StaleRun, check_lease
+from pipelines.publish.night_record import published, read_state
+from pipelines.publish.night_state import Move, NightState, NothingToRollBack, choose_move, describe_result
+from pipelines.operate.pins import PinLost, files_of
+from pipelines.store.predicates import equals
+from pipelines.store.runs import Manifest, once
+from pipelines.store.storage import list_names
+from pipelines.store.tables import Warehouse
+
+__all__ = ["NothingToRollBack", "plan_rollback", "published", "roll_back_night"]  # what its callers need
+
+LOST = ("FILE_NOT_EXIST", "FileNotFoundException", "DELTA_FILE_NOT_FOUND")  # how Spark and Delta say it
+TABLE = "recommendations"
+
+
+def plan_rollback(
+    warehouse: Warehouse, night: str, to: str | None = None, *, expected: str | None = None
+) -> Move:
+    """What a rollback would do to a night.
+
+    It changes nothing, so a command that is refused can be refused before it takes the lease.
+
+    Args:
+        night: the date of the night.
+        to: see `choose_move`.
+        expected: see `choose_move`.
+
+    Raises:
+        NothingToRollBack: see `choose_move`; or files of the lists to go back to are gone.
+    """
+    return _choose(warehouse, read_state(warehouse, night), to, expected)
+
+
+def _choose(warehouse: Warehouse, state: NightState, to: str | None, expected: str | None) -> Move:
+    """A move that can be made: the files of its lists are there."""
+    move = choose_move(state, to, expected)
+    if move.target is not None:
+        folder = f"{DS}={state.night}"
+        try:
+            wanted = files_of(warehouse, TABLE, move.target.version, f"/{folder}/")
+        except PinLost as error:
+            raise _lists_gone(state.night, move) from error
+        if wanted - set(list_names(warehouse.spark, f"{warehouse.path(TABLE)}/{folder}")):
+            raise _lists_gone(state.night, move)
+    return move
+
+
+def roll_back_night(
+    warehouse: Warehouse, run: Run, reason: str, to: str | None = None, *, expected: str | None = None
+) -> Manifest:
+    """Put the best earlier lists of a night in force again, or those of the run id `to`.
+
+    Args:
+        warehouse: that holds the night.
+        run: of this action; its lease keeps the night from runs that began before.
+        reason: is kept in the commit.
+        to: see `choose_move`.
+        expected: see `choose_move`.
+
+    Raises:
+        NothingToRollBack: see `plan_rollback`.
+        StaleRun: a newer run of the night published meanwhile.
+    """
+
+    def work() -> Manifest:
+        check_lease(warehouse, run)
+        state = read_state(warehouse, run.ds)
+        if done := _find_own(state, run):  # by an attempt that died before it could record it
+            return done
+        move = _choose(warehouse, state, to, expected)
+        tag = {
+            "night": run.ds,
+            "run_id": move.target.run_id if move.target else None,
+            "action": move.action,
+            "instead_of": state.in_force,
+            "reason": reason,
+            "by": run.run_id,
+        }
+        version = _write(warehouse, run, move, json.dumps(tag))
+        return {**tag, "now": describe_result(state, move), "versions": {TABLE: version}}
+
+    return once(warehouse, run, "roll_back", work)
+
+
+def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:
+    """Commit the lists of the move's target as those of the night; the version.
+
+    Raises:
+        NothingToRollBack: a vacuum took files of them meanwhile.
+        StaleRun: a newer run of the night published meanwhile.
+    """
+    rows = warehouse.read(TABLE, move.target.version if move.target else -1)
+    rows = rows.where(F.col(DS) == F.lit(run.ds).cast("date")).coalesce(4)
+    txn = (f"publish-{run.ds}", run.epoch or 0)
+    try:
+        version = warehouse.replace(TABLE, rows, equals(ds=run.ds), metadata=tag, txn=txn)
+    except (PySparkException, Py4JJavaError) as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise _lists_gone(run.ds, move) from error
+    if warehouse.find_commit(TABLE, tag) is None:
+        raise StaleRun(
+            f"night {run.ds}: a newer run published while this one took it back; its lists are in force"
+        )
+    return version
+
+
+def _find_own(state: NightState, run: Run) -> Manifest | None:
+    """What an earlier attempt of this action has committed."""
+    for commit in state.commits:
+        if commit.by == run.run_id:
+            made = commit._asdict()
+            return {"night": run.ds, **made, "versions": {TABLE: made.pop("version")}}
+    return None
+
+
+def _lists_gone(night: str, move: Move) -> NothingToRollBack:
+    run_id = move.target.run_id if move.target else None
+    return NothingToRollBack(
+        f"night {night}: files of the lists of run {run_id} are gone (older than upkeep.keep_days, or a "
+        "person was forgotten since); nothing was changed. Publish the night again under a new --run-key"
+    )

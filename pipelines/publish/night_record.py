@@ -1,0 +1,71 @@
+"""The record of nights in the warehouse, and the state of a night that follows from it.
+
+What happened to the lists of a night is in the metadata of the commits of `recommendations`; which runs a
+full comparison has disproved is in `runs`. `night_state.py` says what follows from both.
+"""
+
+from __future__ import annotations
+
+from lime_model.errors import LimeError
+from pipelines.score.incremental import DISPROVED, PLAN, find_disproved
+from pipelines.publish.night_state import Commit, NightState, describe_remedy, fold, parse_commit
+from pipelines.store.runs import find_manifests
+from pipelines.store.tables import Warehouse
+
+
+class ListsDisproved(LimeError):
+    """The lists in force must not reach a reader."""
+
+
+def published(warehouse: Warehouse, night: str) -> list[Commit]:
+    """Commits of a night's lists, the oldest first, as far as Delta's log reaches."""
+    return _read_commits(warehouse).get(night, [])
+
+
+def read_disproved(warehouse: Warehouse) -> frozenset[str]:
+    """Runs of all nights whose lists a full comparison has disproved, and those that were built on them."""
+    return frozenset(find_disproved(find_manifests(warehouse, PLAN, DISPROVED)))
+
+
+def read_states(warehouse: Warehouse) -> dict[str, NightState]:
+    """The state of every night that was ever published, the oldest night first."""
+    false, commits = read_disproved(warehouse), _read_commits(warehouse)
+    recorded: dict[str, set[str]] = {}
+    for done in find_manifests(warehouse, "publish_recommendations"):
+        recorded.setdefault(done.ds, set()).add(done.run_id)
+    nights = sorted({*commits, *recorded})
+    return {night: fold(night, commits.get(night, ()), false, recorded.get(night, ())) for night in nights}
+
+
+def read_state(warehouse: Warehouse, night: str) -> NightState:
+    """What is in force on a night, and what could be."""
+    return read_states(warehouse).get(night) or fold(night, ())
+
+
+def find_disproved_in_force(warehouse: Warehouse) -> list[NightState]:
+    """Nights whose readers are served disproved lists, the oldest night first."""
+    return [state for state in read_states(warehouse).values() if state.in_force in state.disproved]
+
+
+def refuse_disproved(warehouse: Warehouse, night: str, run_id: str) -> None:
+    """Let lists in force go to readers only while nothing has disproved them.
+
+    Raises:
+        ListsDisproved: naming the command that takes them back.
+    """
+    if run_id in read_disproved(warehouse):
+        raise ListsDisproved(
+            f"night {night}: the lists of run {run_id} are in force, and a full comparison "
+            "(jobs/verify_night.py --full) has disproved them or lists that they were built on; nothing was "
+            "exported, and what was exported before is still served. "
+            f"{describe_remedy(read_state(warehouse, night))}. Then export the night again"
+        )
+
+
+def _read_commits(warehouse: Warehouse) -> dict[str, list[Commit]]:
+    """Commits of all nights, by night, the oldest first."""
+    nights: dict[str, list[Commit]] = {}
+    for version, text in warehouse.commit_tags("recommendations"):
+        if found := parse_commit(version, text):
+            nights.setdefault(found[0], []).append(found[1])
+    return nights

@@ -1,0 +1,202 @@
+"""How fast the cores or GPUs of a session score: measured, not assumed.
+
+Every one of them reads users for half a second and scores them for a second with the night's bundle, backend,
+K and widths, over random numbers, all at once, as they will; for a night that takes lists over, it also takes
+lists over for half a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lime_model.bundle import worker_bundle
+from lime_model.config import MEMORY_FEATURES
+from lime_model.model.features import encode_columns
+from lime_model.scoring.incremental.kept_entries import keep_best
+from lime_model.scoring.backends.choose import make_backend
+from lime_model.scoring.bank import PackedBank
+from lime_model.scoring.canonical import Rows, Weights
+from lime_model.scoring.cells import Cells
+from lime_model.scoring.incremental.night_changes import LEAST, MOST_CHANGED, MOST_MOVERS, Standing, Tonight, write_tonight
+from lime_model.scoring.topk import Backend, Memory, Query, score_memories, score_top_k
+from lime_model.rows.link_states import decode_state, state_bytes
+from pipelines.models.bundles import shipped_folder
+from pipelines.score.placement import Placement, own_device
+from pipelines.score.broadcast_files import local_root
+from pipelines.store.tables import Warehouse
+from pipelines.udfs.score_users import StateFolder
+
+SAMPLE = 1 << 16  # candidates that the calibration scores at most
+USERS = 32  # of a calibration batch
+TONIGHT = 3  # its number, after those of two anchors
+
+
+class Sizes(NamedTuple):
+    """What a core meets: candidates, items of a user's history, list length, and what is kept beyond it.
+
+    Of a night that takes lists over also the candidates that changed and those that bias moves; None: of one
+    that does not.
+    """
+
+    candidates: int
+    history: int
+    k: int
+    entries: int = 0
+    changed: int | None = None
+    moved: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """Of a user who is scored in full."""
+        return max(self.k, self.entries)
+
+    def sampled(self) -> Sizes:
+        """As many as are scored for a second."""
+        candidates = min(max(self.candidates, 1), SAMPLE)
+        changed = (
+            None if self.changed is None else max(0, min(self.changed, int(candidates * MOST_CHANGED) - 1))
+        )
+        history = min(self.history, candidates)
+        moved = min(self.moved, int(candidates * MOST_MOVERS))
+        return Sizes(candidates, history, self.k, self.entries, changed, moved)
+
+
+class Speed(NamedTuple):
+    """Of one core or GPU."""
+
+    pairs_per_second: float
+    users_per_second: float  # read from their states and memories, before any candidate
+    taken_over_per_second: float = 0.0  # users whose lists are taken over; 0: nobody was
+
+
+def calibrate(warehouse: Warehouse, version: str, placement: Placement, sizes: Sizes) -> list[dict[str, Any]]:
+    """By core or GPU: its `Speed`, and of its host what `check_room` wants to know."""
+    choice, few = placement.choice, sizes.sampled()
+
+    def run(seconds: float) -> list[dict[str, Any]]:
+        def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for _ in batches:
+                scorer = make_backend(choice.backend, own_device(choice.device))
+                speed = measure_speed(shipped_folder(version), scorer, few, seconds)
+                found = json.dumps({**speed._asdict(), **_room()})
+                yield pa.record_batch([pa.array([found])], names=["found"])
+
+        spread = warehouse.spark.range(placement.tasks, numPartitions=placement.tasks)
+        found = spread.mapInArrow(measure, "found string", profile=placement.profile)
+        return [json.loads(row[0]) for row in found.collect()]
+
+    run(0.0)  # starts the workers, loads, compiles: the next ones start together
+    return run(1.0)
+
+
+def measure_speed(bundle: Path, scorer: Backend, sizes: Sizes, seconds: float) -> Speed:
+    """How fast this core or GPU is with the bundle's widths and weights, over random factors.
+
+    Args:
+        bundle: folder of the bundle.
+        scorer: the night's backend.
+        sizes: what it meets; no more of anything than there are candidates.
+        seconds: to score for; users are read for half of that, and lists taken over for half.
+    """
+    loaded = worker_bundle(bundle)
+    states = StateFolder(loaded, scorer)
+    rng = np.random.default_rng(0)
+    cells = Cells.pack(_random_rows(rng, states.weights, sizes.candidates))
+    state = rng.standard_normal(state_bytes(loaded.config) // 4).astype("<f4").tobytes()
+    nothing = encode_columns({}, loaded.user_encoders, 1)
+
+    def read(memory: Memory) -> list[Query]:
+        """As a batch of the job is read."""
+        links, pools = zip(*(decode_state(state, loaded.config) for _ in range(USERS)), strict=True)
+        return [Query(row, memory) for row in states.fold(links, pools, [nothing] * USERS)]
+
+    users, own = read(Memory.empty(MEMORY_FEATURES)), _random_memory(sizes.history)
+    reading = _per_second(lambda: score_memories(states.weights, read(own), cells, scorer), seconds / 2)
+    scoring = _per_second(lambda: score_top_k(states.weights, users, [cells], sizes.wanted, scorer), seconds)
+    taking = 0.0
+    if sizes.changed is not None:
+        take = _take_over(states.weights, users, cells, sizes, scorer)
+        taking = _per_second(take, seconds / 2)
+    return Speed(scoring * USERS * sizes.candidates, reading * USERS, taking * USERS)
+
+
+def _take_over(
+    weights: Weights, users: Sequence[Query], cells: Cells, sizes: Sizes, scorer: Backend
+) -> Callable[[], object]:
+    """Takes the lists of these users over: the first candidates have changed, and bias moves the last ones.
+
+    Moved candidates are scored by `LEAST` at least, so fewer on average are those of some users alone: of
+    anchor 2, where anchor 1 moves nothing.
+    """
+    lists = score_top_k(weights, users, [cells], sizes.wanted, scorer)
+    rows, beta = np.arange(len(cells)), cells.beta(np.arange(len(cells)))
+    since = np.where(rows < (sizes.changed or 0), TONIGHT, 0).astype(np.int32)
+    risen = np.where(rows < len(cells) - max(sizes.moved, LEAST), beta, beta - np.float32(1e3))
+    table = pa.table({"item_id": rows, "since": since, "reference": beta, "bias_1": beta, "bias_2": risen})
+    with tempfile.TemporaryDirectory() as folder:
+        path, bank = Path(folder) / "tonight.arrow", PackedBank([cells], pa.array(rows), None)
+        write_tonight(path, table, TONIGHT, {1: "bias_1", 2: "bias_2"})
+        tonight = Tonight(path, bank)
+    movers = round(len(users) * min(1.0, sizes.moved / LEAST))
+    standing = [
+        Standing(user, keep_best(best, len(best.rows)), 2 if i < movers else 1, np.zeros(0, np.int64))
+        for i, (user, (best,)) in enumerate(zip(users, lists, strict=True))
+    ]
+    return lambda: list(tonight.advance(standing, sizes.k, weights, scorer))
+
+
+def _random_memory(items: int) -> Memory:
+    rows = np.arange(items, dtype=np.int64)
+    return Memory(rows, np.zeros((items, MEMORY_FEATURES), np.float32), np.zeros((1, items), np.bool_))
+
+
+def _random_rows(rng: np.random.Generator, weights: Weights, count: int) -> Rows:
+    links, hidden, dot = len(weights.raw_links), len(weights.out), len(weights.dot_out_bias)
+    a = rng.gamma(0.3, size=(count, links)).astype(np.float32) + np.float32(1e-6)
+    b, d = (rng.standard_normal((count, side)).astype(np.float32) for side in (hidden, dot))
+    return Rows(a / a.sum(1, keepdims=True), b, d, rng.standard_normal(count).astype(np.float32))
+
+
+def _per_second(work: Callable[[], object], seconds: float) -> float:
+    """Times a second, over at least one and `seconds`, after one that loads and compiles."""
+    work()
+    count, started = 0, time.monotonic()
+    while not count or time.monotonic() - started < seconds:
+        work()
+        count += 1
+    return count / (time.monotonic() - started)
+
+
+def _room() -> dict[str, Any]:
+    """Of this host: its name, this executor, bytes free under Spark's local directory, memory available."""
+    return {
+        "host": os.uname().nodename,
+        "executor": os.getppid(),  # its daemon forked this worker
+        "free_bytes": shutil.disk_usage(local_root()).free,
+        "memory_bytes": min(_available(), _left_to_container()),
+    }
+
+
+def _available() -> int:
+    """Bytes of memory that the host could give; a lot where it does not say."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line), 1 << 62)
+
+
+def _left_to_container() -> int:
+    """Bytes up to the limit of this control group (version 2), as in a pod; a lot where there is none."""
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if not limit.exists() or limit.read_text().strip() == "max":
+        return 1 << 62
+    return int(limit.read_text()) - int(used.read_text())

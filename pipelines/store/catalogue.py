@@ -1,0 +1,77 @@
+"""Items and users as they were on any day.
+
+A drop of day D says what holds from D on; a version holds on `[_valid_from, _valid_to)`. Night `ds` reads the
+day before it, as it reads the events before it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.store.schemas import DELIVERED_UNTIL, ITEM_ID, USER_ID, VALID_FROM, VALID_TO
+from pipelines.settings.ingest import EntityDrop
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import SQL_TYPES, Warehouse, local_rows, parse_schema
+
+Entity = Literal["items", "users"]
+KEYS: dict[str, str] = {"items": ITEM_ID, "users": USER_ID}
+EARLIER = {"valid_from": VALID_FROM, "valid_to": VALID_TO}  # names in tables of earlier versions
+
+
+def entity_drop(settings: Settings, name: Entity) -> EntityDrop:
+    """What the settings say of the drops of `items` or `users`."""
+    return settings.ingest.items if name == "items" else settings.ingest.users
+
+
+def entity_types(settings: Settings, name: Entity) -> dict[str, str]:
+    """SQL types of the key and the features, by name."""
+    id_type = settings.ids.item_id if name == "items" else settings.ids.user_id
+    features = entity_drop(settings, name).columns
+    types = {column: "bigint" if kind == "long" else str(kind) for column, kind in features.items()}
+    return {KEYS[name]: SQL_TYPES[id_type], **types}
+
+
+def read_versions(warehouse: Warehouse, name: Entity, version: int | None = None) -> DataFrame:
+    """All versions of all rows, at a Delta version (None: now, -1: no table yet).
+
+    The columns are those of the settings: one that was added to them is null in the past.
+    """
+    types = entity_types(warehouse.settings, name)
+    if version == -1 or not warehouse.exists(name):
+        fields = [f"{column} {kind}" for column, kind in types.items()]
+        validity = [f"{column} date" for column in (VALID_FROM, VALID_TO, DELIVERED_UNTIL)]
+        return local_rows(warehouse.spark, [], parse_schema(", ".join([*fields, *validity])))
+    rows = warehouse.read(name, version)
+    if VALID_FROM not in rows.columns:
+        rows = rows.withColumnsRenamed(EARLIER).withColumn(DELIVERED_UNTIL, F.lit(None).cast("date"))
+    there = set(rows.columns)
+    columns = [
+        F.col(column) if column in there else F.lit(None).cast(kind).alias(column)
+        for column, kind in types.items()
+    ]
+    return rows.select(*columns, VALID_FROM, VALID_TO, DELIVERED_UNTIL)
+
+
+def read_entity(warehouse: Warehouse, name: Entity, night: str, version: int | None = None) -> DataFrame:
+    """Key and features as night `night` sees them, at a Delta version (None: now, -1: no table yet)."""
+    rows = read_versions(warehouse, name, version).where(_holds_on(_day_before(night)))
+    return rows.drop(VALID_FROM, VALID_TO, DELIVERED_UNTIL)
+
+
+def read_withdrawn(warehouse: Warehouse, name: Entity, night: str, version: int | None = None) -> DataFrame:
+    """Keys that were listed before night `night` and that the newest drop it sees has left out."""
+    day = _day_before(night)
+    known = read_versions(warehouse, name, version).where(F.col(VALID_FROM) <= day)
+    holds = F.max(_holds_on(day)).alias("holds")
+    return known.groupBy(KEYS[name]).agg(holds).where(~F.col("holds")).select(KEYS[name])
+
+
+def _day_before(night: str) -> Column:
+    return F.date_sub(F.lit(night).cast("date"), 1)
+
+
+def _holds_on(day: Column) -> Column:
+    return (F.col(VALID_FROM) <= day) & (F.col(VALID_TO).isNull() | (F.col(VALID_TO) > day))

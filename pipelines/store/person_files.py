@@ -1,0 +1,149 @@
+"""What files hold of a person: the files themselves are listed and read, past Delta and its log.
+
+Reads every Parquet file that lies under a folder, of whichever version, hidden folders such as
+`_change_data` and what a killed job left included, by Spark's plain reader and in tasks; ids are compared in
+Python, value by value, so no statistics and no predicate of a delete are believed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lime_model.errors import LimeError
+from pipelines.store.schemas import USER_ID
+from pipelines.store.storage import list_files
+from pipelines.store.tables import parse_schema
+from pipelines.udfs.list_store import escape_glob
+from pipelines.udfs.person import Person, names_person
+from pipelines.udfs.value_columns import read_column
+from pipelines.udfs.values import ValueRules, WantedColumn
+
+LOG = "/_delta_log/"
+AT_ONCE = 2000  # files that one Spark job reads
+REJECTED = "source string, row string"  # of a quarantine, besides the user
+
+
+class Unproven(LimeError):
+    """A file can't be read, so nobody knows whether it holds the person."""
+
+
+def list_parquet(spark: SparkSession, folder: str) -> list[str]:
+    """Data files under a folder, at any depth; not those of Delta's log."""
+    return [path for path in list_files(spark, folder) if path.endswith(".parquet") and LOG not in path]
+
+
+def count_rows(
+    spark: SparkSession, files: Sequence[str], type_: str, person: Person, *, rejected: bool = False
+) -> dict[str, int]:
+    """Rows of the person by file, of those files that hold any.
+
+    Args:
+        type_: SQL type of the column `user_id` in these files; one without the column holds nobody.
+        rejected: files of a quarantine, whose rows name a person in a text.
+
+    Raises:
+        Unproven: naming a file that can't be read.
+    """
+    wanted = parse_schema(f"user_id {type_}" + (f", {REJECTED}" if rejected else ""))
+    found: Counter[str] = Counter()
+    for start in range(0, len(files), AT_ONCE):
+        paths = [escape_glob(path) for path in files[start : start + AT_ONCE]]
+        reader = spark.read.option("recursiveFileLookup", "true").schema(wanted)
+        reader = reader.option("ignoreCorruptFiles", "false").option("ignoreMissingFiles", "false")
+        try:
+            rows = reader.parquet(*paths).select("*", F.col("_metadata.file_path").alias("path"))
+            held = rows.mapInArrow(lambda batches: _held(batches, person), "path string")
+            found.update({row[0]: row[1] for row in held.groupBy("path").count().collect()})
+        except (PySparkException, Py4JJavaError) as error:
+            raise Unproven(
+                f"a file under {_folder_of(paths)} can't be read, so nothing is proven of it: "
+                f"{_first_line(error)}; remove the file if no version of the table needs it, then run the "
+                "job again"
+            ) from error
+    return dict(found)
+
+
+def _held(batches: Iterable[pa.RecordBatch], person: Person) -> Iterator[pa.RecordBatch]:
+    """The file of each row that is the person's."""
+    for batch in batches:
+        mine = match_rows(batch, person)
+        if any(mine):
+            yield pa.RecordBatch.from_pydict({"path": batch.column("path").filter(pa.array(mine))})
+
+
+def match_rows(batch: pa.RecordBatch, person: Person) -> list[bool]:
+    """Whether each row is the person's: by `user_id`, and in a quarantine by `row`."""
+    users = batch.column(USER_ID)
+    if "row" in batch.schema.names:
+        texts = (batch.column(name).to_pylist() for name in ("source", "row"))
+        return [
+            names_person(person, source, row, None if user is None else str(user))
+            for user, source, row in zip(users.to_pylist(), *texts, strict=True)
+        ]
+    wanted = WantedColumn(USER_ID, person.type, USER_ID, is_id=True)
+    read = read_column(users, wanted, ValueRules(person.nulls))
+    return [each == person.id for each in read.values.to_pylist()]
+
+
+def find_spellings(rows: DataFrame, person: Person) -> list[object]:
+    """How a table's `user_id` spells the person: older versions of the jobs may have kept `42.0` as text."""
+    if dict(rows.dtypes)[USER_ID] != "string":
+        return [int(person.id)] if re.fullmatch(r"-?[0-9]+", str(person.id)) else []
+    ids = rows.select(USER_ID).distinct()
+
+    def mine(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch.filter(pa.array(match_rows(batch, person)))
+
+    return [row[0] for row in ids.mapInArrow(mine, f"{USER_ID} string").collect()]
+
+
+def count_log_entries(spark: SparkSession, folder: str, person: Person) -> int:
+    """Entries of a Delta log whose statistics name the person as the smallest or largest id of a file."""
+    logs = [path for path in list_files(spark, folder) if LOG in path]
+    commits = [escape_glob(path) for path in logs if path.endswith(".json")]
+    checkpoints = [escape_glob(path) for path in logs if path.endswith(".parquet")]
+    count = 0
+    if commits:
+        lines = spark.read.text(commits).where(F.col("value").contains(USER_ID))
+        count += _count_entries(lines.select("value"), person)
+    if checkpoints:
+        entries = spark.read.schema("add struct<stats string>").parquet(*checkpoints)
+        stats = entries.select(F.col("add.stats").alias("value")).where(F.col("value").contains(USER_ID))
+        count += _count_entries(stats, person)
+    return count
+
+
+def _count_entries(lines: DataFrame, person: Person) -> int:
+    def mine(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            found = [True for text in batch.column("value").to_pylist() if entry_names(text, person)]
+            yield pa.RecordBatch.from_pydict({"found": pa.array(found, pa.bool_())})
+
+    return lines.mapInArrow(mine, "found boolean").count()
+
+
+def entry_names(text: str, person: Person) -> bool:
+    """Whether a line of a Delta log, or the statistics of one file, name the person."""
+    entry = json.loads(text)
+    texts = [action.get("stats") for action in entry.values() if isinstance(action, dict)]
+    bounds = [json.loads(stats) for stats in texts if isinstance(stats, str)] + [entry]
+    ids = (each.get(bound, {}).get(USER_ID) for each in bounds for bound in ("minValues", "maxValues"))
+    return any(person.matches(id_) for id_ in ids)
+
+
+def _folder_of(paths: Sequence[str]) -> str:
+    return paths[0].rsplit("/", 1)[0]
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
