@@ -44,13 +44,13 @@ from numpy.typing import NDArray
 from benchmarks.report import RESULTS, ROOT, Row, interleave, median_ratio, publish, row
 from lime_model.bundle import build_model
 from lime_model.config import Column, LabelTraining, ModelConfig, Variant
+from lime_model.digests import code_digest, source_digest
+from lime_model.measure.metrics import auc, auc_interval, grouped_auc, interval_over_users, normalised_entropy
+from lime_model.model.features import Encoders
+from lime_model.peers.registry import PEERS
 from lime_model.train.dataset import build_catalogue, build_training_data, fit_encoders
 from lime_model.train.examples import EventLog, TrainingData
-from lime_model.model.features import Encoders
 from lime_model.train.labels import Asked, LabelTrainer, Predictions
-from lime_model.measure.metrics import auc, auc_interval, grouped_auc, interval_over_users, normalised_entropy
-from lime_model.peers import PEERS
-from lime_model.digests import recipe_digest, source_digest
 from lime_model.train.windows import Bools
 
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"
@@ -101,7 +101,7 @@ class Trial(NamedTuple):
         """Where its outcome lies, by all that it depends on."""
         peers = [file for file in files("lime_model.peers").iterdir() if file.name.endswith(".py")]
         ours = [*sorted(peers, key=lambda file: file.name), Path(__file__)]
-        code = source_digest(ours) + recipe_digest()
+        code = source_digest(ours) + code_digest("lime_model.train.fit")
         size = self.learners or "all"
         return DONE / code / f"{self.name} {self.seed} {self.rate:g} {self.epochs:g} {size}.npz"
 

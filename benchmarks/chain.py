@@ -28,16 +28,16 @@ from benchmarks.report import ROOT, Row, row
 from demo.complete_journey import FIRST_DAY, write_drops
 from lime_model.bundle import load_bundle, save_bundle
 from lime_model.model.lime import Features, History
+from pipelines.learn.train import train_models
 from pipelines.models.bundles import bundle_uri, fetch_bundle, store_folder
 from pipelines.models.champions import need_champion, promote
-from pipelines.store.leases import acquire_lease
 from pipelines.night import STEPS, day_before, ingest_days
-from pipelines.score.stage import score_candidates
-from pipelines.store.session import open_session
-from pipelines.settings.settings import load_settings
-from pipelines.store.tables import Warehouse
-from pipelines.learn.train import train_models
 from pipelines.publish.full_comparison import verify_full, whole_run
+from pipelines.score.stage import score_candidates
+from pipelines.settings.settings import load_settings
+from pipelines.store.leases import acquire_lease
+from pipelines.store.session import open_session
+from pipelines.store.tables import Warehouse
 from tests import shop
 
 USERS, ITEMS, LOOK = 20_000, 100_000, 16  # LOOK numbers describe an item

@@ -14,8 +14,8 @@ import torch
 from benchmarks.peers import Hstu
 from benchmarks.problem import CONFIG, K, make_model
 from benchmarks.report import Row, interleave, median_ratio, row
-from lime_model.model.lime import Features, History, LimeModel
 from lime_model.model.fold import ItemFactors, fold_items, fold_users, folded_scores
+from lime_model.model.lime import Features, History, LimeModel
 
 XOR = "three blocks read all events; the last one no longer updates them; LIME-MHA reads them once"
 REACH = {256: ">= 10", 1024: ">= 45", 8192: ">= 200"}

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from demo.complete_journey import read
+from lime_model.train.fit import TrainingSource
 from pipelines.store.schemas import HISTORY_ORDER, USER_ID
-from pipelines.learn.training_log import Source
 
 HORIZON_DAYS, MIN_EVENTS = 28, 20
 
@@ -32,7 +32,7 @@ class Journey:
     """
 
     day: str
-    source: Source
+    source: TrainingSource
     events: pa.Table
     users: Ints
     items: Ints
@@ -54,7 +54,7 @@ def load(day: str) -> Journey:
     items = np.union1d(products["item_id"], events["item_id"])
     people = read("demographics").rename(columns={"household_id": "user_id"}).astype({"user_id": "int64"})
     log = pa.Table.from_pandas(past.sort_values([USER_ID, *HISTORY_ORDER]), preserve_index=False)
-    source = Source(
+    source = TrainingSource(
         lambda: iter([log]),
         pa.Table.from_pandas(
             products.sort_values("item_id").astype({"item_id": "int64"}), preserve_index=False

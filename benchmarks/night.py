@@ -36,16 +36,16 @@ from pyspark.sql import functions as F
 from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, publish, row
 from lime_model.scoring.backends.choose import make_backend
-from pipelines.models.bundles import fetch_bundle
-from pipelines.score.calibration import Sizes, measure_speed
-from pipelines.models.champions import need_champion
-from pipelines.store.event_log import with_new_columns
 from pipelines.ingest.load_entities import ingest_entity
-from pipelines.night import ingest_days
-from pipelines.store.session import open_session
-from pipelines.settings.settings import load_settings
-from pipelines.store.tables import Warehouse
 from pipelines.learn.train import train_models
+from pipelines.models.bundles import fetch_bundle
+from pipelines.models.champions import need_champion
+from pipelines.night import ingest_days
+from pipelines.score.calibration import Sizes, measure_speed
+from pipelines.settings.settings import load_settings
+from pipelines.store.event_log import with_new_columns
+from pipelines.store.session import open_session
+from pipelines.store.tables import Warehouse
 from tests import shop
 
 ITEMS, EVENTS = 80_000, 3  # of each user, beside the shop's own

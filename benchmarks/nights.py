@@ -40,14 +40,14 @@ from lime_model.model.encoders import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
 from lime_model.rows.link_states import LinkState, StateBuilder, decode_state, decode_sums, encode_state
+from pipelines.build.link_states import PAYLOAD, build_link_states
+from pipelines.learn.train import train_models
+from pipelines.night import ingest_days
+from pipelines.settings.settings import load_settings
 from pipelines.store.event_log import with_new_columns
 from pipelines.store.leases import Run
-from pipelines.build.link_states import PAYLOAD, build_link_states
-from pipelines.night import ingest_days
 from pipelines.store.session import open_session
-from pipelines.settings.settings import load_settings
 from pipelines.store.tables import Warehouse
-from pipelines.learn.train import train_models
 from tests import shop
 
 PAST, NEW, LONG = 256, 16, 1024

@@ -30,9 +30,9 @@ from lime_model.bundle import Bundle, save_bundle
 from lime_model.config import TrainConfig
 from lime_model.measure.metrics import auc
 from lime_model.scoring.backends.choose import make_backend
+from lime_model.train.fit import fit_variants
 from pipelines.score.calibration import Sizes, measure_speed
 from pipelines.settings.settings import load_settings
-from pipelines.learn.train import fit
 
 LEARNERS, CANDIDATES, ROUNDS = 250, 100_000, 5
 TITLES = {"recall": "recall@100", "fresh": "recall@100, new items", "auc": "AUC of answers"}
@@ -68,9 +68,8 @@ def lists_of(size: Size, journey: Journey) -> tuple[Bundle, float, float]:
     """A model of this size, and its recall over all and over new items."""
     chosen = load_settings(str(ROOT / "conf" / "local.yaml")).model("lime-mha")
     config = dataclasses.replace(chosen.config, **size._asdict())
-    (bundle,) = fit(
-        [chosen.model_copy(update={"config": config, "train": TrainConfig()})], journey.day, journey.source
-    )
+    recipe = dataclasses.replace(chosen.recipe, config=config, train=TrainConfig())
+    (bundle,) = fit_variants([recipe], journey.day, journey.source)
     every, new = measure(make_lists(lime_scorer(bundle, journey), journey), journey)
     return bundle, float(every.recall.mean()), float(new.recall.mean())
 

@@ -29,8 +29,8 @@ from benchmarks.lists import Quality, Scorer, lime_scorer, make_lists, measure
 from benchmarks.report import RESULTS, ROOT, Row, keep, kept_folder, publish, row
 from lime_model.config import TrainConfig
 from lime_model.measure.metrics import bootstrap_interval, mean_and_error
+from lime_model.train.fit import fit_variants
 from pipelines.settings.settings import load_settings
-from pipelines.learn.train import fit
 
 TEST, VALIDATION = "2017-12-04", "2017-11-06"
 
@@ -80,10 +80,9 @@ TRIED = (
 def lime(journey: Journey, variant: str, link_steps: int | None = None) -> Scorer:
     """A model of the demo's sizes, trained with the default recipe, or with so many steps of its links."""
     chosen = load_settings(str(ROOT / "conf" / "local.yaml")).model(variant)
-    recipe = (
-        TrainConfig() if link_steps is None else dataclasses.replace(TrainConfig(), link_steps=link_steps)
-    )
-    (bundle,) = fit([chosen.model_copy(update={"train": recipe})], journey.day, journey.source)
+    train = TrainConfig() if link_steps is None else dataclasses.replace(TrainConfig(), link_steps=link_steps)
+    recipe = dataclasses.replace(chosen.recipe, train=train)
+    (bundle,) = fit_variants([recipe], journey.day, journey.source)
     return lime_scorer(bundle, journey)
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lime_model.digests import recipe_digest, source_digest
+from lime_model.digests import code_digest, source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -88,7 +88,7 @@ def kept_folder(kind: str, *sources: str) -> Path:
     sources (files, or whole folders of Python, from the root)."""
     paths = [ROOT / source for source in sources]
     files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    folder = ROOT / ".bench" / kind / (recipe_digest() + source_digest(files))
+    folder = ROOT / ".bench" / kind / (code_digest("lime_model.train.fit") + source_digest(files))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

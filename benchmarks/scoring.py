@@ -22,8 +22,8 @@ import torch
 from benchmarks import cost, histories, peers, spark_job
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import Row, interleave, median_ratio, publish, row
-from lime_model.scoring.native import Native, best_isa, why_not
 from lime_model.scoring.backends.tiled import Tiled
+from lime_model.scoring.native import Native, best_isa, why_not
 from lime_model.scoring.topk import TopK, score_top_k
 
 GEMM = 1536  # rows of the matrices that show the peak

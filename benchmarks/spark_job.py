@@ -26,11 +26,11 @@ from benchmarks.problem import CONFIG, K, Problem, make_problem
 from benchmarks.report import Row, interleave, median_ratio, row
 from lime_model.bundle import Bundle, save_bundle
 from lime_model.model.features import Catalogue
+from lime_model.rows.link_states import state_bytes
 from lime_model.scoring.bank import Shard, pack_shard, shard_path, write_index
 from lime_model.scoring.cells import Shape
 from lime_model.scoring.native import Native
 from lime_model.scoring.topk import score_top_k
-from lime_model.rows.link_states import state_bytes
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 TASKS, BATCH, USERS, FEW = 2, 256, 1024, 512

@@ -29,13 +29,13 @@ from jobs.endings import Ending
 from jobs.logs import start_logs
 from jobs.orphans import end_with_submitter
 from lime_model.errors import LimeError
-from pipelines.settings.checks import check_night
 from pipelines.errors.explain import explain
-from pipelines.store.leases import Run, acquire_lease, check_lease
 from pipelines.score.work_units import UDF_STEPS
+from pipelines.settings.checks import check_night
+from pipelines.settings.settings import Settings, load_settings
+from pipelines.store.leases import Run, acquire_lease, check_lease
 from pipelines.store.runs import Manifest
 from pipelines.store.session import open_session, start_workers
-from pipelines.settings.settings import Settings, load_settings
 from pipelines.store.tables import Warehouse
 
 

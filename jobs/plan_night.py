@@ -26,8 +26,8 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.score.forecast import plan_night
         from pipelines.night_checks import check_plan
+        from pipelines.score.forecast import plan_night
 
         check_plan(warehouse, args.ds)
         # No lease: a forecast must not take the night from a run that is at work.

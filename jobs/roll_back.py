@@ -49,8 +49,8 @@ def main() -> int:
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.models.champions import roll_back_model
-        from pipelines.store.leases import find_run
         from pipelines.operate.rollback import plan_rollback, roll_back_night
+        from pipelines.store.leases import find_run
 
         if args.model:
             version = roll_back_model(warehouse, args.model, args.ds, args.reason, args.to)

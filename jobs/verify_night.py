@@ -24,8 +24,8 @@ def main() -> int:
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.night_checks import check_steps
-        from pipelines.publish.verify_night import verify_night
         from pipelines.publish.full_comparison import verify_full
+        from pipelines.publish.verify_night import verify_night
 
         check_steps(warehouse, args.ds, args.run_key, ["verify_night"])
         run = take_night(warehouse, args.ds, args.run_key)

@@ -7,7 +7,7 @@ that training, encoding and scoring cannot disagree about a shape.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 Variant = Literal["lime-mha", "lime-xor"]
@@ -207,3 +207,24 @@ class LabelTraining:
                 raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"labels.dropout is {self.dropout}; it is a share below 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is built and trained.
+
+    Args:
+        name: names the model in messages.
+        config: sizes, columns and variant; its `cutoff_ds` is replaced by the cut-off of the training.
+        train: how to learn the next items of a history.
+        labels: how to learn the label of every event; None for a model of next items.
+        min_buyers: users who must have taken an item for it to get an id embedding of its own.
+        max_embedding_gib: limit of the memory that the embedding tables take in training, in GiB.
+    """
+
+    name: str
+    config: ModelConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+    labels: LabelTraining | None = None
+    min_buyers: int = 8
+    max_embedding_gib: float = 4.0

@@ -11,23 +11,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from pipelines.publish.audits import audit_recommendations
 from pipelines.build.candidate_bank import build_candidate_bank
-from pipelines.store.catalogue import Entity
+from pipelines.build.link_states import build_link_states
 from pipelines.export.export_lists import export_recommendations
-from pipelines.ingest.load_entities import ingest_entity
-from pipelines.ingest.load_events import ingest_events
 from pipelines.ingest.drop_faults import DropError
 from pipelines.ingest.ledger import find_empty_days, loaded_days
 from pipelines.ingest.listing import drop_days, list_drops
+from pipelines.ingest.load_entities import ingest_entity
+from pipelines.ingest.load_events import ingest_events
 from pipelines.models.pinned_inputs import fix_inputs
-from pipelines.store.leases import Run
-from pipelines.build.link_states import build_link_states
+from pipelines.publish.audits import audit_recommendations
 from pipelines.publish.publish import publish_recommendations
-from pipelines.store.runs import Manifest, once, record
-from pipelines.score.stage import score_candidates
-from pipelines.store.tables import Warehouse
 from pipelines.publish.verify_night import verify_night
+from pipelines.score.stage import score_candidates
+from pipelines.store.catalogue import Entity
+from pipelines.store.leases import Run
+from pipelines.store.runs import Manifest, once, record
+from pipelines.store.tables import Warehouse
 
 Step = Callable[[Warehouse, Run], Manifest]
 MOST_EMPTY_DAYS: Final = 31  # days without rows, the newest, where a night looks for files that came late

@@ -12,15 +12,15 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType
 
 from lime_model.bundle import BundleError
-from pipelines.models.bundles import bundle_exists, bundle_uri
-from pipelines.store.catalogue import read_entity
-from pipelines.models.champions import need_champion
-from pipelines.store.schemas import DS
-from pipelines.store.leases import Run, find_run
-from pipelines.score.work_units import NEEDS
-from pipelines.store.runs import find_manifest
-from pipelines.settings.settings import Policy, SettingsError
 from pipelines.errors.stack_traces import one_line
+from pipelines.models.bundles import bundle_exists, bundle_uri
+from pipelines.models.champions import need_champion
+from pipelines.score.work_units import NEEDS
+from pipelines.settings.settings import Policy, SettingsError
+from pipelines.store.catalogue import read_entity
+from pipelines.store.leases import Run, find_run
+from pipelines.store.runs import find_manifest
+from pipelines.store.schemas import DS
 from pipelines.store.tables import MissingTable, Warehouse
 
 BUILD = {"build_candidate_bank", "build_link_states"}  # these ask for the night's champion

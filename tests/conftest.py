@@ -20,13 +20,13 @@ if not torch.cuda.is_available():  # read when a kernel is defined, so before an
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from lime_model.digests import source_digest
-from pipelines.models.champions import need_champion
-from pipelines.store.leases import Run, acquire_lease
-from pipelines.night import STEPS, ingest_days
-from pipelines.store.session import open_session
-from pipelines.settings.settings import Settings, load_settings
-from pipelines.store.tables import Warehouse
 from pipelines.learn.train import train_models
+from pipelines.models.champions import need_champion
+from pipelines.night import STEPS, ingest_days
+from pipelines.settings.settings import Settings, load_settings
+from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.session import open_session
+from pipelines.store.tables import Warehouse
 from tests import shop
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from lime_model.bundle import Bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.model.encoders import Entries
-from lime_model.rows.items import ItemInputs
-from lime_model.model.repeat_memory import compute_memory_features
 from lime_model.model.lime import Features, History, UserState
+from lime_model.model.repeat_memory import compute_memory_features
+from lime_model.rows.items import ItemInputs
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lime_model.config import ModelConfig
-from lime_model.model.encoders import F32, Encoder, Entries, FeatureError, Ints
 from lime_model.errors import TrainingError
+from lime_model.model.encoders import F32, Encoder, Entries, FeatureError, Ints
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lime_model.train.checkpoints import Checkpoints, Saved, pack_optimiser, unpack_optimiser
 from lime_model.errors import LossError
+from lime_model.train.checkpoints import Checkpoints, Saved, pack_optimiser, unpack_optimiser
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lime_model.model.links import LinkAttention, weigh_pools
 from lime_model.model.lime import Features, History, LimeModel, UserState
+from lime_model.model.links import LinkAttention, weigh_pools
 
 
 def means_before(logits: Tensor, values: Tensor, end: Tensor) -> Tensor:

@@ -29,13 +29,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lime_model.train.checkpoints import Checkpoints
 from lime_model.config import TrainConfig
 from lime_model.errors import TrainingError
+from lime_model.model.lime import LimeModel
+from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.examples import ExampleBuilder, Ints, TrainingData, item_counts, item_fame
 from lime_model.train.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient
 from lime_model.train.losses import Objective
-from lime_model.model.lime import LimeModel
 from lime_model.train.svd_start import set_start
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from pipelines.store.schemas import (
     USER_ID,
 )
 from pipelines.store.event_log import read_events, with_new_columns
-from pipelines.store.row_digests import code_digest
+from pipelines.store.row_digests import row_code
 from pipelines.store.runs import Manifest, find_manifests, first_readable
 from pipelines.store.tables import Warehouse
 
@@ -52,7 +52,7 @@ def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, 
     return {
         "model_version": bundle.version,
         "buckets": warehouse.settings.night.buckets,
-        "code": code_digest(),
+        "code": row_code(),
         "tables": {name: warehouse.fingerprint(name, versions[name]) for name in tables},
         "versions": dict(versions),
     }

@@ -8,12 +8,12 @@ import logging
 
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import DS, RUN_ID
+from pipelines.export.exporter import Exporter, ExportFailed, Lists, Newer, night_of
 from pipelines.export.parquet_exporter import ParquetExporter
 from pipelines.export.redis_exporter import RedisExporter
-from pipelines.export.exporter import Exporter, ExportFailed, Lists, Newer, night_of
 from pipelines.publish.night_record import refuse_disproved
 from pipelines.store.runs import Manifest, record
+from pipelines.store.schemas import DS, RUN_ID
 from pipelines.store.tables import MissingTable, Warehouse
 
 __all__ = ["ExportFailed", "Newer", "export_recommendations", "find_exporters"]

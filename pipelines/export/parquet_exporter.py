@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import USER_ID
 from pipelines.export.exporter import ExportDelayed, Lists
+from pipelines.settings.settings import ParquetExport
 from pipelines.store.person_files import count_rows, find_spellings, list_parquet
 from pipelines.store.runs import Manifest
-from pipelines.settings.settings import ParquetExport
+from pipelines.store.schemas import USER_ID
 from pipelines.store.storage import drop_folder, list_folders, list_names, path_exists, rename_folder
 from pipelines.store.tables import SQL_TYPES, Warehouse
 from pipelines.udfs.list_store import escape_glob

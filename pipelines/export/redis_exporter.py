@@ -18,11 +18,11 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import USER_ID
 from pipelines.errors.explain import explained
 from pipelines.export.exporter import ExportDelayed, ExportFailed, ExportFault, Lists, night_of
-from pipelines.store.runs import Manifest
 from pipelines.settings.settings import RedisExport
+from pipelines.store.runs import Manifest
+from pipelines.store.schemas import USER_ID
 from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
 from pipelines.udfs.load_lists import SCHEMA, Load, count_lists, load_lists
 from pipelines.udfs.person import Person

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
-from pipelines.store.schemas import DROP_DS
 from pipelines.store.runs import find_manifests
+from pipelines.store.schemas import DROP_DS
 from pipelines.store.tables import Warehouse, local_rows
 
 TABLE = "loaded_drops"

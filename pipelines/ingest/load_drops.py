@@ -9,11 +9,11 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.ingest.read_drops import KEPT, REASON, Drop, describe_bad, read_drops, with_raw_rows
 from pipelines.ingest.drop_faults import Fault, RowFault, refuse
 from pipelines.ingest.ledger import loaded_days
 from pipelines.ingest.listing import drop_path
 from pipelines.ingest.quarantine import quarantine
+from pipelines.ingest.read_drops import KEPT, REASON, Drop, describe_bad, read_drops, with_raw_rows
 from pipelines.ingest.wanted_columns import Wanted
 from pipelines.store.runs import Manifest
 from pipelines.store.tables import Warehouse, count_cases

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipelines.store.catalogue import KEYS, Entity, entity_drop, entity_types, read_versions
-from pipelines.store.schemas import DELIVERED_UNTIL, VALID_FROM, VALID_TO
-from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.ledger import loaded_days, note_loaded
 from pipelines.ingest.load_drops import DUPLICATE, load_drops
+from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.wanted_columns import want_entity
+from pipelines.store.catalogue import KEYS, Entity, entity_drop, entity_types, read_versions
 from pipelines.store.runs import Manifest
+from pipelines.store.schemas import DELIVERED_UNTIL, VALID_FROM, VALID_TO
 from pipelines.store.tables import Warehouse, local_rows, parse_schema
 
 FIRST, LAST = "_first", "_last"  # places of a run's first and last drop among all drops, from 0

@@ -13,6 +13,15 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from pipelines.ingest.ledger import note_loaded
+from pipelines.ingest.load_drops import DUPLICATE, load_drops
+from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
+from pipelines.ingest.wanted_columns import COUNT, KEY, want_events
+from pipelines.settings.settings import Settings
+from pipelines.store.event_log import read_deliveries, with_new_columns
+from pipelines.store.predicates import EVERY_ROW
+from pipelines.store.progress import watch
+from pipelines.store.runs import Manifest
 from pipelines.store.schemas import (
     DROP_DS,
     DS,
@@ -25,15 +34,6 @@ from pipelines.store.schemas import (
     SESSION_ID,
     SUPERSEDED_BY,
 )  # fmt: skip
-from pipelines.store.event_log import read_deliveries, with_new_columns
-from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
-from pipelines.ingest.ledger import note_loaded
-from pipelines.ingest.load_drops import DUPLICATE, load_drops
-from pipelines.ingest.wanted_columns import COUNT, KEY, want_events
-from pipelines.store.predicates import EVERY_ROW
-from pipelines.store.progress import watch
-from pipelines.store.runs import Manifest
-from pipelines.settings.settings import Settings
 from pipelines.store.tables import MissingTable, Warehouse, count_cases, local_rows, writing
 
 MOST_TIMES = 1000  # that a row may say its event happened

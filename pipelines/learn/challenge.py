@@ -11,12 +11,12 @@ import datetime as dt
 import math
 from typing import Any
 
+from pipelines.learn.evaluate import Contestant, evaluate_bundles
+from pipelines.learn.train import train_bundles
 from pipelines.models.bundles import find_bundle
 from pipelines.models.champions import find_champion, promote
-from pipelines.learn.evaluate import Contestant, evaluate_bundles
 from pipelines.store.runs import Manifest, record
 from pipelines.store.tables import Warehouse
-from pipelines.learn.train import train_bundles
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 

@@ -16,18 +16,25 @@ from typing import Any, NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.measure.metrics import bootstrap_interval, coverage, mean_and_error, ndcg_at_k, novelty, recall_at_k
-from pipelines.store.apart import set_apart
+from lime_model.measure.metrics import (
+    bootstrap_interval,
+    coverage,
+    mean_and_error,
+    ndcg_at_k,
+    novelty,
+    recall_at_k,
+)
 from pipelines.build.candidate_bank import build_candidate_bank
-from pipelines.models.champions import need_champion
-from pipelines.store.schemas import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
-from pipelines.learn.evaluate_labels import evaluate_labels
-from pipelines.store.event_log import read_events, read_log
-from pipelines.store.leases import Run
 from pipelines.build.link_states import build_link_states
-from pipelines.store.runs import Manifest, record
+from pipelines.learn.evaluate_labels import evaluate_labels
+from pipelines.models.champions import need_champion
 from pipelines.score.stage import score_candidates
 from pipelines.settings.settings import SettingsError
+from pipelines.store.apart import set_apart
+from pipelines.store.event_log import read_events, read_log
+from pipelines.store.leases import Run
+from pipelines.store.runs import Manifest, record
+from pipelines.store.schemas import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.store.tables import Warehouse
 
 POPULARITY_DAYS = 28

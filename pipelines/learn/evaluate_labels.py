@@ -18,16 +18,24 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from lime_model.bundle import Bundle
-from lime_model.train.dataset import build_training_data
 from lime_model.errors import TrainingError
+from lime_model.measure.metrics import (
+    auc,
+    auc_interval,
+    calibration,
+    grouped_auc,
+    log_loss,
+    normalised_entropy,
+)
+from lime_model.train.dataset import build_training_data
 from lime_model.train.examples import TrainingData
+from lime_model.train.fit import TrainingSource
 from lime_model.train.labels import Answerer, Predictions, predict
-from lime_model.measure.metrics import auc, auc_interval, calibration, grouped_auc, log_loss, normalised_entropy
 from lime_model.train.windows import WindowBuilder
+from pipelines.learn.training_log import read_source
 from pipelines.models.bundles import find_bundle
 from pipelines.settings.settings import SettingsError
 from pipelines.store.tables import Warehouse
-from pipelines.learn.training_log import Source
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,7 +59,7 @@ def evaluate_labels(
     """
     until = str(dt.date.fromisoformat(night) + dt.timedelta(days=horizon_days))
     bundles = {name: find_bundle(warehouse, *which) for name, which in contestants.items()}
-    source = Source.read(warehouse, until, known=night)
+    source = read_source(warehouse, until, known=night)
     rows: list[dict[str, Any]] = []
     for name, bundle in bundles.items():
         if bundle.config.cutoff_ds > night:
@@ -69,7 +77,9 @@ def evaluate_labels(
     return rows
 
 
-def predict_days(bundle: Bundle, source: Source, night: str, until: str) -> tuple[Predictions, TrainingData]:
+def predict_days(
+    bundle: Bundle, source: TrainingSource, night: str, until: str
+) -> tuple[Predictions, TrainingData]:
     """Predictions of the labelled events in `[night, until)`, each from the days before its own."""
     config = dataclasses.replace(bundle.config, cutoff_ds=until)  # only gaps between times count
     data = build_training_data(source.events, source.users, bundle.catalogue, bundle.user_encoders, config)

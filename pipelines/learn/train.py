@@ -7,35 +7,27 @@ import hashlib
 import json
 import logging
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from lime_model.bundle import Bundle, BundleError, build_model, save_bundle
+from lime_model.bundle import BundleError, save_bundle
+from lime_model.digests import code_digest
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.config import ModelConfig
 from lime_model.train.curves import plot_curve
-from lime_model.train.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, fit_encoders
-from lime_model.errors import TrainingError
-from lime_model.train.examples import TrainingData
-from lime_model.model.features import Catalogue, Encoders, table_rows
-from lime_model.train.labels import Asked, LabelTrainer
-from lime_model.digests import recipe_digest
-from lime_model.train.two_phase import Trainer, start_from_svd
+from lime_model.train.fit import fit_labels, fit_variants
+from pipelines.learn.training_log import read_source
 from pipelines.models.bundles import bundle_uri, fetch_folder, find_bundle, settle_folder, store_folder
 from pipelines.models.champions import promote
-from pipelines.store.runs import Manifest, find_manifest, record
 from pipelines.settings.settings import ModelSettings
+from pipelines.store.runs import Manifest, find_manifest, record
 from pipelines.store.storage import drop_folder
 from pipelines.store.tables import Warehouse
-from pipelines.learn.training_log import Source
 
 log = logging.getLogger(__name__)
 
 JOB = "train_model"
-BYTES_PER_WEIGHT = 16  # fp32: the weight, its gradient and AdamW's two moments
+CODE = "lime_model.train.fit"  # decides the bits of a bundle
 
 
 def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manifest:
@@ -67,7 +59,7 @@ def train_bundles(warehouse: Warehouse, cutoff: str, names: list[str]) -> Manife
 def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], tables: list[str]) -> Manifest:
     """Train and store the models that are due; returns their manifests by name."""
     manifest = {}
-    source = Source.read(warehouse, cutoff)
+    source = read_source(warehouse, cutoff)
     groups: dict[str, list[ModelSettings]] = {}
     for settings in due:
         groups.setdefault(_trunk(settings), []).append(settings)
@@ -79,8 +71,12 @@ def _train(warehouse: Warehouse, cutoff: str, due: list[ModelSettings], tables: 
             checkpoints = open_checkpoints(
                 warehouse, Path(folder) / f"{name}.training", unfinished, _digest(trunk, cutoff, tables)
             )
-            learn = fit_labels if group[0].labels else fit
-            for settings, bundle in zip(group, learn(group, cutoff, source, checkpoints), strict=True):
+            recipes = [model.recipe for model in group]
+            if recipes[0].labels:
+                bundles = iter([fit_labels(recipes[0], cutoff, source, checkpoints)])
+            else:
+                bundles = fit_variants(recipes, cutoff, source, checkpoints)
+            for settings, bundle in zip(group, bundles, strict=True):
                 digest = _source(settings, cutoff, tables)
                 metrics = {**bundle.metrics, "source": digest}
                 local = Path(folder) / settings.name
@@ -100,92 +96,6 @@ def open_checkpoints(warehouse: Warehouse, local: Path, uri: str, source: str) -
     if settle_folder(warehouse.spark, uri):
         fetch_folder(warehouse.spark, uri).rename(local)
     return Checkpoints(local, source, stored=lambda: store_folder(warehouse.spark, local, uri))
-
-
-def fit(
-    group: Sequence[ModelSettings], cutoff: str, source: Source, checkpoints: Checkpoints | None = None
-) -> Iterator[Bundle]:
-    """Train models that differ in their variant alone: the towers once, then each one's links.
-
-    With `checkpoints` a run that was killed goes on.
-    """
-    first = group[0]
-    config = dataclasses.replace(first.config, cutoff_ds=cutoff)
-    of_items, of_users, data = prepare(first, config, source)
-    models = []
-    for settings in group:
-        torch.manual_seed(first.train.seed)
-        variant = dataclasses.replace(config, variant=settings.config.variant)
-        models.append(build_model(variant, data.catalogue, of_items, of_users))
-    start_from_svd(models[0], data, first.train.seed)
-    started = time.monotonic()
-    trainer = Trainer(models[0], data, first.train, checkpoints)
-    trainer.fit_towers()
-    towers = time.monotonic() - started
-    trainers = [trainer, *(trainer.adopt(model) for model in models[1:])]
-    for settings, each in zip(group, trainers, strict=True):
-        started = time.monotonic()
-        log.info("%s: towers stand after %.0f s, now its links", settings.name, towers)
-        curve = each.fit_links()
-        seconds = round(towers + time.monotonic() - started, 1)
-        metrics = {"seconds": seconds, "events": len(data.log.item), "curve": curve}
-        yield Bundle(each.model, data.catalogue, of_items, of_users, metrics, "")
-
-
-def fit_labels(
-    group: Sequence[ModelSettings], cutoff: str, source: Source, checkpoints: Checkpoints | None = None
-) -> Iterator[Bundle]:
-    """Train the one model of a group on labels; the last `valid_days` before the cut-off judge it."""
-    (settings,) = group
-    assert settings.labels is not None
-    # Nothing trains these two: every event is asked for once, and the night's date says nothing of a label.
-    without = tuple(dict.fromkeys((*settings.config.without, "bias", "memory")))
-    config = dataclasses.replace(settings.config, cutoff_ds=cutoff, without=without)
-    of_items, of_users, data = prepare(settings, config, source)
-    torch.manual_seed(settings.labels.seed)
-    model = build_model(config, data.catalogue, of_items, of_users)
-    late = data.log.days >= -settings.labels.valid_days
-    started = time.monotonic()
-    trainer = LabelTrainer(model, data, Asked(~late, late), settings.labels, checkpoints=checkpoints)
-    curve = trainer.fit()
-    seconds = round(time.monotonic() - started, 1)
-    metrics = {"seconds": seconds, "events": len(data.log.item), "curve": curve}
-    yield Bundle(model.eval(), data.catalogue, of_items, of_users, metrics, "")
-
-
-def prepare(
-    settings: ModelSettings, config: ModelConfig, source: Source
-) -> tuple[Encoders, Encoders, TrainingData]:
-    """Columns of items and users as training knows them, and its arrays.
-
-    Raises:
-        TrainingError: there is nothing to learn from, or the embedding tables would be too large.
-    """
-    of_items = fit_encoders(source.items, config.item_columns, at_least=MIN_VALUE_COUNT)
-    of_users = fit_encoders(source.users, config.user_columns)
-    catalogue = build_catalogue(source.items, source.events, of_items, settings.min_buyers)
-    _check_tables(settings, catalogue, of_items, of_users)
-    return of_items, of_users, build_training_data(source.events, source.users, catalogue, of_users, config)
-
-
-def _check_tables(
-    settings: ModelSettings, catalogue: Catalogue, of_items: Encoders, of_users: Encoders
-) -> None:
-    """Before anything is allocated.
-
-    Raises:
-        TrainingError: the embedding tables take more than `max_embedding_gib`.
-    """
-    ids, config = int(catalogue.id_rows.max(initial=0)) + 1, settings.config
-    numbers = (ids + table_rows(of_items)) * config.width + table_rows(of_users) * config.user_width
-    size = numbers * BYTES_PER_WEIGHT / 2**30
-    if size > settings.max_embedding_gib:
-        raise TrainingError(
-            f"model {settings.name}: embedding tables of {ids:,} item ids, {table_rows(of_items):,} rows of "
-            f"item columns and {table_rows(of_users):,} of user columns take {size:.2f} GiB in training, "
-            f"max_embedding_gib is {settings.max_embedding_gib:g}; raise min_buyers, give a long column "
-            "kind: hash, lower width, or raise the limit"
-        )
 
 
 def _trunk(settings: ModelSettings) -> str:
@@ -224,5 +134,5 @@ def _source(settings: ModelSettings, cutoff: str, tables: list[str]) -> str:
 
 def _digest(described: object, cutoff: str, tables: list[str]) -> str:
     """Of settings as JSON, the training recipe, torch and the tables' newest versions."""
-    text = json.dumps([described, cutoff, torch.__version__, recipe_digest(), tables])
+    text = json.dumps([described, cutoff, torch.__version__, code_digest(CODE), tables])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,35 +11,34 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from lime_model.errors import TrainingError
+from lime_model.train.fit import TrainingSource
 from lime_model.train.mapped_log import Pieces, whole_users
 from pipelines.models.bundles import fetch_folder
 from pipelines.store.catalogue import read_entity
-from pipelines.store.schemas import EVENT_TS, HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
 from pipelines.store.event_log import read_events
+from pipelines.store.schemas import EVENT_TS, HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
 from pipelines.store.storage import drop_folder, list_names
 from pipelines.store.tables import Warehouse, sorted_arrow
 
 FETCHED = "log-before-"  # folders beside the bundles, while a log is on its way
 
 
-class Source(NamedTuple):
-    """What models are trained from: the log in pieces of whole users, in history order, and two tables."""
+def read_source(warehouse: Warehouse, cutoff: str, known: str | None = None) -> TrainingSource:
+    """Read everything before `cutoff` once for all models; the log waits on the driver's disk.
 
-    events: Pieces
-    items: pa.Table
-    users: pa.Table
+    Args:
+        warehouse: that holds the tables.
+        cutoff: the day (YYYY-MM-DD) from which on no event is read.
+        known: the night as of which items and users are read; by default `cutoff`.
 
-    @classmethod
-    def read(cls, warehouse: Warehouse, cutoff: str, known: str | None = None) -> Source:
-        """Everything before `cutoff`, read once for all models; the log waits on the driver's disk.
-
-        `known`: the night as of which items and users are known, if another.
-        """
-        return cls(
-            fetch_log(warehouse, cutoff),
-            sorted_arrow(read_entity(warehouse, "items", known or cutoff), ITEM_ID),
-            sorted_arrow(read_entity(warehouse, "users", known or cutoff), USER_ID),
-        )
+    Raises:
+        TrainingError: see `fetch_log`.
+    """
+    return TrainingSource(
+        fetch_log(warehouse, cutoff),
+        sorted_arrow(read_entity(warehouse, "items", known or cutoff), ITEM_ID),
+        sorted_arrow(read_entity(warehouse, "users", known or cutoff), USER_ID),
+    )
 
 
 def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:

@@ -20,10 +20,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
-from pipelines.store.apart import drop_all
-from pipelines.settings.checks import find_person
-from pipelines.store.schemas import USER_ID
 from pipelines.export.export_lists import find_exporters
+from pipelines.learn.training_log import drop_fetched
+from pipelines.operate.pins import find_pins, release
+from pipelines.operate.upkeep import vacuum
+from pipelines.settings.checks import find_person
+from pipelines.store.apart import drop_all
 from pipelines.store.person_files import (
     count_log_entries,
     count_rows,
@@ -31,14 +33,12 @@ from pipelines.store.person_files import (
     list_parquet,
     match_rows,
 )
-from pipelines.operate.pins import find_pins, release
 from pipelines.store.predicates import table_name
 from pipelines.store.runs import Manifest, record
+from pipelines.store.schemas import USER_ID
 from pipelines.store.storage import hadoop_path, list_folders, path_exists
 from pipelines.store.tables import Warehouse, local_rows, parse_schema, writing
-from pipelines.learn.training_log import drop_fetched
 from pipelines.udfs.person import Person
-from pipelines.operate.upkeep import vacuum
 
 
 class NotForgotten(LimeError):

@@ -17,10 +17,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
-from pipelines.store.schemas import DS, PARTITIONS, RUN_ID
 from pipelines.publish.night_record import read_state
 from pipelines.store.predicates import literal, table_name
 from pipelines.store.runs import Manifest, find_manifests, record
+from pipelines.store.schemas import DS, PARTITIONS, RUN_ID
 from pipelines.store.storage import NO_GLOB
 from pipelines.store.tables import Warehouse
 

@@ -12,13 +12,13 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import DS
-from pipelines.store.leases import Run, StaleRun, check_lease
+from pipelines.operate.pins import PinLost, files_of
 from pipelines.publish.night_record import published, read_state
 from pipelines.publish.night_state import Move, NightState, NothingToRollBack, choose_move, describe_result
-from pipelines.operate.pins import PinLost, files_of
+from pipelines.store.leases import Run, StaleRun, check_lease
 from pipelines.store.predicates import equals
 from pipelines.store.runs import Manifest, once
+from pipelines.store.schemas import DS
 from pipelines.store.storage import list_names
 from pipelines.store.tables import Warehouse
 

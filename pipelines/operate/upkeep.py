@@ -14,12 +14,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
+from pipelines.operate.pins import FILES, LOG, Pin, files_of, find_pins, list_files, set_properties
 from pipelines.score.incremental import STAGED, TIDY
 from pipelines.store.apart import drop_old
-from pipelines.store.schemas import DS, RUN_ID, SCHEMAS
-from pipelines.operate.pins import FILES, LOG, Pin, files_of, find_pins, list_files, set_properties
 from pipelines.store.predicates import table_name
 from pipelines.store.runs import Manifest, find_manifests, record
+from pipelines.store.schemas import DS, RUN_ID, SCHEMAS
 from pipelines.store.tables import Warehouse, local_rows, parse_schema, writing
 
 ENTITIES = ("items", "users")

@@ -17,17 +17,17 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.measure.drift import jaccard, population_stability, rank_biased_overlap
 from lime_model.errors import LimeError
+from lime_model.measure.drift import jaccard, population_stability, rank_biased_overlap
 from pipelines.build.candidate_bank import eligible_bit
-from pipelines.store.catalogue import read_versions
-from pipelines.store.schemas import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID, VALID_FROM, VALID_TO
 from pipelines.models.pinned_inputs import NightInputs
+from pipelines.publish.verify_night import user_segment
+from pipelines.settings.settings import AuditSettings, Policy, SoftCheck
+from pipelines.store.catalogue import read_versions
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest, need_manifest, once, record
-from pipelines.settings.settings import AuditSettings, Policy, SoftCheck
+from pipelines.store.schemas import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID, VALID_FROM, VALID_TO
 from pipelines.store.tables import Warehouse
-from pipelines.publish.verify_night import user_segment
 
 log = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.score.incremental import DISPROVED
-from pipelines.store.apart import SCORED, set_apart
-from pipelines.store.schemas import POLICY, RUN_ID, USER_ID
-from pipelines.store.leases import Run
 from pipelines.publish.night_record import find_disproved_in_force
 from pipelines.publish.night_state import describe_remedy
-from pipelines.store.runs import Manifest, need_manifest, once, record
-from pipelines.score.stage import score_candidates
-from pipelines.store.tables import Warehouse
 from pipelines.publish.verify_night import CertificateFailed
+from pipelines.score.incremental import DISPROVED
+from pipelines.score.stage import score_candidates
+from pipelines.store.apart import SCORED, set_apart
+from pipelines.store.leases import Run
+from pipelines.store.runs import Manifest, need_manifest, once, record
+from pipelines.store.schemas import POLICY, RUN_ID, USER_ID
+from pipelines.store.tables import Warehouse
 
 
 def verify_full(warehouse: Warehouse, run: Run) -> Manifest:

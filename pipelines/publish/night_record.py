@@ -7,8 +7,8 @@ full comparison has disproved is in `runs`. `night_state.py` says what follows f
 from __future__ import annotations
 
 from lime_model.errors import LimeError
-from pipelines.score.incremental import DISPROVED, PLAN, find_disproved
 from pipelines.publish.night_state import Commit, NightState, describe_remedy, fold, parse_commit
+from pipelines.score.incremental import DISPROVED, PLAN, find_disproved
 from pipelines.store.runs import find_manifests
 from pipelines.store.tables import Warehouse
 

@@ -10,13 +10,13 @@ import json
 
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import DS, MODEL_VERSION, POLICY, RUN_ID
-from pipelines.store.leases import Run, StaleRun, check_lease
 from pipelines.publish.night_record import read_disproved, read_state
+from pipelines.publish.verify_night import CertificateFailed
+from pipelines.store.leases import Run, StaleRun, check_lease
 from pipelines.store.predicates import equals
 from pipelines.store.runs import Manifest, need_manifest, once
+from pipelines.store.schemas import DS, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.store.tables import Warehouse
-from pipelines.publish.verify_night import CertificateFailed
 
 
 def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:

@@ -19,14 +19,20 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
-from lime_model.measure.certificate import Certifier, RawHistory
 from lime_model.config import DAY_US
-from lime_model.rows.items import ItemEncoder, ItemInputs
 from lime_model.errors import LimeError
+from lime_model.measure.certificate import Certifier, RawHistory
 from lime_model.model.features import encode_rows, event_actions
-from pipelines.models.bundles import ship_bundle
+from lime_model.rows.items import ItemEncoder, ItemInputs
 from pipelines.build.candidate_bank import read_corpus
+from pipelines.models.bundles import ship_bundle
+from pipelines.models.pinned_inputs import NightInputs
+from pipelines.score.users import read_users
+from pipelines.settings.settings import Policy
 from pipelines.store.catalogue import read_entity
+from pipelines.store.event_log import read_events
+from pipelines.store.leases import Run
+from pipelines.store.runs import Manifest, need_manifest, once
 from pipelines.store.schemas import (
     ELIGIBLE,
     EVENT_TS,
@@ -37,13 +43,7 @@ from pipelines.store.schemas import (
     RUN_ID,
     USER_ID,
 )
-from pipelines.store.event_log import read_events
-from pipelines.models.pinned_inputs import NightInputs
-from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest, once
-from pipelines.settings.settings import Policy
 from pipelines.store.tables import Warehouse, sorted_arrow
-from pipelines.score.users import read_users
 
 TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors against float64 throughout
 BATCH = 16  # users certified at once

@@ -22,17 +22,24 @@ import pyarrow as pa
 from lime_model.bundle import worker_bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.model.features import encode_columns
-from lime_model.scoring.incremental.kept_entries import keep_best
+from lime_model.rows.link_states import decode_state, state_bytes
 from lime_model.scoring.backends.choose import make_backend
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import Cells
-from lime_model.scoring.incremental.night_changes import LEAST, MOST_CHANGED, MOST_MOVERS, Standing, Tonight, write_tonight
+from lime_model.scoring.incremental.kept_entries import keep_best
+from lime_model.scoring.incremental.night_changes import (
+    LEAST,
+    MOST_CHANGED,
+    MOST_MOVERS,
+    Standing,
+    Tonight,
+    write_tonight,
+)
 from lime_model.scoring.topk import Backend, Memory, Query, score_memories, score_top_k
-from lime_model.rows.link_states import decode_state, state_bytes
 from pipelines.models.bundles import shipped_folder
-from pipelines.score.placement import Placement, own_device
 from pipelines.score.broadcast_files import local_root
+from pipelines.score.placement import Placement, own_device
 from pipelines.store.tables import Warehouse
 from pipelines.udfs.score_users import StateFolder
 

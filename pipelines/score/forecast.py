@@ -12,21 +12,21 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
-from lime_model.scoring.cells import WIDTH, Shape
 from lime_model.rows.link_states import state_bytes
-from pipelines.score.incremental import MARGIN
-from pipelines.models.bundles import ship_bundle
-from pipelines.score.calibration import Sizes, Speed, calibrate
+from lime_model.scoring.cells import WIDTH, Shape
 from pipelines.build.candidate_bank import read_corpus
-from pipelines.store.catalogue import read_entity
+from pipelines.models.bundles import ship_bundle
 from pipelines.models.champions import need_champion
-from pipelines.store.schemas import ELIGIBLE, USER_ID
-from pipelines.store.event_log import read_events
+from pipelines.score.calibration import Sizes, Speed, calibrate
+from pipelines.score.incremental import MARGIN
 from pipelines.score.placement import place
+from pipelines.score.workload import Workload, foretell_workload
+from pipelines.store.catalogue import read_entity
+from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest, find_manifest, find_manifests, once
+from pipelines.store.schemas import ELIGIBLE, USER_ID
 from pipelines.store.tables import Warehouse
-from pipelines.score.workload import Workload, foretell_workload
 
 WORKER_BYTES = 600 << 20  # a worker's own, above the shared bank: at most (benchmarks/results/scoring.json)
 # What a commit takes besides the cores' work, to start tasks, to read and to write: where no night has told,

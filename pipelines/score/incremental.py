@@ -12,7 +12,6 @@ passed its certificate; else it is a full one and says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,17 +19,17 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.digests import score_files, source_digest
+from lime_model.digests import code_digest
 from lime_model.scoring.incremental.night_changes import day_number, write_tonight
-from pipelines.models.bundles import scratch_folder
 from pipelines.build.candidate_bank import eligible_bit
-from pipelines.store.schemas import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
+from pipelines.models.bundles import scratch_folder
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.store.leases import Run
 from pipelines.score.broadcast_files import Parcel, Sender
-from pipelines.store.row_digests import code_digest, compute_checksum
-from pipelines.store.runs import Done, Manifest, find_manifests, first_readable
 from pipelines.settings.settings import Policy
+from pipelines.store.leases import Run
+from pipelines.store.row_digests import compute_checksum, row_code
+from pipelines.store.runs import Done, Manifest, find_manifests, first_readable
+from pipelines.store.schemas import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.store.tables import Warehouse, sorted_arrow
 
 TIDY = "tidy_tables"  # upkeep.py's manifests
@@ -44,8 +43,8 @@ ENTRIES = ("anchor", "kept_items", "kept_z", "tau")  # of a staged row
 KEPT = (USER_ID, POLICY, *ENTRIES, FINGERPRINT)  # what its checksum covers
 
 
-# What decides entries beside the engine: what changed, and which exclusions lapse.
-OURS = [files("pipelines") / "anchors.py", files("pipelines") / "udfs" / "score_users.py"]
+# These decide lists and entries: the engine with its UDF, and what counts as a changed candidate.
+SCORES = ("pipelines.udfs.score_users", "pipelines.score.incremental")
 
 
 class Base(NamedTuple):
@@ -66,7 +65,7 @@ def describe_entries(warehouse: Warehouse, model_version: str, policy: Policy) -
         "entries": k * (1 + MARGIN),
         "policy": policy.model_dump(),
         "buckets": warehouse.settings.night.buckets,
-        "code": f"{source_digest([*score_files(), *OURS])} {code_digest()}",
+        "code": f"{code_digest(*SCORES)} {row_code()}",
     }
 
 

@@ -20,15 +20,15 @@ from pyspark.sql.pandas.types import to_arrow_type
 from lime_model.bundle import Bundle, BundleError
 from lime_model.scoring.bank import Shard, shard_path, write_index
 from lime_model.scoring.cells import WIDTH, Shape, Stats
-from pipelines.models.bundles import scratch_folder
 from pipelines.build.candidate_bank import FACTORS, eligible_bit
-from pipelines.store.schemas import CHECKSUM, DS, ITEM_ID, MODEL_VERSION, RUN_ID
+from pipelines.models.bundles import scratch_folder
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.store.leases import Run
 from pipelines.score.broadcast_files import Parcel, Sender
+from pipelines.store.leases import Run
 from pipelines.store.predicates import equals
 from pipelines.store.row_digests import compute_checksum
 from pipelines.store.runs import need_manifest
+from pipelines.store.schemas import CHECKSUM, DS, ITEM_ID, MODEL_VERSION, RUN_ID
 from pipelines.store.session import arrow_batches_of
 from pipelines.store.tables import Warehouse, local_rows
 from pipelines.udfs.pack_shards import SCHEMA as PACKED

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipelines.score.incremental import Base, describe_entries, find_base
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.store.leases import Run
+from pipelines.score.incremental import Base, describe_entries, find_base
 from pipelines.score.work_units import Plan, plan_full
-from pipelines.store.runs import Manifest, once
 from pipelines.settings.settings import Policy, SettingsError
+from pipelines.store.leases import Run
+from pipelines.store.runs import Manifest, once
 from pipelines.store.tables import Warehouse
 
 

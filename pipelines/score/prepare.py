@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from lime_model.bundle import Bundle
+from pipelines.models.pinned_inputs import NightInputs
 from pipelines.score.incremental import ShippedNight, ship_tonight, write_candidates
 from pipelines.score.packed_bank import ShippedBank, ship_bank
-from pipelines.models.pinned_inputs import NightInputs
+from pipelines.score.plan import ScoringPlan, fix_plan
+from pipelines.score.workload import Past, count_active_users, estimate_workload
+from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest, need_manifest
-from pipelines.score.plan import ScoringPlan, fix_plan
-from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.tables import Warehouse
-from pipelines.score.workload import Past, count_active_users, estimate_workload
 
 log = logging.getLogger(__name__)
 

@@ -15,25 +15,25 @@ from typing import Any, NamedTuple
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from pipelines.models.bundles import ship_bundle, shipped_folder
+from pipelines.models.pinned_inputs import NightInputs
+from pipelines.score.broadcast_files import Parcel, land
+from pipelines.score.forecast import compare_forecast, find_forecast
 from pipelines.score.incremental import ENTRIES, FILE, KEPT, ShippedNight, take_over
 from pipelines.score.packed_bank import INDEX, quarantine_items, refuse_damaged
-from pipelines.models.bundles import ship_bundle, shipped_folder
-from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
-from pipelines.score.forecast import compare_forecast, find_forecast
 from pipelines.score.placement import Placement, own_device, place
-from pipelines.models.pinned_inputs import NightInputs
-from pipelines.store.leases import Run, begin_attempt, check_lease
-from pipelines.score.broadcast_files import Parcel, land
-from pipelines.score.work_units import WorkUnit, missing
+from pipelines.score.plan import ScoringPlan
 from pipelines.score.prepare import prepare
+from pipelines.score.users import SCORED, read_users
+from pipelines.score.work_units import WorkUnit, missing
+from pipelines.settings.settings import Policy
+from pipelines.store.leases import Run, begin_attempt, check_lease
 from pipelines.store.progress import Progress
 from pipelines.store.row_digests import compute_checksum
 from pipelines.store.runs import Manifest, once
-from pipelines.score.plan import ScoringPlan
-from pipelines.settings.settings import Policy
+from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
 from pipelines.store.tables import SQL_TYPES, Warehouse, WriteConflict
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
-from pipelines.score.users import SCORED, read_users
 
 TASKS_PER_CORE = 2  # of a commit, at least
 # What is said of a policy, and what nobody staged gives.

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, USER_ID
-from pipelines.models.pinned_inputs import NightInputs
 from pipelines.build.link_states import PAYLOAD
+from pipelines.models.pinned_inputs import NightInputs
 from pipelines.store.row_digests import compute_checksum
+from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, USER_ID
 from pipelines.store.tables import Warehouse
 
 SCORED = ("state", "slots", "weights", "items", "last_ts", "features")  # of a user

@@ -13,11 +13,11 @@ from pyspark.sql import functions as F
 
 from lime_model.scoring.incremental.night_changes import too_many_changed
 from pipelines.score.incremental import Base, describe_entries, find_base
-from pipelines.store.schemas import DS, USER_ID, VALID_FROM, VALID_TO
+from pipelines.settings.settings import Policy
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
 from pipelines.store.runs import find_manifest
-from pipelines.settings.settings import Policy
+from pipelines.store.schemas import DS, USER_ID, VALID_FROM, VALID_TO
 from pipelines.store.tables import Warehouse
 
 

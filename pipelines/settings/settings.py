@@ -24,13 +24,13 @@ from pydantic import (
     model_validator,
 )
 
-from lime_model.config import Column, LabelTraining, ModelConfig, TrainConfig
+from lime_model.config import Column, LabelTraining, ModelConfig, Recipe, TrainConfig
 from lime_model.errors import LimeError
 from lime_model.scoring import BackendName
+from pipelines.settings.file import explain_problem, read_yaml, suggest
 from pipelines.settings.ingest import ColumnType, IngestSettings
 from pipelines.settings.names import check_name
 from pipelines.settings.secrets import check_url, check_variable
-from pipelines.settings.file import explain_problem, read_yaml, suggest
 from pipelines.settings.spark import SparkSettings
 
 IdType = Literal["long", "string"]
@@ -122,6 +122,13 @@ class ModelSettings(Section):
         if self.labels is not None and self.config.tasks:
             raise ValueError("tasks are event types to come; a model with labels has one task, the label")
         return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to train the model, as training reads it."""
+        return Recipe(
+            self.name, self.config, self.train, self.labels, self.min_buyers, self.max_embedding_gib
+        )
 
 
 class NightSettings(Section):

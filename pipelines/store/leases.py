@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lime_model.errors import LimeError
-from pipelines.store.schemas import DS
 from pipelines.settings.names import check_run_key
+from pipelines.store.schemas import DS
 from pipelines.store.tables import Warehouse, WriteConflict, local_rows
 
 

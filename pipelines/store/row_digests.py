@@ -7,27 +7,23 @@ damaged row is computed again and never handed on.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 
 import numpy as np
 import torch
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.digests import row_files, source_digest
+from lime_model.digests import code_digest
 from pipelines.store.schemas import CHECKSUM, FINGERPRINT, MODEL_VERSION
 from pipelines.store.tables import MissingTable, Warehouse
 
-UDFS = files("pipelines") / "udfs"
+ROWS = ("pipelines.udfs.encode_items", "pipelines.udfs.reduce_states")  # compute the stored rows
 
 
-@functools.cache
-def code_digest() -> str:
-    """Of the code that computes rows, ours and the libraries': other code may give other bits."""
-    ours = source_digest([*row_files(), UDFS / "encode_items.py", UDFS / "reduce_states.py"])
-    return f"{ours} torch {torch.__version__} numpy {np.__version__}"
+def row_code() -> str:
+    """Name the code that computes rows, ours and the libraries': other code may give other bits."""
+    return f"{code_digest(*ROWS)} torch {torch.__version__} numpy {np.__version__}"
 
 
 def compute_fingerprint(*inputs: Column) -> Column:
@@ -36,7 +32,7 @@ def compute_fingerprint(*inputs: Column) -> Column:
     Of their JSON, which names the fields: plain hashes skip nulls, so that (a, null) would be
     (null, a).
     """
-    code = F.lit(code_digest()).alias("code")
+    code = F.lit(row_code()).alias("code")
     return F.substring(F.sha2(F.to_json(F.struct(code, *inputs)), 256), 1, 32)
 
 

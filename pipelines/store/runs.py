@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import DS, RUN_ID
 from pipelines.errors.explain import explained
 from pipelines.store.leases import Run
 from pipelines.store.predicates import equals
+from pipelines.store.schemas import DS, RUN_ID
 from pipelines.store.tables import MissingTable, Recorded, Warehouse, WriteConflict, local_rows
 
 Manifest = dict[str, Any]

@@ -14,8 +14,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pipelines.errors.rules import SparkRefused
 from pipelines.errors.explain import explain
+from pipelines.errors.rules import SparkRefused
 from pipelines.errors.stack_traces import UnknownFault
 
 # Spark's own option for the files of its tables: a path is itself, whatever brackets or stars are in it.

@@ -22,9 +22,9 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from lime_model.errors import LimeError
-from pipelines.store.schemas import CONSTRAINTS, PARTITIONS, PROPERTIES, SCHEMAS
-from pipelines.store.predicates import Predicate
 from pipelines.settings.settings import Settings
+from pipelines.store.predicates import Predicate
+from pipelines.store.schemas import CONSTRAINTS, PARTITIONS, PROPERTIES, SCHEMAS
 from pipelines.store.storage import list_names, read_text
 
 # Each by name: what Delta raises from the JVM does not derive from the first of them, as its docs have it.

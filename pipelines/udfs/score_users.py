@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from lime_model.bundle import Bundle, BundleError, worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.model.encoders import Entries
-from lime_model.scoring.incremental.kept_entries import Kept, keep_best
+from lime_model.rows.link_states import decode_state
 from lime_model.scoring.backends.choose import make_backend
 from lime_model.scoring.bank import PackedBank, open_bank
 from lime_model.scoring.canonical import F64, UserRow, Weights, sum_entries
 from lime_model.scoring.cells import Ints
+from lime_model.scoring.incremental.kept_entries import Kept, keep_best
 from lime_model.scoring.incremental.night_changes import Standing, Tonight, day_number
 from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_in_halves
-from lime_model.rows.link_states import decode_state
 
 SCHEMA = (
     "user_id {user}, bucket int, policy string, candidates array<struct<item_id: {item}, score: float>>, "

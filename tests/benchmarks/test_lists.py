@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from benchmarks.journey import Journey
 from benchmarks.lists import K, make_lists, measure
-from pipelines.learn.training_log import Source
+from lime_model.train.fit import TrainingSource
 
 ITEMS = 150
 
@@ -26,7 +26,7 @@ def journey() -> Journey:
     """Household 0 had items 0 and 1, then takes 1, 2 and 149; household 1 had 5 and takes only it."""
     nothing = pa.table({"user_id": []})
     before, after = counts([0, 1], [5]), counts([1, 2, 149], [5])
-    source = Source(lambda: iter([]), nothing, nothing)
+    source = TrainingSource(lambda: iter([]), nothing, nothing)
     return Journey(
         "2020-01-01", source, nothing, np.arange(2), np.arange(ITEMS), before, np.arange(2), before, after
     )

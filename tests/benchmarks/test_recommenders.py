@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from benchmarks import recommenders
 from benchmarks.journey import Journey
-from pipelines.learn.training_log import Source
+from lime_model.train.fit import TrainingSource
 
 DAY = "2020-02-01"
 PAST = [[0, 1], [0], [1, 2], [2, 3], [2, 3]]  # items of each household, one purchase each
@@ -30,7 +30,7 @@ def journey() -> Journey:
     )
     entry = (events["user_id"].to_numpy() - 10, events["item_id"].to_numpy())
     past = sp.csr_array(sp.coo_array((np.ones(len(events), np.float32), entry), shape=(5, 6)))
-    source = Source(lambda: iter([]), events, events)
+    source = TrainingSource(lambda: iter([]), events, events)
     rows = np.array([1, 3])
     return Journey(DAY, source, events, rows + 10, np.arange(6), past, rows, past[rows], past[rows])
 

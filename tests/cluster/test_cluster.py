@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.store.leases import Run
 from pipelines.night import STEPS
 from pipelines.score.broadcast_files import CHUNK
+from pipelines.store.leases import Run
 from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone, wait_until

@@ -17,9 +17,9 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError
 from pipelines.models.bundles import scratch_folder
-from pipelines.store.leases import Run, acquire_lease
 from pipelines.night import STEPS
 from pipelines.score.broadcast_files import ParcelError, Sender
+from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse, WriteConflict
 from tests import shop
 from tests.cluster.standalone import PATIENCE

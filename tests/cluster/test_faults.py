@@ -23,9 +23,9 @@ import pytest
 import yaml
 
 from pipelines.ingest.load_entities import ingest_entity
-from pipelines.store.leases import Run, acquire_lease
 from pipelines.night import STEPS
 from pipelines.settings.settings import load_settings
+from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import PATIENCE, ROOT, Cluster, Job, standalone, wait_until

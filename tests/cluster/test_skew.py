@@ -10,9 +10,9 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 from pyspark.sql import functions as F
 
-from pipelines.store.event_log import with_new_columns
 from pipelines.score.forecast import WORKER_BYTES
 from pipelines.settings.settings import load_settings
+from pipelines.store.event_log import with_new_columns
 from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import ROOT, Cluster

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dags.lineage import EDGES
-from pipelines.store.leases import acquire_lease
 from pipelines.night import STEPS
+from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import open_shop

@@ -18,8 +18,8 @@ from jobs.arguments import count, night_date, parser, price, run_key, short_run_
 from jobs.endings import EXIT_CODES, Ending
 from lime_model.bundle import BundleError
 from lime_model.errors import LimeError
-from pipelines.store.leases import StaleRun, acquire_lease
 from pipelines.errors.stack_traces import UnknownFault
+from pipelines.store.leases import StaleRun, acquire_lease
 from pipelines.store.tables import Warehouse, WriteConflict
 from tests import shop
 from tests.conftest import ROOT, copy_shop

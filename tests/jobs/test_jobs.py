@@ -18,12 +18,12 @@ import yaml
 from deltalake import DeltaTable
 
 from jobs.command import exit_behind
-from pipelines.store.leases import Run, acquire_lease
+from lime_model.train.fit import fit_variants
+from pipelines.learn.training_log import read_source
 from pipelines.night import STEPS
 from pipelines.settings.settings import load_settings
+from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse
-from pipelines.learn.train import fit
-from pipelines.learn.training_log import Source
 from tests import shop
 from tests.cluster.standalone import PATIENCE, Job, wait_until
 from tests.conftest import copy_shop
@@ -142,7 +142,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse
     assert "towers go on after step 60" in error, error[-2000:]
     assert not left.parent.exists()
     settings = load_settings(str(config)).model("mha")
-    (whole,) = fit([settings], shop.NIGHT, Source.read(trained, shop.NIGHT))
+    (whole,) = fit_variants([settings.recipe], shop.NIGHT, read_source(trained, shop.NIGHT))
     for mine, undisturbed in zip(report_of(out)["mha"]["curve"], whole.metrics["curve"], strict=True):
         assert mine == pytest.approx(undisturbed, rel=1e-4)
 

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from lime_model.scoring.canonical import F32, F64
+from lime_model.scoring.cells import Ints
 from lime_model.scoring.incremental.kept_entries import (
     Kept,
     Movers,
@@ -19,8 +21,6 @@ from lime_model.scoring.incremental.kept_entries import (
     find_slack,
     keep_best,
 )
-from lime_model.scoring.canonical import F32, F64
-from lime_model.scoring.cells import Ints
 from lime_model.scoring.topk import TopK
 
 USERS, ITEMS = 4, 30

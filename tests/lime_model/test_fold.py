@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lime_model.config import MEMORY_FEATURES
+from lime_model.model.fold import fold_items, fold_users, folded_scores, folded_task_scores
 from lime_model.model.lime import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
-from lime_model.model.fold import fold_items, fold_users, folded_scores, folded_task_scores
 from lime_model.scoring.native import ISAS, Native, why_not
 from tests.lime_model.toys import TWO_TASKS, assert_same_gradients, toy_config, toy_model, toy_users
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.train.checkpoints import Checkpoints
 from lime_model.config import LabelTraining, ModelConfig
 from lime_model.errors import TrainingError
-from lime_model.train.examples import EventLog, TrainingData
-from lime_model.model.features import Catalogue, encode_actions, encode_columns
-from lime_model.train.labels import Asked, LabelTrainer, check_order
 from lime_model.measure.metrics import auc
+from lime_model.model.features import Catalogue, encode_actions, encode_columns
 from lime_model.model.lime import LimeModel
-from lime_model.peers import PEERS
+from lime_model.peers.registry import PEERS
+from lime_model.train.checkpoints import Checkpoints
+from lime_model.train.examples import EventLog, TrainingData
+from lime_model.train.labels import Asked, LabelTrainer, check_order
 from lime_model.train.windows import WindowBuilder, visible_before
 
 USERS, EVENTS, ITEMS = 40, 60, 8

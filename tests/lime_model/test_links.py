@@ -9,7 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lime_model.model.links import LinkAttention, Links, finish_softmax, merge_softmax, reduce_pools, reduce_softmax
+from lime_model.model.links import (
+    LinkAttention,
+    Links,
+    finish_softmax,
+    merge_softmax,
+    reduce_pools,
+    reduce_softmax,
+)
 from tests.lime_model.toys import assert_same_gradients, toy_config
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lime_model.peers import PEERS, Past
 from lime_model.peers.din import Din
 from lime_model.peers.hstu import Hstu, HstuBlock
 from lime_model.peers.linformer import Linformer
-from lime_model.peers.past import Head, log_bucket
+from lime_model.peers.past import Head, Past, log_bucket
+from lime_model.peers.registry import PEERS
 from lime_model.peers.sasrec import SasRec
 from lime_model.peers.truncated_mha import TruncatedMha
 from lime_model.peers.two_tower import TwoTower

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lime_model.model.links import LinkAttention
 from lime_model.model.lime import Features, History, LimeModel
+from lime_model.model.links import LinkAttention
 from lime_model.train.prefixes import pair_dots, pair_links, read_before
 from tests.lime_model.toys import assert_same_gradients, toy_config, toy_model, toy_users
 

@@ -15,21 +15,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lime_model.bundle import Bundle, BundleError
-from lime_model.measure.certificate import Certifier
 from lime_model.config import MEMORY_FEATURES
+from lime_model.measure.certificate import Certifier
 from lime_model.rows.items import ItemEncoder
 from lime_model.scoring import native
-from lime_model.scoring.incremental.kept_entries import Kept
 from lime_model.scoring.backends.choose import BackendError, choose_backend, make_backend
+from lime_model.scoring.backends.fused import Fused
+from lime_model.scoring.backends.reference import Reference
+from lime_model.scoring.backends.tiled import Tiled, error_bound
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells, Ints, Shape, Stats, quantise_weights
-from lime_model.scoring.backends.fused import Fused
-from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
-from lime_model.scoring.incremental.subsets import Part, find_reaching
-from lime_model.scoring.backends.reference import Reference
-from lime_model.scoring.backends.tiled import Tiled, error_bound
+from lime_model.scoring.incremental.kept_entries import Kept
 from lime_model.scoring.incremental.night_changes import Standing, Tonight, write_tonight
+from lime_model.scoring.incremental.subsets import Part, find_reaching
+from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
 from lime_model.scoring.topk import (
     Backend,
     DeviceFull,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.rows import link_states as states
 from lime_model.bundle import Bundle, BundleError
 from lime_model.model.encoders import Entries
 from lime_model.model.lime import History
+from lime_model.rows import link_states as states
 from lime_model.rows.link_states import StateBuilder, decode_state, encode_state, state_bytes
 from tests.lime_model.toys import toy_catalogue, toy_config, toy_model, toy_users
 

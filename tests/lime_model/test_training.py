@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.train.checkpoints import Checkpoints
 from lime_model.config import ModelConfig, TrainConfig, Variant
-from lime_model.train.examples import EventLog, ExampleBuilder, TrainingData, item_counts, item_fame
 from lime_model.model.features import Catalogue, encode_columns
-from lime_model.train.losses import cross_entropy
 from lime_model.model.lime import LimeModel
-from lime_model.digests import MODULES, recipe_digest
+from lime_model.train.checkpoints import Checkpoints
+from lime_model.train.examples import EventLog, ExampleBuilder, TrainingData, item_counts, item_fame
+from lime_model.train.losses import cross_entropy
 from lime_model.train.two_phase import Trainer, start_from_svd
 
 USERS, ITEMS, BASKETS = 24, 12, 30
@@ -342,8 +341,3 @@ def test_cross_entropy_by_hand() -> None:
     scores = torch.zeros(3, 2)
     loss = cross_entropy(scores, np.array([0, 1, 2]), np.array([0, 1, -1]))
     assert loss.item() == pytest.approx(np.log(2.0))
-
-
-def test_the_recipe_digest_covers_the_modules_that_training_imports() -> None:
-    assert {"training", "examples", "memory", "model", "svd_start"} <= set(MODULES)
-    assert len(recipe_digest()) == 16

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from pyspark.sql import functions as F
 
-from pipelines.score.incremental import find_base
-from pipelines.score.forecast import plan_night
-from pipelines.store.leases import Run, acquire_lease, find_run
 from pipelines.night import STEPS, day_before, ingest_days
-from pipelines.store.runs import Manifest, need_manifest, record
-from pipelines.settings.settings import Policy
-from pipelines.store.tables import Warehouse
-from pipelines.publish.verify_night import CertificateFailed
 from pipelines.publish.full_comparison import verify_full
+from pipelines.publish.verify_night import CertificateFailed
+from pipelines.score.forecast import plan_night
+from pipelines.score.incremental import find_base
+from pipelines.settings.settings import Policy
+from pipelines.store.leases import Run, acquire_lease, find_run
+from pipelines.store.runs import Manifest, need_manifest, record
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import point_at, with_night

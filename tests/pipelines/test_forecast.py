@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from pipelines.score import forecast
 from pipelines.build.candidate_bank import build_candidate_bank
+from pipelines.build.link_states import build_link_states
+from pipelines.score import forecast
 from pipelines.score.forecast import (
     COMMIT_SECONDS,
     MOST_SECONDS,
@@ -20,12 +21,11 @@ from pipelines.score.forecast import (
     plan_night,
     seconds_of_commit,
 )
-from pipelines.store.leases import Run
-from pipelines.build.link_states import build_link_states
-from pipelines.store.runs import record
 from pipelines.score.stage import score_candidates
-from pipelines.store.tables import Warehouse
 from pipelines.score.workload import Past, estimate_workload
+from pipelines.store.leases import Run
+from pipelines.store.runs import record
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.pipelines.test_night import with_night
 

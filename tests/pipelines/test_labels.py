@@ -13,17 +13,18 @@ import yaml
 from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle
-from pipelines.models.champions import need_champion
+from lime_model.train.fit import build_training_inputs
+from pipelines.build.link_states import build_link_states
+from pipelines.ingest.load_entities import ingest_entity
 from pipelines.learn.evaluate import Contestant, evaluate_bundles, evaluate_models
 from pipelines.learn.evaluate_labels import count_before
-from pipelines.ingest.load_entities import ingest_entity
-from pipelines.store.leases import Run
-from pipelines.build.link_states import build_link_states
-from pipelines.store.runs import need_manifest
+from pipelines.learn.train import train_models
+from pipelines.learn.training_log import read_source
+from pipelines.models.champions import need_champion
 from pipelines.settings.settings import SettingsError, load_settings
+from pipelines.store.leases import Run
+from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
-from pipelines.learn.train import prepare, train_models
-from pipelines.learn.training_log import Source
 from tests import shop
 from tests.conftest import bundle_folder, copy_tables
 from tests.pipelines.test_night import full_night, lists_of
@@ -143,8 +144,8 @@ def test_a_corrected_label_is_a_changed_history(labelled: Warehouse) -> None:
 
 def test_tables_that_would_not_fit_are_refused_before_they_are_made(labelled: Warehouse) -> None:
     (model,) = labelled.settings.models
-    small = model.model_copy(update={"max_embedding_gib": 1e-5})
-    source = Source.read(labelled, shop.NIGHT)
+    small = dataclasses.replace(model.recipe, max_embedding_gib=1e-5)
+    source = read_source(labelled, shop.NIGHT)
     config = dataclasses.replace(model.config, cutoff_ds=shop.NIGHT)
     with pytest.raises(ValueError, match=r"take 0\.00 GiB in training, max_embedding_gib is 1e-05; raise"):
-        prepare(small, config, source)
+        build_training_inputs(small, config, source)

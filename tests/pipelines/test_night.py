@@ -17,21 +17,21 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle, save_bundle
 from lime_model.scoring import native
-from pipelines.publish.audits import AuditFailed
-from pipelines.models.bundles import bundle_uri, scratch_folder, store_folder
 from pipelines.build.candidate_bank import FACTORS, build_candidate_bank
+from pipelines.build.link_states import PAYLOAD, build_link_states
+from pipelines.learn.train import train_models
+from pipelines.models.bundles import bundle_uri, scratch_folder, store_folder
 from pipelines.models.champions import need_champion, promote
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
-from pipelines.build.link_states import PAYLOAD, build_link_states
 from pipelines.night import STEPS
+from pipelines.publish.audits import AuditFailed
 from pipelines.publish.publish import publish_recommendations
-from pipelines.store.runs import find_manifest, need_manifest, record
+from pipelines.publish.verify_night import CertificateFailed, verify_night
 from pipelines.score.stage import score_candidates
 from pipelines.settings.settings import Policy, Settings, SettingsError
+from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
+from pipelines.store.runs import find_manifest, need_manifest, record
 from pipelines.store.tables import MissingTable, Warehouse, WriteConflict, local_rows
-from pipelines.learn.train import train_models
-from pipelines.publish.verify_night import CertificateFailed, verify_night
 from tests import shop
 from tests.conftest import bundle_folder, copy_log
 from tests.host import HAS_NATIVE

@@ -9,12 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from pipelines.settings.names import check_name, check_run_key
 from pipelines.operate.pins import FOR_EVER, LOG, list_files, set_properties
+from pipelines.operate.upkeep import vacuum
+from pipelines.settings.names import check_name, check_run_key
 from pipelines.store.predicates import EVERY_ROW, between, both, equals, literal
 from pipelines.store.runs import find_manifest, record
 from pipelines.store.tables import Warehouse
-from pipelines.operate.upkeep import vacuum
 from tests.conftest import open_shop
 
 ODD = (

@@ -18,13 +18,13 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import load_bundle
 from pipelines.build.history_changes import read_histories
-from pipelines.store.leases import acquire_lease
 from pipelines.night import STEPS
-from pipelines.store.runs import need_manifest
-from pipelines.settings.settings import Policy
-from pipelines.store.tables import Warehouse
 from pipelines.operate.upkeep import vacuum
 from pipelines.publish.full_comparison import verify_full
+from pipelines.settings.settings import Policy
+from pipelines.store.leases import acquire_lease
+from pipelines.store.runs import need_manifest
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import bundle_folder, open_shop
 from tests.pipelines.test_anchors import SCORED, day_of, items_of, removing, shop_of_its_own  # noqa: F401  # a fixture

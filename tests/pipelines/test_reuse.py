@@ -13,11 +13,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.build.candidate_bank import build_candidate_bank
-from pipelines.store.leases import Run
 from pipelines.build.link_states import build_link_states
 from pipelines.night import ingest_days
-from pipelines.store.runs import Manifest
 from pipelines.settings.settings import Policy
+from pipelines.store.leases import Run
+from pipelines.store.runs import Manifest
 from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import open_shop

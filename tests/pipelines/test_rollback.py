@@ -10,16 +10,16 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from pipelines.score.incremental import DISPROVED, PLAN
 from pipelines.export.export_lists import export_recommendations
-from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
-from pipelines.publish.night_record import ListsDisproved
 from pipelines.operate.pins import NothingToPin, describe_run
 from pipelines.operate.rollback import NothingToRollBack, plan_rollback, published, roll_back_night
-from pipelines.store.runs import record
-from pipelines.settings.settings import ExportSettings, ParquetExport
-from pipelines.store.tables import Warehouse
 from pipelines.operate.upkeep import vacuum
+from pipelines.publish.night_record import ListsDisproved
+from pipelines.score.incremental import DISPROVED, PLAN
+from pipelines.settings.settings import ExportSettings, ParquetExport
+from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
+from pipelines.store.runs import record
+from pipelines.store.tables import Warehouse
 from tests.cluster.standalone import PATIENCE
 from tests.jobs.test_jobs import start
 from tests.pipelines.test_night import lists_of

@@ -11,8 +11,8 @@ import yaml
 from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
-from pipelines.store.session import open_session
 from pipelines.settings.settings import Policy, SettingsError, load_settings
+from pipelines.store.session import open_session
 from tests import shop
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import load_bundle
 from lime_model.scoring.canonical import Weights
-from pipelines.store.runs import need_manifest
-from pipelines.settings.settings import load_settings
-from pipelines.store.tables import Warehouse
 from pipelines.learn.train import train_models
+from pipelines.settings.settings import load_settings
+from pipelines.store.runs import need_manifest
+from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.conftest import bundle_folder, copy_tables
 from tests.pipelines.test_night import full_night, lists_of

@@ -9,8 +9,6 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from pipelines.score.incremental import TIDY, find_base
-from pipelines.store.leases import Run, acquire_lease
 from pipelines.operate.pins import (
     FILES,
     FOR_EVER,
@@ -22,10 +20,12 @@ from pipelines.operate.pins import (
     pin_night,
     release_night,
 )
-from pipelines.store.runs import find_manifest, record
-from pipelines.settings.settings import UpkeepSettings
-from pipelines.store.tables import Warehouse, local_rows
 from pipelines.operate.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
+from pipelines.score.incremental import TIDY, find_base
+from pipelines.settings.settings import UpkeepSettings
+from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.runs import find_manifest, record
+from pipelines.store.tables import Warehouse, local_rows
 from tests import shop
 from tests.conftest import copy_log
 from tests.pipelines.test_night import full_night, lists_of

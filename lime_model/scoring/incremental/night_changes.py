@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lime_model.scoring.incremental.kept_entries import Advanced, Kept, Movers, Night, Reference, advance
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Weights
 from lime_model.scoring.cells import Ints
+from lime_model.scoring.incremental.kept_entries import Advanced, Kept, Movers, Night, Reference, advance
 from lime_model.scoring.incremental.subsets import Part, find_reaching
 from lime_model.scoring.topk import Backend, Query, TopK
 
