@@ -32,7 +32,7 @@ from pipelines.learn.train import train_models
 from pipelines.models.bundles import bundle_uri, fetch_bundle, store_folder
 from pipelines.models.champions import need_champion, promote
 from pipelines.night import STEPS, day_before, ingest_days
-from pipelines.publish.full_comparison import verify_full, whole_run
+from pipelines.publish.full_comparison import full_night_run, verify_full
 from pipelines.score.stage import score_candidates
 from pipelines.settings.settings import load_settings
 from pipelines.store.leases import acquire_lease
@@ -69,7 +69,7 @@ def score_night(warehouse: Warehouse, ds: str) -> Night:
         STEPS[name](warehouse, run)
     seconds = _time(lambda: STEPS["score_candidates"](warehouse, run))
     STEPS["verify_night"](warehouse, run)
-    whole = whole_run(warehouse, run)
+    whole = full_night_run(warehouse, run)
     full_seconds = _time(lambda: score_candidates(*whole, [warehouse.settings.night.policy]))
     told = verify_full(warehouse, run)
     pairs = told["pairs"], told["pairs_of_full_night"]

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from benchmarks import histories
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import RESULTS, interleave
-from lime_model.scoring.native import Native
+from lime_model.scoring.native import NativeBackend
 from lime_model.scoring.topk import Query, score_top_k
 
 USERS = 8
@@ -88,7 +88,7 @@ def _of(problem: Problem, points: Mapping[int, tuple[int, list[Query]]]) -> Curv
 
 def _scoring(problem: Problem, k: int, queries: list[Query] | None = None) -> Callable[[], object]:
     mine = problem.queries if queries is None else queries
-    return lambda: score_top_k(problem.weights, mine, [problem.cells], k, Native())
+    return lambda: score_top_k(problem.weights, mine, [problem.cells], k, NativeBackend())
 
 
 def _seconds(runs: Mapping[int, Callable[[], object]]) -> Curve:

@@ -22,8 +22,8 @@ import torch
 from benchmarks import cost, histories, peers, spark_job
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import Row, interleave, median_ratio, publish, row
-from lime_model.scoring.backends.tiled import Tiled
-from lime_model.scoring.native import Native, best_isa, why_not
+from lime_model.scoring.backends.tiled import TiledBackend
+from lime_model.scoring.native import NativeBackend, best_isa, why_not
 from lime_model.scoring.topk import TopK, score_top_k
 
 GEMM = 1536  # rows of the matrices that show the peak
@@ -50,16 +50,18 @@ def contestants(problem: Problem, users: int) -> tuple[dict[str, Callable[[], An
         "naive per-user eager": lambda: peers.naive(problem, 1),
         "folded eager torch": lambda: peers.folded(problem, 2),
         "torch.compile": peers.compiled(problem, 8),
-        "tiled torch": lambda: score_top_k(weights, problem.queries[:8], [cells], K, Tiled()),
-        "native fp32": lambda: score_top_k(weights, some, [cells], K, Native("fp32")),
-        "exact native": lambda: score_top_k(weights, some, [cells], K, Native()),
-        "exact native, K 500, 500 excluded": lambda: score_top_k(weights, heavy, [cells], 500, Native()),
+        "tiled torch": lambda: score_top_k(weights, problem.queries[:8], [cells], K, TiledBackend()),
+        "native fp32": lambda: score_top_k(weights, some, [cells], K, NativeBackend("fp32")),
+        "exact native": lambda: score_top_k(weights, some, [cells], K, NativeBackend()),
+        "exact native, K 500, 500 excluded": lambda: score_top_k(
+            weights, heavy, [cells], 500, NativeBackend()
+        ),
         "gemm fp32": gemm(GEMM, torch.float32),
         "faiss flat, d 64": peers.faiss_flat(len(cells), users),
         "implicit top-k, d 64": peers.implicit_topk(len(cells), users),
     }
     if not why_not("avx512-bf16"):
-        runs["native bf16"] = lambda: score_top_k(weights, some, [cells], K, Native("bf16"))
+        runs["native bf16"] = lambda: score_top_k(weights, some, [cells], K, NativeBackend("bf16"))
         runs["gemm bf16"] = gemm(GEMM, torch.bfloat16)
     served = {"naive per-user eager": 1, "folded eager torch": 2, "torch.compile": 8, "tiled torch": 8}
     return runs, {name: served.get(name, users) for name in runs}
@@ -113,9 +115,9 @@ def _instructions() -> str:
 
 def agreement(problem: Problem) -> list[Row]:
     """The exact contestants give one answer, and how much of it the int8 pass left to fp32."""
-    few, native = problem.queries[:4], Native()
+    few, native = problem.queries[:4], NativeBackend()
     lists = score_top_k(problem.weights, few, [problem.cells], K, native)
-    agree = same_lists(lists, score_top_k(problem.weights, few, [problem.cells], K, Tiled()))
+    agree = same_lists(lists, score_top_k(problem.weights, few, [problem.cells], K, TiledBackend()))
     left = native.rescored / (len(few) * len(problem.cells))
     return [
         row("exact native and tiled give the same lists to the bit", float(agree), "", ">= 1"),

@@ -29,7 +29,7 @@ from lime_model.model.features import Catalogue
 from lime_model.rows.link_states import state_bytes
 from lime_model.scoring.bank import Shard, pack_shard, shard_path, write_index
 from lime_model.scoring.cells import Shape
-from lime_model.scoring.native import Native
+from lime_model.scoring.native import NativeBackend
 from lime_model.scoring.topk import score_top_k
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
@@ -62,7 +62,9 @@ def time_als(candidates: int, users: int) -> dict[str, list[float]]:
     with session("local[1]") as spark:
         runs = {
             "als": peers.spark_als(spark, candidates, users),
-            "native": lambda: score_top_k(problem.weights, problem.queries, [problem.cells], K, Native()),
+            "native": lambda: score_top_k(
+                problem.weights, problem.queries, [problem.cells], K, NativeBackend()
+            ),
         }
         return interleave(runs)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 Variant = Literal["lime-mha", "lime-xor"]
-Part = Literal["dot", "bias", "memory"]
+ScoreTerm = Literal["dot", "bias", "memory"]
 Kind = Literal["category", "hash", "number", "list", "vector"]
 
 DAY_US = 86_400_000_000  # microseconds of a day
@@ -72,7 +72,7 @@ class ModelConfig:
     tasks: tuple[str, ...] = ()  # event types that are each a task; none: one task, any event
     task_weights: tuple[float, ...] = ()  # of the tasks' logits in the score, in their order; none: 1 each
     labelled: bool = False  # histories show the label of each event: an action is an event type and a label
-    without: tuple[Part, ...] = ()  # parts of the score that stay zero, for a bare comparison
+    without: tuple[ScoreTerm, ...] = ()  # parts of the score that stay zero, for a bare comparison
     cutoff_ds: str = "1970-01-01"  # the bundle has seen no event from this day on
 
     def __post_init__(self) -> None:
@@ -88,8 +88,8 @@ class ModelConfig:
         if self.variant not in ("lime-mha", "lime-xor"):
             raise ValueError(f"model.variant is {self.variant!r}; use 'lime-mha' or 'lime-xor'")
         for part in self.without:
-            if part not in get_args(Part):
-                raise ValueError(f"model.without names {part!r}; use some of {list(get_args(Part))}")
+            if part not in get_args(ScoreTerm):
+                raise ValueError(f"model.without names {part!r}; use some of {list(get_args(ScoreTerm))}")
         for names in ([column.name for column in side] for side in (self.item_columns, self.user_columns)):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise ValueError(f"model columns name {sorted(twice)} more than once")

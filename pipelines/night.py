@@ -19,14 +19,14 @@ from pipelines.ingest.ledger import find_empty_days, loaded_days
 from pipelines.ingest.listing import drop_days, list_drops
 from pipelines.ingest.load_entities import ingest_entity
 from pipelines.ingest.load_events import ingest_events
-from pipelines.models.pinned_inputs import fix_inputs
+from pipelines.models.pinned_inputs import pin_inputs
 from pipelines.publish.audits import audit_recommendations
 from pipelines.publish.publish import publish_recommendations
 from pipelines.publish.verify_night import verify_night
 from pipelines.score.stage import score_candidates
 from pipelines.store.catalogue import Entity
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, once, record
+from pipelines.store.runs import Manifest, record, run_once
 from pipelines.store.tables import Warehouse
 
 Step = Callable[[Warehouse, Run], Manifest]
@@ -93,9 +93,9 @@ def _ingest(warehouse: Warehouse, run: Run) -> Manifest:
 
     def work() -> Manifest:
         loaded = ingest_night(warehouse, run.ds)
-        return {**loaded, **fix_inputs(warehouse, run, model)}
+        return {**loaded, **pin_inputs(warehouse, run, model)}
 
-    return once(warehouse, run, "ingest_events", work)
+    return run_once(warehouse, run, "ingest_events", work)
 
 
 def _bank(warehouse: Warehouse, run: Run) -> Manifest:

@@ -124,7 +124,7 @@ def _check_order(warehouse: Warehouse, run: Run, steps: Sequence[str]) -> None:
 
 def _taken(warehouse: Warehouse, night: str) -> bool:
     """Whether some run owns the night."""
-    return any(str(row[DS]) == night for row in warehouse.small("leases"))
+    return any(str(row[DS]) == night for row in warehouse.read_cached("leases"))
 
 
 def _check_published(warehouse: Warehouse, night: str) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lime_model.config import ModelConfig, Part
+from lime_model.config import ModelConfig, ScoreTerm
 from lime_model.model.encoders import Entries, Ints
 from lime_model.model.features import Catalogue
 from lime_model.model.links import LinkAttention, Links, finish_softmax, reduce_pools
@@ -149,7 +149,7 @@ class LimeModel(nn.Module):
         """Zero the parts that `config.without` names, and keep them from training."""
         last = self.dot_user[-1]
         assert isinstance(last, nn.Linear)
-        parts: dict[Part, list[nn.Parameter]] = {
+        parts: dict[ScoreTerm, list[nn.Parameter]] = {
             "dot": [*self.dot_item.parameters(), *self.dot_pools.parameters(), *last.parameters()],
             "bias": [self.bias_weight],
             "memory": [*self.memory.outer.parameters(), *self.memory.skip.parameters()],

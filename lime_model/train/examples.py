@@ -100,7 +100,7 @@ class TrainingData:
         return f"users {named}" + (f" and {len(chosen) - most} more" if len(chosen) > most else "")
 
 
-class Pairs(NamedTuple):
+class HistoryPairs(NamedTuple):
     """Distinct items of one history, their memory features `[m, Q]`, and the index of each event `[N]`."""
 
     item: Ints
@@ -134,14 +134,14 @@ class Batch:
 
 def history_pairs(
     item: Ints, days: Floats, now: float, decay_days: tuple[float, float], fame: NDArray[np.float32]
-) -> Pairs:
+) -> HistoryPairs:
     """Memory features of every distinct item in one time-ordered history that ends at `now`.
 
     `fame [I + 1, 3]` of all catalogue rows.
     """
     pairs = count_pairs(item, days, decay_days)
     rows, inverse = pairs.items.astype(np.int64), np.searchsorted(pairs.items, item)
-    return Pairs(rows, pair_features(pairs, now, decay_days, fame[rows]), inverse)
+    return HistoryPairs(rows, pair_features(pairs, now, decay_days, fame[rows]), inverse)
 
 
 def item_counts(log: EventLog, cut: float, window: float, rows: int) -> Ints:

@@ -29,11 +29,11 @@ from pipelines.store.schemas import (
     WITHDRAWN,
 )
 from pipelines.store.event_log import read_events
-from pipelines.models.pinned_inputs import fixed_inputs, tell_what_is_newer
+from pipelines.models.pinned_inputs import find_pinned_inputs, warn_of_newer_inputs
 from pipelines.store.leases import Run
 from pipelines.store.predicates import equals
 from pipelines.store.row_digests import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
-from pipelines.store.runs import Manifest, once
+from pipelines.store.runs import Manifest, run_once
 from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.tables import Warehouse, count_cases
 from pipelines.udfs.encode_items import PASSED, encode_items
@@ -59,7 +59,7 @@ def build_candidate_bank(
 
     def work() -> Manifest:
         if version is None:
-            fixed, events = fixed_inputs(warehouse, run, model)
+            fixed, events = find_pinned_inputs(warehouse, run, model)
         else:
             fixed, events = version, warehouse.version("events")
         bundle = ship_bundle(warehouse, model, fixed)
@@ -92,8 +92,8 @@ def build_candidate_bank(
             "eligible": {p.name: counts[1 + i] or 0 for i, p in enumerate(policies)},
         }
 
-    done = once(warehouse, run, "build_candidate_bank", work)
-    tell_what_is_newer(warehouse, run, "build_candidate_bank", done)
+    done = run_once(warehouse, run, "build_candidate_bank", work)
+    warn_of_newer_inputs(warehouse, run, "build_candidate_bank", done)
     return done
 
 

@@ -38,8 +38,8 @@ EVENT = (*EVENT_KEY, LABEL)
 SIGN = "sign"  # 1: the log gained the event, -1: it lost it
 
 
-class Build(NamedTuple):
-    """An earlier build that states can be advanced from: what it read and wrote; `patched`: see `Since`."""
+class EarlierBuild(NamedTuple):
+    """An earlier build that states can be advanced from: what it read and wrote; `patched`: see `HistoryDelta`."""
 
     ds: str
     versions: dict[str, int]
@@ -58,7 +58,7 @@ def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, 
     }
 
 
-def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) -> tuple[Build | None, str]:
+def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) -> tuple[EarlierBuild | None, str]:
     """The build that wrote the stored rows of this model, or None; and why."""
     done = [
         (each.manifest["versions"]["user_link_states"], each.ds, each.manifest)
@@ -81,7 +81,7 @@ def find_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) ->
         return None, f"every history is read: night {ds} read events {was}, tonight is pinned to {events}"
     if lost := [name for name in STORED if not _readable(warehouse, name, manifest["versions"][name])]:
         return None, f"every history is read: files of {', '.join(lost)} are gone that night {ds} had written"
-    return Build(
+    return EarlierBuild(
         ds, manifest["versions"], manifest["patched"]
     ), f"what changed since the build of night {ds} is read"
 
@@ -121,7 +121,7 @@ def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
     )
 
 
-def read_changes(warehouse: Warehouse, night: str, events: int, build: Build) -> DataFrame | None:
+def read_changes(warehouse: Warehouse, night: str, events: int, build: EarlierBuild) -> DataFrame | None:
     """Columns `EVENT`, signed, of what the log has gained and lost since the build.
 
     None: Delta no longer knows.
@@ -148,7 +148,7 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: Build) ->
     return fresh.unionByName(late) if some else fresh
 
 
-def advance(side: Column, by: Column, name: str) -> Column:
+def add_counts(side: Column, by: Column, name: str) -> Column:
     """One of `HISTORY` after changes; both may be null, for nothing."""
     old, new = F.coalesce(side, F.lit(0)), F.coalesce(by, F.lit(0))
     return (old.bitwiseXOR(new) if name == "history_xor" else old + new).alias(name)

@@ -34,18 +34,18 @@ from pipelines.build.history_changes import (
     EVENT,
     HISTORY,
     SIGN,
-    advance,
+    add_counts,
     count_histories,
     describe_build,
-    find_build,
+    find_earlier_build,
     read_changes,
     read_histories,
 )
-from pipelines.models.pinned_inputs import fixed_inputs, tell_what_is_newer
+from pipelines.models.pinned_inputs import find_pinned_inputs, warn_of_newer_inputs
 from pipelines.store.leases import Run
 from pipelines.store.predicates import equals
 from pipelines.store.row_digests import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
-from pipelines.store.runs import Manifest, once
+from pipelines.store.runs import Manifest, run_once
 from pipelines.store.session import arrow_batches_of
 from pipelines.store.tables import SQL_TYPES, Warehouse, count_cases
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, SCHEMA, reduce_states
@@ -81,7 +81,7 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
     """
 
     def work() -> Manifest:
-        version, events = fixed_inputs(warehouse, run, model)
+        version, events = find_pinned_inputs(warehouse, run, model)
         bundle = ship_bundle(warehouse, model, version)
         read = {"events": events, "users": warehouse.newest("users")}
         since = find_changes(warehouse, run.ds, events, bundle)
@@ -122,8 +122,8 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> Manifest:
             **counts,
         }
 
-    done = once(warehouse, run, "build_link_states", work)
-    tell_what_is_newer(warehouse, run, "build_link_states", done)
+    done = run_once(warehouse, run, "build_link_states", work)
+    warn_of_newer_inputs(warehouse, run, "build_link_states", done)
     return done
 
 
@@ -133,7 +133,7 @@ def _of(log: DataFrame, users: DataFrame, count: int) -> DataFrame:
     return log.join(F.broadcast(ids) if count <= BROADCAST_USERS else ids, USER_ID, "left_semi")
 
 
-class Since(NamedTuple):
+class HistoryDelta(NamedTuple):
     """What states are advanced by: signed events since the build that wrote the rows at `versions`.
 
     `changes` None: every history is read; `counted`: see `count_histories`, persisted. `patched`: rows
@@ -147,14 +147,14 @@ class Since(NamedTuple):
     why: str
 
 
-def find_changes(warehouse: Warehouse, night: str, events: int, bundle: Bundle) -> Since:
+def find_changes(warehouse: Warehouse, night: str, events: int, bundle: Bundle) -> HistoryDelta:
     """The changes to advance the stored rows by, if they can be."""
-    build, why = find_build(warehouse, night, bundle, events)
+    build, why = find_earlier_build(warehouse, night, bundle, events)
     if build is None:
-        return Since(None, None, {}, 0, why)
+        return HistoryDelta(None, None, {}, 0, why)
     changes = read_changes(warehouse, night, events, build)
     if changes is None:
-        return Since(
+        return HistoryDelta(
             None,
             None,
             {},
@@ -162,7 +162,7 @@ def find_changes(warehouse: Warehouse, night: str, events: int, bundle: Bundle) 
             f"every history is read: Delta no longer knows what changed in events since night {build.ds}",
         )
     counted = count_histories(changes, bundle).persist()
-    return Since(changes, counted, build.versions, build.patched, why)
+    return HistoryDelta(changes, counted, build.versions, build.patched, why)
 
 
 def _count(users: DataFrame) -> dict[str, int]:
@@ -185,7 +185,7 @@ def compare_users(
     night: str,
     versions: Versions,
     bundle: Bundle,
-    since: Since,
+    since: HistoryDelta,
     damaged: DataFrame | None = None,
 ) -> DataFrame:
     """Every user of the night or of the stored rows, with what the rows depend on and what becomes of them.
@@ -207,7 +207,7 @@ def compare_users(
         now = [F.coalesce(name, F.lit(0)).alias(name) for name in HISTORY]
     else:
         past = since.counted
-        now = [advance(F.col(f"was_{name}"), F.col(name), name) for name in HISTORY]
+        now = [add_counts(F.col(f"was_{name}"), F.col(name), name) for name in HISTORY]
     stored = _read_stored(warehouse, versions, bundle.version, past if merging else None)
     if damaged is not None:
         again = read_histories(warehouse, night, versions["events"], bundle, damaged)

@@ -26,7 +26,7 @@ from pipelines.store.schemas import USER_ID
 from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
 from pipelines.udfs.load_lists import SCHEMA, Load, count_lists, load_lists
 from pipelines.udfs.person import Person
-from pipelines.udfs.store_errors import StoreProblem, place, store_errors
+from pipelines.udfs.store_errors import StoreProblem, show_url, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class RedisExporter:
                 return
             self.client.delete(self.store.parts(lists.run_id))
         raise ExportDelayed(
-            f"the store at {place(self.store.url)}: {found} of {lists.count} lists of {lists.run_id} are "
+            f"the store at {show_url(self.store.url)}: {found} of {lists.count} lists of {lists.run_id} are "
             "there (does it evict, or did a failover lose them? see maxmemory); run the job again, it loads "
             f"all of them; {self.served or 'nothing'} is served as before"
         )
@@ -112,7 +112,7 @@ class RedisExporter:
             self.served = str(now)
         if now != lists.run_id:
             raise ExportFailed(
-                f"the store at {place(self.store.url)}: {now} was put in place by another export meanwhile; "
+                f"the store at {show_url(self.store.url)}: {now} was put in place by another export meanwhile; "
                 "it is served. Export again what should be served"
             )
         with self._explained():

@@ -14,7 +14,7 @@ TABLE = "loaded_drops"
 
 def loaded_days(warehouse: Warehouse, source: str) -> set[str]:
     """Days of the drops of a source that were loaded."""
-    return {str(row[DROP_DS]) for row in warehouse.small(TABLE) if row["source"] == source} | (
+    return {str(row[DROP_DS]) for row in warehouse.read_cached(TABLE) if row["source"] == source} | (
         _days_of_manifests(warehouse) if source == "events" else set()
     )
 
@@ -30,14 +30,14 @@ def _days_of_manifests(warehouse: Warehouse) -> set[str]:
 
 def find_empty_days(warehouse: Warehouse, source: str) -> set[str]:
     """Days that were loaded as days without rows because there was no file yet."""
-    rows = [row for row in warehouse.small(TABLE) if row["source"] == source]
+    rows = [row for row in warehouse.read_cached(TABLE) if row["source"] == source]
     filled = {str(row[DROP_DS]) for row in rows if row["had_files"]}
     return {str(row[DROP_DS]) for row in rows} - filled
 
 
 def note_loaded(warehouse: Warehouse, source: str, days: Iterable[str], with_files: Iterable[str]) -> None:
     """Add days to the ledger; a day without files is noted again when they have come."""
-    filled, mine = set(with_files), [row for row in warehouse.small(TABLE) if row["source"] == source]
+    filled, mine = set(with_files), [row for row in warehouse.read_cached(TABLE) if row["source"] == source]
     known = {(str(row[DROP_DS]), bool(row["had_files"])) for row in mine}
     known |= {(day, False) for day, had_files in known if had_files}
     if new := sorted({(day, day in filled) for day in days} - known):

@@ -33,7 +33,7 @@ class Decision(NamedTuple):
 
 def decisions(warehouse: Warehouse, model: str) -> list[Decision]:
     """All decisions about a model, the oldest first."""
-    rows = [row for row in warehouse.small(TABLE) if row["model"] == model]
+    rows = [row for row in warehouse.read_cached(TABLE) if row["model"] == model]
     found = [
         Decision(r["number"], model, str(r["valid_from"]), r["model_version"], r["reason"], r["evidence"])
         for r in rows

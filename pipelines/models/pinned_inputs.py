@@ -14,13 +14,13 @@ from pipelines.store.tables import Warehouse
 log = logging.getLogger(__name__)
 
 
-def fix_inputs(warehouse: Warehouse, run: Run, model: str) -> Manifest:
+def pin_inputs(warehouse: Warehouse, run: Run, model: str) -> Manifest:
     """What the run's first job writes down: the newest log and the night's champion, if there is one."""
     champion = find_champion(warehouse, model, run.ds)
     return {"model": model, "model_version": champion, "versions": {"events": warehouse.version("events")}}
 
 
-def fixed_inputs(warehouse: Warehouse, run: Run, model: str) -> tuple[str, int]:
+def find_pinned_inputs(warehouse: Warehouse, run: Run, model: str) -> tuple[str, int]:
     """Bundle and version of `events` that the run's jobs read.
 
     They are those of the job that came first: what is promoted or ingested meanwhile is the next run's, so
@@ -38,7 +38,7 @@ def fixed_inputs(warehouse: Warehouse, run: Run, model: str) -> tuple[str, int]:
     return version, fixed["versions"]["events"] if fixed else warehouse.version("events")
 
 
-def tell_what_is_newer(warehouse: Warehouse, run: Run, job: str, done: Manifest) -> None:
+def warn_of_newer_inputs(warehouse: Warehouse, run: Run, job: str, done: Manifest) -> None:
     """Warn that a job which was done before stands, though its tables have changed since."""
     if not done.get("reused"):
         return

@@ -13,16 +13,16 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from pipelines.operate.pins import PinLost, files_of
-from pipelines.publish.night_record import published, read_state
+from pipelines.publish.night_record import read_state
 from pipelines.publish.night_state import Move, NightState, NothingToRollBack, choose_move, describe_result
 from pipelines.store.leases import Run, StaleRun, check_lease
 from pipelines.store.predicates import equals
-from pipelines.store.runs import Manifest, once
+from pipelines.store.runs import Manifest, run_once
 from pipelines.store.schemas import DS
 from pipelines.store.storage import list_names
 from pipelines.store.tables import Warehouse
 
-__all__ = ["NothingToRollBack", "plan_rollback", "published", "roll_back_night"]  # what its callers need
+__all__ = ["NothingToRollBack", "plan_rollback", "roll_back_night"]  # what its callers need
 
 LOST = ("FILE_NOT_EXIST", "FileNotFoundException", "DELTA_FILE_NOT_FOUND")  # how Spark and Delta say it
 TABLE = "recommendations"
@@ -94,7 +94,7 @@ def roll_back_night(
         version = _write(warehouse, run, move, json.dumps(tag))
         return {**tag, "now": describe_result(state, move), "versions": {TABLE: version}}
 
-    return once(warehouse, run, "roll_back", work)
+    return run_once(warehouse, run, "roll_back", work)
 
 
 def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:

@@ -87,7 +87,7 @@ def check_night(warehouse: Warehouse, night: str, first: str) -> None:
         NightUnknown: naming the newest night.
     """
     scored = [each.ds for each in find_manifests(warehouse, "score_candidates")]
-    newest = max([*scored, *(str(row[DS]) for row in warehouse.small("leases"))], default=None)
+    newest = max([*scored, *(str(row[DS]) for row in warehouse.read_cached("leases"))], default=None)
     if newest and newest < first:
         raise NightUnknown(
             f"upkeep as of night {night} would drop what every night has staged: the newest night that this "
@@ -147,7 +147,7 @@ def vacuum(warehouse: Warehouse, name: str, hours: int, pins: Iterable[Pin] = ()
 def _unfinished(warehouse: Warehouse) -> set[str]:
     """Runs that own their night and have not published."""
     newest: dict[str, int] = {}
-    for row in warehouse.small("leases"):
+    for row in warehouse.read_cached("leases"):
         newest[str(row[DS])] = max(row["epoch"], newest.get(str(row[DS]), 0))
     done = {each.run_id for each in find_manifests(warehouse, "publish_recommendations")}
     return {f"{night}.{epoch}" for night, epoch in newest.items()} - done

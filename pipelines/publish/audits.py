@@ -25,7 +25,7 @@ from pipelines.publish.verify_night import user_segment
 from pipelines.settings.settings import AuditSettings, Policy, SoftCheck
 from pipelines.store.catalogue import read_versions
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest, once, record
+from pipelines.store.runs import Manifest, need_manifest, record, run_once
 from pipelines.store.schemas import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID, VALID_FROM, VALID_TO
 from pipelines.store.tables import Warehouse
 
@@ -59,7 +59,7 @@ class Check(NamedTuple):
         return f"{self.name}{about} is {self.value:.6g}, limit {'<=' if self.upper else '>='} {self.limit:g}"
 
 
-class Night(NamedTuple):
+class AuditedNight(NamedTuple):
     """What is audited."""
 
     rows: DataFrame  # staged lists of the policy
@@ -79,7 +79,7 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
     """
 
     def work() -> Manifest:
-        night, limits = _night(warehouse, run), warehouse.settings.audits
+        night, limits = _read_audited_night(warehouse, run), warehouse.settings.audits
         checks = [
             *check_certificate(need_manifest(warehouse, run, "verify_night")),
             *check_rows(night, limits),
@@ -107,7 +107,7 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
             log.warning("audit %s of night %s does not hold and is overridden: %s", name, run.ds, reason)
         return report
 
-    return once(warehouse, run, "audit_recommendations", work)
+    return run_once(warehouse, run, "audit_recommendations", work)
 
 
 def _explain(run: Run, failed: Sequence[Check], before: str | None) -> str:
@@ -125,7 +125,7 @@ def _explain(run: Run, failed: Sequence[Check], before: str | None) -> str:
     )
 
 
-def _night(warehouse: Warehouse, run: Run) -> Night:
+def _read_audited_night(warehouse: Warehouse, run: Run) -> AuditedNight:
     inputs, scored = NightInputs.of(warehouse, run), need_manifest(warehouse, run, "score_candidates")
     policy, night = warehouse.settings.night.policy, warehouse.settings.night
     mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
@@ -138,7 +138,7 @@ def _night(warehouse: Warehouse, run: Run) -> Night:
     eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"][policy.name]
     items = eligible - scored["items_left_out"]
     rows = warehouse.read("staging", scored["versions"]["staging"]).where(mine)
-    return Night(rows, users, inputs, night.k, items, night.max_damaged_share)
+    return AuditedNight(rows, users, inputs, night.k, items, night.max_damaged_share)
 
 
 def _seen(policy: Policy, night: str) -> Column:
@@ -157,7 +157,7 @@ def check_certificate(certificate: Manifest) -> Iterator[Check]:
     yield Check("certificate", float(certificate["passed"]), 1.0, upper=False)
 
 
-def check_rows(night: Night, limits: AuditSettings) -> Iterator[Check]:
+def check_rows(night: AuditedNight, limits: AuditSettings) -> Iterator[Check]:
     """Every user of the night has one sound row, and how many have no or a short list."""
     both = night.users.join(night.rows.withColumn("staged", F.lit(1)), USER_ID, "full_outer")
     listed = F.col("candidates.item_id")
@@ -207,7 +207,7 @@ def _bias(warehouse: Warehouse, run: Run, inputs: NightInputs) -> DataFrame:
     return warehouse.read("item_bias", inputs.bias).where(tonight)
 
 
-def check_items(night: Night, bias: DataFrame, limits: AuditSettings) -> Iterator[Check]:
+def check_items(night: AuditedNight, bias: DataFrame, limits: AuditSettings) -> Iterator[Check]:
     """Nothing ineligible is listed, and the lists are not all the same few items."""
     listed = night.rows.select(F.explode("candidates.item_id").alias(ITEM_ID)).groupBy(ITEM_ID).count()
     listed = listed.join(bias.select(ITEM_ID, (eligible_bit(0) == 1).alias("allowed")), ITEM_ID, "left")
@@ -224,7 +224,7 @@ def check_items(night: Night, bias: DataFrame, limits: AuditSettings) -> Iterato
     yield Check("item_coverage", items / max(1, night.items), limits.min_item_coverage, upper=False)
 
 
-def check_withdrawn(warehouse: Warehouse, run: Run, night: Night) -> Check:
+def check_withdrawn(warehouse: Warehouse, run: Run, night: AuditedNight) -> Check:
     """No item is listed that the catalogue has withdrawn: whose last version ended before the night."""
     day = F.date_sub(F.lit(run.ds).cast("date"), 1)
     for_ever = F.lit("9999-12-31").cast("date")
@@ -242,7 +242,9 @@ def last_published(warehouse: Warehouse, night: str) -> str | None:
     return found
 
 
-def check_served(warehouse: Warehouse, night: Night, before: str, limits: AuditSettings) -> Iterator[Check]:
+def check_served(
+    warehouse: Warehouse, night: AuditedNight, before: str, limits: AuditSettings
+) -> Iterator[Check]:
     """Users with a list beside those of an earlier night: a drop of users that came in half halves them."""
     earlier = warehouse.read("recommendations").where(F.col(DS) == F.lit(before).cast("date"))
     served, last = (rows.where(F.size("candidates") > 0).count() for rows in (night.rows, earlier))
@@ -251,7 +253,7 @@ def check_served(warehouse: Warehouse, night: Night, before: str, limits: AuditS
 
 
 def check_drift(
-    warehouse: Warehouse, run: Run, night: Night, before: str, limits: AuditSettings
+    warehouse: Warehouse, run: Run, night: AuditedNight, before: str, limits: AuditSettings
 ) -> list[Check]:
     """Scores and lists of a sample of users beside those of an earlier night, a check a segment.
 

@@ -17,7 +17,7 @@ from pipelines.score.incremental import DISPROVED
 from pipelines.score.stage import score_candidates
 from pipelines.store.apart import SCORED, set_apart
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest, once, record
+from pipelines.store.runs import Manifest, need_manifest, record, run_once
 from pipelines.store.schemas import POLICY, RUN_ID, USER_ID
 from pipelines.store.tables import Warehouse
 
@@ -34,7 +34,7 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
     def work() -> Manifest:
         policy = warehouse.settings.night.policy
         scored = need_manifest(warehouse, run, "score_candidates")
-        whole = whole_run(warehouse, run)
+        whole = full_night_run(warehouse, run)
         full = score_candidates(whole.warehouse, whole.run, [policy])
         mine = _lists(warehouse, scored["versions"]["staging"], run, policy.name, "mine")
         other = _lists(whole.warehouse, full["versions"]["staging"], whole.run, policy.name, "full")
@@ -42,7 +42,9 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
         count, first = differ.agg(F.count("*"), F.min(USER_ID)).collect()[0]
         users, pairs = full["policies"][policy.name]["users"], full["policies"][policy.name]["pairs"]
         if count:
-            record(warehouse, run.run_id, run.ds, DISPROVED, {"users": count, "whole_run": whole.run.run_id})
+            record(
+                warehouse, run.run_id, run.ds, DISPROVED, {"users": count, "full_night_run": whole.run.run_id}
+            )
             raise CertificateFailed(
                 f"night {run.ds}, run {run.key!r}: {count} of {users} lists are not those of a full night, "
                 f"such as user {first!r}'s; compare run_id {run.run_id} in staging and {whole.run.run_id} "
@@ -59,10 +61,10 @@ def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
             "passed": True,
         }
 
-    return once(warehouse, run, "verify_full", work)
+    return run_once(warehouse, run, "verify_full", work)
 
 
-class Whole(NamedTuple):
+class FullNight(NamedTuple):
     """A run that owns nothing, and the warehouse that it stages in."""
 
     warehouse: Warehouse
@@ -79,13 +81,13 @@ def _describe_served(warehouse: Warehouse) -> str:
     return "".join(said)
 
 
-def whole_run(warehouse: Warehouse, run: Run) -> Whole:
+def full_night_run(warehouse: Warehouse, run: Run) -> FullNight:
     """What scores a full night over the states and the bank of `run`."""
     whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
     apart = set_apart(warehouse, whole.run_id, SCORED)
     for job in ("build_candidate_bank", "build_link_states"):
         record(apart, whole.run_id, run.ds, job, need_manifest(warehouse, run, job))
-    return Whole(apart, whole)
+    return FullNight(apart, whole)
 
 
 def _lists(warehouse: Warehouse, version: int, run: Run, policy: str, name: str) -> DataFrame:

@@ -7,7 +7,7 @@ full comparison has disproved is in `runs`. `night_state.py` says what follows f
 from __future__ import annotations
 
 from lime_model.errors import LimeError
-from pipelines.publish.night_state import Commit, NightState, describe_remedy, fold, parse_commit
+from pipelines.publish.night_state import Commit, NightState, derive_state, describe_remedy, parse_commit
 from pipelines.score.incremental import DISPROVED, PLAN, find_disproved
 from pipelines.store.runs import find_manifests
 from pipelines.store.tables import Warehouse
@@ -17,7 +17,7 @@ class ListsDisproved(LimeError):
     """The lists in force must not reach a reader."""
 
 
-def published(warehouse: Warehouse, night: str) -> list[Commit]:
+def find_commits(warehouse: Warehouse, night: str) -> list[Commit]:
     """Commits of a night's lists, the oldest first, as far as Delta's log reaches."""
     return _read_commits(warehouse).get(night, [])
 
@@ -34,12 +34,14 @@ def read_states(warehouse: Warehouse) -> dict[str, NightState]:
     for done in find_manifests(warehouse, "publish_recommendations"):
         recorded.setdefault(done.ds, set()).add(done.run_id)
     nights = sorted({*commits, *recorded})
-    return {night: fold(night, commits.get(night, ()), false, recorded.get(night, ())) for night in nights}
+    return {
+        night: derive_state(night, commits.get(night, ()), false, recorded.get(night, ())) for night in nights
+    }
 
 
 def read_state(warehouse: Warehouse, night: str) -> NightState:
     """What is in force on a night, and what could be."""
-    return read_states(warehouse).get(night) or fold(night, ())
+    return read_states(warehouse).get(night) or derive_state(night, ())
 
 
 def find_disproved_in_force(warehouse: Warehouse) -> list[NightState]:

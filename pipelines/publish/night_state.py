@@ -96,7 +96,7 @@ def parse_commit(version: int, text: str) -> tuple[str, Commit] | None:
     return tag["night"], back
 
 
-def fold(
+def derive_state(
     night: str, commits: Iterable[Commit], disproved: Iterable[str] = (), recorded: Iterable[str] = ()
 ) -> NightState:
     """The state after all commits.

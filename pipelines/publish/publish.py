@@ -14,7 +14,7 @@ from pipelines.publish.night_record import read_disproved, read_state
 from pipelines.publish.verify_night import CertificateFailed
 from pipelines.store.leases import Run, StaleRun, check_lease
 from pipelines.store.predicates import equals
-from pipelines.store.runs import Manifest, need_manifest, once
+from pipelines.store.runs import Manifest, need_manifest, run_once
 from pipelines.store.schemas import DS, MODEL_VERSION, POLICY, RUN_ID
 from pipelines.store.tables import Warehouse
 
@@ -74,7 +74,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
             _confirm(warehouse, run)
         return {**manifest, "versions": {"recommendations": warehouse.version("recommendations")}}
 
-    return once(warehouse, run, "publish_recommendations", work)
+    return run_once(warehouse, run, "publish_recommendations", work)
 
 
 def _confirm(warehouse: Warehouse, run: Run) -> None:

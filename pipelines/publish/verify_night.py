@@ -32,7 +32,7 @@ from pipelines.settings.settings import Policy
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest, once
+from pipelines.store.runs import Manifest, need_manifest, run_once
 from pipelines.store.schemas import (
     ELIGIBLE,
     EVENT_TS,
@@ -94,7 +94,7 @@ def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
             )
         return {**report, "passed": True}
 
-    return once(warehouse, run, "verify_night", work)
+    return run_once(warehouse, run, "verify_night", work)
 
 
 def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any, str]) -> dict[Any, str]:

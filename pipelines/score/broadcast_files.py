@@ -31,13 +31,13 @@ from pipelines.models.bundles import scratch_folder
 CHUNK = 16 << 20  # bytes of a broadcast: what a landing worker holds at once
 
 
-class ParcelError(LimeError):
+class BroadcastError(LimeError):
     """A parcel that did not arrive whole, or found no room."""
 
     remedy = "retry"
 
 
-class Part(NamedTuple):
+class Chunk(NamedTuple):
     """A piece of a file, in order."""
 
     file: str
@@ -46,12 +46,12 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """Files on their way: `name` is that of the folder they land in, under `root` or Spark's own."""
+class BroadcastFiles:
+    """Files on their way: `name` is that of the folder they unpack_once in, under `root` or Spark's own."""
 
     name: str
     size: int
-    parts: tuple[Part, ...]
+    parts: tuple[Chunk, ...]
     root: str | None = None
 
     def destroy(self) -> None:
@@ -61,33 +61,33 @@ class Parcel:
 
 
 @dataclass
-class Sender:
+class BroadcastSender:
     """Takes the bytes of files and hands out the parcel; made on the driver."""
 
     context: SparkContext
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Chunk] = field(default_factory=list)
     size: int = 0
 
     def add(self, file: str, data: bytes) -> None:
         """Append to a file of the parcel."""
         for start in range(0, len(data), CHUNK):
             piece = data[start : start + CHUNK]
-            self.parts.append(Part(file, hashlib.sha256(piece).hexdigest(), self.context.broadcast(piece)))
+            self.parts.append(Chunk(file, hashlib.sha256(piece).hexdigest(), self.context.broadcast(piece)))
         self.size += len(data)
 
-    def parcel(self) -> Parcel:
+    def parcel(self) -> BroadcastFiles:
         """Everything added, as one folder."""
         digest = hashlib.sha256("".join(part.file + part.sha256 for part in self.parts).encode())
         name = f"lime-{self.context.applicationId}-{digest.hexdigest()[:16]}"
         local = str(self.context.master).split("[")[0] == "local"
-        return Parcel(name, self.size, tuple(self.parts), scratch_folder() if local else None)
+        return BroadcastFiles(name, self.size, tuple(self.parts), scratch_folder() if local else None)
 
 
-def land(parcel: Parcel) -> Path:
+def unpack_once(parcel: BroadcastFiles) -> Path:
     """The folder with the parcel's files on this host; the first worker to come unpacks it.
 
     Raises:
-        ParcelError: a chunk is not what was sent, or there is no room on the disk.
+        BroadcastError: a chunk is not what was sent, or there is no room on the disk.
     """
     root = Path(parcel.root or local_root())
     target = root / parcel.name
@@ -100,14 +100,14 @@ def land(parcel: Parcel) -> Path:
                 _unpack(parcel, target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ParcelError(_no_room(parcel, root)) from error
-        raise ParcelError(f"the bank cannot land under {root}: {error}") from error
+            raise BroadcastError(_no_room(parcel, root)) from error
+        raise BroadcastError(f"the bank cannot unpack_once under {root}: {error}") from error
     return target
 
 
-def _unpack(parcel: Parcel, target: Path) -> None:
+def _unpack(parcel: BroadcastFiles, target: Path) -> None:
     if shutil.disk_usage(target.parent).free < parcel.size:
-        raise ParcelError(_no_room(parcel, target.parent))
+        raise BroadcastError(_no_room(parcel, target.parent))
     folder = Path(tempfile.mkdtemp(prefix=f"{parcel.name}.torn-", dir=target.parent))
     try:
         for part in parcel.parts:
@@ -118,14 +118,14 @@ def _unpack(parcel: Parcel, target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _no_room(parcel: Parcel, root: Path) -> str:
+def _no_room(parcel: BroadcastFiles, root: Path) -> str:
     return (
         f"no room for {parcel.size:,} bytes under {root}, {shutil.disk_usage(root).free:,} free: make room, "
         "or give the executors another spark.local.dir; then run the job again, it takes up what is missing"
     )
 
 
-def _checked(part: Part) -> bytes:
+def _checked(part: Chunk) -> bytes:
     """The bytes of a part, if they are what was sent."""
     cause: Exception | None = None
     try:
@@ -137,7 +137,7 @@ def _checked(part: Part) -> bytes:
     except Exception as error:  # noqa: BLE001  # a damaged pickle raises what it likes
         whole, cause = False, error
     if not whole:
-        raise ParcelError(
+        raise BroadcastError(
             f"a chunk of {part.file} reached {os.uname().nodename} damaged (SHA-256 differs); nothing of it "
             "was used. Run the job again; if it persists, look at that host's disk and memory"
         ) from cause

@@ -29,12 +29,12 @@ from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import Cells
 from lime_model.scoring.incremental.kept_entries import keep_best
 from lime_model.scoring.incremental.night_changes import (
-    LEAST,
     MOST_CHANGED,
     MOST_MOVERS,
-    Standing,
-    Tonight,
-    write_tonight,
+    SMALLEST_SUBSET,
+    NightChanges,
+    UnchangedUser,
+    write_night_changes,
 )
 from lime_model.scoring.topk import Backend, Memory, Query, score_memories, score_top_k
 from pipelines.models.bundles import shipped_folder
@@ -142,24 +142,24 @@ def _take_over(
 ) -> Callable[[], object]:
     """Takes the lists of these users over: the first candidates have changed, and bias moves the last ones.
 
-    Moved candidates are scored by `LEAST` at least, so fewer on average are those of some users alone: of
+    Moved candidates are scored by `SMALLEST_SUBSET` at least, so fewer on average are those of some users alone: of
     anchor 2, where anchor 1 moves nothing.
     """
     lists = score_top_k(weights, users, [cells], sizes.wanted, scorer)
     rows, beta = np.arange(len(cells)), cells.beta(np.arange(len(cells)))
     since = np.where(rows < (sizes.changed or 0), TONIGHT, 0).astype(np.int32)
-    risen = np.where(rows < len(cells) - max(sizes.moved, LEAST), beta, beta - np.float32(1e3))
+    risen = np.where(rows < len(cells) - max(sizes.moved, SMALLEST_SUBSET), beta, beta - np.float32(1e3))
     table = pa.table({"item_id": rows, "since": since, "reference": beta, "bias_1": beta, "bias_2": risen})
     with tempfile.TemporaryDirectory() as folder:
         path, bank = Path(folder) / "tonight.arrow", PackedBank([cells], pa.array(rows), None)
-        write_tonight(path, table, TONIGHT, {1: "bias_1", 2: "bias_2"})
-        tonight = Tonight(path, bank)
-    movers = round(len(users) * min(1.0, sizes.moved / LEAST))
+        write_night_changes(path, table, TONIGHT, {1: "bias_1", 2: "bias_2"})
+        night_changes = NightChanges(path, bank)
+    movers = round(len(users) * min(1.0, sizes.moved / SMALLEST_SUBSET))
     standing = [
-        Standing(user, keep_best(best, len(best.rows)), 2 if i < movers else 1, np.zeros(0, np.int64))
+        UnchangedUser(user, keep_best(best, len(best.rows)), 2 if i < movers else 1, np.zeros(0, np.int64))
         for i, (user, (best,)) in enumerate(zip(users, lists, strict=True))
     ]
-    return lambda: list(tonight.advance(standing, sizes.k, weights, scorer))
+    return lambda: list(night_changes.advance_users(standing, sizes.k, weights, scorer))
 
 
 def _random_memory(items: int) -> Memory:

@@ -19,12 +19,12 @@ from pipelines.models.bundles import ship_bundle
 from pipelines.models.champions import need_champion
 from pipelines.score.calibration import Sizes, Speed, calibrate
 from pipelines.score.incremental import MARGIN
-from pipelines.score.placement import place
+from pipelines.score.placement import place_scoring
 from pipelines.score.workload import Workload, foretell_workload
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, find_manifest, find_manifests, once
+from pipelines.store.runs import Manifest, find_manifest, find_manifests, run_once
 from pipelines.store.schemas import ELIGIBLE, USER_ID
 from pipelines.store.tables import Warehouse
 
@@ -55,7 +55,7 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
         users, events, candidates = count_sides(warehouse, run, config.bias_days)
         work, why = foretell_workload(warehouse, run, bundle.version, users, candidates)
         # After the counts: executors are up by now.
-        placement = place(warehouse.spark.sparkContext, night.backend, night.device)
+        placement = place_scoring(warehouse.spark.sparkContext, night.backend, night.device)
         choice, tasks = placement.choice, placement.tasks
         shape = Shape(config.links, config.hidden, config.dot)
         bank = -(-candidates // WIDTH) * 4 * shape.words
@@ -88,7 +88,7 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Ma
             forecast |= {"price_per_hour": price, "predicted_cost": cost}
         return forecast
 
-    return once(warehouse, plan_of(run), "plan_night", work)
+    return run_once(warehouse, forecast_run(run), "plan_night", work)
 
 
 def foretell_seconds(work: Workload, hosts: Sequence[Mapping[str, Any]]) -> float:
@@ -120,14 +120,14 @@ def seconds_of_commit(
     return rest if same_kind else min(rest, MOST_SECONDS)
 
 
-def plan_of(run: Run) -> Run:
+def forecast_run(run: Run) -> Run:
     """What a forecast for the run of this key is kept under: it takes no lease, so it knows no epoch."""
     return Run(run.ds, f"plan-{run.key}")
 
 
 def find_forecast(warehouse: Warehouse, run: Run) -> Manifest | None:
     """What was foretold of the run, None when nobody planned."""
-    return find_manifest(warehouse, plan_of(run).run_id, "plan_night")
+    return find_manifest(warehouse, forecast_run(run).run_id, "plan_night")
 
 
 def compare_forecast(forecast: Manifest | None, staged: Mapping[str, Manifest]) -> Manifest:

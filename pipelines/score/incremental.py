@@ -20,15 +20,15 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.digests import code_digest
-from lime_model.scoring.incremental.night_changes import day_number, write_tonight
+from lime_model.scoring.incremental.night_changes import day_number, write_night_changes
 from pipelines.build.candidate_bank import eligible_bit
 from pipelines.models.bundles import scratch_folder
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.score.broadcast_files import Parcel, Sender
+from pipelines.score.broadcast_files import BroadcastFiles, BroadcastSender
 from pipelines.settings.settings import Policy
 from pipelines.store.leases import Run
 from pipelines.store.row_digests import compute_checksum, row_code
-from pipelines.store.runs import Done, Manifest, find_manifests, first_readable
+from pipelines.store.runs import FinishedJob, Manifest, find_manifests, first_readable
 from pipelines.store.schemas import CHECKSUM, DS, FINGERPRINT, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID
 from pipelines.store.tables import Warehouse, sorted_arrow
 
@@ -47,7 +47,7 @@ KEPT = (USER_ID, POLICY, *ENTRIES, FINGERPRINT)  # what its checksum covers
 SCORES = ("pipelines.udfs.score_users", "pipelines.score.incremental")
 
 
-class Base(NamedTuple):
+class BaseRun(NamedTuple):
     """The run that a night starts from."""
 
     run_id: str
@@ -69,7 +69,7 @@ def describe_entries(warehouse: Warehouse, model_version: str, policy: Policy) -
     }
 
 
-def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base | None, str]:
+def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[BaseRun | None, str]:
     """The run to start from, or None; and why."""
     if not warehouse.settings.night.reuse:
         return None, "full night: night.reuse is false"
@@ -100,8 +100,8 @@ def find_base(warehouse: Warehouse, run: Run, entries: Manifest) -> tuple[Base |
         else:
             anchors = sorted(kept["anchors"])[-MAX_ANCHORS:]
             before = jobs[PLAN]["base"]
-            held = Base(*before).anchors if before else []
-            return Base(run_id, ds, anchors, held), f"incremental night: from run {run_id}"
+            held = BaseRun(*before).anchors if before else []
+            return BaseRun(run_id, ds, anchors, held), f"incremental night: from run {run_id}"
         why = why or unfit  # of the newest
     return None, f"full night: {why or 'no earlier certified one'}"
 
@@ -116,7 +116,7 @@ def is_staged(warehouse: Warehouse, run_id: str) -> bool:
     return all(warehouse.read(name).where(mine).select(RUN_ID).take(1) for name in STAGED)
 
 
-def find_disproved(done: Iterable[Done]) -> set[str]:
+def find_disproved(done: Iterable[FinishedJob]) -> set[str]:
     """Runs whose lists a full night has disproved, and all that were built on them: what was wrong may live
     on in these.
 
@@ -141,7 +141,7 @@ def _epoch(run_id: str) -> int:
     return int(name) if name.isdigit() else -1
 
 
-def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: Base | None) -> None:
+def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: BaseRun | None) -> None:
     """Write what the run's candidates look like into `candidate_history`, once.
 
     `since`: the night (days since 1970) when a candidate took its present form; `reference`: the bias then;
@@ -170,7 +170,7 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
     warehouse.append("candidate_history", rows, txn=(f"candidates-{run.run_id}", 1))
 
 
-def find_entries(warehouse: Warehouse, base: Base, policy: str) -> DataFrame:
+def find_entries(warehouse: Warehouse, base: BaseRun, policy: str) -> DataFrame:
     """Rows of staging that the base's lists can be taken over from.
 
     The newest version will do: staged rows never change, and where upkeep dropped one its user is scored.
@@ -183,20 +183,20 @@ def find_entries(warehouse: Warehouse, base: Base, policy: str) -> DataFrame:
 def take_over(
     warehouse: Warehouse,
     users: DataFrame,
-    base: Base | None,
+    base: BaseRun | None,
     policy: str,
-    lay: Callable[[DataFrame], DataFrame],
+    select_and_partition: Callable[[DataFrame], DataFrame],
 ) -> DataFrame:
-    """Tonight's users with the entries of those that did not change since the base; null for the others.
+    """NightChanges's users with the entries of those that did not change since the base; null for the others.
 
     Args:
-        lay: has laid out the users, see `read_users`.
+        select_and_partition: has laid out the users, see `read_users`.
     """
     if base is None:
         types = {f.name: f.dataType for f in warehouse.schema("staging") if f.name in ENTRIES}
         return users.withColumns({name: F.lit(None).cast(kind) for name, kind in types.items()})
     rows = find_entries(warehouse, base, policy)
-    sound = lay(rows.where(F.col(CHECKSUM) == compute_checksum(KEPT)))
+    sound = select_and_partition(rows.where(F.col(CHECKSUM) == compute_checksum(KEPT)))
     entries = sound.select(USER_ID, F.col(FINGERPRINT).alias("was"), *ENTRIES)
     # By the user alone: as the rows of `users` lie already.
     same = F.col("was") == F.col(FINGERPRINT)
@@ -204,15 +204,15 @@ def take_over(
     return joined.withColumns({name: F.when(same, F.col(name)) for name in ENTRIES}).drop("was")
 
 
-class ShippedNight(NamedTuple):
+class ShippedChanges(NamedTuple):
     """What workers must know of an incremental night, on its way; and how many candidates changed."""
 
-    parcel: Parcel
+    parcel: BroadcastFiles
     candidates: int
     changed: int
 
 
-def ship_tonight(warehouse: Warehouse, run: Run, base: Base) -> ShippedNight:
+def ship_night_changes(warehouse: Warehouse, run: Run, base: BaseRun) -> ShippedChanges:
     """Send lime_model/scoring/incremental/night_changes.py's table to every host."""
     rows = warehouse.read("candidate_history").where(F.col(RUN_ID) == run.run_id)
     biases = [F.get("biases", F.lit(i)).alias(f"bias_{i}") for i in range(len(base.anchors))]
@@ -220,8 +220,8 @@ def ship_tonight(warehouse: Warehouse, run: Run, base: Base) -> ShippedNight:
     night = day_number(run.ds)
     path = Path(scratch_folder()) / FILE
     names = {day_number(anchor): f"bias_{i}" for i, anchor in enumerate(base.anchors)}
-    write_tonight(path, table, night, names)
-    sender = Sender(warehouse.spark.sparkContext)
+    write_night_changes(path, table, night, names)
+    sender = BroadcastSender(warehouse.spark.sparkContext)
     sender.add(FILE, path.read_bytes())
     changed = pc.sum(pc.equal(table["since"], night)).as_py() or 0
-    return ShippedNight(sender.parcel(), len(table), changed)
+    return ShippedChanges(sender.parcel(), len(table), changed)

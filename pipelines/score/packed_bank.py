@@ -23,7 +23,7 @@ from lime_model.scoring.cells import WIDTH, Shape, Stats
 from pipelines.build.candidate_bank import FACTORS, eligible_bit
 from pipelines.models.bundles import scratch_folder
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.score.broadcast_files import Parcel, Sender
+from pipelines.score.broadcast_files import BroadcastFiles, BroadcastSender
 from pipelines.store.leases import Run
 from pipelines.store.predicates import equals
 from pipelines.store.row_digests import compute_checksum
@@ -44,7 +44,7 @@ INDEX = Path("bank.arrow")  # in the parcel's folder, beside the shards
 class ShippedBank(NamedTuple):
     """The bank's files on their way, and the damaged items that were left out: id -> reason."""
 
-    parcel: Parcel
+    parcel: BroadcastFiles
     damaged: dict[Any, str]
 
 
@@ -63,7 +63,7 @@ def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInput
     cut = candidates.repartitionByRange(wanted, ITEM_ID) if wanted > 1 else candidates.repartition(1)
 
     strict = warehouse.settings.night.strict
-    sender = Sender(warehouse.spark.sparkContext)
+    sender = BroadcastSender(warehouse.spark.sparkContext)
 
     def pack(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
         yield from pack_shards(batches, shape, strict=strict)
@@ -113,7 +113,7 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
 
 
 def send_shards(
-    rows: Iterator[Row], sender: Sender, model_version: str, shape: Shape, empty: pa.Array
+    rows: Iterator[Row], sender: BroadcastSender, model_version: str, shape: Shape, empty: pa.Array
 ) -> tuple[int, dict[Any, str]]:
     """Send packed shards as they come, in the order of their partitions, and their index; returns how many
     candidates they hold, and the items that were left out with their reasons."""

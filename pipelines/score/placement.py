@@ -31,7 +31,7 @@ class Placement(NamedTuple):
     tasks: int  # that score at the same time
 
 
-def place(context: SparkContext, backend: str, device: str) -> Placement:
+def place_scoring(context: SparkContext, backend: str, device: str) -> Placement:
     """Resolve `auto` by what the executors have, not by what the driver's host has.
 
     Raises:

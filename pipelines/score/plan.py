@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.score.incremental import Base, describe_entries, find_base
+from pipelines.score.incremental import BaseRun, describe_entries, find_base
 from pipelines.score.work_units import Plan, plan_full
 from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, once
+from pipelines.store.runs import Manifest, run_once
 from pipelines.store.tables import Warehouse
 
 
@@ -20,11 +20,11 @@ class ScoringPlan(NamedTuple):
     full: Plan
     units_per_commit: int
     entries: Manifest  # what is kept of each list for later nights; empty: nothing
-    base: Base | None  # the run whose entries are taken over
+    base: BaseRun | None  # the run whose entries are taken over
     why: str
 
 
-def fix_plan(
+def fix_scoring_plan(
     warehouse: Warehouse, run: Run, job: str, inputs: NightInputs, policies: Sequence[Policy]
 ) -> ScoringPlan:
     """The plan of the run, made by its first attempt.
@@ -46,9 +46,9 @@ def fix_plan(
         base, why = find_base(warehouse, run, each[0])
         return {**plan, "why": why, "entries": each[0], "base": base}
 
-    fixed = once(warehouse, run, f"{job}_plan", work)
+    fixed = run_once(warehouse, run, f"{job}_plan", work)
     refuse_changes(run, fixed["settings"], each)
-    base = Base(*fixed["base"]) if fixed["base"] else None
+    base = BaseRun(*fixed["base"]) if fixed["base"] else None
     full = plan_full(fixed["buckets"])
     return ScoringPlan(full, fixed["units_per_commit"], fixed["entries"], base, fixed["why"])
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from lime_model.bundle import Bundle
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.score.incremental import ShippedNight, ship_tonight, write_candidates
+from pipelines.score.incremental import ShippedChanges, ship_night_changes, write_candidates
 from pipelines.score.packed_bank import ShippedBank, ship_bank
-from pipelines.score.plan import ScoringPlan, fix_plan
+from pipelines.score.plan import ScoringPlan, fix_scoring_plan
 from pipelines.score.workload import Past, count_active_users, estimate_workload
 from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.leases import Run
@@ -21,23 +21,23 @@ from pipelines.store.tables import Warehouse
 log = logging.getLogger(__name__)
 
 
-class Prepared(NamedTuple):
+class PreparedNight(NamedTuple):
     """The plan, the packed banks by eligibility, what changed since the base, and about how many pairs."""
 
     plan: ScoringPlan
     banks: dict[str, ShippedBank]
-    tonight: ShippedNight | None
+    tonight: ShippedChanges | None
     pairs: int
 
 
-def prepare(
+def prepare_scoring(
     warehouse: Warehouse,
     run: Run,
     job: str,
     inputs: NightInputs,
     bundle: Bundle,
     policies: Sequence[Policy],
-) -> Prepared:
+) -> PreparedNight:
     """Plan the night, say it, and send what every host needs.
 
     Raises:
@@ -50,12 +50,12 @@ def prepare(
     aside, wait = ThreadPoolExecutor(1), True
     try:
         shipping = aside.submit(_ship_banks, warehouse, run, bundle, inputs, policies)
-        plan = fix_plan(warehouse, run, job, inputs, policies)
+        plan = fix_scoring_plan(warehouse, run, job, inputs, policies)
         tonight = None
         if plan.entries:  # of the base that is fixed: a retry would not always find the same one
             write_candidates(warehouse, run, inputs, plan.base)
         if plan.base:
-            tonight = ship_tonight(warehouse, run, plan.base)
+            tonight = ship_night_changes(warehouse, run, plan.base)
             users = need_manifest(warehouse, run, "build_link_states")["users"]
             active = count_active_users(warehouse, run, plan.base.ds)
             past = Past.of(warehouse, plan.base, policies[0])
@@ -64,7 +64,7 @@ def prepare(
         else:
             said, pairs = _describe_full(warehouse, run, policies)
         log.info("%s: %s", plan.why, said)
-        return Prepared(plan, shipping.result(), tonight, pairs)
+        return PreparedNight(plan, shipping.result(), tonight, pairs)
     except SystemExit:
         wait = False  # a scheduler's SIGTERM: what is being packed ends with Spark's session
         raise

@@ -17,20 +17,20 @@ from pyspark.sql import functions as F
 
 from pipelines.models.bundles import ship_bundle, shipped_folder
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.score.broadcast_files import Parcel, land
+from pipelines.score.broadcast_files import BroadcastFiles, unpack_once
 from pipelines.score.forecast import compare_forecast, find_forecast
-from pipelines.score.incremental import ENTRIES, FILE, KEPT, ShippedNight, take_over
+from pipelines.score.incremental import ENTRIES, FILE, KEPT, ShippedChanges, take_over
 from pipelines.score.packed_bank import INDEX, quarantine_items, refuse_damaged
-from pipelines.score.placement import Placement, own_device, place
+from pipelines.score.placement import Placement, own_device, place_scoring
 from pipelines.score.plan import ScoringPlan
-from pipelines.score.prepare import prepare
+from pipelines.score.prepare import prepare_scoring
 from pipelines.score.users import SCORED, read_users
 from pipelines.score.work_units import WorkUnit, missing
 from pipelines.settings.settings import Policy
 from pipelines.store.leases import Run, begin_attempt, check_lease
 from pipelines.store.progress import Progress
 from pipelines.store.row_digests import compute_checksum
-from pipelines.store.runs import Manifest, once
+from pipelines.store.runs import Manifest, run_once
 from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
 from pipelines.store.tables import SQL_TYPES, Warehouse, WriteConflict
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
@@ -58,9 +58,9 @@ def score_candidates(
         inputs = NightInputs.of(warehouse, run)
         bundle = ship_bundle(warehouse, inputs.model, inputs.model_version)
         night = warehouse.settings.night
-        placement = place(warehouse.spark.sparkContext, night.backend, night.device)
+        placement = place_scoring(warehouse.spark.sparkContext, night.backend, night.device)
         choice = placement.choice
-        ready = prepare(warehouse, run, job, inputs, bundle, policies)
+        ready = prepare_scoring(warehouse, run, job, inputs, bundle, policies)
         plan, tonight, banks = ready.plan, ready.tonight, ready.banks
         left_out = {item: reason for bank in banks.values() for item, reason in bank.damaged.items()}
         quarantine_items(warehouse, run, left_out)
@@ -102,14 +102,14 @@ def score_candidates(
             "versions": {"staging": warehouse.version("staging")},
         }
 
-    return once(warehouse, run, job, work)
+    return run_once(warehouse, run, job, work)
 
 
 class Shipped(NamedTuple):
     """What is on every host: the packed bank, and of an incremental night what changed."""
 
-    bank: Parcel
-    tonight: ShippedNight | None
+    bank: BroadcastFiles
+    tonight: ShippedChanges | None
 
 
 def _stage(
@@ -140,8 +140,14 @@ def _stage(
     for done, index in enumerate(left):
         check_lease(warehouse, run)
         progress.report(done)
-        lay = partial(_lay_out, units=groups[index], tasks=placement.tasks)
-        users = take_over(warehouse, read_users(warehouse, inputs, lay), plan.base, policy, lay)
+        select_and_partition = partial(_lay_out, units=groups[index], tasks=placement.tasks)
+        users = take_over(
+            warehouse,
+            read_users(warehouse, inputs, select_and_partition),
+            plan.base,
+            policy,
+            select_and_partition,
+        )
         frames = [score_lists(warehouse, users, *task, placement) for task in tasks]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
         rows = rows.withColumn(CHECKSUM, compute_checksum(KEPT))
@@ -220,9 +226,9 @@ def score_lists(
 
     def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
         mine = dataclasses.replace(task, device=own_device(task.device))
-        tonight = land(shipped.tonight.parcel) / FILE if shipped.tonight else None
+        tonight = unpack_once(shipped.tonight.parcel) / FILE if shipped.tonight else None
         folder = shipped_folder(task.model_version)
-        yield from score_users(batches, mine, folder, land(shipped.bank) / INDEX, tonight)
+        yield from score_users(batches, mine, folder, unpack_once(shipped.bank) / INDEX, tonight)
 
     chosen = users.select(USER_ID, BUCKET, *SCORED, "sound", FINGERPRINT, *ENTRIES)
     return chosen.mapInArrow(score, schema, profile=placement.profile)

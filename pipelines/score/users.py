@@ -1,4 +1,4 @@
-"""Tonight's users as scoring and its certificate read them: link states with their memories."""
+"""NightChanges's users as scoring and its certificate read them: link states with their memories."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ SCORED = ("state", "slots", "weights", "items", "last_ts", "features")  # of a u
 
 
 def read_users(
-    warehouse: Warehouse, inputs: NightInputs, lay: Callable[[DataFrame], DataFrame] = lambda rows: rows
+    warehouse: Warehouse,
+    inputs: NightInputs,
+    select_and_partition: Callable[[DataFrame], DataFrame] = lambda rows: rows,
 ) -> DataFrame:
     """States with memories, one row per user; `sound`: both are as written.
 
     Args:
-        lay: chooses rows of either table and lays them out for the join.
+        select_and_partition: chooses rows of either table and lays them out for the join.
     """
     versions = {"user_link_states": inputs.states, "user_memory": inputs.memory}
     states, memory = (
-        lay(
+        select_and_partition(
             warehouse.read(name, version)
             .where(F.col(MODEL_VERSION) == inputs.model_version)
             .withColumn(name, F.col(CHECKSUM) == compute_checksum(PAYLOAD[name]))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pyspark.sql import functions as F
 
 from lime_model.scoring.incremental.night_changes import too_many_changed
-from pipelines.score.incremental import Base, describe_entries, find_base
+from pipelines.score.incremental import BaseRun, describe_entries, find_base
 from pipelines.settings.settings import Policy
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
@@ -70,7 +70,7 @@ class Past(NamedTuple):
     moved: float = 0.0
 
     @classmethod
-    def of(cls, warehouse: Warehouse, base: Base, policy: Policy) -> Past:
+    def of(cls, warehouse: Warehouse, base: BaseRun, policy: Policy) -> Past:
         """From the manifests of the night that tonight starts from; nothing where it was a full one."""
         scored = find_manifest(warehouse, base.run_id, "score_candidates") or {}
         states = find_manifest(warehouse, base.run_id, "build_link_states") or {}

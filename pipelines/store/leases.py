@@ -123,7 +123,7 @@ def _epochs(warehouse: Warehouse, ds: str) -> dict[int, str]:
 
 
 def _rows(warehouse: Warehouse, ds: str) -> list[dict[str, Any]]:
-    return [row.asDict() for row in warehouse.small("leases") if str(row[DS]) == ds]
+    return [row.asDict() for row in warehouse.read_cached("leases") if str(row[DS]) == ds]
 
 
 def _take(warehouse: Warehouse, run: Run, holder: str, txn: tuple[str, int], **more: Any) -> None:

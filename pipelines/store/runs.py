@@ -35,7 +35,7 @@ def find_manifest(warehouse: Warehouse, run_id: str, job: str) -> Manifest | Non
     return json.loads(found.manifest) if found else None
 
 
-class Done(NamedTuple):
+class FinishedJob(NamedTuple):
     """A job that a run finished."""
 
     run_id: str
@@ -44,10 +44,10 @@ class Done(NamedTuple):
     manifest: Manifest
 
 
-def find_manifests(warehouse: Warehouse, *jobs: str) -> list[Done]:
+def find_manifests(warehouse: Warehouse, *jobs: str) -> list[FinishedJob]:
     """What all runs finished of these jobs, in no order."""
     return [
-        Done(run_id, row.ds, job, json.loads(row.manifest))
+        FinishedJob(run_id, row.ds, job, json.loads(row.manifest))
         for (run_id, job), row in list(_read(warehouse).items())
         if job in jobs
     ]
@@ -74,7 +74,7 @@ def need_manifest(warehouse: Warehouse, run: Run, job: str) -> Manifest:
     return manifest
 
 
-def once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest]) -> Manifest:
+def run_once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest]) -> Manifest:
     """Do `work` unless this run has done it, and record its manifest with the seconds it took."""
     done = find_manifest(warehouse, run.run_id, job)
     if done is not None:

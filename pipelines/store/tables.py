@@ -133,7 +133,7 @@ class Warehouse:
     spark: SparkSession
     settings: Settings
     moved: Mapping[str, str] = field(default_factory=dict)  # tables in a folder of their own; see `apart.py`
-    # What this process has read of small bookkeeping tables; see `small` and `runs.py`.
+    # What this process has read of small bookkeeping tables; see `read_cached` and `runs.py`.
     _small: dict[str, tuple[int, list[Row]]] = field(default_factory=dict, init=False, repr=False)
     known: Known = field(default_factory=Known, init=False, repr=False)
 
@@ -191,7 +191,7 @@ class Warehouse:
             reader = reader.option("versionAsOf", version)
         return reader.load(self.path(name))
 
-    def small(self, name: str) -> list[Row]:
+    def read_cached(self, name: str) -> list[Row]:
         """All rows of a small table as of now, read again only when it has a new version."""
         newest = self.newest(name)
         if newest < 0:

@@ -21,8 +21,8 @@ from lime_model.scoring.backends.choose import make_backend
 from lime_model.scoring.bank import PackedBank, open_bank
 from lime_model.scoring.canonical import F64, UserRow, Weights, sum_entries
 from lime_model.scoring.cells import Ints
-from lime_model.scoring.incremental.kept_entries import Kept, keep_best
-from lime_model.scoring.incremental.night_changes import Standing, Tonight, day_number
+from lime_model.scoring.incremental.kept_entries import KeptEntries, keep_best
+from lime_model.scoring.incremental.night_changes import NightChanges, UnchangedUser, day_number
 from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_in_halves
 
 SCHEMA = (
@@ -51,7 +51,11 @@ class ScoreTask:
 
 
 def score_users(
-    batches: Iterator[pa.RecordBatch], task: ScoreTask, bundle: Path, bank: Path, tonight: Path | None = None
+    batches: Iterator[pa.RecordBatch],
+    task: ScoreTask,
+    bundle: Path,
+    bank: Path,
+    night_changes: Path | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows of `SCHEMA` for each batch and policy.
 
@@ -63,13 +67,13 @@ def score_users(
         task: what to score and how.
         bundle: folder of the bundle.
         bank: index file of the packed bank.
-        tonight: file of an incremental night (lime_model/scoring/incremental/night_changes.py).
+        night_changes: file of an incremental night (lime_model/scoring/incremental/night_changes.py).
 
     Raises:
         BundleError: a user's rows are damaged and the task is strict, naming the user.
     """
     torch.set_num_threads(1)  # one core per task
-    scorer = _Scorer(task, bundle, bank, tonight)
+    scorer = _Scorer(task, bundle, bank, night_changes)
     for batch in batches:
         if batch.num_rows:
             yield from scorer.score(batch)
@@ -81,7 +85,7 @@ class Answer(NamedTuple):
     best: TopK
     pairs: int = 0
     avoided: int = 0
-    kept: Kept | None = None
+    kept: KeptEntries | None = None
     anchor: str | None = None  # the run that scored the user in full
 
 
@@ -129,15 +133,15 @@ class _User(NamedTuple):
 
 
 class _Scorer:
-    def __init__(self, task: ScoreTask, bundle: Path, bank: Path, tonight: Path | None) -> None:
+    def __init__(self, task: ScoreTask, bundle: Path, bank: Path, night_changes: Path | None) -> None:
         loaded = worker_bundle(bundle)
         self.task, self.config = task, loaded.config
         self.backend = make_backend(task.backend, task.device)
         self.states = StateFolder(loaded, self.backend)
         self.weights = self.states.weights
-        self.bank, self.tonight = _open(bank, task.model_version, tonight)
+        self.bank, self.night_changes = _open(bank, task.model_version, night_changes)
         self.night_us = _microseconds(task.night)
-        self.base_us = _microseconds(task.base_ds) if tonight else 0
+        self.base_us = _microseconds(task.base_ds) if night_changes else 0
 
     def score(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         users, faults = self._users(batch)
@@ -168,7 +172,7 @@ class _Scorer:
     ) -> tuple[dict[int, list[Answer]], dict[int, int]]:
         """Answers of users who did not change, as far as their entries can prove them; and the pairs that
         were scored for the others of them."""
-        if self.tonight is None:
+        if self.night_changes is None:
             return {}, {}
         anchors = batch.column("anchor").to_pylist()
         entries, tau = self._find(batch.column("kept_items")), batch.column("tau").to_pylist()
@@ -176,11 +180,13 @@ class _Scorer:
         brings = sorted((i for i in users if anchors[i]), key=lambda i: anchors[i])
         standing = []
         for i in brings:
-            kept = Kept(entries[i], np.frombuffer(batch.column("kept_z")[i].as_py(), "<f8"), tau[i])
-            standing.append(Standing(users[i].query, kept, day_number(anchors[i]), users[i].lapsed))
+            kept = KeptEntries(entries[i], np.frombuffer(batch.column("kept_z")[i].as_py(), "<f8"), tau[i])
+            standing.append(UnchangedUser(users[i].query, kept, day_number(anchors[i]), users[i].lapsed))
         answers, spent = {}, {}
         for i, (found, pairs) in zip(
-            brings, self.tonight.advance(standing, self.task.k, self.weights, self.backend), strict=True
+            brings,
+            self.night_changes.advance_users(standing, self.task.k, self.weights, self.backend),
+            strict=True,
         ):
             if found:
                 avoided = len(self.bank) - int(users[i].query.memory.excluded.sum()) - pairs
@@ -214,7 +220,7 @@ class _Scorer:
         }
         return pa.record_batch(list(columns.values()), names=list(columns))
 
-    def _kept_items(self, kept: list[Kept | None]) -> pa.Array:
+    def _kept_items(self, kept: list[KeptEntries | None]) -> pa.Array:
         rows = [np.zeros(0, np.int64) if k is None else k.rows for k in kept]
         items = self.bank.item_ids.take(pa.array(np.concatenate(rows)))
         offsets = np.cumsum([0, *map(len, rows)])
@@ -285,7 +291,7 @@ class _Scorer:
         seen = list(self.task.exclude_seen.values())
         excluded = np.stack([_excluded(each, last, self.night_us) for each in seen])
         lapsed = np.zeros(len(here), np.bool_)
-        if self.tonight:
+        if self.night_changes:
             lapsed = _excluded(seen[0], last, self.base_us) & ~excluded[0]
         return Memory(rows[here], features[here], excluded), rows[here][lapsed]
 
@@ -298,10 +304,12 @@ class _Scorer:
 
 
 @functools.lru_cache(maxsize=1)  # for the worker's next task: what changed is packed anew each time
-def _open(bank: Path, model_version: str, tonight: Path | None) -> tuple[PackedBank, Tonight | None]:
+def _open(
+    bank: Path, model_version: str, night_changes: Path | None
+) -> tuple[PackedBank, NightChanges | None]:
     """The packed bank, and what an incremental night knows beside it; files that have landed never change."""
     opened = open_bank(bank, model_version)
-    return opened, Tonight(tonight, opened) if tonight else None
+    return opened, NightChanges(night_changes, opened) if night_changes else None
 
 
 def _split(lists: pa.ListArray, make: Callable[[pa.Array], Ints]) -> list[Ints]:

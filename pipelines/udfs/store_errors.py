@@ -141,7 +141,7 @@ def describe(error: BaseException, store: Store) -> StoreProblem:
     what, remedy = known or _unknown(error, store.password)
     again = code in AWAY or known in AWAY_CAUSES
     kind = StoreAway if again else StoreProblem if known else StoreFault
-    return kind(f"the store at {place(store.url)}: {what}; {remedy}")
+    return kind(f"the store at {show_url(store.url)}: {what}; {remedy}")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -150,7 +150,7 @@ def is_transient(error: BaseException) -> bool:
     return code in TRANSIENT or (code is None and _cause(error) in TRANSIENT_CAUSES)
 
 
-def place(url: str) -> str:
+def show_url(url: str) -> str:
     """The URL without user, password and options."""
     try:
         parts = urlsplit(url)

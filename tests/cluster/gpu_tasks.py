@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from pipelines.score.placement import own_device, place
+from pipelines.score.placement import own_device, place_scoring
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     spark = SparkSession.builder.getOrCreate()
     while len(spark._jsc.sc().statusTracker().getExecutorInfos()) < 3:  # the driver and two executors
         time.sleep(0.1)
-    placement = place(spark.sparkContext, "auto", "auto")
+    placement = place_scoring(spark.sparkContext, "auto", "auto")
     print("placement " + json.dumps([*placement.choice, placement.profile is not None, placement.tasks]))
 
     def hold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

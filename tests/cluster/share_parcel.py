@@ -18,7 +18,7 @@ from typing import Any
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.score.broadcast_files import Sender, land
+from pipelines.score.broadcast_files import BroadcastSender, unpack_once
 
 
 def memory(word: str) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def memory(word: str) -> tuple[int, int]:
 def main() -> None:
     size, workers = int(sys.argv[1]), int(sys.argv[2])
     spark = SparkSession.builder.getOrCreate()
-    sender = Sender(spark.sparkContext)
+    sender = BroadcastSender(spark.sparkContext)
     sender.add("bank", os.urandom(size))
     parcel = sender.parcel()
 
@@ -46,7 +46,7 @@ def main() -> None:
         _, before = memory(parcel.name)
         barrier = BarrierTaskContext.get()
         with (
-            (land(parcel) / "bank").open("rb") as file,
+            (unpack_once(parcel) / "bank").open("rb") as file,
             mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages,
         ):
             total = sum(pages[at] for at in range(0, size, 4096))  # touch every page

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from lime_model.bundle import BundleError
 from pipelines.models.bundles import scratch_folder
 from pipelines.night import STEPS
-from pipelines.score.broadcast_files import ParcelError, Sender
+from pipelines.score.broadcast_files import BroadcastError, BroadcastSender
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse, WriteConflict
 from tests import shop
@@ -65,9 +65,9 @@ def test_a_flipped_byte_in_a_chunk_of_the_bank_is_refused_and_a_rerun_completes(
     undisturbed: tuple[Warehouse, Lists], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, expected = undisturbed
-    run, add = build(warehouse, "flipped"), Sender.add
+    run, add = build(warehouse, "flipped"), BroadcastSender.add
 
-    def damage(self: Sender, file: str, data: bytes) -> None:
+    def damage(self: BroadcastSender, file: str, data: bytes) -> None:
         add(self, file, data)
         if not data:
             return
@@ -79,8 +79,8 @@ def test_a_flipped_byte_in_a_chunk_of_the_bank_is_refused_and_a_rerun_completes(
     for landed in Path(scratch_folder()).glob(f"lime-{warehouse.spark.sparkContext.applicationId}-*/"):
         shutil.rmtree(landed)  # the same bank, from an earlier night of this process
     with monkeypatch.context() as patch:
-        patch.setattr(Sender, "add", damage)
-        with pytest.raises(ParcelError, match=r"^a chunk of .* damaged \(SHA-256.*Run the job again"):
+        patch.setattr(BroadcastSender, "add", damage)
+        with pytest.raises(BroadcastError, match=r"^a chunk of .* damaged \(SHA-256.*Run the job again"):
             score(warehouse, run)
     assert lists_of(warehouse) == expected  # yesterday's answer
     score(warehouse, run)

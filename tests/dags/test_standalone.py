@@ -24,13 +24,13 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.models.champions import decisions
+from pipelines.publish.night_record import find_commits
 from pipelines.store.tables import Warehouse
 from tests import shop
 from tests.cluster.standalone import wait_until
 from tests.conftest import copy_shop
 from tests.dags.test_dags import airflow_environment
 from tests.pipelines.test_night import lists_of
-from tests.pipelines.test_rollback import published
 
 pytestmark = pytest.mark.airflow
 BACKFILLED, SCHEDULED = ("2024-05-03", "2024-05-04"), ("2024-05-06",)
@@ -176,7 +176,7 @@ def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Wareh
     airflow.trigger("weekly_training", shop.LAST)
     wait_for(ended(airflow, "weekly_training", (shop.LAST,)), "the training has not ended")
 
-    commits = [published(served, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
+    commits = [find_commits(served, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
     assert commits == sorted(commits)  # in the order of nights, the backfill after what was scheduled
     for night in (*BACKFILLED, *SCHEDULED):
         assert sorted(lists_of(served, night)) == list(range(shop.USERS))
@@ -226,4 +226,4 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
     wait_for(ended(airflow, dag, (KILLED,)), "the retry has not ended")
     assert drivers(KILLED) == []
     assert sorted(lists_of(served, KILLED)) == list(range(shop.USERS))
-    assert len(published(served, KILLED)) == 1
+    assert len(find_commits(served, KILLED)) == 1

@@ -13,11 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from lime_model.scoring.canonical import F32, F64
 from lime_model.scoring.cells import Ints
 from lime_model.scoring.incremental.kept_entries import (
-    Kept,
+    CandidateChanges,
+    KeptEntries,
     Movers,
-    Night,
-    Reference,
-    advance,
+    ReferenceBias,
+    advance_list,
     find_slack,
     keep_best,
 )
@@ -140,7 +140,7 @@ class Nights(RuleBasedStateMachine):
         self.run_night(crash=False)
 
     def run_night(self, crash: bool) -> None:
-        """Tonight from the last finished night; every list must be that of a full night."""
+        """NightChanges from the last finished night; every list must be that of a full night."""
         world, base = self.world, self.snapshots.get(self.last) if self.last is not None else None
         items = sorted(set(world.forms) & world.eligible)
         beta = np.asarray([world.bias.get(i, 0.0) for i in items], np.float32)
@@ -158,13 +158,13 @@ class Nights(RuleBasedStateMachine):
             )  # fmt: skip
             self.last = world.night
 
-    def find_since(self, items: list[int], beta: F32, base: Snapshot | None) -> Reference:
-        """Since when each candidate looks as it does, and its bias then."""
+    def find_since(self, items: list[int], beta: F32, base: Snapshot | None) -> ReferenceBias:
+        """HistoryDelta when each candidate looks as it does, and its bias then."""
         since, reference = np.full(len(items), self.world.night), beta.copy()
         for row, item in enumerate(items):
             if base is not None and base.forms.get(item) == self.world.forms[item]:
                 since[row], reference[row] = base.since[item], base.reference[item]
-        return Reference(since, reference)
+        return ReferenceBias(since, reference)
 
     def z_of(self, user: int, items: list[int], rows: Ints) -> F64:
         look = self.world.looks[user]
@@ -188,7 +188,7 @@ class Nights(RuleBasedStateMachine):
         user: int,
         items: list[int],
         beta: F32,
-        reference: Reference,
+        reference: ReferenceBias,
         base: Snapshot | None,
         away: frozenset[int],
     ) -> Entry | None:
@@ -198,7 +198,7 @@ class Nights(RuleBasedStateMachine):
             return None
         row_of = {item: row for row, item in enumerate(items)}
         # A candidate of another form is not the one that the entry speaks of.
-        kept = Kept(np.asarray([row_of.get(i, -1) for i in entry.items], np.int64), entry.z, entry.tau)
+        kept = KeptEntries(np.asarray([row_of.get(i, -1) for i in entry.items], np.int64), entry.z, entry.tau)
         changed = reference.since == world.night
         anchor_bias = self.snapshots[entry.anchor].bias
         references = reference.at(
@@ -206,7 +206,7 @@ class Nights(RuleBasedStateMachine):
         )
         lapsed = np.asarray(sorted(row_of[i] for i in entry.excluded - away if i in row_of), np.int64)
         movers = Movers.find(beta, references)
-        night = Night(beta, changed, {entry.anchor: movers}, 20.0, len(items) // 2)
+        night = CandidateChanges(beta, changed, {entry.anchor: movers}, 20.0, len(items) // 2)
 
         def score(rows: Ints, floor: float) -> TopK:
             rows = np.asarray([r for r in rows if items[r] not in away], np.int64)
@@ -222,7 +222,7 @@ class Nights(RuleBasedStateMachine):
                 return score(movers.rows[:count], floor)
 
         reaching = score(np.flatnonzero(changed), entry.tau)
-        found = advance(kept, reaching, entry.anchor, night, world.k, Scored())
+        found = advance_list(kept, reaching, entry.anchor, night, world.k, Scored())
         if found is None:
             return None
         full = self.brute_force(user, items, beta, away, world.k)
@@ -239,7 +239,7 @@ TestNights = Nights.TestCase
 
 
 def test_a_candidate_that_changed_after_the_anchor_is_bounded_by_its_bias_of_that_night() -> None:
-    reference = Reference(np.asarray([0, 2, 3]), np.asarray([9.0, 9.0, 0.5], np.float32))
+    reference = ReferenceBias(np.asarray([0, 2, 3]), np.asarray([9.0, 9.0, 0.5], np.float32))
     bias = np.asarray([1.0, 2.0, 3.0], np.float32)
     assert reference.at(2, bias).tolist() == [1.0, 2.0, 0.5]  # that of night 2 stood at the anchor of night 2
 
@@ -270,13 +270,13 @@ def test_no_rise_within_the_slack_reaches_the_list_at_any_magnitude(
 ) -> None:
     """Near zero fp32 rounds by a fixed step, however small the score: even a tie would be an entry."""
     last, tau = np.float32(kth * scale), float(np.float32((kth - below) * scale))
-    slack = find_slack(Kept(np.arange(1), np.asarray([float(last)]), tau), np.asarray([last]), 1, 0.0)
+    slack = find_slack(KeptEntries(np.arange(1), np.asarray([float(last)]), tau), np.asarray([last]), 1, 0.0)
     if slack > 0:
         assert np.float32(tau + np.nextafter(slack, 0.0)) < last
 
 
 def test_slack_leaves_room_for_rounding() -> None:
-    kept = Kept(np.arange(3), np.asarray([8.0, 4.0, 2.0]), 1.0)
+    kept = KeptEntries(np.arange(3), np.asarray([8.0, 4.0, 2.0]), 1.0)
     slack = find_slack(kept, np.asarray([8.0, 4.0], np.float32), 2, 16.0)
     # Scores up to 16 are rounded by at most 2⁻²¹ each, a sum of two of them twice.
     assert 2.0**-20 <= 3.0 - slack < 1e-4

@@ -12,7 +12,7 @@ from lime_model.config import MEMORY_FEATURES
 from lime_model.model.fold import fold_items, fold_users, folded_scores, folded_task_scores
 from lime_model.model.lime import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
-from lime_model.scoring.native import ISAS, Native, why_not
+from lime_model.scoring.native import ISAS, NativeBackend, why_not
 from tests.lime_model.toys import TWO_TASKS, assert_same_gradients, toy_config, toy_model, toy_users
 
 
@@ -82,7 +82,7 @@ def test_a_compiled_product_has_the_bits_of_the_canonical_one(rows: int, inner: 
     assert ordered_matmul(x, w).tobytes() == total.tobytes()
     for isa in ISAS:
         if not why_not(isa):
-            assert Native(isa=isa).multiply(x, w).tobytes() == total.tobytes(), isa
+            assert NativeBackend(isa=isa).multiply(x, w).tobytes() == total.tobytes(), isa
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])

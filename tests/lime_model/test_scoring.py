@@ -20,16 +20,16 @@ from lime_model.measure.certificate import Certifier
 from lime_model.rows.items import ItemEncoder
 from lime_model.scoring import native
 from lime_model.scoring.backends.choose import BackendError, choose_backend, make_backend
-from lime_model.scoring.backends.fused import Fused
-from lime_model.scoring.backends.reference import Reference
-from lime_model.scoring.backends.tiled import Tiled, error_bound
+from lime_model.scoring.backends.fused import TritonBackend
+from lime_model.scoring.backends.reference import ReferenceBackend
+from lime_model.scoring.backends.tiled import TiledBackend, error_bound
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import F32, Rows, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells, Ints, Shape, Stats, quantise_weights
-from lime_model.scoring.incremental.kept_entries import Kept
-from lime_model.scoring.incremental.night_changes import Standing, Tonight, write_tonight
-from lime_model.scoring.incremental.subsets import Part, find_reaching
-from lime_model.scoring.native import ISAS, Native, compile_for, kernel_words, why_not
+from lime_model.scoring.incremental.kept_entries import KeptEntries
+from lime_model.scoring.incremental.night_changes import NightChanges, UnchangedUser, write_night_changes
+from lime_model.scoring.incremental.subsets import CandidateSubset, find_reaching
+from lime_model.scoring.native import ISAS, NativeBackend, compile_for, kernel_words, why_not
 from lime_model.scoring.topk import (
     Backend,
     DeviceFull,
@@ -45,19 +45,21 @@ from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # there in Triton's interpreter: conftest.py
 BACKENDS: dict[str, Backend] = {
-    "reference": Reference(),
-    "tiled": Tiled(),
-    "tiled-tiny": Tiled(user_block=2, tile=3, stripe=5),
-    "tiled-odd": Tiled(user_block=3, tile=7, stripe=7),
-    "triton": Fused(DEVICE, user_block=3, first=32, stripe=64, tile=16),
-    "triton-odd": Fused(DEVICE, user_block=2, first=7, stripe=9, tile=16),
+    "reference": ReferenceBackend(),
+    "tiled": TiledBackend(),
+    "tiled-tiny": TiledBackend(user_block=2, tile=3, stripe=5),
+    "tiled-odd": TiledBackend(user_block=3, tile=7, stripe=7),
+    "triton": TritonBackend(DEVICE, user_block=3, first=32, stripe=64, tile=16),
+    "triton-odd": TritonBackend(DEVICE, user_block=2, first=7, stripe=9, tile=16),
     **(
         {
-            "native": Native(),
-            "native-quads": Native(isa="avx2-quads"),  # what VNNI computes, without VNNI
-            "native-bf16": Native("bf16"),
-            "native-bf16-emulated": Native("bf16", isa="avx2"),  # the same pass without its instruction
-            "native-fp32": Native("fp32"),
+            "native": NativeBackend(),
+            "native-quads": NativeBackend(isa="avx2-quads"),  # what VNNI computes, without VNNI
+            "native-bf16": NativeBackend("bf16"),
+            "native-bf16-emulated": NativeBackend(
+                "bf16", isa="avx2"
+            ),  # the same pass without its instruction
+            "native-fp32": NativeBackend("fp32"),
         }
         if HAS_NATIVE
         else {}
@@ -161,7 +163,7 @@ def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
     weights, queries, rows = make_case(seed, 2, candidates, 4, 5, 3, levels, 1.0)
     bank = PackedBank(cut(rows, cuts), pa.array(range(candidates)), None)
     chosen = np.flatnonzero(np.random.default_rng(seed).random(candidates) < share)
-    part = Part.of(bank, chosen)
+    part = CandidateSubset.of(bank, chosen)
     for policy in range(2):
         whole = [brute_force(weights, query, rows, candidates, policy) for query in queries]
         some = [float(each.scores[at % len(each.scores)]) if len(each.scores) else 0.0 for each in whole]
@@ -184,10 +186,12 @@ def test_when_a_quarter_of_the_candidates_changed_or_none_is_left_nobody_is_adva
     bias = pa.array(rows.beta)
     since = pa.array([2 if row < changed else 0 for row in range(candidates)], pa.int64())
     table = pa.table({"item_id": bank.item_ids, "since": since, "reference": bias, "bias_0": bias})
-    write_tonight(tmp_path / "tonight.arrow", table, 2, {1: "bias_0"})
-    kept = Kept(np.arange(min(5, candidates)), np.zeros(min(5, candidates)), -np.inf)
-    user = Standing(queries[0], kept, 1, np.zeros(0, np.int64))
-    ((answer, pairs),) = Tonight(tmp_path / "tonight.arrow", bank).advance([user], 3, weights, Reference())
+    write_night_changes(tmp_path / "tonight.arrow", table, 2, {1: "bias_0"})
+    kept = KeptEntries(np.arange(min(5, candidates)), np.zeros(min(5, candidates)), -np.inf)
+    user = UnchangedUser(queries[0], kept, 1, np.zeros(0, np.int64))
+    ((answer, pairs),) = NightChanges(tmp_path / "tonight.arrow", bank).advance_users(
+        [user], 3, weights, ReferenceBackend()
+    )
     assert (answer is not None, pairs) == (advances, changed if advances else 0)
 
 
@@ -235,7 +239,7 @@ def test_everything_excluded_gives_an_empty_list() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
     memory = Memory(np.arange(9), np.zeros((9, MEMORY_FEATURES), np.float32), np.ones((1, 9), np.bool_))
     query = Query(queries[0].factors, memory)
-    [[found]] = score_top_k(weights, [query], cut(bank, [4]), 5, Tiled())
+    [[found]] = score_top_k(weights, [query], cut(bank, [4]), 5, TiledBackend())
     assert len(found.rows) == 0
 
 
@@ -243,9 +247,9 @@ def test_bad_shapes_are_refused_by_name() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
     cells, wider = Cells.pack(bank), bank._replace(a=np.full((9, 4), 0.25, np.float32))
     with pytest.raises(ValueError, match="k is 0"):
-        score_top_k(weights, queries, [cells], 0, Reference())
+        score_top_k(weights, queries, [cells], 0, ReferenceBackend())
     with pytest.raises(ValueError, match=r"\(4, 3, 2\).*\(3, 3, 2\).*build_candidate_bank"):
-        score_top_k(weights, queries, [Cells.pack(wider)], 5, Reference())
+        score_top_k(weights, queries, [Cells.pack(wider)], 5, ReferenceBackend())
     good, (g, e) = queries[0], queries[0].factors
     late = good.memory._replace(rows=np.asarray([9]), features=np.zeros((1, MEMORY_FEATURES), np.float32))
     for bad, message in (
@@ -255,7 +259,7 @@ def test_bad_shapes_are_refused_by_name() -> None:
         (good._replace(memory=late), "memory of user 1 must be ascending rows below 9"),
     ):
         with pytest.raises(ShapeMismatch, match=message):
-            score_top_k(weights, [good, bad], [cells], 5, Reference())
+            score_top_k(weights, [good, bad], [cells], 5, ReferenceBackend())
     with pytest.raises(BundleError, match="hold NaN or infinity"):
         Cells.pack(bank._replace(d=bank.d * np.float32(np.nan)))
 
@@ -263,7 +267,7 @@ def test_bad_shapes_are_refused_by_name() -> None:
 def every_backend() -> list[Backend]:
     """All of them, the native one in every pass on every instruction set that this processor runs."""
     runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
-    compiled = [Native(first, isa) for isa in runnable for first in get_args(native.First)]
+    compiled = [NativeBackend(first, isa) for isa in runnable for first in get_args(native.First)]
     return [*compiled, BACKENDS["tiled"], BACKENDS["tiled-tiny"], BACKENDS["triton"]]
 
 
@@ -292,7 +296,7 @@ def test_lists_are_exact_where_fp32_leaves_its_range(
         query.factors.g[:, units] *= g
     queries = [Query(UserRow(q.factors.g, q.factors.e * e), none) for q in queries]
     cells = [Cells.pack(bank)]
-    expected = score_top_k(weights, queries, cells, 9, Reference())
+    expected = score_top_k(weights, queries, cells, 9, ReferenceBackend())
     for backend in every_backend():
         found = score_top_k(weights, queries, cells, 9, backend)
         for one, other in zip(chain(*found), chain(*expected), strict=True):
@@ -329,7 +333,7 @@ def test_a_processor_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -
         native.why_not.cache_clear()
 
 
-class Narrow(Tiled):
+class Narrow(TiledBackend):
     """A device with room for so many users at once."""
 
     room = 2
@@ -345,7 +349,7 @@ class Narrow(Tiled):
 def test_a_block_that_a_device_cannot_hold_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, queries, bank = make_case(5, 7, 60, 3, 4, 2, 1000, 1.0)
     cells = cut(bank, [20])
-    whole = score_top_k(weights, queries, cells, 9, Tiled())
+    whole = score_top_k(weights, queries, cells, 9, TiledBackend())
     halved = score_in_halves(weights, queries, cells, 9, Narrow())
     assert len(halved) == len(queries)
     assert all(same(*pair) for pair in zip(chain(*whole), chain(*halved), strict=True))
@@ -418,7 +422,7 @@ def test_kernels_keep_every_list_at_real_sizes(
     elif lopsided == "w":
         weights.out[-1] *= 1e4
     cells = cut(bank, [70])
-    expected = score_top_k(weights, queries, cells, 9, Reference())
+    expected = score_top_k(weights, queries, cells, 9, ReferenceBackend())
     for backend in every_backend():
         found = score_top_k(weights, queries, cells, 9, backend)
         for one, other in zip(chain(*found), chain(*expected), strict=True):
@@ -432,7 +436,7 @@ def test_canonical_scores_in_cpp_are_those_of_numpy_to_the_bit(seed: int, scale:
     weights, queries, bank = make_case(seed, 2, 70, 9, 13, 5, 1000, scale)
     cells, rows = Cells.pack(bank), np.random.default_rng(seed).permutation(70).astype(np.int64)
     for query in queries:
-        ours = Native().base(weights, query, cells, rows)
+        ours = NativeBackend().base(weights, query, cells, rows)
         assert ours.tobytes() == weights.base(query.factors, bank.take(rows)).tobytes()
 
 

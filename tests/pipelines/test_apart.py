@@ -42,7 +42,7 @@ def evaluate(warehouse: Warehouse, ds: str = FIRST) -> list[dict[str, object]]:
     return evaluate_models(warehouse, ds, "a key/of ours", ["mha"], horizon_days=9, min_events=5)["rows"]
 
 
-def plan_of(night: dict[str, Manifest]) -> dict[str, object]:
+def forecast_run(night: dict[str, Manifest]) -> dict[str, object]:
     """What a night started from, and what it did because of that."""
     states, scored = night["build_link_states"], night["score_candidates"]["policies"]["all"]
     told = {name: states[name] for name in ("plan", "base", "recomputed", "merged", "kept")}
@@ -56,14 +56,14 @@ def test_what_publishes_nothing_between_two_nights_changes_neither(
     warehouse = copy_log(trained, tmp_path / "one")
     night(warehouse, FIRST)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    undisturbed = plan_of(night(open_shop(trained.spark, tmp_path / "two"), SECOND))
+    undisturbed = forecast_run(night(open_shop(trained.spark, tmp_path / "two"), SECOND))
 
     before = versions(warehouse)
     measured = evaluate(warehouse)
     assert measured == evaluate(copy_log(trained, tmp_path / "alone"))  # whatever lies in the tables
     evaluate(warehouse, "2024-05-03")
     assert versions(warehouse) == before
-    assert plan_of(night(warehouse, SECOND)) == undisturbed
+    assert forecast_run(night(warehouse, SECOND)) == undisturbed
     assert undisturbed["pairs_avoided"]
 
     staged = apart.set_apart(warehouse, f"{FIRST}.evaluate-a key/of ours")

@@ -1,4 +1,4 @@
-"""Whole nights over the shop: what is published, what fails and what survives."""
+"""FullNight nights over the shop: what is published, what fails and what survives."""
 
 from __future__ import annotations
 

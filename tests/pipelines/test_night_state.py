@@ -15,8 +15,8 @@ from pipelines.publish.night_state import (
     NightState,
     NothingToRollBack,
     choose_move,
+    derive_state,
     describe_remedy,
-    fold,
     foretell,
     parse_commit,
 )
@@ -69,7 +69,7 @@ class Night(RuleBasedStateMachine):
             assert found is not None
             assert found[0] == NIGHT
             commits.append(found[1])
-        return fold(NIGHT, commits, self.disproved, self.runs)
+        return derive_state(NIGHT, commits, self.disproved, self.runs)
 
     def go(self, to: str | None = None, expected: str | None = None) -> None:
         """Commit what a rollback does, and write it into the model."""
@@ -211,7 +211,7 @@ def old(run_id: str | None, instead_of: str | None) -> dict[str, Any]:
 
 def test_a_warehouse_that_an_older_version_left_without_lists_names_what_can_be_put_back() -> None:
     """It withdrew the night here, as it took every run that was ever replaced for one that was taken back."""
-    state = fold(
+    state = derive_state(
         NIGHT, commits({"run_id": A}, {"run_id": B}, old(A, B), old(B, A), {"run_id": C}, old(None, C))
     )
     assert (state.in_force, state.taken_back) == (None, {C})
@@ -222,7 +222,7 @@ def test_a_warehouse_that_an_older_version_left_without_lists_names_what_can_be_
 
 
 def test_when_all_others_are_disproved_the_sentence_says_so() -> None:
-    state = fold(NIGHT, commits({"run_id": A}, {"run_id": B}), disproved=[A])
+    state = derive_state(NIGHT, commits({"run_id": A}, {"run_id": B}), disproved=[A])
     assert foretell(state) == (
         f"withdraws the night, as all other runs were disproved by a full comparison ({A}); "
         "its readers find the night before it"

@@ -14,16 +14,22 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.score import broadcast_files as parcels
-from pipelines.score.broadcast_files import Parcel, ParcelError, Part, Sender, land
+from pipelines.score.broadcast_files import (
+    BroadcastError,
+    BroadcastFiles,
+    BroadcastSender,
+    Chunk,
+    unpack_once,
+)
 
 TEXT = {"one": os.urandom(5_000), "two": b"", "three": os.urandom(1_500)}
 
 
 @pytest.fixture
-def parcel(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parcel:
-    """Two files of several chunks, to land under `tmp_path`."""
+def parcel(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BroadcastFiles:
+    """Two files of several chunks, to unpack_once under `tmp_path`."""
     monkeypatch.setattr(parcels, "CHUNK", 1_000)
-    sender = Sender(spark.sparkContext)
+    sender = BroadcastSender(spark.sparkContext)
     for file, data in TEXT.items():
         sender.add(file, data)
     return replace(sender.parcel(), root=str(tmp_path))
@@ -33,9 +39,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_workers_find_the_files_and_one_of_them_wrote_them(spark: SparkSession, parcel: Parcel) -> None:
+def test_workers_find_the_files_and_one_of_them_wrote_them(
+    spark: SparkSession, parcel: BroadcastFiles
+) -> None:
     def work(_: int) -> tuple[int, int, dict[str, bytes]]:
-        folder = land(parcel)
+        folder = unpack_once(parcel)
         return os.getpid(), (folder / "one").stat().st_ino, contents(folder)
 
     found = spark.sparkContext.parallelize(range(8), 8).map(work).collect()
@@ -45,23 +53,25 @@ def test_workers_find_the_files_and_one_of_them_wrote_them(spark: SparkSession, 
 
 
 @pytest.mark.parametrize("at", [0, 40, 900])
-def test_a_flipped_byte_in_a_chunk_is_refused(parcel: Parcel, tmp_path: Path, at: int) -> None:
+def test_a_flipped_byte_in_a_chunk_is_refused(parcel: BroadcastFiles, tmp_path: Path, at: int) -> None:
     chunk = Path(parcel.parts[2].chunk._path)  # the file that a worker would read
     raw = bytearray(chunk.read_bytes())
     raw[at] ^= 4
     chunk.write_bytes(raw)
-    with pytest.raises(ParcelError, match=r"a chunk of one reached .* damaged"):
-        land(parcel)
+    with pytest.raises(BroadcastError, match=r"a chunk of one reached .* damaged"):
+        unpack_once(parcel)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]  # nothing of it is left
 
 
-def test_a_disk_without_room_is_named(parcel: Parcel, tmp_path: Path) -> None:
+def test_a_disk_without_room_is_named(parcel: BroadcastFiles, tmp_path: Path) -> None:
     huge = replace(parcel, size=1 << 60)
-    with pytest.raises(ParcelError, match=rf"no room for 1,152,.* under {tmp_path}, .* spark.local.dir"):
-        land(huge)
+    with pytest.raises(BroadcastError, match=rf"no room for 1,152,.* under {tmp_path}, .* spark.local.dir"):
+        unpack_once(huge)
 
 
-def test_a_worker_killed_while_unpacking_leaves_nothing_that_is_used(parcel: Parcel, tmp_path: Path) -> None:
+def test_a_worker_killed_while_unpacking_leaves_nothing_that_is_used(
+    parcel: BroadcastFiles, tmp_path: Path
+) -> None:
     torn = tmp_path / f"{parcel.name}.torn-of-the-dead"
     torn.mkdir()
     (torn / "one").write_bytes(b"half")
@@ -79,12 +89,12 @@ def test_a_worker_killed_while_unpacking_leaves_nothing_that_is_used(parcel: Par
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     started = time.monotonic()
-    assert contents(land(parcel))["one"] == TEXT["one"]
+    assert contents(unpack_once(parcel))["one"] == TEXT["one"]
     assert time.monotonic() - started < 5
     assert not torn.exists()
 
 
-def test_a_landing_worker_keeps_no_chunk(parcel: Parcel) -> None:
-    land(parcel)
+def test_a_landing_worker_keeps_no_chunk(parcel: BroadcastFiles) -> None:
+    unpack_once(parcel)
     assert not [part for part in parcel.parts if "_value" in vars(part.chunk)]
-    assert isinstance(parcel.parts[0], Part)
+    assert isinstance(parcel.parts[0], Chunk)

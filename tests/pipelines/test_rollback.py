@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 
 from pipelines.export.export_lists import export_recommendations
 from pipelines.operate.pins import NothingToPin, describe_run
-from pipelines.operate.rollback import NothingToRollBack, plan_rollback, published, roll_back_night
+from pipelines.operate.rollback import NothingToRollBack, plan_rollback, roll_back_night
 from pipelines.operate.upkeep import vacuum
-from pipelines.publish.night_record import ListsDisproved
+from pipelines.publish.night_record import ListsDisproved, find_commits
 from pipelines.score.incremental import DISPROVED, PLAN
 from pipelines.settings.settings import ExportSettings, ParquetExport
 from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
@@ -126,7 +126,11 @@ def test_an_attempt_that_died_before_it_recorded_what_it_did_is_not_done_twice(
     found = back(empty_shop, "back")
     assert (found["run_id"], found["instead_of"]) == (one.run_id, two.run_id)
     assert found["versions"] == {"recommendations": 2}
-    assert [commit.run_id for commit in published(empty_shop, NIGHT)] == [one.run_id, two.run_id, one.run_id]
+    assert [commit.run_id for commit in find_commits(empty_shop, NIGHT)] == [
+        one.run_id,
+        two.run_id,
+        one.run_id,
+    ]
 
 
 def test_disproved_lists_are_neither_gone_back_to_nor_exported(empty_shop: Warehouse, tmp_path: Path) -> None:
@@ -159,7 +163,7 @@ def test_to_a_run_by_name(empty_shop: Warehouse) -> None:
     back(empty_shop, "to-one", one.run_id)
     assert back(empty_shop, "to-two", two.run_id)["instead_of"] == one.run_id
     assert lists_of(empty_shop, NIGHT) == second
-    assert [commit.run_id for commit in published(empty_shop, NIGHT)] == [
+    assert [commit.run_id for commit in find_commits(empty_shop, NIGHT)] == [
         one.run_id, two.run_id, one.run_id, two.run_id
     ]  # fmt: skip
 
@@ -210,4 +214,8 @@ def test_a_refused_command_is_one_line_and_leaves_the_lease_to_the_run_that_is_r
     assert said.startswith(f"error: night {NIGHT}: run {two.run_id} was taken back already")
     assert "Traceback" not in error
     assert check_lease(empty_shop, at_work) == at_work
-    assert [commit.run_id for commit in published(empty_shop, NIGHT)] == [one.run_id, two.run_id, one.run_id]
+    assert [commit.run_id for commit in find_commits(empty_shop, NIGHT)] == [
+        one.run_id,
+        two.run_id,
+        one.run_id,
+    ]

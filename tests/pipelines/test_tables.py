@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, find_manifests, once, record
+from pipelines.store.runs import Manifest, find_manifests, record
 from pipelines.store.tables import RowRefused, Warehouse, WriteConflict, local_rows
 from tests.cluster.standalone import wait_until
 from tests.pipelines.test_night import lists_of
@@ -66,13 +66,13 @@ def test_of_two_attempts_that_finish_together_one_is_recorded_and_both_go_on_wit
             return {"attempt": number}
 
         own = Warehouse(empty_shop.spark, empty_shop.settings)  # what another process knows
-        return once(own, run, "plan", work)
+        return run_once(own, run, "plan", work)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(attempt, (1, 2))
     assert first["attempt"] == second["attempt"]
     assert [done.manifest["attempt"] for done in find_manifests(empty_shop, "plan")] == [first["attempt"]]
-    later = once(empty_shop, run, "plan", dict)
+    later = run_once(empty_shop, run, "plan", dict)
     assert (later["attempt"], later["reused"]) == (first["attempt"], True)
 
 

@@ -8,8 +8,8 @@ import torch
 
 from lime_model.errors import LimeError
 from lime_model.scoring import BackendName, native
-from lime_model.scoring.backends.reference import Reference
-from lime_model.scoring.backends.tiled import Tiled
+from lime_model.scoring.backends.reference import ReferenceBackend
+from lime_model.scoring.backends.tiled import TiledBackend
 from lime_model.scoring.topk import Backend
 
 NAMES: tuple[BackendName, ...] = get_args(BackendName)
@@ -87,14 +87,20 @@ def make_backend(name: str, device: str) -> Backend:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BackendError(f"the driver chose device {device!r} and torch sees none on this host")
     if name == "reference":
-        return Reference()
+        return ReferenceBackend()
     if name == "triton":
-        from lime_model.scoring.backends.fused import Fused  # loads Triton, which only this backend needs
+        from lime_model.scoring.backends.fused import (
+            TritonBackend,  # loads Triton, which only this backend needs
+        )
 
-        return Fused(device)
+        return TritonBackend(device)
     if name.startswith("native"):
         if reason := native.why_not(_isa(name)):
             raise BackendError(f"the driver chose backend {name!r} and this host can't run it: {reason}")
-        return native.Native(PASSES[name])
+        return native.NativeBackend(PASSES[name])
     # A GPU wants far larger tiles than a core's cache does.
-    return Tiled() if device == "cpu" else Tiled(device=device, user_block=64, tile=8192, stripe=65536)
+    return (
+        TiledBackend()
+        if device == "cpu"
+        else TiledBackend(device=device, user_block=64, tile=8192, stripe=65536)
+    )

@@ -82,7 +82,7 @@ def fp16_bound(weights: Weights, users: Sequence[Query], stats: Stats) -> F64:
 
 
 @dataclass(frozen=True)
-class Fused(Backend):
+class TritonBackend(Backend):
     """Filter by the kernel above.
 
     Args:

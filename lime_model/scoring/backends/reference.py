@@ -11,7 +11,7 @@ from lime_model.scoring.cells import Cells, Ints
 from lime_model.scoring.topk import Backend, Query
 
 
-class Reference(Backend):
+class ReferenceBackend(Backend):
     """Written to be read."""
 
     def keep(

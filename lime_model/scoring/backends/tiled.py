@@ -50,7 +50,7 @@ def error_bound(weights: Weights, users: Sequence[Query], stats: Stats) -> F64:
 
 
 @dataclass(frozen=True)
-class Tiled(Backend):
+class TiledBackend(Backend):
     """Filter by fp32 tiles.
 
     Args:

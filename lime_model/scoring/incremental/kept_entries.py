@@ -8,7 +8,7 @@ the user does not change, z of each pair stands. On a later night:
 1. Entries whose candidate has left or changed are dropped; tonight's β goes on the others.
 2. Pairs of *changed* candidates are scored: those that are new, look different or may be recommended
    again. Those that reach τ are kept; the others have z + β(tonight) < τ, so tonight's bias becomes
-   their reference (`Reference`). Exclusions that lapse are scored and kept whatever they reach.
+   their reference (`ReferenceBias`). Exclusions that lapse are scored and kept whatever they reach.
 3. A candidate that is not kept scores at most τ + (β(tonight) - β_ref). So only *movers*, whose
    bias rose by the slack (K-th score - τ) or more, can enter the list: they are scored.
 4. Without slack, or with more movers than scoring the user in full is worth, there is a new anchor.
@@ -36,7 +36,7 @@ ROUNDING = 2.0**-21
 STEP = 2.0**-149  # of fp32 near zero, where rounding errs by half of it however small the number
 
 
-class Kept(NamedTuple):
+class KeptEntries(NamedTuple):
     """A user's entries and what bounds everything else.
 
     `rows [n]` of tonight's candidates (any order), `z [n]` with the repeat memory and without β,
@@ -48,7 +48,7 @@ class Kept(NamedTuple):
     tau: float
 
 
-class Reference(NamedTuple):
+class ReferenceBias(NamedTuple):
     """When a candidate took its present form, and its bias that night: `since [C]`, `beta [C]`.
 
     `since` counts nights of the chain; a candidate that stood at an anchor has the anchor's bias.
@@ -81,22 +81,22 @@ class Movers(NamedTuple):
         return int(np.searchsorted(-self.rise, -slack, side="right"))
 
 
-def keep_best(best: TopK, wanted: int) -> Kept:
+def keep_best(best: TopK, wanted: int) -> KeptEntries:
     """The entries of a user scored in full: its `wanted` best, or all it has when they are fewer."""
     if len(best.rows) < wanted:
-        return Kept(best.rows, best.z, -np.inf)
+        return KeptEntries(best.rows, best.z, -np.inf)
     # Everything else was published at or below the last one: its exact score is at most half an ulp above.
-    return Kept(best.rows, best.z, float(np.nextafter(best.scores[-1], np.float32(np.inf))))
+    return KeptEntries(best.rows, best.z, float(np.nextafter(best.scores[-1], np.float32(np.inf))))
 
 
-def drop(kept: Kept, changed: NDArray[np.bool_]) -> Kept:
+def drop_entries(kept: KeptEntries, changed: NDArray[np.bool_]) -> KeptEntries:
     """Without entries whose candidate has left (row -1) or is one of `changed [C]`: that z is past."""
     stands = kept.rows >= 0
     stands[stands] = ~changed[kept.rows[stands]]  # none may be left to look up
     return kept._replace(rows=kept.rows[stands], z=kept.z[stands])
 
 
-def add(kept: Kept, found: TopK) -> Kept:
+def add_entries(kept: KeptEntries, found: TopK) -> KeptEntries:
     """With further entries; one that was kept before takes its new z."""
     if len(found.rows) == 0:
         return kept
@@ -105,12 +105,12 @@ def add(kept: Kept, found: TopK) -> Kept:
     return kept._replace(rows=rows, z=z)
 
 
-def list_best(kept: Kept, beta: F32, k: int) -> TopK:
+def list_best(kept: KeptEntries, beta: F32, k: int) -> TopK:
     """The best k entries with tonight's bias `[C]`."""
     return TopK(kept.rows, publish(kept.z, beta[kept.rows]), kept.z).best(k)
 
 
-def find_slack(kept: Kept, scores: F32, k: int, largest: float) -> float:
+def find_slack(kept: KeptEntries, scores: F32, k: int, largest: float) -> float:
     """How far the bias of a candidate that is not kept may rise and still leave it below the list.
 
     Args:
@@ -130,7 +130,7 @@ def find_slack(kept: Kept, scores: F32, k: int, largest: float) -> float:
     return kth - kept.tau - ROUNDING * (abs(kth) + abs(kept.tau) + largest) - STEP
 
 
-class Night(NamedTuple):
+class CandidateChanges(NamedTuple):
     """What a night brings to users who did not change.
 
     `beta [C]`; `changed [C]`: candidates that no entry can speak for; `movers` by anchor night;
@@ -144,7 +144,7 @@ class Night(NamedTuple):
     limit: int
 
 
-class Pairs(Protocol):
+class PairScorer(Protocol):
     """Scores pairs of one user: all of these candidates that the user may be recommended and whose published
     score reaches the floor."""
 
@@ -155,34 +155,36 @@ class Pairs(Protocol):
         """Of the first `count` movers, or more."""
 
 
-class Advanced(NamedTuple):
+class AdvancedList(NamedTuple):
     """A user's answer of tonight, and what is kept for the next night."""
 
-    kept: Kept
+    kept: KeptEntries
     best: TopK
 
 
-def advance(kept: Kept, changed: TopK, anchor: int, night: Night, k: int, pairs: Pairs) -> Advanced | None:
-    """Tonight's exact list of a user who did not change since the night before; None: score it in full.
+def advance_list(
+    kept: KeptEntries, changed: TopK, anchor: int, night: CandidateChanges, k: int, pairs: PairScorer
+) -> AdvancedList | None:
+    """NightChanges's exact list of a user who did not change since the night before; None: score it in full.
 
     Args:
         kept: the entries of the night before, their rows those of tonight (-1: has left).
-        changed: of `Night.changed`, those that the user may be recommended and whose published score
+        changed: of `CandidateChanges.changed`, those that the user may be recommended and whose published score
             reaches `kept.tau`.
         anchor: the night of the user's last full scoring.
         night: what changed for everybody.
         k: list length.
         pairs: scores pairs of this user.
     """
-    kept = drop(kept, night.changed)
-    kept = add(kept, changed)
-    kept = add(kept, pairs.lapsed())
+    kept = drop_entries(kept, night.changed)
+    kept = add_entries(kept, changed)
+    kept = add_entries(kept, pairs.lapsed())
     best = list_best(kept, night.beta, k)
     slack = find_slack(kept, best.scores, k, night.largest)
     count = night.movers[anchor].within(slack)
     if slack <= 0 or count > night.limit:
         return None
     if count:
-        kept = add(kept, pairs.movers(anchor, count, float(best.scores[-1])))
+        kept = add_entries(kept, pairs.movers(anchor, count, float(best.scores[-1])))
         best = list_best(kept, night.beta, k)
-    return Advanced(kept, best)
+    return AdvancedList(kept, best)

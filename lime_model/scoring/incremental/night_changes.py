@@ -21,15 +21,22 @@ from numpy.typing import NDArray
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Weights
 from lime_model.scoring.cells import Ints
-from lime_model.scoring.incremental.kept_entries import Advanced, Kept, Movers, Night, Reference, advance
-from lime_model.scoring.incremental.subsets import Part, find_reaching
+from lime_model.scoring.incremental.kept_entries import (
+    AdvancedList,
+    CandidateChanges,
+    KeptEntries,
+    Movers,
+    ReferenceBias,
+    advance_list,
+)
+from lime_model.scoring.incremental.subsets import CandidateSubset, find_reaching
 from lime_model.scoring.topk import Backend, Query, TopK
 
 MOST_MOVERS = 0.05  # of the candidates: with more, a full pass is not much dearer and slack is back
 MOST_CHANGED = 0.25  # of the candidates: from there on everybody is scored in full, as each worker packs them
-LEAST = 64  # movers of the smallest part
-TOGETHER = 32  # users that meet the changed candidates in one pass
-PART_BYTES = 128 << 20  # of movers that a worker holds packed
+SMALLEST_SUBSET = 64  # movers of the smallest part
+USERS_PER_PASS = 32  # users that meet the changed candidates in one pass
+SUBSET_BYTES = 128 << 20  # of movers that a worker holds packed
 
 
 def too_many_changed(changed: int, candidates: int) -> bool:
@@ -42,7 +49,7 @@ def day_number(name: str) -> int:
     return int(np.datetime64(name.split(".")[0], "D").astype(np.int64))
 
 
-def write_tonight(path: Path, table: pa.Table, night: int, anchors: dict[int, str]) -> None:
+def write_night_changes(path: Path, table: pa.Table, night: int, anchors: dict[int, str]) -> None:
     """Write the table with tonight's number and, per anchor night, the name of its column."""
     about = {"night": night, "anchors": {str(anchor): name for anchor, name in anchors.items()}}
     table = table.replace_schema_metadata({"tonight": json.dumps(about)})
@@ -50,7 +57,7 @@ def write_tonight(path: Path, table: pa.Table, night: int, anchors: dict[int, st
         writer.write_table(table)
 
 
-class Tonight:
+class NightChanges:
     """An incremental night over a bank."""
 
     def __init__(self, path: Path, bank: PackedBank) -> None:
@@ -65,7 +72,7 @@ class Tonight:
             values[rows[here]] = given[here]
             return values
 
-        reference = Reference(align("since").astype(np.int64), align("reference"))
+        reference = ReferenceBias(align("since").astype(np.int64), align("reference"))
         beta = bank.beta()
         references = {
             # A bias that is lost may have risen by anything: then users of that night are scored in full.
@@ -73,7 +80,7 @@ class Tonight:
             for night, name in about["anchors"].items()
         }
         changed = reference.since == about["night"]
-        self.night = Night(
+        self.candidates = CandidateChanges(
             beta,
             changed,
             {anchor: Movers.find(beta, reference) for anchor, reference in references.items()},
@@ -82,28 +89,30 @@ class Tonight:
         )
         self.bank = bank
         many = too_many_changed(int(changed.sum()), len(bank))
-        self.changed = None if many else Part.of(bank, np.flatnonzero(changed))
-        self._movers: dict[tuple[int, int], Part] = {}  # the oldest first
+        self.changed = None if many else CandidateSubset.of(bank, np.flatnonzero(changed))
+        self._movers: dict[tuple[int, int], CandidateSubset] = {}  # the oldest first
 
-    def movers(self, anchor: int, count: int) -> Part:
+    def movers(self, anchor: int, count: int) -> CandidateSubset:
         """The first `count` movers, and some more: users share parts whose sizes double."""
-        size = LEAST
+        size = SMALLEST_SUBSET
         while size < count:
             size *= 2
         if (anchor, size) not in self._movers:
-            while sum(part.cells.words.nbytes for part in self._movers.values()) > PART_BYTES:
+            while sum(part.cells.words.nbytes for part in self._movers.values()) > SUBSET_BYTES:
                 self._movers.pop(next(iter(self._movers)))
-            self._movers[anchor, size] = Part.of(self.bank, self.night.movers[anchor].rows[:size])
+            self._movers[anchor, size] = CandidateSubset.of(
+                self.bank, self.candidates.movers[anchor].rows[:size]
+            )
         return self._movers[anchor, size]
 
-    def advance(
+    def advance_users(
         self,
-        users: Sequence[Standing],
+        users: Sequence[UnchangedUser],
         k: int,
         weights: Weights,
         backend: Backend,
-    ) -> Iterator[tuple[Advanced | None, int]]:
-        """Tonight's answer of each user, or None (see `anchors.advance`), and how many pairs that took.
+    ) -> Iterator[tuple[AdvancedList | None, int]]:
+        """NightChanges's answer of each user, or None (see `kept_entries.advance_list`), and how many pairs that took.
 
         Also None for an anchor night that this night does not know, and for all users when too many
         candidates changed.
@@ -111,49 +120,49 @@ class Tonight:
         if self.changed is None:
             yield from [(None, 0)] * len(users)
             return
-        for start in range(0, len(users), TOGETHER):
-            block = users[start : start + TOGETHER]
+        for start in range(0, len(users), USERS_PER_PASS):
+            block = users[start : start + USERS_PER_PASS]
             queries, floors = [user.query for user in block], [user.kept.tau for user in block]
             changed = find_reaching(weights, queries, self.changed, floors, backend)
             for user, found in zip(block, changed, strict=True):
-                if user.anchor not in self.night.movers:
+                if user.anchor not in self.candidates.movers:
                     yield None, 0
                     continue
-                pairs = UserPairs(self, weights, user, backend, len(self.changed.rows))
-                answer = advance(user.kept, found, user.anchor, self.night, k, pairs)
+                pairs = UserPairScorer(self, weights, user, backend, len(self.changed.rows))
+                answer = advance_list(user.kept, found, user.anchor, self.candidates, k, pairs)
                 yield answer, pairs.count
 
 
-class Standing(NamedTuple):
+class UnchangedUser(NamedTuple):
     """A user who did not change since the night before: entries (in rows of tonight), the anchor night
     that they date from, and the rows that were excluded the night before and are not tonight."""
 
     query: Query
-    kept: Kept
+    kept: KeptEntries
     anchor: int
     lapsed: Ints
 
 
 @dataclass
-class UserPairs:
+class UserPairScorer:
     """Scores further pairs of one user, and counts them."""
 
-    tonight: Tonight
+    changes: NightChanges
     weights: Weights
-    user: Standing
+    user: UnchangedUser
     backend: Backend
     count: int
 
     def lapsed(self) -> TopK:
-        """See `anchors.Pairs`."""
+        """See `anchors.PairScorer`."""
         if len(self.user.lapsed) == 0:
             return TopK.empty()
-        return self._reaching(Part.of(self.tonight.bank, self.user.lapsed), -np.inf)
+        return self._reaching(CandidateSubset.of(self.changes.bank, self.user.lapsed), -np.inf)
 
     def movers(self, anchor: int, count: int, floor: float) -> TopK:
-        """See `anchors.Pairs`."""
-        return self._reaching(self.tonight.movers(anchor, count), floor)
+        """See `anchors.PairScorer`."""
+        return self._reaching(self.changes.movers(anchor, count), floor)
 
-    def _reaching(self, part: Part, floor: float) -> TopK:
+    def _reaching(self, part: CandidateSubset, floor: float) -> TopK:
         self.count += len(part.rows)
         return find_reaching(self.weights, [self.user.query], part, [floor], self.backend)[0]

@@ -21,14 +21,14 @@ from lime_model.scoring.topk import Backend, Memory, Query, TopK, filter_rows, s
 
 
 @dataclass(frozen=True)
-class Part:
+class CandidateSubset:
     """Candidates at `rows [n]` of the bank, ascending."""
 
     rows: Ints
     cells: Cells
 
     @classmethod
-    def of(cls, bank: PackedBank, rows: Ints) -> Part:
+    def of(cls, bank: PackedBank, rows: Ints) -> CandidateSubset:
         """The candidates at some rows, in any order."""
         rows = np.sort(rows)
         return cls(rows, Cells.pack(bank.take(rows)))
@@ -45,7 +45,7 @@ class Part:
 def find_reaching(
     weights: Weights,
     users: Sequence[Query],
-    part: Part,
+    part: CandidateSubset,
     floors: Sequence[float],
     backend: Backend,
     policy: int = 0,

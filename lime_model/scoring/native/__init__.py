@@ -207,7 +207,7 @@ First = Literal["fp32", "int8", "bf16"]
 
 
 @dataclass
-class Native(Backend):
+class NativeBackend(Backend):
     """Filter by the compiled kernel.
 
     Args:
