@@ -38,7 +38,7 @@ from pipelines.settings.settings import load_settings
 from pipelines.store.leases import acquire_lease
 from pipelines.store.session import open_session
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 
 USERS, ITEMS, LOOK = 20_000, 100_000, 16  # LOOK numbers describe an item
 PAST, EVENTS = 20, 3  # events of a user before the first night, and of an active one in a night

@@ -46,7 +46,7 @@ from pipelines.settings.settings import load_settings
 from pipelines.store.event_log import with_new_columns
 from pipelines.store.session import open_session
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 
 ITEMS, EVENTS = 80_000, 3  # of each user, beside the shop's own
 CORES, SECONDS = 2, 120.0

@@ -48,7 +48,7 @@ from pipelines.store.event_log import with_new_columns
 from pipelines.store.leases import Run
 from pipelines.store.session import open_session
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 
 PAST, NEW, LONG = 256, 16, 1024
 SHARE = 10  # one user in so many is active

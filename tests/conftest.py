@@ -27,7 +27,8 @@ from pipelines.settings.settings import Settings, load_settings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.session import open_session
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
+from tests.nights import removing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -144,3 +145,8 @@ def bundle_folder(warehouse: Warehouse, model: str) -> Path:
 @pytest.fixture(scope="session")
 def shop_settings(trained: Warehouse) -> Settings:
     return trained.settings
+
+
+@pytest.fixture
+def shop_of_its_own(trained: Warehouse, tmp_path: Path) -> Warehouse:
+    return removing(copy_log(trained, tmp_path))

@@ -1,6 +1,6 @@
 """How far tonight's lists are from an earlier night's: one user's two lists, or two sets of scores.
 
-Golden values by hand in `tests/lime_model/test_drift.py`.
+Golden values by hand in `tests/lime_model/measure/test_drift.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metrics: of lists, one user at a time (recall divides by all relevant items), and of predicted labels.
 
-Golden values by hand in `tests/lime_model/test_metrics.py`. No library in the stack
+Golden values by hand in `tests/lime_model/measure/test_metrics.py`. No library in the stack
 computes recall over *all* relevant items with a list cut, so these eight lines do.
 """
 

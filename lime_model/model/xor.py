@@ -3,7 +3,7 @@
 Attention is kept only where exactly one side is a link: links read events, events
 read links. Two rectangular attentions cost O(L·N); the (L+N)² matrix is never built.
 Block: HSTU, arXiv:2402.17152 — pointwise SiLU attention divided by the number of
-unmasked keys of the row, gated by a SiLU branch. `tests/lime_model/test_xor.py`
+unmasked keys of the row, gated by a SiLU branch. `tests/lime_model/model/test_xor.py`
 holds the masked dense form and compares.
 
 Letters: B users, N events, L links, D width.

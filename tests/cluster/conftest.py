@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.settings.settings import load_settings
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone
 from tests.conftest import copy_tables
 

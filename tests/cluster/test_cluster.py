@@ -13,9 +13,9 @@ from pipelines.night import STEPS
 from pipelines.score.broadcast_files import CHUNK
 from pipelines.store.leases import Run
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone, wait_until
-from tests.pipelines.test_night import lists_of
+from tests.nights import lists_of
 
 pytestmark = pytest.mark.cluster
 

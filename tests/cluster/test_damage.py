@@ -21,10 +21,10 @@ from pipelines.night import STEPS
 from pipelines.score.broadcast_files import BroadcastError, BroadcastSender
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse, WriteConflict
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import PATIENCE
 from tests.conftest import copy_log
-from tests.pipelines.test_night import Lists, full_night, lists_of, point_at, staged_of, with_night
+from tests.nights import Lists, full_night, lists_of, point_at, staged_of, with_night
 
 pytestmark = pytest.mark.faults
 BUILD, REST = (

@@ -27,12 +27,12 @@ from pipelines.night import STEPS
 from pipelines.settings.settings import load_settings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import PATIENCE, ROOT, Cluster, Job, standalone, wait_until
 from tests.conftest import copy_tables
 from tests.host import can_mount
 from tests.jobs.test_jobs import wait_for_commit
-from tests.pipelines.test_night import Lists, lists_of
+from tests.nights import Lists, lists_of
 
 pytestmark = pytest.mark.faults
 ITEMS = 12_000  # so many, and the slowest backend: each commit takes seconds

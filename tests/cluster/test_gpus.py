@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone
 
 pytestmark = pytest.mark.cluster

@@ -14,7 +14,7 @@ from pipelines.score.forecast import WORKER_BYTES
 from pipelines.settings.settings import load_settings
 from pipelines.store.event_log import with_new_columns
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster
 
 pytestmark = pytest.mark.cluster

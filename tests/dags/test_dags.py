@@ -14,9 +14,9 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.conftest import copy_shop
-from tests.pipelines.test_night import lists_of
+from tests.nights import lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from jobs.endings import EXIT_CODES
-from tests import shop
+from synthetic import shop
 from tests.dags.test_dags import airflow_environment, python
 
 CODE = """\

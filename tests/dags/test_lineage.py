@@ -10,9 +10,8 @@ from dags.lineage import EDGES
 from pipelines.night import STEPS
 from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.conftest import open_shop
-from tests.pipelines.test_anchors import shop_of_its_own  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.operate
 BOOKS = {"runs", "leases", "loaded_drops"}

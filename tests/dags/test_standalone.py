@@ -26,11 +26,11 @@ from deltalake import DeltaTable
 from pipelines.models.champions import decisions
 from pipelines.publish.night_record import find_commits
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import wait_until
 from tests.conftest import copy_shop
 from tests.dags.test_dags import airflow_environment
-from tests.pipelines.test_night import lists_of
+from tests.nights import lists_of
 
 pytestmark = pytest.mark.airflow
 BACKFILLED, SCHEDULED = ("2024-05-03", "2024-05-04"), ("2024-05-06",)

@@ -21,7 +21,7 @@ from lime_model.errors import LimeError
 from pipelines.errors.stack_traces import UnknownFault
 from pipelines.store.leases import StaleRun, acquire_lease
 from pipelines.store.tables import Warehouse, WriteConflict
-from tests import shop
+from synthetic import shop
 from tests.conftest import ROOT, copy_shop
 
 PATIENCE = 300  # seconds that only a hang takes

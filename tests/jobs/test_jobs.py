@@ -24,10 +24,10 @@ from pipelines.night import STEPS
 from pipelines.settings.settings import load_settings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.cluster.standalone import PATIENCE, Job, wait_until
 from tests.conftest import copy_shop
-from tests.pipelines.test_night import full_night, lists_of
+from tests.nights import full_night, lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

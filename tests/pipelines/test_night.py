@@ -28,45 +28,16 @@ from pipelines.publish.audits import AuditFailed
 from pipelines.publish.publish import publish_recommendations
 from pipelines.publish.verify_night import CertificateFailed, verify_night
 from pipelines.score.stage import score_candidates
-from pipelines.settings.settings import Policy, Settings, SettingsError
+from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.store.runs import find_manifest, need_manifest, record
 from pipelines.store.tables import MissingTable, Warehouse, WriteConflict, local_rows
-from tests import shop
+from synthetic import shop
 from tests.conftest import bundle_folder, copy_log
 from tests.host import HAS_NATIVE
+from tests.nights import full_night, lists_of, point_at, staged_of, with_night
 
-Lists = dict[int, list[tuple[int, float]]]
 NAN = b"\x00\x00\xc0\x7f"
-
-
-def lists_of(warehouse: Warehouse, ds: str = shop.NIGHT) -> Lists:
-    """Published lists, read with `deltalake`: no Spark involved."""
-    table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(
-        filters=[("ds", "=", date.fromisoformat(ds))]
-    )
-    return {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in table.to_pylist()}
-
-
-def staged_of(warehouse: Warehouse, run: Run, policy: str) -> Lists:
-    mine = (F.col("run_id") == run.run_id) & (F.col("policy") == policy)
-    rows = warehouse.read("staging").where(mine).collect()
-    return {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in rows}
-
-
-def with_night(warehouse: Warehouse, **changes: Any) -> Warehouse:
-    """The same tables under other settings of the night."""
-    night = warehouse.settings.night.model_copy(update=changes)
-    settings: Settings = warehouse.settings.model_copy(update={"night": night})
-    return Warehouse(warehouse.spark, settings)
-
-
-def full_night(warehouse: Warehouse, key: str, ds: str = shop.NIGHT) -> Run:
-    run = acquire_lease(warehouse, ds, key)
-    for name, step in STEPS.items():
-        if name != "ingest_events":
-            step(warehouse, run)
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -512,13 +483,3 @@ def test_more_damage_than_the_settings_allow_fails_the_night(
         record(warehouse, again.run_id, again.ds, job, need_manifest(warehouse, run, job))
     with pytest.raises(BundleError, match=message):
         score_candidates(with_night(warehouse, max_damaged_share=limit), again, [Policy()])
-
-
-def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:
-    """Let the run's manifest name the newest version of a table."""
-    manifest = find_manifest(warehouse, run.run_id, job)
-    assert manifest is not None
-    changed = {**manifest, "versions": {**manifest["versions"], table: warehouse.version(table)}}
-    if "tables" in manifest:
-        changed["tables"] = {**manifest["tables"], table: warehouse.fingerprint(table)}
-    record(warehouse, run.run_id, run.ds, job, changed)

@@ -1,6 +1,6 @@
 """Random sequences of nights through Spark and Delta, each cut off somewhere and gone on with.
 
-The bookkeeping itself meets hundreds of sequences in tests/lime_model/test_anchors.py; these few go through
+The bookkeeping itself meets hundreds of sequences in tests/lime_model/scoring/test_kept_entries.py; these few go through
 real tables and commits.
 """
 
@@ -25,10 +25,9 @@ from pipelines.settings.settings import Policy
 from pipelines.store.leases import acquire_lease
 from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
-from tests import shop
+from synthetic import shop
 from tests.conftest import bundle_folder, open_shop
-from tests.pipelines.test_anchors import SCORED, day_of, items_of, removing, shop_of_its_own  # noqa: F401  # a fixture
-from tests.pipelines.test_night import with_night
+from tests.nights import SCORED, day_of, items_of, removing, with_night
 
 pytestmark = [pytest.mark.nights, pytest.mark.usefixtures("in_place")]
 START, NIGHTS = dt.date(2024, 5, 11), 3

@@ -1,0 +1,163 @@
+"""Incremental nights through Spark and Delta: the lists of full ones, for few of their pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from pipelines.night import STEPS, day_before
+from pipelines.publish.full_comparison import verify_full
+from pipelines.publish.verify_night import CertificateFailed
+from pipelines.score.forecast import plan_night
+from pipelines.score.incremental import find_base
+from pipelines.settings.settings import Policy
+from pipelines.store.leases import Run, acquire_lease, find_run
+from pipelines.store.runs import Manifest, need_manifest, record
+from pipelines.store.tables import Warehouse
+from synthetic import shop
+from tests.nights import SCORED, day_of, items_of, point_at, with_night
+
+pytestmark = pytest.mark.nights
+
+
+def night(warehouse: Warehouse, ds: str, key: str = "night") -> Manifest:
+    """A certified night whose lists are those of a full one; what scoring reports."""
+    run = acquire_lease(warehouse, ds, key)
+    _, _, scored, certificate = (STEPS[name](warehouse, run) for name in SCORED)
+    of_policy: Manifest = scored["policies"][warehouse.settings.night.policy.name]
+    if of_policy["plan"].startswith("incremental"):
+        assert verify_full(warehouse, run)["passed"]
+    return {**of_policy, "strata": certificate["strata"]}
+
+
+def test_incremental_nights_equal_full_ones_and_score_little(
+    shop_of_its_own: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = with_night(shop_of_its_own, k=5)
+    rng = np.random.default_rng(1)
+    first = night(warehouse, "2024-05-11")
+    assert first["plan"] == "full night: no earlier certified one"
+    assert "reused" not in first["strata"]
+    shares = []
+    for number in range(2):
+        day, ds = f"2024-05-{11 + number}", f"2024-05-{12 + number}"
+        active = rng.choice(shop.USERS, 4, replace=False)
+        events = [
+            (int(u), int(i), f"{h:02}:00:00") for h, u in enumerate(active) for i in rng.choice(shop.ITEMS, 3)
+        ]
+        items_of(warehouse, day, {int(rng.integers(shop.ITEMS)): "kind-1", 500 + number: "kind-2"}, (number,))
+        day_of(warehouse, day, events)
+        before = plan_night(warehouse, Run(ds, "early"))
+        scored = night(warehouse, ds)
+        after = plan_night(warehouse, find_run(warehouse, ds, "night"))  # what the run's own builds counted
+        check_forecasts(before, after, scored)
+        assert scored["plan"].startswith("incremental night: from run")
+        assert scored["strata"]["reused"] == warehouse.settings.night.certificate_users // 2
+        shares.append(scored["pairs"] / (scored["pairs"] + scored["pairs_avoided"]))
+    assert np.mean(shares) < 0.5
+    monkeypatch.setattr("pipelines.score.incremental.MAX_ANCHORS", 1)
+    few = night(warehouse, "2024-05-14")  # most have the first night's anchor, which is not known any more
+    assert few["plan"] == "incremental night: from run 2024-05-13.1"
+    assert few["pairs"] > few["pairs_avoided"] > 0
+
+
+def check_forecasts(before: Manifest, after: Manifest, scored: Manifest) -> None:
+    """Four users were active, and some items changed; the past tells who else is scored in full."""
+    for told in (before, after):
+        assert told["plan"] == scored["plan"]
+        assert told["users"] == shop.USERS
+        assert 1 <= told["changed"] <= 5  # new, changed, or as they were before
+        assert 4 <= told["in_full"] < shop.USERS
+        assert told["taken_over_per_second"] > 0
+        assert told["pairs"] + told["pairs_avoided"] == told["users"] * told["candidates"]
+    assert (after["changed"], after["pairs"]) == (before["changed"], before["pairs"])
+    # Users who are not active and have no room left in their lists are few.
+    assert after["pairs"] / scored["pairs"] == pytest.approx(1.0, abs=0.6)
+
+
+def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its_own: Warehouse) -> None:
+    """LIME-XOR, and a policy whose exclusions end by themselves."""
+    policy = Policy(name="fresh", exclude_seen=3, eligible="kind IS NOT NULL OR kind IS NULL")
+    warehouse = with_night(shop_of_its_own, k=5, policy=policy, model="xor")
+    night(warehouse, "2024-05-08")
+    plans = [night(warehouse, "2024-05-09")]
+    day_of(warehouse, "2024-05-09", [(1, 7, "08:00:00")])  # instead of what that day held: a correction
+    plans += [night(warehouse, ds) for ds in ("2024-05-10", "2024-05-13")]  # and two nights are missing
+    assert all(plan["plan"].startswith("incremental") for plan in plans)
+    assert all(plan["pairs_avoided"] > plan["pairs"] for plan in plans[:1])
+    back = night(warehouse, "2024-05-09", "again")  # out of order: from the night before it
+    assert back["plan"] == "incremental night: from run 2024-05-08.1"
+
+
+def test_a_state_of_other_bytes_is_scored_again_though_it_comes_from_the_same(
+    shop_of_its_own: Warehouse,
+) -> None:
+    """A past night reads whole what the night before it had merged: the same history, other last digits."""
+    warehouse = with_night(shop_of_its_own, k=5)
+
+    def run_to(ds: str, key: str, user: int | None) -> Run:
+        if user is not None:
+            day_of(warehouse, day_before(ds), [(user, item, f"{item:02}:00:00") for item in range(8, 16)])
+        run = acquire_lease(warehouse, ds, key)
+        for name in SCORED:
+            STEPS[name](warehouse, run)
+        return run
+
+    for ds, user in (("2024-05-11", None), ("2024-05-12", 3), ("2024-05-13", None), ("2024-05-14", 3)):
+        run_to(ds, "night", user)
+    merged = need_manifest(warehouse, Run("2024-05-12", "night", 1), "build_link_states")
+    assert merged["merged"] == 1
+    again = run_to("2024-05-13", "again", None)
+    assert need_manifest(warehouse, again, "build_link_states")["recomputed"] >= 1
+    plan = need_manifest(warehouse, again, "score_candidates")["policies"]["all"]["plan"]
+    assert plan == "incremental night: from run 2024-05-12.1"
+    assert verify_full(warehouse, again)["passed"]
+
+
+def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse) -> None:
+    warehouse = with_night(shop_of_its_own, k=5)
+    night(warehouse, "2024-05-11")
+    other = night(with_night(warehouse, k=6), "2024-05-12")
+    assert other["plan"] == "full night: k, entries changed since run 2024-05-11.1"
+    back = night(warehouse, "2024-05-13")  # from the newest that fits
+    assert back["plan"] == "incremental night: from run 2024-05-11.1"
+    assert back["pairs_avoided"] > 0
+    quiet = night(with_night(warehouse, reuse=False), "2024-05-14")
+    assert quiet["plan"] == "full night: night.reuse is false"
+    warehouse.delta("staging").update(F.col("run_id") == "2024-05-14.1", {"tau": F.lit(-99.0).cast("float")})
+    scored = acquire_lease(warehouse, "2024-05-14", "night")
+    point_at(warehouse, scored, "score_candidates", "staging")
+    damaged = night(warehouse, "2024-05-15")
+    assert damaged["plan"] == "incremental night: from run 2024-05-14.1"
+    assert damaged["pairs_avoided"] == 0  # no row was what it had been written as
+    assert damaged["pairs"] == quiet["pairs"]
+
+
+def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Warehouse) -> None:
+    warehouse = with_night(shop_of_its_own, k=5)
+    run, built_on_it = (acquire_lease(warehouse, ds, "night") for ds in ("2024-05-11", "2024-05-12"))
+    for each in (run, built_on_it):
+        for name in SCORED:
+            STEPS[name](warehouse, each)
+    mine = (F.col("run_id") == run.run_id) & (F.col("user_id") == 3)
+    warehouse.delta("staging").update(mine, {"candidates": F.slice("candidates", 1, 4)})
+    point_at(warehouse, run, "score_candidates", "staging")
+    publish_after_audits(warehouse, run)
+    with pytest.raises(
+        CertificateFailed,
+        match=r"1 of 40 lists are not those of a full night, such as user 3.* Readers of night 2024-05-11 "
+        rf"are served the lists of run {run.run_id}, which is disproved .* --from {run.run_id} --reason …, "
+        r"which withdraws the night, as no other run published it; .* then export the night again",
+    ):
+        verify_full(warehouse, run)
+    with pytest.raises(CertificateFailed, match=r"are not those of a full night .*nothing was published"):
+        publish_after_audits(warehouse, built_on_it)
+    later = acquire_lease(warehouse, "2024-05-13", "night")
+    assert find_base(warehouse, later, {}) == (None, "full night: no earlier certified one")
+
+
+def publish_after_audits(warehouse: Warehouse, run: Run) -> None:
+    """As if the audits had not noticed."""
+    record(warehouse, run.run_id, run.ds, "audit_recommendations", {"checks": []})
+    STEPS["publish_recommendations"](warehouse, run)

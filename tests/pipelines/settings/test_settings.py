@@ -1,0 +1,272 @@
+"""Settings: one file, no unknown keys, errors that name the key."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from pyspark.sql import SparkSession
+
+from pipelines.settings.settings import Policy, SettingsError, load_settings
+from pipelines.store.session import open_session
+from synthetic import shop
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**shop.settings(tmp_path), **changes}))
+    return path
+
+
+def test_the_demo_settings_are_valid_and_frozen() -> None:
+    settings = load_settings(ROOT / "conf" / "local.yaml")
+    assert settings.warehouse == str(ROOT / ".demo" / "warehouse")
+    with pytest.raises(ValueError, match="frozen"):
+        settings.warehouse = "elsewhere"  # type: ignore[misc]
+
+
+def test_the_cluster_settings_go_over_the_demos(tmp_path: Path) -> None:
+    local, cluster = (
+        yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text()) for name in ("local", "cluster")
+    )
+    for section, keys in cluster.items():
+        local[section] = {**local[section], **keys} if section == "night" else keys
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(local))
+    settings = load_settings(tmp_path / "s.yaml")
+    assert settings.warehouse == "s3a://lake/lime/warehouse"
+    assert settings.spark.master is None  # spark-submit's
+    assert settings.spark.secrets == {"fs.s3a.access.key": "LAKE_KEY", "fs.s3a.secret.key": "LAKE_SECRET"}
+    assert settings.night.model in {model.name for model in settings.models}
+    assert settings.night.policy.name == "all"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warehose": "x"}, r"warehose: unknown key; nearest known key: warehouse"),
+        ({"night": {"model": "mha", "certificate_user": 3}}, r"night.certificate_user: .*certificate_users"),
+        ({"night": {"model": "mha", "top_k": 5}}, r"night.top_k: unknown key; known keys here: backend, bu"),
+        (
+            {"audits": {"overrides": [{"nihgt": "2017-12-04", "check": "psi", "reason": "a new catalogue"}]}},
+            r"audits.overrides.0.nihgt: unknown key; nearest known key: night",
+        ),
+        (
+            {"export": {"redis": {"url": "redis://h", "ttl_day": 3}}},
+            r"ttl_day: .*nearest known key: ttl_days",
+        ),
+        ({"night": {"model": "mah"}}, r"night.model: no model 'mah' in models.*; nearest model: mha"),
+        ({"night": {"model": "mha", "k": True}}, r"night.k: .*valid integer.*\(got 'true'\)"),
+        ({"night": {"model": "mha", "max_damaged_share": True}}, r"max_damaged_share: .*valid number"),
+        ({"models": [{"name": "mha", "config": {"links": True}}]}, r"config.links: .*valid integer"),
+        (
+            {"models": [{"name": "mha", "config": {}, "train": {"dropout": False}}]},
+            r"train.dropout: .*valid nu",
+        ),
+        ({"audits": {"max_psi": float("inf")}}, r"audits.max_psi: .*finite number"),
+        (
+            {"audits": {"overrides": [{"night": 20171204, "check": "psi", "reason": "a new catalogue"}]}},
+            r"overrides.0.night: a date is written as 2017-12-04; .*\(got 20171204\)",
+        ),
+        ({"models": [{"name": "../mha", "config": {}}]}, r"models.0.name: '../mha' is not a name: 1 to 64"),
+        (
+            {"models": [{"name": "champions", "config": {}}]},
+            r"models.0.name: 'champions' is the name of a table",
+        ),
+        ({"evaluate_policies": [{"name": "it's"}]}, r"evaluate_policies.0.name: \"it's\" is not a name"),
+        ({"evaluate_policies": [{"name": "new"}, {"name": "New"}]}, r"evaluate_policies have the same name"),
+        ({"evaluate_policies": []}, r"evaluate_policies has 0 policies; it takes 1 to 63"),
+        ({"spark": {"master": "spork"}}, r"spark.master: Spark knows no such master; use local"),
+        (
+            {"spark": {"conf": {"spark.driver.memory": "much"}}},
+            r"memory is 'much', which is no size",
+        ),
+        ({"warehouse": ""}, r"warehouse: .*at least 1 character"),
+        ({"night": {"model": "mha", "k": 0}}, r"night.k: .*greater than or equal to 1 \(got 0\)"),
+        ({"ids": {"user_id": "int"}}, r"ids.user_id: .*'long' or 'string'.*'int'"),
+        ({"models": [{"name": "m", "config": {"width": 10, "heads": 4}}]}, r"width 10 is not a multiple of"),
+        (
+            {"models": [{"name": "m", "config": {"widht": 8}}]},
+            r"widht: unknown key; nearest known key: width",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"labelled": True}}]},
+            r"labelled: true wants labels, how to learn them",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": [{"name": "tags", "kind": "lists"}]}}]},
+            r"item_columns.*'category', 'hash', 'number', 'list' or 'vector'",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": [{"name": "sku", "kind": "hash"}]}}]},
+            r"column sku: size is 0; a hash wants at least 1",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"user_columns": ["age", "age"]}}]},
+            r"name \['age'\] more than once",
+        ),
+        ({"models": [{"name": "m", "config": {"without": ["head"]}}]}, r"without.*'dot', 'bias' or 'memory'"),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": ["knd"]}}]},
+            r"model m reads the column knd, which ingest.items.columns does not have; nearest column: kind",
+        ),
+        (
+            {"models": [{"name": "m", "config": {"item_columns": [{"name": "kind", "kind": "number"}]}}]},
+            r"reads kind as a number, and ingest.items.columns says string; a number wants double or long",
+        ),
+        ({"models": [{"name": "m", "config": {}}] * 2}, r"models have the same name: \['m'\]"),
+        ({"models": [{"name": "m", "config": {}, "labels": {"dropout": 1}}]}, r"labels.dropout is 1.0"),
+        ({"ingest": {"events": {"key": ["a"], "identical": "each"}}}, r"two rows of one key are one event"),
+        (
+            {"ingest": {"events": {"user": "a"}}},
+            r"ingest.events.user: unknown key; nearest known key: user_id",
+        ),
+        ({"ingest": {"csv": {"delimiter": "::"}}}, r"several characters, which needs quote: null"),
+        ({"ingest": {"items": {"columns": {"a": "long", "A": "long"}}}}, r"differ only in the case"),
+        ({"evaluate_policies": [{"name": "a", "exclude_seen": 0}]}, r"must be at least 1"),
+        (
+            {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "hush"}}},
+            r"fs.s3a.secret.key looks like a secret.* in spark.secrets, as fs.s3a.secret.key: NAME$",
+        ),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(write(tmp_path, **changes))
+
+
+HUSH = "hunter2"
+SECRETS: list[dict[str, Any]] = [
+    {"spark": {"conf": {key: HUSH}}}
+    for key in (
+        "spark.my.password", "spark.ssl.keyPass", "spark.hadoop.fs.azure.sas.box.account.blob.example",
+        "spark.hadoop.fs.azure.account.key.account", "spark.hadoop.fs.s3a.session.token", "spark.my.apiKey",
+        "spark.hadoop.fs.s3a.session.key", "spark.executorEnv.AWS_ACCESS_KEY_ID", "spark.my.private_key",
+    )
+] + [
+    {"spark": {"conf": {"spark.driver.extraJavaOptions": value}}}
+    for value in (
+        f"-XX:+UseG1GC -Dx.password={HUSH}", f"-Dssl.keyStorePassword={HUSH}", f"-Dmy.secret: {HUSH}",
+        f"-Durl=jdbc:pg://lime:{HUSH}@db/x", f"-Durl=https://a/x?sv=1&sig={HUSH}", f"--password {HUSH}",
+    )
+] + [
+    {"export": {"redis": {"url": url}}}
+    for url in (
+        f"redis://:{HUSH}@lists:6379/0", f"redis://lime:{HUSH}@lists", f"redis://lists:6379/0?password={HUSH}",
+        f"redis://lists?username=a&pass={HUSH}", f"redis://:{HUSH}/@lists", [f"redis://:{HUSH}@lists"],
+    )
+] + [
+    {"export": {"redis": {"url": "redis://lists", "password_env": f"{HUSH}!"}}},
+    {"spark": {"secrets": {"fs.s3a.secret.key": f"{HUSH}/+"}}},
+    {"spark": {"conf": {"spark.x": [HUSH]}}},
+    {"spark": {"secret": HUSH}},
+    {"warehouse": f"s3a://KEY:{HUSH}@lake/x"},
+    {"drops": f"https://lake/x?sig={HUSH}"},
+    {"ids": {"user_id": f"https://lime:{HUSH}@x"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", SECRETS)
+def test_a_secret_anywhere_is_refused_and_never_repeated(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, **changes))
+    told = "".join(traceback.format_exception(caught.value))  # with all that is behind it
+    assert HUSH not in told
+    assert next(iter(changes)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("spark.hadoop.fs.s3a.aws.credentials.provider", "com.amazonaws.auth.EnvCredentialsProvider"),
+        ("spark.shuffle.sort.bypassMergeThreshold", "200"),
+        ("spark.driver.extraJavaOptions", "-XX:+ExitOnOutOfMemoryError -Djava.io.tmpdir=/data/tmp -Dx=a:b"),
+        ("spark.kubernetes.driver.secretKeyRef.LAKE_SECRET", "lake:secret"),
+        ("spark.security.credentials.hive.enabled", "false"),
+        ("spark.jars", "/jars/a.jar,s3a://lake/b.jar"),
+    ],
+)  # fmt: skip
+def test_what_only_sounds_like_a_secret_is_let_through(tmp_path: Path, key: str, value: str) -> None:
+    assert load_settings(write(tmp_path, spark={"conf": {key: value}})).spark.conf[key] == value
+
+
+def test_words_that_yaml_takes_for_truth_values_are_what_the_key_makes_of_them(tmp_path: Path) -> None:
+    raw = yaml.safe_dump({**shop.settings(tmp_path), "audits": {}})
+    path = tmp_path / "s.yaml"
+    path.write_text(raw.replace("audits: {}", "audits: {}\nupkeep: {keep_days: yes}"))
+    with pytest.raises(SettingsError, match=r"upkeep.keep_days: .*valid integer.*\(got 'yes'\)"):
+        load_settings(path)
+    path.write_text(raw.replace("audits: {}", "promotion: {margin: on}"))
+    with pytest.raises(SettingsError, match=r"promotion.margin: .*valid number.*\(got 'on'\)"):
+        load_settings(path)
+    for word, value in (("no", False), ("true", True)):
+        path.write_text(raw.replace("  units_per_commit: 4", f"  units_per_commit: 4\n  reuse: {word}"))
+        assert load_settings(path).night.reuse is value
+    path.write_text(raw.replace("default_event_type: purchase", "default_event_type: off"))
+    assert load_settings(path).ingest.default_event_type == "off"
+
+
+@pytest.mark.parametrize("seen", [True, False, "yes", 0, -1, 1.5, "every", None, [7]])
+def test_exclude_seen_is_a_word_or_a_number_of_days(seen: Any) -> None:
+    with pytest.raises(ValidationError, match="exclude_seen is none, all, or a number of days"):
+        Policy(exclude_seen=seen)
+    assert [Policy(exclude_seen=good).exclude_seen for good in ("all", "none", 30)] == ["all", "none", 30]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", r"s.yaml is not YAML: line 1, column 5: "),
+        ("night: {}\nnight: {}", r"is not YAML: line 2, column 1: the key night is given twice"),
+        ("a: 2017-13-45", r"is not YAML: month must be in 1..12"),
+        (
+            "a: !!python/object:os.system x",
+            r"is not YAML: line 1, column 4: could not determine a constructor",
+        ),
+        ("[" * 5000, r"is not YAML: it is nested too deeply"),
+        ("", r"s.yaml holds no settings: it wants keys and values"),
+        ("- a", r"s.yaml holds no settings"),
+        ("warehouse: 5", r"warehouse: Input should be a valid string; put it in quotes \(got 5\)"),
+        (b"a: \xff", r"s.yaml is not UTF-8 text \(byte 3\); save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_one_sentence(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SettingsError, match=message):
+        load_settings(path)
+    with pytest.raises(SettingsError, match=r"the settings file .* can't be read: Is a directory"):
+        load_settings(tmp_path)
+
+
+def test_secrets_come_from_the_environment_into_hadoop_and_nowhere_else(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(write(tmp_path, spark={"secrets": {"fs.s3a.secret.key": "LAKE_SECRET"}}))
+    monkeypatch.delenv("LAKE_SECRET", raising=False)
+    with pytest.raises(
+        SettingsError,
+        match=r"fs.s3a.secret.key: the environment variable that it names is not set",
+    ):
+        open_session(settings, "tests")
+    monkeypatch.setenv("LAKE_SECRET", "hush")
+    session = open_session(settings, "tests")
+    assert session.sparkContext._jsc.hadoopConfiguration().get("fs.s3a.secret.key") == "hush"
+    assert "hush" not in str(session.sparkContext.getConf().getAll())
+    session.sparkContext._jsc.hadoopConfiguration().unset("fs.s3a.secret.key")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no settings file at .*conf/local.yaml"):
+        load_settings(tmp_path / "none.yaml")
+
+
+def test_paths_keep_their_scheme_and_relative_ones_count_from_the_file(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, warehouse="s3a://bucket/lime", drops="raw"))
+    assert settings.warehouse == "s3a://bucket/lime"
+    assert settings.drops == str(tmp_path / "raw")
