@@ -43,7 +43,7 @@ def _read_night(warehouse: Path, ds: str) -> pd.DataFrame:
 def read_items(warehouse: Path) -> pd.DataFrame:
     """Current items with their features."""
     items = DeltaTable(str(warehouse / "items")).to_pyarrow_table().to_pandas()
-    return items[items["valid_to"].isna()]
+    return items[items["_valid_to"].isna()]
 
 
 def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> pd.DataFrame:
