@@ -27,7 +27,7 @@ from pipelines.settings.settings import RedisExport
 from pipelines.udfs.list_store import Store, escape_glob, scan_lists, unlink
 from pipelines.udfs.load_lists import Load, count_lists, load_lists
 from pipelines.udfs.person import Person
-from pipelines.udfs.store_errors import StoreProblem, place, store_errors
+from pipelines.udfs.store_errors import StoreProblem, show_url, store_errors
 from tests.cluster.standalone import wait_until
 from tests.valkey import client_of, run_cluster
 
@@ -172,7 +172,7 @@ def test_a_flip_moves_one_key_and_removes_the_version_before(cluster: list[Valke
     assert late.find_newer(Lists(None, "2024-05-09", OLD, lambda run_id: True)) == NEW  # type: ignore[arg-type]
     assert late.find_newer(Lists(None, "2024-05-09", OLD, lambda run_id: False)) is None  # type: ignore[arg-type]
     exporter.client.set("flip:current", "2024-05-11.1")
-    with pytest.raises(ExportFailed, match=r"2024-05-11.1 was put in place by another export meanwhile"):
+    with pytest.raises(ExportFailed, match=r"2024-05-11.1 was put in show_url by another export meanwhile"):
         exporter.flip(lists)
 
 
@@ -303,7 +303,7 @@ def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer
         )
     assert "ResponseError: ERR odd … redis://…@h; please report" in str(problem.value)
     assert problem.value.remedy == "bug"
-    assert place("redis://user:hidden@h:1/0?ssl_ca_certs=x") == "redis://h:1/0"
+    assert show_url("redis://user:hidden@h:1/0?ssl_ca_certs=x") == "redis://h:1/0"
     assert SECRET not in repr(store)
 
 
