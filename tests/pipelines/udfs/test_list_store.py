@@ -172,7 +172,7 @@ def test_a_flip_moves_one_key_and_removes_the_version_before(cluster: list[Valke
     assert late.find_newer(Lists(None, "2024-05-09", OLD, lambda run_id: True)) == NEW  # type: ignore[arg-type]
     assert late.find_newer(Lists(None, "2024-05-09", OLD, lambda run_id: False)) is None  # type: ignore[arg-type]
     exporter.client.set("flip:current", "2024-05-11.1")
-    with pytest.raises(ExportFailed, match=r"2024-05-11.1 was put in show_url by another export meanwhile"):
+    with pytest.raises(ExportFailed, match=r"2024-05-11.1 was put in place by another export meanwhile"):
         exporter.flip(lists)
 
 
