@@ -28,13 +28,15 @@ from benchmarks.report import ROOT, Row, row
 from demo.complete_journey import FIRST_DAY, write_drops
 from lime_model.bundle import load_bundle, save_bundle
 from lime_model.model.lime import Features, History
+from pipelines.ingest.load_days import day_before, ingest_days
 from pipelines.learn.train import train_models
 from pipelines.models.bundles import bundle_uri, fetch_bundle, store_folder
 from pipelines.models.champions import need_champion, promote
-from pipelines.night import STEPS, day_before, ingest_days
-from pipelines.publish.full_comparison import full_night_run, verify_full
+from pipelines.night import STEPS
+from pipelines.publish.full_comparison import prepare_full_night, verify_full
 from pipelines.score.stage import score_candidates
 from pipelines.settings.settings import load_settings
+from pipelines.steps import Job
 from pipelines.store.leases import acquire_lease
 from pipelines.store.session import open_session
 from pipelines.store.tables import Warehouse
@@ -65,15 +67,17 @@ def score_night(warehouse: Warehouse, ds: str) -> Night:
         CertificateFailed: a list differs.
     """
     run = acquire_lease(warehouse, ds, "night")
-    for name in ("build_candidate_bank", "build_link_states"):
+    for name in (Job.BUILD_CANDIDATE_BANK, Job.BUILD_LINK_STATES):
         STEPS[name](warehouse, run)
-    seconds = _time(lambda: STEPS["score_candidates"](warehouse, run))
-    STEPS["verify_night"](warehouse, run)
-    whole = full_night_run(warehouse, run)
-    full_seconds = _time(lambda: score_candidates(*whole, [warehouse.settings.night.policy]))
-    told = verify_full(warehouse, run)
-    pairs = told["pairs"], told["pairs_of_full_night"]
-    return Night(told["plan"], told["users"], *pairs, seconds, full_seconds)
+    seconds = _time(lambda: STEPS[Job.SCORE_CANDIDATES](warehouse, run))
+    STEPS[Job.VERIFY_NIGHT](warehouse, run)
+    whole = prepare_full_night(warehouse, run)
+    full_seconds = _time(
+        lambda: score_candidates(whole.warehouse, whole.run, [warehouse.settings.night.policy])
+    )
+    found = verify_full(warehouse, run)
+    pairs = found.pairs, found.pairs_of_full_night
+    return Night(found.plan_reason, found.users, *pairs, seconds, full_seconds)
 
 
 def _time(work: Callable[[], object]) -> float:

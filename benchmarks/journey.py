@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from demo.complete_journey import read
 from lime_model.train.fit import TrainingSource
-from pipelines.store.schemas import HISTORY_ORDER, USER_ID
+from pipelines.schemas import HISTORY_ORDER, USER_ID
 
 HORIZON_DAYS, MIN_EVENTS = 28, 20
 

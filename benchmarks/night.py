@@ -36,11 +36,11 @@ from pyspark.sql import functions as F
 from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, publish, row
 from lime_model.scoring.backends.choose import make_backend
+from pipelines.ingest.load_days import ingest_days
 from pipelines.ingest.load_entities import ingest_entity
 from pipelines.learn.train import train_models
 from pipelines.models.bundles import fetch_bundle
 from pipelines.models.champions import need_champion
-from pipelines.night import ingest_days
 from pipelines.score.calibration import Sizes, measure_speed
 from pipelines.settings.settings import load_settings
 from pipelines.store.event_log import with_new_columns

@@ -40,9 +40,9 @@ from lime_model.model.encoders import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
 from lime_model.rows.link_states import LinkState, StateBuilder, decode_state, decode_sums, encode_state
-from pipelines.build.link_states import PAYLOAD, build_link_states
+from pipelines.build.link_states import STORED, build_link_states
+from pipelines.ingest.load_days import ingest_days
 from pipelines.learn.train import train_models
-from pipelines.night import ingest_days
 from pipelines.settings.settings import load_settings
 from pipelines.store.event_log import with_new_columns
 from pipelines.store.leases import Run
@@ -138,14 +138,14 @@ def compare_jobs(users: int) -> list[Row]:
                 copy = root / f"{kind}-{number}"
                 shutil.copytree(root / "warehouse", copy)
                 if kind == "full":
-                    for table in (*PAYLOAD, "runs"):
+                    for table in (*STORED, "runs"):
                         shutil.rmtree(copy / table)
                 (root / "copy.yaml").write_text(yaml.safe_dump(raw | {"warehouse": str(copy)}))
                 warehouse = Warehouse(spark, load_settings(str(root / "copy.yaml")))
                 started = time.perf_counter()
                 manifest = build_link_states(warehouse, Run(NEXT, kind), "mha")
                 rounds[kind].append(time.perf_counter() - started)
-                assert bool(manifest["merged"]) == (kind == "advance"), manifest
+                assert bool(manifest.merged) == (kind == "advance"), manifest
                 shutil.rmtree(copy)
         spark.stop()
     ratio = median_ratio(rounds["advance"], rounds["full"])

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -30,11 +30,11 @@ from jobs.logs import start_logs
 from jobs.orphans import end_with_submitter
 from lime_model.errors import LimeError
 from pipelines.errors.explain import explain
-from pipelines.score.work_units import UDF_STEPS
 from pipelines.settings.checks import check_night
 from pipelines.settings.settings import Settings, load_settings
+from pipelines.steps import UDF_STEPS, Job
 from pipelines.store.leases import Run, acquire_lease, check_lease
-from pipelines.store.runs import Manifest
+from pipelines.store.manifests import Manifest
 from pipelines.store.session import open_session, start_workers
 from pipelines.store.tables import Warehouse
 
@@ -53,10 +53,10 @@ class DriverLost(LimeError):
 
 def run_job(step: str, about: str) -> int:
     """The job that is one step of a night."""
-    return run_steps(night_options(parser(step, about)).parse_args(), [step], job=step)
+    return run_steps(night_options(parser(step, about)).parse_args(), [Job(step)], job=step)
 
 
-def run_steps(args: argparse.Namespace, steps: Sequence[str], *, job: str) -> int:
+def run_steps(args: argparse.Namespace, steps: Sequence[Job], *, job: str) -> int:
     """Run steps of a night in one Spark session."""
 
     def work(warehouse: Warehouse) -> None:
@@ -162,6 +162,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def report(step: str, manifest: Manifest) -> None:
-    """One JSON line per finished step, for people and log scrapers."""
-    print(f"{step} {json.dumps(manifest, default=str)}", flush=True)
+def report(step: str, result: Manifest | Mapping[str, object]) -> None:
+    """Print one JSON line for a finished step, for people and log scrapers."""
+    values = result.to_report() if isinstance(result, Manifest) else result
+    print(f"{step} {json.dumps(values, default=str)}", flush=True)

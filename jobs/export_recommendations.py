@@ -22,7 +22,8 @@ def main() -> int:
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.export.export_lists import Newer, export_recommendations
+        from pipelines.export.export_lists import export_recommendations
+        from pipelines.export.exporter import Newer
 
         newer: Newer = "replace" if args.older else "refuse"
         report("export_recommendations", export_recommendations(warehouse, args.ds, newer=newer))

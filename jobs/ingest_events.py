@@ -32,7 +32,7 @@ def main() -> int:
         options.error(f"--from {args.first} is after --to {args.last}; swap them")
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.night import ingest_days, ingest_night
+        from pipelines.ingest.load_days import ingest_days, ingest_night
 
         found = (
             ingest_days(warehouse, args.first, args.last) if args.first else ingest_night(warehouse, args.ds)

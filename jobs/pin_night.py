@@ -24,8 +24,10 @@ def main() -> int:
     def work(warehouse: Warehouse) -> None:
         from pipelines.operate.pins import pin_night, release_night
 
-        act = release_night if args.release else pin_night
-        report("pin_night", act(warehouse, args.ds, args.reason))
+        if args.release:
+            report("pin_night", release_night(warehouse, args.ds, args.reason)._asdict())
+        else:
+            report("pin_night", pin_night(warehouse, args.ds, args.reason))
 
     return with_warehouse(args, work, job="pin_night")
 

@@ -32,7 +32,7 @@ def main() -> int:
         check_plan(warehouse, args.ds)
         # No lease: a forecast must not take the night from a run that is at work.
         forecast = plan_night(warehouse, find_run(warehouse, args.ds, args.run_key), args.price_per_hour)
-        for name, value in forecast.items():
+        for name, value in forecast.to_report().items():
             print(f"{name:20}{value:>20,}" if isinstance(value, int | float) else f"{name:20}{value!s:>20}")
         report("plan_night", forecast)
 

@@ -12,13 +12,13 @@ import sys
 
 from jobs.arguments import night_options, parser
 from jobs.command import run_steps
-from pipelines.score.work_units import STEP_NAMES
+from pipelines.steps import NIGHT_STEPS
 
 
 def main() -> int:
     """Parse, and run the steps in their order."""
     options = night_options(parser("run_steps", __doc__ or ""))
-    options.add_argument("--steps", nargs="+", choices=STEP_NAMES, required=True, help="in this order")
+    options.add_argument("--steps", nargs="+", choices=NIGHT_STEPS, required=True, help="in this order")
     args = options.parse_args()
     return run_steps(args, args.steps, job=args.steps[0] if len(args.steps) == 1 else "run_steps")
 

@@ -13,6 +13,7 @@ import sys
 from jobs.arguments import night_options, parser
 from jobs.command import report, take_night, with_warehouse
 from pipelines.settings.checks import check_night
+from pipelines.steps import Job
 from pipelines.store.tables import Warehouse
 
 
@@ -27,7 +28,7 @@ def main() -> int:
         from pipelines.publish.full_comparison import verify_full
         from pipelines.publish.verify_night import verify_night
 
-        check_steps(warehouse, args.ds, args.run_key, ["verify_night"])
+        check_steps(warehouse, args.ds, args.run_key, [Job.VERIFY_NIGHT])
         run = take_night(warehouse, args.ds, args.run_key)
         report("verify_night", verify_night(warehouse, run))
         if args.full:

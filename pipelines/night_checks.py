@@ -13,20 +13,34 @@ from pyspark.sql.types import NullType
 
 from lime_model.bundle import BundleError
 from pipelines.errors.stack_traces import one_line
+from pipelines.export.export_lists import find_exporters
 from pipelines.models.bundles import bundle_exists, bundle_uri
 from pipelines.models.champions import need_champion
-from pipelines.score.work_units import NEEDS
+from pipelines.schemas import DS
 from pipelines.settings.settings import Policy, SettingsError
+from pipelines.steps import NEEDS, Job
 from pipelines.store.catalogue import read_entity
 from pipelines.store.leases import Run, find_run
+from pipelines.store.manifests import (
+    AuditManifest,
+    BankManifest,
+    CertificateManifest,
+    ScoreManifest,
+    StatesManifest,
+)
 from pipelines.store.runs import find_manifest
-from pipelines.store.schemas import DS
-from pipelines.store.tables import MissingTable, Warehouse
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 
-BUILD = {"build_candidate_bank", "build_link_states"}  # these ask for the night's champion
+BUILD = frozenset((Job.BUILD_CANDIDATE_BANK, Job.BUILD_LINK_STATES))  # these need the night's champion
+# The manifest of each step that another step needs.
+MANIFESTS = {
+    kind.job: kind
+    for kind in (BankManifest, StatesManifest, ScoreManifest, CertificateManifest, AuditManifest)
+}
 
 
-def check_steps(warehouse: Warehouse, night: str, key: str, steps: Sequence[str]) -> None:
+def check_steps(warehouse: Warehouse, night: str, key: str, steps: Sequence[Job]) -> None:
     """Of steps of a night under a run key, before the first of them takes the night.
 
     Raises:
@@ -37,14 +51,14 @@ def check_steps(warehouse: Warehouse, night: str, key: str, steps: Sequence[str]
     """
     run = find_run(warehouse, night, key)
     _check_order(warehouse, run, steps)
-    loads = "ingest_events" in steps  # then the tables are not yet what the night will read
+    loads = Job.INGEST_EVENTS in steps  # then the tables are not yet what the night will read
     if loads or BUILD.intersection(steps):
         check_eligible(warehouse, night, [warehouse.settings.night.policy], stored=not loads)
     if BUILD.intersection(steps) or (loads and run.epoch is None and _taken(warehouse, night)):
         check_champion(warehouse, warehouse.settings.night.model, night)
     if BUILD.intersection(steps) and not loads:
         warehouse.version("events")
-    if "export_recommendations" in steps and "publish_recommendations" not in steps:
+    if Job.EXPORT_RECOMMENDATIONS in steps and Job.PUBLISH_RECOMMENDATIONS not in steps:
         _check_published(warehouse, night)
 
 
@@ -110,10 +124,11 @@ def check_eligible(
                 )
 
 
-def _check_order(warehouse: Warehouse, run: Run, steps: Sequence[str]) -> None:
+def _check_order(warehouse: Warehouse, run: Run, steps: Sequence[Job]) -> None:
     for place, step in enumerate(steps):
         for needed in NEEDS[step]:
-            done = run.epoch is not None and find_manifest(warehouse, run.run_id, needed) is not None
+            found = find_manifest(warehouse, run.run_id, MANIFESTS[needed])
+            done = run.epoch is not None and found is not None
             if not done and needed not in steps[:place]:
                 raise MissingTable(
                     f"night {run.ds}, run {run.key!r}: {needed} has not finished, and {step} reads what it "
@@ -128,8 +143,7 @@ def _taken(warehouse: Warehouse, night: str) -> bool:
 
 
 def _check_published(warehouse: Warehouse, night: str) -> None:
-    settings = warehouse.settings.export
-    if not (settings.redis or settings.parquet):
+    if not find_exporters(warehouse):
         return
     rows = warehouse.read("recommendations").where(F.col(DS) == F.lit(night).cast("date"))
     if not rows.limit(1).count():

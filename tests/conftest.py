@@ -20,9 +20,10 @@ if not torch.cuda.is_available():  # read when a kernel is defined, so before an
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from lime_model.digests import source_digest
+from pipelines.ingest.load_days import ingest_days
 from pipelines.learn.train import train_models
 from pipelines.models.champions import need_champion
-from pipelines.night import STEPS, ingest_days
+from pipelines.night import STEPS
 from pipelines.settings.settings import Settings, load_settings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.session import open_session
@@ -71,7 +72,7 @@ def empty_shop(spark: SparkSession, tmp_path: Path) -> Warehouse:
 def in_place() -> Iterator[None]:
     """A shop of any size changes rows of states in place, as large ones do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.build.link_states.LEAST_PATCHED", 0)
+        patch.setattr("pipelines.build.write_states.LEAST_PATCHED", 0)
         yield
 
 

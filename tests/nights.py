@@ -10,7 +10,8 @@ import pandas as pd
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
-from pipelines.night import STEPS, ingest_days
+from pipelines.ingest.load_days import ingest_days
+from pipelines.night import STEPS
 from pipelines.settings.settings import Settings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.runs import find_manifest, record

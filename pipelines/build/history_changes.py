@@ -1,14 +1,15 @@
-"""Histories as counts and hashes: whose changed since an earlier build, told from Delta's change feed.
+"""Histories as counts and hashes: which users' histories changed since an earlier build.
 
-A history is `(events, history_xor, history_sum)` over the hashes of its events. Events that come and go
-bring a stored triple to tonight's, so the log of past nights is not read again; no timestamp is
-believed: a late, corrected or deleted event is a change of the table like any other.
+A history is the triple `(events, history_xor, history_sum)` over the hashes of its events. Events that the log
+gained and lost bring a stored triple up to date, so the log of past nights is not read again. Delta's change feed
+names these events. No timestamp is trusted: a late, corrected or deleted event is a change of the table like any
+other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -16,7 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
-from pipelines.store.schemas import (
+from pipelines.schemas import (
     CHECKSUM,
     DS,
     EVENT_ID,
@@ -28,26 +29,58 @@ from pipelines.store.schemas import (
     USER_ID,
 )
 from pipelines.store.event_log import read_events, with_new_columns
+from pipelines.store.manifests import StatesManifest
 from pipelines.store.row_digests import row_code
-from pipelines.store.runs import Manifest, find_manifests, first_readable
+from pipelines.store.runs import find_manifests, first_readable
 from pipelines.store.tables import Warehouse
 
 STORED = ("user_link_states", "user_memory")
 HISTORY = ("events", "history_xor", "history_sum")
 EVENT = (*EVENT_KEY, LABEL)
-SIGN = "sign"  # 1: the log gained the event, -1: it lost it
+SIGN = "sign"  # 1: the log gained the event; -1: the log lost it
+READ_ALL = "every history is read"
 
 
 class EarlierBuild(NamedTuple):
-    """An earlier build that states can be advanced from: what it read and wrote; `patched`: see `HistoryDelta`."""
+    """An earlier build whose rows can be brought up to date."""
 
     ds: str
+    versions: dict[str, int]  # of what it read and wrote
+    patched: int  # rows changed in place since both tables were last written whole
+
+
+class HistoryDelta(NamedTuple):
+    """How the log changed since the build that wrote the stored rows.
+
+    `changes` are signed events (see `read_changes`), `counted` the same by user (see `count_histories`), persisted.
+    Both are None when every history has to be read; `reason` says why, or since which night changes are read.
+    """
+
+    changes: DataFrame | None
+    counted: DataFrame | None
     versions: dict[str, int]
     patched: int
+    reason: str
+
+    @classmethod
+    def none(cls, reason: str) -> HistoryDelta:
+        """Have every history read."""
+        return cls(None, None, {}, 0, f"{READ_ALL}: {reason}")
+
+    def release(self) -> None:
+        """Free what is persisted."""
+        if self.counted is not None:
+            self.counted.unpersist()
 
 
-def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, int]) -> Manifest:
-    """What a build's manifest says so that a later one can start from it."""
+def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, int]) -> dict[str, Any]:
+    """Collect the fields of a build's manifest that decide whether a later build can start from it.
+
+    Args:
+        warehouse: that holds the tables.
+        bundle: that the build uses.
+        versions: of what it reads and writes.
+    """
     tables = ("events", *STORED)
     return {
         "model_version": bundle.version,
@@ -58,60 +91,103 @@ def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, 
     }
 
 
-def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) -> tuple[EarlierBuild | None, str]:
-    """The build that wrote the stored rows of this model, or None; and why."""
+def find_delta(warehouse: Warehouse, night: str, events: int, bundle: Bundle) -> HistoryDelta:
+    """Find the changes that bring the stored rows up to date, if there are any to start from.
+
+    Args:
+        warehouse: that holds the tables.
+        night: the date of the night.
+        events: the version of the log that the night reads.
+        bundle: whose rows are wanted.
+    """
+    build = find_earlier_build(warehouse, night, bundle, events)
+    if isinstance(build, str):
+        return HistoryDelta.none(build)
+    changes = read_changes(warehouse, night, events, build)
+    if changes is None:
+        return HistoryDelta.none(f"Delta no longer knows what changed in events since night {build.ds}")
+    counted = count_histories(changes, bundle).persist()
+    reason = f"what changed since the build of night {build.ds} is read"
+    return HistoryDelta(changes, counted, build.versions, build.patched, reason)
+
+
+def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) -> EarlierBuild | str:
+    """Find the build that wrote the stored rows of this model, or say why its rows can't be used.
+
+    Args:
+        warehouse: that holds the tables.
+        night: the date of the night; rows of a later night can't be used.
+        bundle: whose rows are wanted.
+        events: the version of the log that the night reads.
+    """
     done = [
-        (each.manifest["versions"]["user_link_states"], each.ds, each.manifest)
-        for each in find_manifests(warehouse, "build_link_states")
-        if each.manifest["model_version"] == bundle.version and "patched" in each.manifest
+        each
+        for each in find_manifests(warehouse, StatesManifest)
+        if each.manifest.model_version == bundle.version and each.manifest.patched is not None
     ]
     if not done:
-        return None, "every history is read: no earlier build of this model"
-    newest = max(version for version, *_ in done)
+        return "no earlier build of this model"
+    newest = max(each.manifest.versions["user_link_states"] for each in done)
     if newest < first_readable(warehouse, "user_link_states"):
-        return None, "every history is read: a person was forgotten since the last build"
-    past = [(ds, manifest) for version, ds, manifest in done if version == newest and ds <= night]
+        return "a person was forgotten since the last build"
+    past = [each for each in done if each.manifest.versions["user_link_states"] == newest and each.ds <= night]
     if not past:
-        return None, "every history is read: the stored states are of a later night"
-    ds, manifest = max(past, key=lambda found: found[0])
-    now = describe_build(warehouse, bundle, manifest["versions"])
-    if changed := [name for name, value in now.items() if manifest[name] != value]:
-        return None, f"every history is read: {', '.join(changed)} changed since the build of night {ds}"
-    if (was := manifest["versions"]["events"]) > events:
-        return None, f"every history is read: night {ds} read events {was}, tonight is pinned to {events}"
-    if lost := [name for name in STORED if not _readable(warehouse, name, manifest["versions"][name])]:
-        return None, f"every history is read: files of {', '.join(lost)} are gone that night {ds} had written"
-    return EarlierBuild(
-        ds, manifest["versions"], manifest["patched"]
-    ), f"what changed since the build of night {ds} is read"
+        return "the stored states are of a later night"
+    ds, manifest = max(((each.ds, each.manifest) for each in past), key=lambda found: found[0])
+    now = describe_build(warehouse, bundle, manifest.versions)
+    if changed := [name for name, value in now.items() if getattr(manifest, name) != value]:
+        return f"{', '.join(changed)} changed since the build of night {ds}"
+    if (was := manifest.versions["events"]) > events:
+        return f"night {ds} read events {was}, and this night is pinned to {events}"
+    if lost := [name for name in STORED if not _is_readable(warehouse, name, manifest.versions[name])]:
+        return f"files of {', '.join(lost)} are gone that night {ds} had written"
+    return EarlierBuild(ds, manifest.versions, manifest.patched or 0)
 
 
-def _readable(warehouse: Warehouse, name: str, version: int) -> bool:
-    """Whether the rows of a version are still there: not always, once a build that never finished has
-    replaced some of them and upkeep has removed what no newer version holds."""
+def _is_readable(warehouse: Warehouse, name: str, version: int) -> bool:
+    """Whether the rows of a version can still be read.
+
+    They can't when a build that never finished has replaced some of them, and upkeep has then removed the files
+    that no newer version holds.
+    """
     if version == warehouse.newest(name):
         return True
     try:
-        warehouse.read(name, version).agg(
-            F.bit_xor(CHECKSUM)
-        ).collect()  # Delta answers a maximum from its log
+        # Delta would answer a maximum from its log, without opening a file.
+        warehouse.read(name, version).agg(F.bit_xor(CHECKSUM)).collect()
     except (PySparkException, Py4JJavaError):
         return False
     return True
 
 
 def read_histories(
-    warehouse: Warehouse, night: str, events: int, bundle: Bundle, of: DataFrame | None = None
+    warehouse: Warehouse, night: str, events: int, bundle: Bundle, users: DataFrame | None = None
 ) -> DataFrame:
-    """What `count_histories` says of everybody (or of these users) before the night: reads the whole log."""
+    """Read the whole log before the night and count the histories of all users, or of some.
+
+    Args:
+        warehouse: that holds the log.
+        night: the date of the night.
+        events: the version of the log.
+        bundle: says whether labels are a part of a history.
+        users: whose histories are wanted; None: of all users.
+
+    Returns:
+        See `count_histories`.
+    """
     log = read_events(warehouse, night, events)
-    log = log if of is None else log.join(of.select(USER_ID), USER_ID, "left_semi")
+    log = log if users is None else log.join(users.select(USER_ID), USER_ID, "left_semi")
     return count_histories(log.withColumn(SIGN, F.lit(1)), bundle)
 
 
 def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
-    """`user_id`, `HISTORY` of signed events, and how many were `lost`."""
-    # Of all events in any order; the sum too, as equal hashes would cancel each other in the other.
+    """Count signed events by user.
+
+    Returns:
+        `user_id`, `HISTORY` of the events, and how many were `lost`.
+    """
+    # Both digests are independent of the order of events. The sum is kept too, because two equal hashes cancel
+    # each other in an exclusive or.
     key = F.xxhash64(*HISTORY_ORDER, *([LABEL] if bundle.config.labelled else []))
     return changes.groupBy(USER_ID).agg(
         F.sum(SIGN).alias("events"),
@@ -122,9 +198,16 @@ def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
 
 
 def read_changes(warehouse: Warehouse, night: str, events: int, build: EarlierBuild) -> DataFrame | None:
-    """Columns `EVENT`, signed, of what the log has gained and lost since the build.
+    """Read what the log has gained and lost since an earlier build.
 
-    None: Delta no longer knows.
+    Args:
+        warehouse: that holds the log.
+        night: the date of the night.
+        events: the version of the log that the night reads.
+        build: the earlier build.
+
+    Returns:
+        Columns `EVENT` and `SIGN`; None when Delta no longer has the changes.
     """
     fresh = read_events(warehouse, night, events).where(F.col(DS) >= F.lit(build.ds).cast("date"))
     fresh = fresh.select(*EVENT, F.lit(1).alias(SIGN))
@@ -138,17 +221,17 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: EarlierBu
         # A row that a later drop supersedes has gone, and comes back where that drop is corrected.
         feed = with_new_columns(reader.load(warehouse.path("events"))).where(F.col(SUPERSEDED_BY).isNull())
         feed = feed.where(F.col(DS) < F.lit(build.ds).cast("date"))
-        # A row that was rewritten as it was, or for another drop, went and came. Each repeat is its own row.
+        # A row that was rewritten unchanged, or for another drop, went and came. Each repeat is its own row.
         changed = feed.groupBy(*EVENT, EVENT_ID, REPEAT).agg(F.sum(F.when(came, 1).otherwise(-1)).alias(SIGN))
         late = changed.where(F.col(SIGN) != 0).drop(EVENT_ID, REPEAT)
-        # Here, where a file that a vacuum removed can still be answered; most nights have none.
+        # The feed is read here, where a file that a vacuum removed can still be handled; most nights have none.
         some = late.take(1)
     except (PySparkException, Py4JJavaError):
         return None
     return fresh.unionByName(late) if some else fresh
 
 
-def add_counts(side: Column, by: Column, name: str) -> Column:
-    """One of `HISTORY` after changes; both may be null, for nothing."""
-    old, new = F.coalesce(side, F.lit(0)), F.coalesce(by, F.lit(0))
+def add_counts(stored: Column, change: Column, name: str) -> Column:
+    """Apply a change to one of `HISTORY`; a null counts as zero."""
+    old, new = F.coalesce(stored, F.lit(0)), F.coalesce(change, F.lit(0))
     return (old.bitwiseXOR(new) if name == "history_xor" else old + new).alias(name)

@@ -1,41 +1,48 @@
-"""Published lists to where they are served from, as the settings say; see `exporter.py`."""
+"""Exporting published lists to the places that the settings name; see `exporter.py`."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import logging
+from collections.abc import Callable
+from typing import Any, Final
 
 from pyspark.sql import functions as F
 
-from pipelines.export.exporter import Exporter, ExportFailed, Lists, Newer, night_of
+from pipelines.export.exporter import Exporter, ExportFailed, Lists, Newer, Report, night_of
 from pipelines.export.parquet_exporter import ParquetExporter
 from pipelines.export.redis_exporter import RedisExporter
 from pipelines.publish.night_record import refuse_disproved
-from pipelines.store.runs import Manifest, record
-from pipelines.store.schemas import DS, RUN_ID
-from pipelines.store.tables import MissingTable, Warehouse
-
-__all__ = ["ExportFailed", "Newer", "export_recommendations", "find_exporters"]
+from pipelines.schemas import DS, RUN_ID
+from pipelines.store.manifests import ExportManifest
+from pipelines.store.runs import record
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 
 log = logging.getLogger(__name__)
 
+# By the name of the section in `export` of the settings. A new exporter is its own file, its section and a line here.
+EXPORTERS: Final[dict[str, Callable[[Warehouse, Any], Exporter]]] = {
+    "redis": lambda _, section: RedisExporter(section),
+    "parquet": ParquetExporter,
+}
+
 
 def find_exporters(warehouse: Warehouse) -> list[Exporter]:
-    """The places that the settings name."""
-    settings, found = warehouse.settings.export, list[Exporter]()
-    if settings.redis:
-        found.append(RedisExporter(settings.redis))
-    if settings.parquet:
-        found.append(ParquetExporter(warehouse, settings.parquet))
-    return found
+    """Make an exporter for each place that the settings name."""
+    settings = warehouse.settings.export
+    sections = {name: getattr(settings, name) for name in EXPORTERS}
+    return [EXPORTERS[name](warehouse, section) for name, section in sections.items() if section]
 
 
-def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "refuse") -> Manifest:
-    """Export the published lists of a night to all that the settings name.
+def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "refuse") -> ExportManifest:
+    """Export the published lists of a night to all places that the settings name.
 
     Args:
-        newer: where a later night is served: an error, or put this one in its place, or leave it.
+        warehouse: that holds the lists.
+        night: the date of the night.
+        newer: what to do where a later night is served: fail, replace it by this night, or keep it.
 
     Raises:
         MissingTable: the night is not published.
@@ -44,12 +51,12 @@ def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "
     """
     exporters = find_exporters(warehouse)
     if not exporters:
-        return {"exported": "nowhere: the settings have no export"}
+        return ExportManifest(exported="nowhere: the settings have no export")
     version = warehouse.version("recommendations")
     rows = warehouse.read("recommendations", version).where(F.col(DS) == F.lit(night).cast("date"))
-    runs = [row[0] for row in rows.select(RUN_ID).distinct().collect()]
+    runs = [row[RUN_ID] for row in rows.select(RUN_ID).distinct().collect()]
     if not runs:
-        for exporter in exporters:  # of before it was taken back
+        for exporter in exporters:  # the night may have been exported before it was taken back
             exporter.withdraw(night)
         raise MissingTable(
             f"night {night} is not published; nothing to export, and no Parquet of it is left. Where Redis "
@@ -58,14 +65,15 @@ def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "
     (run_id,) = runs
     refuse_disproved(warehouse, night, run_id)
     lists = Lists(rows, night, run_id, lambda served: was_published(warehouse, version, night_of(served)))
-    report: Manifest = {"run_id": run_id, "versions": {"recommendations": version}}
-    for exporter in exporters:
-        report[exporter.name] = _export(exporter, lists, newer)
-    record(warehouse, run_id, night, "export_recommendations", report)
-    return report
+    reports = {exporter.name: _export(exporter, lists, newer) for exporter in exporters}
+    versions = {"recommendations": version}
+    manifest = ExportManifest.model_validate({"run_id": run_id, "versions": versions, **reports})
+    record(warehouse, run_id, night, manifest)
+    return manifest
 
 
-def _export(exporter: Exporter, lists: Lists, newer: Newer) -> Manifest:
+def _export(exporter: Exporter, lists: Lists, newer: Newer) -> Report:
+    """Export lists to one place."""
     served = None if newer == "replace" else exporter.find_newer(lists)
     if served and newer == "keep":
         log.warning(
@@ -84,10 +92,16 @@ def _export(exporter: Exporter, lists: Lists, newer: Newer) -> Manifest:
 
 
 def was_published(warehouse: Warehouse, version: int, night: str) -> bool:
-    """Whether `recommendations` holds a night at a version, published when its day had come.
+    """Whether a version of `recommendations` holds a night that was published when its day had come.
 
-    A night that was published more than a day before its own date is a mistake in the date. It would be newer
-    than every right one for years, so it counts as none. (A day, as drops may be cut by a zone ahead of UTC.)
+    A night that was published more than a day before its own date is a mistake in the date. It would count as
+    newer than every right night for years, so it does not count as published. One day is allowed because drops may
+    be cut by a time zone ahead of UTC.
+
+    Args:
+        warehouse: that holds the table.
+        version: of the table.
+        night: the date of the night.
     """
     try:
         day = dt.date.fromisoformat(night)
@@ -99,13 +113,13 @@ def was_published(warehouse: Warehouse, version: int, night: str) -> bool:
     when = F.col("timestamp").cast("date")
     commits = warehouse.delta("recommendations").history().select(when, "userMetadata").collect()
     of_the_night = [on for on, tag in commits if tag and _tagged_night(tag) == night]
-    # Delta forgets commits: one that it does not know any more is older than all that it knows.
+    # Delta forgets commits: a forgotten one is older than all that it knows.
     published = max(of_the_night) if of_the_night else min(on for on, _ in commits)
     return bool(day <= published + dt.timedelta(days=1))
 
 
 def _tagged_night(tag: str) -> str:
-    """The night that a commit of `recommendations` is about; see `rollback.py`."""
+    """Read the night that a commit of `recommendations` is about; see `operate/rollback.py`."""
     try:
         manifest = json.loads(tag)
     except ValueError:

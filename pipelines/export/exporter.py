@@ -1,6 +1,6 @@
-"""What every place that lists are served from must be able to do; one file per kind of place.
+"""What an exporter must do for a place that lists are served from; there is one file for each kind of place.
 
-A new kind is a file with an `Exporter`, a section of `export` in the settings, a line in `export.py` and its
+A new kind is a file with an `Exporter`, a section of `export` in the settings, a line in `export_lists.py` and its
 tests.
 """
 
@@ -14,24 +14,24 @@ from typing import Literal, Protocol
 from pyspark.sql import DataFrame
 
 from lime_model.errors import LimeError
-from pipelines.store.runs import Manifest
 from pipelines.udfs.person import Person
 
-Newer = Literal["refuse", "replace", "keep"]  # what becomes of a newer night that is served
+Report = dict[str, object]  # what an exporter adds to the manifest
+Newer = Literal["refuse", "replace", "keep"]  # what to do with a newer night that is served
 
 
 class ExportFailed(LimeError):
-    """A place refuses what was sent, or another export was faster."""
+    """A place refuses what was sent, or another export came first."""
 
 
 class ExportDelayed(ExportFailed):
-    """A place is away for now, or lost what was written: the same command may succeed."""
+    """A place can't be reached for now, or lost what was written: the same command may succeed."""
 
     remedy = "retry"
 
 
 class ExportFault(ExportFailed):
-    """A place said something that nobody here knows."""
+    """A place gave an answer that this project does not know."""
 
     remedy = "bug"
 
@@ -40,14 +40,14 @@ class ExportFault(ExportFailed):
 class Lists:
     """The published lists of a night."""
 
-    rows: DataFrame  # of `recommendations`
+    rows: DataFrame  # rows of `recommendations`
     night: str
     run_id: str
     holds: Callable[[str], bool]  # whether the warehouse has published the night of a run
 
     @cached_property
     def count(self) -> int:
-        """How many users there are."""
+        """Number of users."""
         return self.rows.count()
 
 
@@ -58,14 +58,14 @@ class Exporter(Protocol):
     until the last of them.
     """
 
-    name: str  # of its section in the settings, and in manifests
+    name: str  # the name of its section in the settings and in manifests
 
     def find_newer(self, lists: Lists) -> str | None:
-        """A run of a later night that is served and that an older one should not replace unasked."""
+        """Find a run of a later night that is served and that an older one must not replace unasked."""
         ...
 
-    def load(self, lists: Lists) -> Manifest:
-        """Bring the lists there, beside what is served; goes on where a killed load ended.
+    def load(self, lists: Lists) -> Report:
+        """Bring the lists there, next to those that are served; go on where a killed load ended.
 
         Raises:
             ExportFailed: the place refuses them.
@@ -73,34 +73,34 @@ class Exporter(Protocol):
         ...
 
     def verify(self, lists: Lists) -> None:
-        """Count what is there.
+        """Count the lists that are there.
 
         Raises:
             ExportFailed: lists are missing.
         """
         ...
 
-    def flip(self, lists: Lists) -> Manifest:
-        """Serve the lists, and remove what is not served any more.
+    def flip(self, lists: Lists) -> Report:
+        """Serve the lists, and remove those that are no longer served.
 
         Raises:
-            ExportFailed: another export was faster.
+            ExportFailed: another export came first.
         """
         ...
 
     def withdraw(self, night: str) -> None:
-        """Remove what must not be read of a night that is not published any more."""
+        """Remove lists that must not be read, of a night that is no longer published."""
         ...
 
     def forget(self, person: Person) -> int:
-        """Remove a person from every version and night; how many lists or rows of them there were."""
+        """Remove a person from every version and night; returns how many lists or rows there were."""
         ...
 
     def count(self, person: Person) -> int:
-        """What it still holds of a person, of whichever version or night; reads otherwise than `forget`."""
+        """Count a person's lists or rows in any version and night; reads by another path than `forget`."""
         ...
 
 
 def night_of(run_id: str) -> str:
-    """The night of a run."""
+    """The night of a run, which its id begins with."""
     return run_id.split(".")[0]

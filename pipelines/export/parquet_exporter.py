@@ -1,20 +1,19 @@
-"""Published lists as compacted Parquet: a folder a night and run, complete when it holds `_SUCCESS`."""
+"""Published lists as compacted Parquet: one folder for each night and run, complete when it holds `_SUCCESS`."""
 
 from __future__ import annotations
 
 from pyspark.sql import functions as F
 
-from pipelines.export.exporter import ExportDelayed, Lists
+from pipelines.export.exporter import ExportDelayed, Lists, Report
+from pipelines.schemas import USER_ID
 from pipelines.settings.settings import ParquetExport
 from pipelines.store.person_files import count_rows, find_spellings, list_parquet
-from pipelines.store.runs import Manifest
-from pipelines.store.schemas import USER_ID
 from pipelines.store.storage import drop_folder, list_folders, list_names, path_exists, rename_folder
 from pipelines.store.tables import SQL_TYPES, Warehouse
 from pipelines.udfs.list_store import escape_glob
 from pipelines.udfs.person import Person
 
-NEW = ".new"  # of a folder that is being written anew
+NEW = ".new"  # suffix of a folder that is being rewritten
 DONE = "_SUCCESS"
 
 
@@ -29,14 +28,14 @@ class ParquetExporter:
         self.user_type = SQL_TYPES[warehouse.settings.ids.user_id]
 
     def find_newer(self, lists: Lists) -> str | None:
-        """See `Exporter`: nights lie in folders of their own, none replaces another."""
+        """See `Exporter`: each night has a folder of its own, so no night replaces another."""
         return None
 
-    def load(self, lists: Lists) -> Manifest:
+    def load(self, lists: Lists) -> Report:
         """See `Exporter`."""
         folder = self._folder(lists)
         files = max(1, -(-lists.count // self.settings.users_per_file))
-        if not path_exists(self.spark, f"{folder}/{DONE}"):  # else it is being read
+        if not path_exists(self.spark, f"{folder}/{DONE}"):  # a complete folder may be in use
             ranked = lists.rows.select(USER_ID, F.posexplode("candidates").alias("rank", "candidate"))
             rank = (F.col("rank") + 1).alias("rank")
             flat = ranked.select(USER_ID, rank, "candidate.item_id", "candidate.score")
@@ -56,8 +55,8 @@ class ParquetExporter:
                 "removed. Run the job again: it writes it anew"
             )
 
-    def flip(self, lists: Lists) -> Manifest:
-        """See `Exporter`: what other runs of the night left goes."""
+    def flip(self, lists: Lists) -> Report:
+        """See `Exporter`: removes what other runs of the night left."""
         night = self._night(lists.night)
         for name in list_names(self.spark, night):
             if name != f"run={lists.run_id}":
@@ -69,20 +68,20 @@ class ParquetExporter:
         drop_folder(self.spark, self._night(night))
 
     def forget(self, person: Person) -> int:
-        """See `Exporter`: every folder that holds rows of the person is written anew, of whichever night."""
+        """See `Exporter`: rewrites every folder that holds rows of the person, whichever night it is of."""
         for night in self._nights():
             self._settle(f"{self.root}/{night}")
         held = self._held(person)
         folders = [f"{self.root}/{night}/{run}" for night in self._nights() for run in self._runs(night)]
         for folder in folders:
             if not path_exists(self.spark, f"{folder}/{DONE}"):
-                drop_folder(self.spark, folder)  # nobody reads what a killed export left
+                drop_folder(self.spark, folder)  # a killed export left it, and no reader uses it
             elif any(f"/{folder.removeprefix(self.root + '/')}/" in path for path in held):
                 self._rewrite(folder, person)
         return sum(held.values())
 
     def count(self, person: Person) -> int:
-        """See `Exporter`: in all files under the folders of nights, past any manifest."""
+        """See `Exporter`: reads all files under the folders of nights, without any manifest."""
         return sum(self._held(person).values())
 
     def _held(self, person: Person) -> dict[str, int]:
@@ -100,13 +99,13 @@ class ParquetExporter:
         rename_folder(self.spark, folder + NEW, folder)
 
     def _settle(self, night: str) -> None:
-        """Put right what a rewriting that was killed left of a folder."""
+        """Finish or undo the rewriting of a folder that was killed."""
         names = list_names(self.spark, night)
         for name in (name for name in names if name.endswith(NEW)):
             whole = name.removesuffix(NEW)
             if whole in names or not path_exists(self.spark, f"{night}/{name}/{DONE}"):
                 drop_folder(self.spark, f"{night}/{name}")
-            else:  # it was written, and the old one dropped
+            else:  # the new folder was complete, and the old one dropped
                 rename_folder(self.spark, f"{night}/{name}", f"{night}/{whole}")
 
     def _nights(self) -> list[str]:

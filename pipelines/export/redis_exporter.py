@@ -1,8 +1,8 @@
 """Published lists to Redis or Valkey, a single server or a cluster.
 
-A night is loaded beside the one that is served, under keys of its own version (the run that published it),
-counted, and then one command moves `{prefix}:current` to it. A reader takes the version and then the list, so
-it never sees a mixture; the version before stays for a grace that outlives any such reader.
+A night is loaded next to the one that is served, under keys of its own version (the run that published it).
+It is counted, and then one command moves `{prefix}:current` to it. A reader takes the version and then the list, so
+it never sees a mixture; the version before stays for a period of grace that is longer than any such reader takes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors.explain import explained
-from pipelines.export.exporter import ExportDelayed, ExportFailed, ExportFault, Lists, night_of
+from pipelines.export.exporter import ExportDelayed, ExportFailed, ExportFault, Lists, Report, night_of
+from pipelines.schemas import USER_ID
 from pipelines.settings.settings import RedisExport
-from pipelines.store.runs import Manifest
-from pipelines.store.schemas import USER_ID
 from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
 from pipelines.udfs.load_lists import SCHEMA, Load, count_lists, load_lists
 from pipelines.udfs.person import Person
@@ -30,10 +29,10 @@ from pipelines.udfs.store_errors import StoreProblem, show_url, store_errors
 
 log = logging.getLogger(__name__)
 
-PARTS = 64  # of a load: what a killed one does not load again
+PARTS = 64  # of a load; a load that was killed and runs again skips the parts that are done
 BY_REMEDY = {"retry": ExportDelayed, "person": ExportFailed, "bug": ExportFault}
 
-# Moves `current` only from where it was when the load began: of two exports at once one is told.
+# Moves `current` only from where it was when the load began: of two concurrent exports one fails.
 FLIP = """
 local now = redis.call('GET', KEYS[1]) or ''
 if now ~= ARGV[1] and now ~= ARGV[2] then return now end
@@ -49,12 +48,12 @@ class RedisExporter:
 
     def __init__(self, settings: RedisExport) -> None:
         self.settings = settings
-        self.served: str | None = None  # what readers get, as far as it is known
+        self.served: str | None = None  # the version that readers get, as far as it is known
         self.started = time.monotonic()
 
     @cached_property
     def store(self) -> Store:
-        """Where the lists go."""
+        """The store that the lists go to."""
         to = self.settings
         return Store(
             to.url, store_password(to), to.prefix, to.cluster, to.ttl_days * 86_400, to.patience_seconds
@@ -62,11 +61,11 @@ class RedisExporter:
 
     @cached_property
     def client(self) -> Any:  # redis-py's types leave open whether an answer has to be waited for
-        """The driver's own."""
+        """The driver's client."""
         return self.store.connect()
 
     def find_newer(self, lists: Lists) -> str | None:
-        """See `Exporter`; a night that the warehouse does not hold is a mistake, and none."""
+        """See `Exporter`; a night that the warehouse does not hold is a mistake, and does not count."""
         before = self._begin()
         if night_of(before) <= lists.night:
             return None
@@ -78,7 +77,7 @@ class RedisExporter:
         )  # fmt: skip
         return None
 
-    def load(self, lists: Lists) -> Manifest:
+    def load(self, lists: Lists) -> Report:
         """See `Exporter`."""
         before = self._begin()
         with self._explained():
@@ -103,7 +102,7 @@ class RedisExporter:
             f"all of them; {self.served or 'nothing'} is served as before"
         )
 
-    def flip(self, lists: Lists) -> Manifest:
+    def flip(self, lists: Lists) -> Report:
         """See `Exporter`."""
         before = self._begin()
         with self._explained():
@@ -125,7 +124,7 @@ class RedisExporter:
         """See `Exporter`: readers keep what they have until another night is exported."""
 
     def forget(self, person: Person) -> int:
-        """See `Exporter`: by the key of each version that is known or met."""
+        """See `Exporter`: deletes the key of the person in each version that is known or found by a scan."""
         with self._explained():
             keys = set[str]()
             versions = {str(version) for version in self.client.smembers(self.store.versions)}
@@ -138,13 +137,13 @@ class RedisExporter:
             return sum(unlink(self.client, cut) for cut in _cuts(sorted(keys)))
 
     def count(self, person: Person) -> int:
-        """See `Exporter`: by a scan of every server that has keys of its own, user by user."""
+        """See `Exporter`: scans every server that has keys of its own, user by user."""
         with self._explained():
             found = scan_lists(self.store.connect(), self.store)
             return len({key for key, _, user in found if person.matches(user)})
 
     def _begin(self) -> str:
-        """The version that is served, read once."""
+        """Return the version that is served; it is read once."""
         if self.served is None:
             with self._explained():
                 self.served = str(self.client.get(self.store.current) or "")
@@ -154,10 +153,10 @@ class RedisExporter:
         return Load(self.store, lists.run_id, self.settings.keys_per_second / _tasks(lists.rows))
 
     def _drop_others(self, lists: Lists, before: str) -> list[str]:
-        """Remove the other versions, once no reader can hold them.
+        """Remove the other versions, once no reader can use them any more.
 
-        One of a later night that was published may be on its way; it stands until it is served, or its keys
-        end by themselves.
+        A version of a later night that was published may be in the middle of its load; it stays until it is
+        served, or until its keys expire.
         """
         known = {str(version) for version in self.client.smembers(self.store.versions)}
         others = sorted(
@@ -177,10 +176,10 @@ class RedisExporter:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Talk to the store inside, here or in tasks.
+        """Turn the errors of the block, which talks to the store here or in tasks, into `ExportFailed`.
 
         Raises:
-            ExportFailed: what went wrong, the remedy, and what is served meanwhile.
+            ExportFailed: naming what went wrong, the remedy, and what is served meanwhile.
         """
         try:
             with explained(), store_errors(self.store):
@@ -202,9 +201,9 @@ def _part() -> Any:
 
 
 def _as_json(rows: DataFrame) -> DataFrame:
-    """`part, user_id, list`.
+    """Select `part, user_id, list`.
 
-    JSON is written by the JVM: Python would take longer over the numbers than the network over the lists.
+    The JVM writes the JSON: Python would take longer for the numbers than the network takes for the lists.
     """
     columns = F.col("candidates.item_id").alias("items"), F.col("candidates.score").alias("scores")
     return rows.select(_part(), USER_ID, F.to_json(F.struct(*columns)).alias("list"))
@@ -215,7 +214,7 @@ def _tasks(rows: DataFrame) -> int:
 
 
 def _run(lists: DataFrame, load: Load, work: Any) -> int:
-    """The keys of all parts together."""
+    """Run a load or a count; returns the number of keys of all parts."""
     sorted_lists = lists.repartition(_tasks(lists), "part").sortWithinPartitions("part")
     done = sorted_lists.mapInArrow(lambda batches: work(batches, load), SCHEMA)
     return int(done.agg(F.sum("keys")).collect()[0][0] or 0)
@@ -233,15 +232,15 @@ def _cuts(keys: Iterable[str]) -> Iterator[list[str]]:
 
 
 def store_password(settings: RedisExport) -> str | None:
-    """What the environment says.
+    """Read the password from the environment variable that the settings name; None where they name none.
 
     Raises:
-        ExportFailed: it does not.
+        ExportFailed: the variable is not set.
     """
     name = settings.password_env
     if name and name not in os.environ:
         raise ExportFailed(
-            # Not by its name: somebody may have put the password itself there.
+            # The name is not in the message: an operator may have put the password itself there.
             "the environment variable that export.redis.password_env names is not set; set it, or leave the "
             "key out for a store without a password"
         )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
+from pipelines.schemas import DROP_DS
+from pipelines.store.frames import local_rows
+from pipelines.store.manifests import IngestManifest
 from pipelines.store.runs import find_manifests
-from pipelines.store.schemas import DROP_DS
-from pipelines.store.tables import Warehouse, local_rows
+from pipelines.store.tables import Warehouse
 
 TABLE = "loaded_drops"
 
@@ -22,8 +24,10 @@ def loaded_days(warehouse: Warehouse, source: str) -> set[str]:
 def _days_of_manifests(warehouse: Warehouse) -> set[str]:
     """Days that earlier versions loaded, which kept no ledger."""
     found: set[str] = set()
-    for done in find_manifests(warehouse, "ingest_events"):
-        first, last = map(dt.date.fromisoformat, done.manifest["events"]["days"])
+    for done in find_manifests(warehouse, IngestManifest):
+        if done.manifest.events is None:
+            continue
+        first, last = map(dt.date.fromisoformat, done.manifest.events.days)
         found |= {str(first + dt.timedelta(days=i)) for i in range((last - first).days + 1)}
     return found
 

@@ -15,8 +15,9 @@ from pipelines.ingest.listing import drop_path
 from pipelines.ingest.quarantine import quarantine
 from pipelines.ingest.read_drops import KEPT, REASON, Drop, describe_bad, read_drops, with_raw_rows
 from pipelines.ingest.wanted_columns import Wanted
-from pipelines.store.runs import Manifest
-from pipelines.store.tables import Warehouse, count_cases
+from pipelines.store.frames import count_cases
+from pipelines.store.manifests import RowCounts, SourceReport
+from pipelines.store.tables import Warehouse
 
 DUPLICATE = "_duplicate"  # whether a row repeats another one of its drop, which is loaded
 
@@ -30,7 +31,7 @@ class Loaded(NamedTuple):
     rows: DataFrame
     days: list[str]
     noted: list[str]
-    report: Manifest
+    report: SourceReport
 
     @property
     def good(self) -> DataFrame:
@@ -68,14 +69,14 @@ def load_drops(
         raise
     finally:
         drop.release()
-    report = {
-        "days": [days[0], days[-1]],
-        "rows": counts,
-        "rejected": {reason: fault.rows for reason, fault in rejected.items()},
-        "extra_columns": drop.extra,
-        "missing_columns": drop.missing,
-        "ignored_files": drop.listing.ignored,
-    }
+    report = SourceReport(
+        days=(days[0], days[-1]),
+        rows=RowCounts(**counts),
+        rejected={reason: fault.rows for reason, fault in rejected.items()},
+        extra_columns=drop.extra,
+        missing_columns=drop.missing,
+        ignored_files=drop.listing.ignored,
+    )
     gone = set(drop.listing.absent) - set(absent)
     return Loaded(rows, drop.days, [day for day in days if day not in gone], report)
 

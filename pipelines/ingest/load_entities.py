@@ -17,15 +17,16 @@ from pipelines.ingest.ledger import loaded_days, note_loaded
 from pipelines.ingest.load_drops import DUPLICATE, load_drops
 from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.wanted_columns import want_entity
+from pipelines.schemas import DELIVERED_UNTIL, VALID_FROM, VALID_TO
 from pipelines.store.catalogue import KEYS, Entity, entity_drop, entity_types, read_versions
-from pipelines.store.runs import Manifest
-from pipelines.store.schemas import DELIVERED_UNTIL, VALID_FROM, VALID_TO
-from pipelines.store.tables import Warehouse, local_rows, parse_schema
+from pipelines.store.frames import local_rows, parse_schema
+from pipelines.store.manifests import SourceReport
+from pipelines.store.tables import Warehouse
 
 FIRST, LAST = "_first", "_last"  # places of a run's first and last drop among all drops, from 0
 
 
-def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Manifest:
+def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> SourceReport:
     """Load the drops of `days`, in any order and as often as they are delivered.
 
     Raises:
@@ -47,7 +48,7 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Ma
     finally:
         loaded.rows.unpersist()
     note_loaded(warehouse, name, loaded.days, loaded.days)
-    return {**loaded.report, "changed": changed}
+    return loaded.report.model_copy(update={"changed": changed})
 
 
 def _mark_duplicates(rows: DataFrame, key: str, columns: Sequence[str]) -> DataFrame:

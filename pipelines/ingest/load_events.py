@@ -17,12 +17,7 @@ from pipelines.ingest.ledger import note_loaded
 from pipelines.ingest.load_drops import DUPLICATE, load_drops
 from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.wanted_columns import COUNT, KEY, want_events
-from pipelines.settings.settings import Settings
-from pipelines.store.event_log import read_deliveries, with_new_columns
-from pipelines.store.predicates import EVERY_ROW
-from pipelines.store.progress import watch
-from pipelines.store.runs import Manifest
-from pipelines.store.schemas import (
+from pipelines.schemas import (
     DROP_DS,
     DS,
     EVENT_ID,
@@ -34,13 +29,20 @@ from pipelines.store.schemas import (
     SESSION_ID,
     SUPERSEDED_BY,
 )  # fmt: skip
-from pipelines.store.tables import MissingTable, Warehouse, count_cases, local_rows, writing
+from pipelines.settings.settings import Settings
+from pipelines.store.event_log import read_deliveries, with_new_columns
+from pipelines.store.frames import count_cases, local_rows
+from pipelines.store.manifests import SourceReport
+from pipelines.store.predicates import EVERY_ROW
+from pipelines.store.progress import watch
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable, writing
 
 MOST_TIMES = 1000  # that a row may say its event happened
 CHANGES = ("inserted", "updated", "deleted")
 
 
-def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
+def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> SourceReport:
     """Load the drops of `days`; returns counts.
 
     Raises:
@@ -55,7 +57,7 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> Manifest:
     finally:
         loaded.rows.unpersist()
     note_loaded(warehouse, "events", loaded.noted, loaded.days)
-    return {**loaded.report, **changes}
+    return loaded.report.model_copy(update=changes)
 
 
 def identity(settings: Settings) -> list[str]:
@@ -145,7 +147,7 @@ def supersede(rows: DataFrame, columns: Sequence[str]) -> DataFrame:
     return rows.withColumn(SUPERSEDED_BY, F.when(F.col(DROP_DS) < newest, newest))
 
 
-def _commit(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> Manifest:
+def _commit(warehouse: Warehouse, good: DataFrame, days: Sequence[str]) -> dict[str, int]:
     """Make the table hold exactly `good` for the drops of `days`; writes nothing where nothing changes."""
     columns, names = identity(warehouse.settings), warehouse.schema("events").names
     new = good.withColumn(SUPERSEDED_BY, F.lit(None).cast("date")).select(*names)
@@ -180,7 +182,7 @@ def _count(changes: DataFrame, days: Sequence[str]) -> dict[str, int]:
     return count_cases(changes, {**{n: F.col("_change") == n for n in CHANGES}, "superseded": later})
 
 
-def _write_first(warehouse: Warehouse, rows: DataFrame) -> Manifest:
+def _write_first(warehouse: Warehouse, rows: DataFrame) -> dict[str, int]:
     """Make the table."""
     rows = rows.repartition(DS).persist()
     counts = count_cases(rows, {"inserted": F.lit(1), "superseded": F.col(SUPERSEDED_BY).isNotNull()})

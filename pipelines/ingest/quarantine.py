@@ -8,8 +8,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.ingest.read_drops import DROP_DAY, FILE, LOCATION, RAW, REASON, VALUE
+from pipelines.schemas import DROP_DS, USER_ID
 from pipelines.store.predicates import Predicate, both, equals, one_of
-from pipelines.store.schemas import DROP_DS, USER_ID
 from pipelines.store.tables import Warehouse
 
 TABLE = "events_quarantine"

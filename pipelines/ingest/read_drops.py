@@ -26,9 +26,9 @@ from pipelines.ingest.read_parquet import plain_path, read_parquet, read_raw_row
 from pipelines.ingest.read_text import read_text
 from pipelines.ingest.wanted_columns import Wanted, show_columns
 from pipelines.settings.settings import Settings, SettingsError
+from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.progress import watch
 from pipelines.store.session import arrow_batches_of
-from pipelines.store.tables import local_rows, parse_schema
 
 log = logging.getLogger(__name__)
 

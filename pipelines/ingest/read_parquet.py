@@ -24,8 +24,8 @@ from pipelines.ingest.footers import LOCAL_NANOS, NANOS, Footer, read_footers
 from pipelines.ingest.listing import DropFile
 from pipelines.ingest.wanted_columns import Wanted
 from pipelines.settings.settings import Settings
+from pipelines.store.frames import parse_schema
 from pipelines.store.storage import NO_GLOB
-from pipelines.store.tables import parse_schema
 from pipelines.udfs.value_columns import combine, read_column
 from pipelines.udfs.values import ValueRules, WantedColumn
 

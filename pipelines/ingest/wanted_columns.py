@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pyspark.errors import ParseException
 from pyspark.sql import SparkSession
 
+from pipelines.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, USER_ID
 from pipelines.settings.settings import Settings, SettingsError
 from pipelines.store.catalogue import KEYS, Entity
-from pipelines.store.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, USER_ID
 from pipelines.store.tables import SQL_TYPES
 from pipelines.udfs.values import WantedColumn
 

@@ -28,13 +28,14 @@ from pipelines.build.candidate_bank import build_candidate_bank
 from pipelines.build.link_states import build_link_states
 from pipelines.learn.evaluate_labels import evaluate_labels
 from pipelines.models.champions import need_champion
+from pipelines.schemas import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.score.stage import score_candidates
 from pipelines.settings.settings import SettingsError
 from pipelines.store.apart import set_apart
 from pipelines.store.event_log import read_events, read_log
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, record
-from pipelines.store.schemas import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
+from pipelines.store.manifests import EvaluationManifest
+from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse
 
 POPULARITY_DAYS = 28
@@ -58,8 +59,17 @@ class Contestant(NamedTuple):
 
 def evaluate_models(
     warehouse: Warehouse, night: str, key: str, models: Sequence[str], *, horizon_days: int, min_events: int
-) -> Manifest:
-    """`evaluate_bundles` of the champions of the night."""
+) -> EvaluationManifest:
+    """Evaluate the champions of a night.
+
+    Args:
+        warehouse: that holds log and bundles.
+        night: lists are made as of this night.
+        key: names the run.
+        models: names of the models.
+        horizon_days: see `evaluate_bundles`.
+        min_events: see `evaluate_bundles`.
+    """
     chosen = {name: Contestant(name, need_champion(warehouse, name, night)) for name in models}
     return evaluate_bundles(warehouse, night, key, chosen, horizon_days=horizon_days, min_events=min_events)
 
@@ -72,10 +82,11 @@ def evaluate_bundles(
     *,
     horizon_days: int,
     min_events: int,
-) -> Manifest:
-    """Metrics of every bundle, policy and baseline; the table is in `runs` under job `evaluate_model`.
+) -> EvaluationManifest:
+    """Measure every bundle and baseline under every evaluation policy; the table is kept in `runs`.
 
     Args:
+        warehouse: that holds log and bundles.
         night: lists are made as of this night.
         key: names the run; a repeated key reuses its lists.
         contestants: by the name they get in the table.
@@ -88,8 +99,10 @@ def evaluate_bundles(
     if ranking := {name: c for name, c in contestants.items() if name not in of_labels}:
         truth = read_truth(warehouse, night, horizon_days, min_events)
         rows += evaluate_lists(warehouse, night, key, ranking, truth)
-    manifest = {"night": night, "horizon_days": horizon_days, "min_events": min_events, "k": k, "rows": rows}
-    record(warehouse, f"{night}.evaluate-{key}", night, "evaluate_model", manifest)
+    manifest = EvaluationManifest(
+        night=night, horizon_days=horizon_days, min_events=min_events, k=k, rows=rows
+    )
+    record(warehouse, f"{night}.evaluate-{key}", night, manifest)
     return manifest
 
 

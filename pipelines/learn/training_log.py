@@ -14,11 +14,12 @@ from lime_model.errors import TrainingError
 from lime_model.train.fit import TrainingSource
 from lime_model.train.mapped_log import Pieces, whole_users
 from pipelines.models.bundles import fetch_folder
+from pipelines.schemas import EVENT_TS, HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_events
-from pipelines.store.schemas import EVENT_TS, HISTORY_ORDER, ITEM_ID, LABEL, USER_ID
+from pipelines.store.frames import sorted_arrow
 from pipelines.store.storage import drop_folder, list_names
-from pipelines.store.tables import Warehouse, sorted_arrow
+from pipelines.store.tables import Warehouse
 
 FETCHED = "log-before-"  # folders beside the bundles, while a log is on its way
 

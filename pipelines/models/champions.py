@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 from lime_model.bundle import BundleError
 from pipelines.models.bundles import bundle_uri, find_bundle
+from pipelines.store.frames import local_rows
 from pipelines.store.storage import list_names
-from pipelines.store.tables import Warehouse, WriteConflict, local_rows
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import WriteConflict
 
 TABLE = "champions"
 

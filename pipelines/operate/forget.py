@@ -24,8 +24,11 @@ from pipelines.export.export_lists import find_exporters
 from pipelines.learn.training_log import drop_fetched
 from pipelines.operate.pins import find_pins, release
 from pipelines.operate.upkeep import vacuum
+from pipelines.schemas import USER_ID
 from pipelines.settings.checks import find_person
 from pipelines.store.apart import drop_all
+from pipelines.store.frames import local_rows, parse_schema
+from pipelines.store.manifests import ForgetManifest
 from pipelines.store.person_files import (
     count_log_entries,
     count_rows,
@@ -34,10 +37,10 @@ from pipelines.store.person_files import (
     match_rows,
 )
 from pipelines.store.predicates import table_name
-from pipelines.store.runs import Manifest, record
-from pipelines.store.schemas import USER_ID
+from pipelines.store.runs import record
 from pipelines.store.storage import hadoop_path, list_folders, path_exists
-from pipelines.store.tables import Warehouse, local_rows, parse_schema, writing
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import writing
 from pipelines.udfs.person import Person
 
 
@@ -53,7 +56,7 @@ class PersonTable(NamedTuple):
     rejected: bool  # whether it is a quarantine, whose rows name a person in a text
 
 
-def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> Manifest:
+def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> ForgetManifest:
     """Remove a user from every table and export, and prove it.
 
     Args:
@@ -82,13 +85,18 @@ def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> Man
             f"rows of the user are left in {left}; run the job again while no other job runs, and remove "
             "files that no table or export knows by hand"
         )
-    manifest: Manifest = {
-        "reason": reason, "rows_removed": removed, **exports, "rows_left_in_files": 0,
-        "ids_in_logs": _count_log_entries(warehouse, tables, person),
-        "purged": {table.name: warehouse.version(table.name) for table in tables},
-    }  # fmt: skip
+    manifest = ForgetManifest.model_validate(
+        {
+            "reason": reason,
+            "rows_removed": removed,
+            **exports,
+            "rows_left_in_files": 0,
+            "ids_in_logs": _count_log_entries(warehouse, tables, person),
+            "purged": {table.name: warehouse.version(table.name) for table in tables},
+        }
+    )
     number = warehouse.newest("runs") + 1
-    record(warehouse, f"{night}.forget-{number}", night, "forget_user", manifest)
+    record(warehouse, f"{night}.forget-{number}", night, manifest)
     return manifest
 
 

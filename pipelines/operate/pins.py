@@ -18,18 +18,18 @@ from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from pipelines.publish.night_record import read_state
+from pipelines.schemas import DS, RUN_ID, TABLES
+from pipelines.store.manifests import BankManifest, PinManifest, ScoreManifest, StatesManifest
 from pipelines.store.predicates import literal, table_name
-from pipelines.store.runs import Manifest, find_manifests, record
-from pipelines.store.schemas import DS, PARTITIONS, RUN_ID
+from pipelines.store.runs import find_manifest, find_manifests, record
 from pipelines.store.storage import NO_GLOB
 from pipelines.store.tables import Warehouse
 
-JOB = "pin_night"
 LOG = "delta.logRetentionDuration"
 FILES = "delta.deletedFileRetentionDuration"
 FOR_EVER = "interval 36500 days"
 OF_THE_NIGHT = ("item_bias", "staging", "recommendations")  # tables of which a night needs its own part
-BUILDERS = ("build_candidate_bank", "build_link_states", "score_candidates")
+BUILDERS = (BankManifest, StatesManifest, ScoreManifest)
 
 
 class NothingToPin(LimeError):
@@ -48,10 +48,18 @@ class Pin(NamedTuple):
     versions: dict[str, int]
 
 
+class Released(NamedTuple):
+    """Runs whose pins have ended, and the reason."""
+
+    released: list[str]
+    reason: str
+
+
 def find_pins(warehouse: Warehouse) -> list[Pin]:
     """Pins that were not released, the oldest night first."""
-    done = find_manifests(warehouse, JOB)
-    return sorted(Pin(d.run_id, d.ds, d.manifest["versions"]) for d in done if not d.manifest["released"])
+    done = find_manifests(warehouse, PinManifest)
+    pins = [Pin(d.run_id, d.ds, d.manifest.versions) for d in done if not d.manifest.released]
+    return sorted(pins, key=lambda pin: (pin.run_id, pin.ds))
 
 
 def describe_run(warehouse: Warehouse, night: str) -> Pin:
@@ -68,13 +76,14 @@ def describe_run(warehouse: Warehouse, night: str) -> Pin:
         )
         raise NothingToPin(f"night {night}: no lists are published (it {why}); publish it first")
     versions: dict[str, int] = {}
-    for done in find_manifests(warehouse, *BUILDERS):
-        if done.run_id == run_id:
-            versions |= done.manifest["versions"]
+    kinds: tuple[type[BankManifest | StatesManifest | ScoreManifest], ...] = BUILDERS
+    for kind in kinds:
+        if built := find_manifest(warehouse, run_id, kind):
+            versions |= built.versions
     return Pin(run_id, night, {**versions, "recommendations": state.served[run_id].version})
 
 
-def pin_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
+def pin_night(warehouse: Warehouse, night: str, reason: str) -> PinManifest:
     """Keep the run that is in force on a night readable.
 
     Raises:
@@ -90,15 +99,16 @@ def pin_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
             )
     for name in sorted(pin.versions):
         set_properties(warehouse, name, {LOG: FOR_EVER, FILES: FOR_EVER})
-    manifest: Manifest = {"versions": pin.versions, "reason": reason, "released": False}
-    record(warehouse, pin.run_id, night, JOB, manifest)
-    return {"run_id": pin.run_id, **manifest}
+    manifest = PinManifest(run_id=pin.run_id, versions=pin.versions, reason=reason, released=False)
+    record(warehouse, pin.run_id, night, manifest)
+    return manifest
 
 
 def _lost(warehouse: Warehouse, pin: Pin, name: str) -> int:
     """Files of a pinned version that are not there, but for those of other nights and runs."""
     mine = {DS: f"/{DS}={pin.ds}/", RUN_ID: f"/{RUN_ID}={pin.run_id}/"}
-    own = [mine[column] for column in PARTITIONS.get(name, []) if column in mine and name in OF_THE_NIGHT]
+    partitions = TABLES[name].partitions if name in OF_THE_NIGHT else ()
+    own = [mine[column] for column in partitions if column in mine]
     wanted = files_of(warehouse, name, pin.versions[name], own[0] if own else "")
     there = list_files(warehouse, name).select(F.substring_index("path", "/", -1)).collect()
     return len(wanted - {row[0] for row in there})
@@ -126,7 +136,7 @@ def list_files(warehouse: Warehouse, name: str) -> DataFrame:
     return reader.load(warehouse.path(name))
 
 
-def release_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
+def release_night(warehouse: Warehouse, night: str, reason: str) -> Released:
     """End the pins of a night: the next upkeep may remove what only they needed.
 
     Raises:
@@ -137,15 +147,21 @@ def release_night(warehouse: Warehouse, night: str, reason: str) -> Manifest:
         others = sorted({pin.ds for pin in find_pins(warehouse)})
         raise NothingToPin(f"night {night} is not pinned; pinned nights: {others}")
     release(warehouse, mine, reason)
-    return {"released": [pin.run_id for pin in mine], "reason": reason}
+    return Released([pin.run_id for pin in mine], reason)
 
 
 def release(warehouse: Warehouse, pins: Iterable[Pin], reason: str) -> None:
-    """End pins, and let Delta clean what no other pin needs."""
+    """End pins, and let Delta remove what no other pin needs.
+
+    Args:
+        warehouse: that holds the pinned tables.
+        pins: to end.
+        reason: is kept with the pins.
+    """
     ended = list(pins)
     for pin in ended:
-        manifest: Manifest = {"versions": pin.versions, "reason": reason, "released": True}
-        record(warehouse, pin.run_id, pin.ds, JOB, manifest)
+        manifest = PinManifest(run_id=pin.run_id, versions=pin.versions, reason=reason, released=True)
+        record(warehouse, pin.run_id, pin.ds, manifest)
     needed = {name for pin in find_pins(warehouse) for name in pin.versions}
     for name in sorted({name for pin in ended for name in pin.versions} - needed):
         set_properties(warehouse, name, {LOG: None, FILES: None})

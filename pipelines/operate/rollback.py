@@ -15,10 +15,11 @@ from pyspark.sql import functions as F
 from pipelines.operate.pins import PinLost, files_of
 from pipelines.publish.night_record import read_state
 from pipelines.publish.night_state import Move, NightState, NothingToRollBack, choose_move, describe_result
+from pipelines.schemas import DS
 from pipelines.store.leases import Run, StaleRun, check_lease
+from pipelines.store.manifests import RollbackManifest
 from pipelines.store.predicates import equals
-from pipelines.store.runs import Manifest, run_once
-from pipelines.store.schemas import DS
+from pipelines.store.runs import run_once
 from pipelines.store.storage import list_names
 from pipelines.store.tables import Warehouse
 
@@ -62,7 +63,7 @@ def _choose(warehouse: Warehouse, state: NightState, to: str | None, expected: s
 
 def roll_back_night(
     warehouse: Warehouse, run: Run, reason: str, to: str | None = None, *, expected: str | None = None
-) -> Manifest:
+) -> RollbackManifest:
     """Put the best earlier lists of a night in force again, or those of the run id `to`.
 
     Args:
@@ -77,24 +78,26 @@ def roll_back_night(
         StaleRun: a newer run of the night published meanwhile.
     """
 
-    def work() -> Manifest:
+    def work() -> RollbackManifest:
         check_lease(warehouse, run)
         state = read_state(warehouse, run.ds)
         if done := _find_own(state, run):  # by an attempt that died before it could record it
             return done
         move = _choose(warehouse, state, to, expected)
-        tag = {
-            "night": run.ds,
-            "run_id": move.target.run_id if move.target else None,
-            "action": move.action,
-            "instead_of": state.in_force,
-            "reason": reason,
-            "by": run.run_id,
-        }
-        version = _write(warehouse, run, move, json.dumps(tag))
-        return {**tag, "now": describe_result(state, move), "versions": {TABLE: version}}
+        planned = RollbackManifest(
+            night=run.ds,
+            run_id=move.target.run_id if move.target else None,
+            action=move.action,
+            instead_of=state.in_force,
+            reason=reason,
+            by=run.run_id,
+            now=describe_result(state, move),
+            versions={},
+        )
+        version = _write(warehouse, run, move, json.dumps(planned.tag()))
+        return planned.model_copy(update={"versions": {TABLE: version}})
 
-    return run_once(warehouse, run, "roll_back", work)
+    return run_once(warehouse, run, RollbackManifest, work)
 
 
 def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:
@@ -120,12 +123,13 @@ def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:
     return version
 
 
-def _find_own(state: NightState, run: Run) -> Manifest | None:
-    """What an earlier attempt of this action has committed."""
+def _find_own(state: NightState, run: Run) -> RollbackManifest | None:
+    """Find what an earlier attempt of this action has committed."""
     for commit in state.commits:
         if commit.by == run.run_id:
             made = commit._asdict()
-            return {"night": run.ds, **made, "versions": {TABLE: made.pop("version")}}
+            version = made.pop("version")
+            return RollbackManifest(night=run.ds, versions={TABLE: version}, **made)
     return None
 
 

@@ -15,12 +15,15 @@ from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from pipelines.operate.pins import FILES, LOG, Pin, files_of, find_pins, list_files, set_properties
-from pipelines.score.incremental import STAGED, TIDY
+from pipelines.schemas import DS, RUN_ID, TABLES
+from pipelines.score.base_night import STAGED
 from pipelines.store.apart import drop_old
+from pipelines.store.frames import local_rows, parse_schema
+from pipelines.store.manifests import PublishManifest, ScoreManifest, TidyManifest
 from pipelines.store.predicates import table_name
-from pipelines.store.runs import Manifest, find_manifests, record
-from pipelines.store.schemas import DS, RUN_ID, SCHEMAS
-from pipelines.store.tables import Warehouse, local_rows, parse_schema, writing
+from pipelines.store.runs import find_manifests, record
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import writing
 
 ENTITIES = ("items", "users")
 COMPACTED = ("events", "events_quarantine", "candidate_history", "item_bias", "runs", "leases")
@@ -35,7 +38,7 @@ class NightUnknown(LimeError):
     """Upkeep was asked for as of a night that lies far after all that this warehouse has seen."""
 
 
-def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
+def tidy_tables(warehouse: Warehouse, night: str) -> TidyManifest:
     """Compact, drop and vacuum; may run beside nights, whose jobs are at worst tried again.
 
     Args:
@@ -50,11 +53,11 @@ def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
     first = str(dt.date.fromisoformat(night) - dt.timedelta(days=limits.keep_nights))
     check_night(warehouse, night, first)
     pins = find_pins(warehouse)
-    tables = [name for name in (*SCHEMAS, *ENTITIES) if warehouse.exists(name)]
+    tables = [name for name in (*TABLES, *ENTITIES) if warehouse.exists(name)]
     compacted = {name: files for name in COMPACTED if name in tables and (files := compact(warehouse, name))}
-    # Said before it is done: no night may start from rows that are half gone.
-    manifest: Manifest = {"staged_from": first, "pinned": [pin.run_id for pin in pins]}
-    record(warehouse, f"{night}.tidy", night, TIDY, manifest)
+    # Recorded before the rows are dropped: no night may start from rows that are half gone.
+    manifest = TidyManifest(staged_from=first, pinned=[pin.run_id for pin in pins])
+    record(warehouse, f"{night}.tidy", night, manifest)
     dropped = {name: drop_staged(warehouse, name, first, pins) for name in STAGED if name in tables}
     apart = drop_old(warehouse, first, limits.keep_days)
     keep = f"interval {limits.keep_days} days"
@@ -66,13 +69,15 @@ def tidy_tables(warehouse: Warehouse, night: str) -> Manifest:
     for name in set(tables) - {name for pin in pins for name in pin.versions}:
         set_properties(warehouse, name, wanted)
     removed = {name: vacuum(warehouse, name, limits.keep_days * HOURS, pins) for name in tables}
-    manifest |= {
-        "files_compacted": compacted,
-        "staged_runs_dropped": dropped,
-        "evaluations_dropped": apart,
-        "files_removed": {name: count for name, count in removed.items() if count},
-    }
-    record(warehouse, f"{night}.tidy", night, TIDY, manifest)
+    manifest = TidyManifest(
+        staged_from=first,
+        pinned=manifest.pinned,
+        files_compacted=compacted,
+        staged_runs_dropped=dropped,
+        evaluations_dropped=apart,
+        files_removed={name: count for name, count in removed.items() if count},
+    )
+    record(warehouse, f"{night}.tidy", night, manifest)
     return manifest
 
 
@@ -86,7 +91,7 @@ def check_night(warehouse: Warehouse, night: str, first: str) -> None:
     Raises:
         NightUnknown: naming the newest night.
     """
-    scored = [each.ds for each in find_manifests(warehouse, "score_candidates")]
+    scored = [each.ds for each in find_manifests(warehouse, ScoreManifest)]
     newest = max([*scored, *(str(row[DS]) for row in warehouse.read_cached("leases"))], default=None)
     if newest and newest < first:
         raise NightUnknown(
@@ -149,7 +154,7 @@ def _unfinished(warehouse: Warehouse) -> set[str]:
     newest: dict[str, int] = {}
     for row in warehouse.read_cached("leases"):
         newest[str(row[DS])] = max(row["epoch"], newest.get(str(row[DS]), 0))
-    done = {each.run_id for each in find_manifests(warehouse, "publish_recommendations")}
+    done = {each.run_id for each in find_manifests(warehouse, PublishManifest)}
     return {f"{night}.{epoch}" for night, epoch in newest.items()} - done
 
 

@@ -1,10 +1,10 @@
 """Audits: the staged lists against what every night must keep, and against the last published night.
 
-What must hold always (every user once, K or explained, in order, finite, eligible, unseen, certified) can't
-be waved through. What tells a bad night from a good one by degree (drift, churn, concentration) has limits
-in the settings, and can be, for one night, with a reason that the manifest keeps.
+Some audits must always hold (every user once, K items or a reported shortfall, in order, finite, eligible, unseen,
+certified). Others distinguish a bad night from a good one by degree (drift, churn, concentration): their limits
+are in the settings, and one night may be published in spite of them, with a reason that the manifest keeps.
 
-The full passes count over all rows; drift and churn are of a sample of users, each segment apart.
+The exact audits count over all rows; drift and churn are measured on a sample of users, each segment on its own.
 """
 
 from __future__ import annotations
@@ -19,29 +19,38 @@ from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
 from lime_model.measure.drift import jaccard, population_stability, rank_biased_overlap
-from pipelines.build.candidate_bank import eligible_bit
 from pipelines.models.pinned_inputs import NightInputs
+from pipelines.policies.sql import eligible_bit, seen_items
 from pipelines.publish.verify_night import user_segment
-from pipelines.settings.settings import AuditSettings, Policy, SoftCheck
+from pipelines.schemas import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID, VALID_FROM, VALID_TO
+from pipelines.settings.settings import AuditSettings, SoftCheck
 from pipelines.store.catalogue import read_versions
+from pipelines.store.frames import persisted
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest, record, run_once
-from pipelines.store.schemas import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID, VALID_FROM, VALID_TO
+from pipelines.store.manifests import (
+    AuditManifest,
+    BankManifest,
+    CertificateManifest,
+    CheckReport,
+    FailedAuditManifest,
+    ScoreManifest,
+    StatesManifest,
+)
+from pipelines.store.runs import need_manifest, record, run_once
 from pipelines.store.tables import Warehouse
 
 log = logging.getLogger(__name__)
 
-SAMPLED_ITEMS = 4_000_000  # places of lists that drift and churn are measured over, a night
-SLOTS = 1 << 20  # of the hash that draws the sample
-FAILED = "failed_audit"  # the report of audits that did not hold, in `runs`
+SAMPLED_ITEMS = 4_000_000  # ranks of lists, in all, that drift and churn of a night are measured on
+SLOTS = 1 << 20  # values of the hash that draws the sample
 
 
 class AuditFailed(LimeError):
-    """Staged lists that must not be published."""
+    """The staged lists must not be published."""
 
 
 class Check(NamedTuple):
-    """One audit of one segment of users; `upper`: the value may not be above the limit, else not below."""
+    """One audit of one segment of users: `value` may not be above `limit` (`upper`), or not below it."""
 
     name: str
     value: float
@@ -51,7 +60,7 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the value keeps the limit; NaN does not."""
+        """Whether the value keeps the limit; NaN never does."""
         return bool(self.value <= self.limit if self.upper else self.value >= self.limit)
 
     def __str__(self) -> str:
@@ -60,9 +69,9 @@ class Check(NamedTuple):
 
 
 class AuditedNight(NamedTuple):
-    """What is audited."""
+    """The staged lists of a night, and what they are audited against."""
 
-    rows: DataFrame  # staged lists of the policy
+    rows: DataFrame  # staged lists of the published policy
     users: DataFrame  # USER_ID, segment, seen: items that the policy excludes
     inputs: NightInputs
     k: int
@@ -70,7 +79,7 @@ class AuditedNight(NamedTuple):
     max_damaged_share: float
 
 
-def audit_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
+def audit_recommendations(warehouse: Warehouse, run: Run) -> AuditManifest:
     """Audit the staged lists of the published policy.
 
     Raises:
@@ -78,10 +87,10 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
         MissingTable: the run was not scored or not certified.
     """
 
-    def work() -> Manifest:
+    def work() -> AuditManifest:
         night, limits = _read_audited_night(warehouse, run), warehouse.settings.audits
         checks = [
-            *check_certificate(need_manifest(warehouse, run, "verify_night")),
+            check_certificate(need_manifest(warehouse, run, CertificateManifest)),
             *check_rows(night, limits),
             *check_items(night, _bias(warehouse, run, night.inputs), limits),
             check_withdrawn(warehouse, run, night),
@@ -95,19 +104,16 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> Manifest:
         reasons: dict[str, str] = {o.check: o.reason for o in limits.overrides if str(o.night) == run.ds}
         failed = [check for check in checks if not check.holds]
         overridden = {c.name: reasons[c.name] for c in failed if c.name in reasons}
-        report: Manifest = {
-            "compared_with": before,
-            "checks": [{**check._asdict(), "holds": check.holds} for check in checks],
-            "overridden": overridden,
-        }
+        reports = [CheckReport(**check._asdict(), holds=check.holds) for check in checks]
         if stopping := [check for check in failed if check.name not in reasons]:
-            record(warehouse, run.run_id, run.ds, FAILED, report)
+            failure = FailedAuditManifest(compared_with=before, checks=reports, overridden=overridden)
+            record(warehouse, run.run_id, run.ds, failure)
             raise AuditFailed(_explain(run, stopping, before))
         for name, reason in overridden.items():
             log.warning("audit %s of night %s does not hold and is overridden: %s", name, run.ds, reason)
-        return report
+        return AuditManifest(compared_with=before, checks=reports, overridden=overridden)
 
-    return run_once(warehouse, run, "audit_recommendations", work)
+    return run_once(warehouse, run, AuditManifest, work)
 
 
 def _explain(run: Run, failed: Sequence[Check], before: str | None) -> str:
@@ -120,45 +126,34 @@ def _explain(run: Run, failed: Sequence[Check], before: str | None) -> str:
     )
     return (
         f"night {run.ds}, run {run.key!r}: {'; '.join(map(str, failed))} (compared with night {before}); "
-        f"nothing was published, the last lists stand, the staged rows are kept under run_id {run.run_id}. "
+        f"nothing was published, the last lists remain in force, the staged rows are kept under run_id {run.run_id}. "
         + remedy
     )
 
 
 def _read_audited_night(warehouse: Warehouse, run: Run) -> AuditedNight:
-    inputs, scored = NightInputs.of(warehouse, run), need_manifest(warehouse, run, "score_candidates")
+    inputs, scored = NightInputs.of(warehouse, run), need_manifest(warehouse, run, ScoreManifest)
     policy, night = warehouse.settings.night.policy, warehouse.settings.night
     mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
     of_model = F.col(MODEL_VERSION) == inputs.model_version
     states = warehouse.read("user_link_states", inputs.states).where(of_model)
     memory = warehouse.read("user_memory", inputs.memory).where(of_model)
     users = states.select(USER_ID, user_segment(run.ds).alias("segment")).join(
-        memory.select(USER_ID, _seen(policy, run.ds)), USER_ID, "left"
+        memory.select(USER_ID, seen_items(policy, run.ds).alias("seen")), USER_ID, "left"
     )
-    eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"][policy.name]
-    items = eligible - scored["items_left_out"]
-    rows = warehouse.read("staging", scored["versions"]["staging"]).where(mine)
+    eligible = need_manifest(warehouse, run, BankManifest).eligible[policy.name]
+    items = eligible - scored.items_left_out
+    rows = warehouse.read("staging", scored.versions["staging"]).where(mine)
     return AuditedNight(rows, users, inputs, night.k, items, night.max_damaged_share)
 
 
-def _seen(policy: Policy, night: str) -> Column:
-    """Items that the policy keeps from a user, of the memory's `items` and `last_ts`."""
-    if policy.exclude_seen == "none":
-        return F.slice("items", 1, 0).alias("seen")
-    if policy.exclude_seen == "all":
-        return F.col("items").alias("seen")
-    since = F.date_sub(F.lit(night).cast("date"), int(policy.exclude_seen)).cast("timestamp")
-    recent = F.filter(F.arrays_zip("items", "last_ts"), lambda pair: pair["last_ts"] >= since)
-    return F.transform(recent, lambda pair: pair["items"]).alias("seen")
-
-
-def check_certificate(certificate: Manifest) -> Iterator[Check]:
-    """The sampled proof of exactness has passed."""
-    yield Check("certificate", float(certificate["passed"]), 1.0, upper=False)
+def check_certificate(certificate: CertificateManifest) -> Check:
+    """Check that the sampled proof of exactness has passed."""
+    return Check("certificate", float(certificate.passed), 1.0, upper=False)
 
 
 def check_rows(night: AuditedNight, limits: AuditSettings) -> Iterator[Check]:
-    """Every user of the night has one sound row, and how many have no or a short list."""
+    """Check that every user has one sound row, and count the users with a short list or none."""
     both = night.users.join(night.rows.withColumn("staged", F.lit(1)), USER_ID, "full_outer")
     listed = F.col("candidates.item_id")
     size, excluded = (F.coalesce(F.size(name), F.lit(0)) for name in ("candidates", "seen"))
@@ -202,30 +197,29 @@ def _out_of_order() -> Column:
 
 
 def _bias(warehouse: Warehouse, run: Run, inputs: NightInputs) -> DataFrame:
-    """The night's items with their eligibility bits."""
+    """Read the night's items with their eligibility bits."""
     tonight = (F.col(DS) == F.lit(run.ds).cast("date")) & (F.col(MODEL_VERSION) == inputs.model_version)
     return warehouse.read("item_bias", inputs.bias).where(tonight)
 
 
 def check_items(night: AuditedNight, bias: DataFrame, limits: AuditSettings) -> Iterator[Check]:
-    """Nothing ineligible is listed, and the lists are not all the same few items."""
+    """Check that nothing ineligible is listed, and that the lists are not all the same few items."""
     listed = night.rows.select(F.explode("candidates.item_id").alias(ITEM_ID)).groupBy(ITEM_ID).count()
     listed = listed.join(bias.select(ITEM_ID, (eligible_bit(0) == 1).alias("allowed")), ITEM_ID, "left")
-    listed = listed.persist()  # counted twice
-    try:
-        wrong = F.when(~F.coalesce("allowed", F.lit(False)), F.col("count"))
-        banned, places, items = listed.agg(F.sum(wrong), F.sum("count"), F.count("*")).collect()[0]
-        most = listed.orderBy(F.desc("count")).limit(max(1, night.items // 100)).agg(F.sum("count"))
-        top = most.collect()[0][0] or 0
-    finally:
-        listed.unpersist()
-    yield Check("ineligible_items", banned or 0, 0)
-    yield Check("top_share", top / max(1, places or 0), limits.max_top_share)
-    yield Check("item_coverage", items / max(1, night.items), limits.min_item_coverage, upper=False)
+    wrong = F.when(~F.coalesce("allowed", F.lit(False)), F.col("count"))
+    with persisted(listed) as counted:
+        row = counted.agg(
+            F.sum(wrong).alias("banned"), F.sum("count").alias("ranks"), F.count("*").alias("items")
+        ).collect()[0]
+        most = counted.orderBy(F.desc("count")).limit(max(1, night.items // 100))
+        top = most.agg(F.sum("count").alias("ranks")).collect()[0]["ranks"] or 0
+    yield Check("ineligible_items", row["banned"] or 0, 0)
+    yield Check("top_share", top / max(1, row["ranks"] or 0), limits.max_top_share)
+    yield Check("item_coverage", row["items"] / max(1, night.items), limits.min_item_coverage, upper=False)
 
 
 def check_withdrawn(warehouse: Warehouse, run: Run, night: AuditedNight) -> Check:
-    """No item is listed that the catalogue has withdrawn: whose last version ended before the night."""
+    """Check that no listed item was withdrawn from the catalogue: its last version ended before the night."""
     day = F.date_sub(F.lit(run.ds).cast("date"), 1)
     for_ever = F.lit("9999-12-31").cast("date")
     versions = read_versions(warehouse, "items", night.inputs.items).where(F.col(VALID_FROM) <= day)
@@ -236,7 +230,7 @@ def check_withdrawn(warehouse: Warehouse, run: Run, night: AuditedNight) -> Chec
 
 
 def last_published(warehouse: Warehouse, night: str) -> str | None:
-    """The newest published night before this one."""
+    """Find the newest published night before this one; None when there is none."""
     earlier = warehouse.read("recommendations").where(F.col(DS) < F.lit(night).cast("date"))
     found: str | None = earlier.agg(F.max(DS).cast("string")).collect()[0][0]
     return found
@@ -245,7 +239,7 @@ def last_published(warehouse: Warehouse, night: str) -> str | None:
 def check_served(
     warehouse: Warehouse, night: AuditedNight, before: str, limits: AuditSettings
 ) -> Iterator[Check]:
-    """Users with a list beside those of an earlier night: a drop of users that came in half halves them."""
+    """Compare the number of users with a list with an earlier night: a half drop of users halves it."""
     earlier = warehouse.read("recommendations").where(F.col(DS) == F.lit(before).cast("date"))
     served, last = (rows.where(F.size("candidates") > 0).count() for rows in (night.rows, earlier))
     if last >= limits.min_segment_users:
@@ -255,11 +249,18 @@ def check_served(
 def check_drift(
     warehouse: Warehouse, run: Run, night: AuditedNight, before: str, limits: AuditSettings
 ) -> list[Check]:
-    """Scores and lists of a sample of users beside those of an earlier night, a check a segment.
+    """Compare scores and lists of a sample of users with those of an earlier night, segment by segment.
 
-    Scores of another model are not compared: they have another scale.
+    Scores of another model are not compared, because they have another scale.
+
+    Args:
+        warehouse: that holds the published lists.
+        run: that is audited.
+        night: its lists.
+        before: the date of the earlier night.
+        limits: of the settings.
     """
-    users = max(1, need_manifest(warehouse, run, "build_link_states")["users"])
+    users = max(1, need_manifest(warehouse, run, StatesManifest).users)
     slots = round(min(1.0, SAMPLED_ITEMS / night.k / users) * SLOTS)
     drawn = F.pmod(F.xxhash64(F.col(USER_ID), F.lit(run.ds)), F.lit(SLOTS)) < slots
     items, scores = F.col("candidates.item_id"), F.col("candidates.score")
@@ -276,7 +277,7 @@ def check_drift(
 
 
 def _compare(segment: str, users: Any, model_version: str, limits: AuditSettings) -> Iterator[Check]:
-    """Of one segment: `items, scores, old_items, old_scores, model_version`, a row a user."""
+    """Compare one segment: `items, scores, old_items, old_scores, model_version`, one row for each user."""
     both = list(zip(users["items"], users["old_items"], strict=True))
     for name, limit, measure in (
         ("jaccard", limits.min_jaccard, jaccard),

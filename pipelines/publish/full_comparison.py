@@ -1,6 +1,7 @@
-"""The proof of an incremental night: the same night scored in full, list by list.
+"""The proof of an incremental night: the same night is scored in full, and every list is compared.
 
-Over the same states and bank, staged apart from the nightly tables under a run that owns nothing.
+The full night reads the same states and bank. It is staged apart from the nightly tables, under a run that owns no
+night.
 """
 
 from __future__ import annotations
@@ -13,66 +14,70 @@ from pyspark.sql import functions as F
 from pipelines.publish.night_record import find_disproved_in_force
 from pipelines.publish.night_state import describe_remedy
 from pipelines.publish.verify_night import CertificateFailed
-from pipelines.score.incremental import DISPROVED
+from pipelines.schemas import POLICY, RUN_ID, USER_ID
 from pipelines.score.stage import score_candidates
-from pipelines.store.apart import SCORED, set_apart
+from pipelines.store.apart import STAGED_TABLES, set_apart
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest, record, run_once
-from pipelines.store.schemas import POLICY, RUN_ID, USER_ID
+from pipelines.store.manifests import (
+    BankManifest,
+    DisprovedManifest,
+    FullComparisonManifest,
+    ScoreManifest,
+    StatesManifest,
+)
+from pipelines.store.runs import need_manifest, record, run_once
 from pipelines.store.tables import Warehouse
 
 
-def verify_full(warehouse: Warehouse, run: Run) -> Manifest:
+def verify_full(warehouse: Warehouse, run: Run) -> FullComparisonManifest:
     """Compare all staged lists of the published policy with those of a full night.
 
     Raises:
-        CertificateFailed: naming how many users differ, and one of them, and what takes back such lists
-            where readers are served them; the run is marked, so that no later night starts from it and it is
-            neither published nor exported.
+        CertificateFailed: naming how many users differ, one of them, and the command that takes such lists back
+            where readers are served them. The run is marked, so that no later night starts from it and that it
+            is neither published nor exported.
     """
 
-    def work() -> Manifest:
+    def work() -> FullComparisonManifest:
         policy = warehouse.settings.night.policy
-        scored = need_manifest(warehouse, run, "score_candidates")
-        whole = full_night_run(warehouse, run)
+        scored = need_manifest(warehouse, run, ScoreManifest)
+        whole = prepare_full_night(warehouse, run)
         full = score_candidates(whole.warehouse, whole.run, [policy])
-        mine = _lists(warehouse, scored["versions"]["staging"], run, policy.name, "mine")
-        other = _lists(whole.warehouse, full["versions"]["staging"], whole.run, policy.name, "full")
+        mine = _lists(warehouse, scored.versions["staging"], run, policy.name, "mine")
+        other = _lists(whole.warehouse, full.versions["staging"], whole.run, policy.name, "full")
         differ = mine.join(other, USER_ID, "full_outer").where(~F.col("mine").eqNullSafe(F.col("full")))
-        count, first = differ.agg(F.count("*"), F.min(USER_ID)).collect()[0]
-        users, pairs = full["policies"][policy.name]["users"], full["policies"][policy.name]["pairs"]
-        if count:
-            record(
-                warehouse, run.run_id, run.ds, DISPROVED, {"users": count, "full_night_run": whole.run.run_id}
-            )
+        found = differ.agg(F.count("*").alias("users"), F.min(USER_ID).alias("first")).collect()[0]
+        report, full_report = scored.policies[policy.name], full.policies[policy.name]
+        if found["users"]:
+            disproved = DisprovedManifest(users=found["users"], full_run=whole.run.run_id)
+            record(warehouse, run.run_id, run.ds, disproved)
             raise CertificateFailed(
-                f"night {run.ds}, run {run.key!r}: {count} of {users} lists are not those of a full night, "
-                f"such as user {first!r}'s; compare run_id {run.run_id} in staging and {whole.run.run_id} "
-                f"in {whole.warehouse.path('staging')}. {_describe_served(warehouse)}Score the night with "
-                "night.reuse: false under a new --run-key"
+                f"night {run.ds}, run {run.key!r}: {found['users']} of {full_report.users} lists are not those "
+                f"of a full night, such as user {found['first']!r}'s; compare run_id {run.run_id} in staging "
+                f"and {whole.run.run_id} in {whole.warehouse.path('staging')}. {_describe_served(warehouse)}"
+                "Score the night with night.reuse: false under a new --run-key"
             )
-        report = scored["policies"][policy.name]
-        return {
-            "users": users,
-            "plan": report["plan"],
-            "pairs": report["pairs"],
-            "pairs_of_full_night": pairs,
-            "seconds_of_full_night": full["policies"][policy.name]["seconds"],
-            "passed": True,
-        }
+        return FullComparisonManifest(
+            users=full_report.users,
+            plan_reason=report.plan_reason,
+            pairs=report.pairs,
+            pairs_of_full_night=full_report.pairs,
+            seconds_of_full_night=full_report.seconds,
+            passed=True,
+        )
 
-    return run_once(warehouse, run, "verify_full", work)
+    return run_once(warehouse, run, FullComparisonManifest, work)
 
 
 class FullNight(NamedTuple):
-    """A run that owns nothing, and the warehouse that it stages in."""
+    """A run that owns no night, and the warehouse that it stages in."""
 
     warehouse: Warehouse
     run: Run
 
 
 def _describe_served(warehouse: Warehouse) -> str:
-    """What readers are served of disproved lists, and of lists that were built on such, and the remedy."""
+    """Name the disproved lists, or lists that were built on such, that readers are served, with the remedy."""
     said = [
         f"Readers of night {state.night} are served the lists of run {state.in_force}, which is "
         f"disproved or was built on such a run. {describe_remedy(state)}; then export the night again. "
@@ -81,16 +86,16 @@ def _describe_served(warehouse: Warehouse) -> str:
     return "".join(said)
 
 
-def full_night_run(warehouse: Warehouse, run: Run) -> FullNight:
-    """What scores a full night over the states and the bank of `run`."""
+def prepare_full_night(warehouse: Warehouse, run: Run) -> FullNight:
+    """Make a run that scores a full night over the states and the bank of `run`."""
     whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
-    apart = set_apart(warehouse, whole.run_id, SCORED)
-    for job in ("build_candidate_bank", "build_link_states"):
-        record(apart, whole.run_id, run.ds, job, need_manifest(warehouse, run, job))
+    apart = set_apart(warehouse, whole.run_id, STAGED_TABLES)
+    for kind in (BankManifest, StatesManifest):
+        record(apart, whole.run_id, run.ds, need_manifest(warehouse, run, kind))
     return FullNight(apart, whole)
 
 
 def _lists(warehouse: Warehouse, version: int, run: Run, policy: str, name: str) -> DataFrame:
-    """`user_id, name`: everything that a reader of the list would see."""
+    """Select `user_id` and, as the column `name`, everything that a reader of the list would see."""
     rows = warehouse.read("staging", version).where((F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy))
     return rows.select(USER_ID, F.struct("candidates", "shortfall", "fault").alias(name))

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 from lime_model.errors import LimeError
 from pipelines.publish.night_state import Commit, NightState, derive_state, describe_remedy, parse_commit
-from pipelines.score.incremental import DISPROVED, PLAN, find_disproved
+from pipelines.score.base_night import find_disproved
+from pipelines.store.manifests import PublishManifest
 from pipelines.store.runs import find_manifests
 from pipelines.store.tables import Warehouse
 
 
 class ListsDisproved(LimeError):
-    """The lists in force must not reach a reader."""
+    """A full comparison has disproved the lists in force, so they must not reach a reader."""
 
 
 def find_commits(warehouse: Warehouse, night: str) -> list[Commit]:
-    """Commits of a night's lists, the oldest first, as far as Delta's log reaches."""
+    """Find the commits of a night's lists, the oldest first, as far as Delta's log reaches."""
     return _read_commits(warehouse).get(night, [])
 
 
 def read_disproved(warehouse: Warehouse) -> frozenset[str]:
-    """Runs of all nights whose lists a full comparison has disproved, and those that were built on them."""
-    return frozenset(find_disproved(find_manifests(warehouse, PLAN, DISPROVED)))
+    """Find the runs whose lists a full comparison has disproved, and the runs that were built on them."""
+    return find_disproved(warehouse)
 
 
 def read_states(warehouse: Warehouse) -> dict[str, NightState]:
-    """The state of every night that was ever published, the oldest night first."""
+    """Read the state of every night that was ever published, the oldest night first."""
     false, commits = read_disproved(warehouse), _read_commits(warehouse)
     recorded: dict[str, set[str]] = {}
-    for done in find_manifests(warehouse, "publish_recommendations"):
+    for done in find_manifests(warehouse, PublishManifest):
         recorded.setdefault(done.ds, set()).add(done.run_id)
     nights = sorted({*commits, *recorded})
     return {
@@ -40,12 +41,12 @@ def read_states(warehouse: Warehouse) -> dict[str, NightState]:
 
 
 def read_state(warehouse: Warehouse, night: str) -> NightState:
-    """What is in force on a night, and what could be."""
+    """Read which lists are in force on a night, and which others could be."""
     return read_states(warehouse).get(night) or derive_state(night, ())
 
 
 def find_disproved_in_force(warehouse: Warehouse) -> list[NightState]:
-    """Nights whose readers are served disproved lists, the oldest night first."""
+    """Find the nights whose readers are served disproved lists, the oldest night first."""
     return [state for state in read_states(warehouse).values() if state.in_force in state.disproved]
 
 
@@ -65,7 +66,7 @@ def refuse_disproved(warehouse: Warehouse, night: str, run_id: str) -> None:
 
 
 def _read_commits(warehouse: Warehouse) -> dict[str, list[Commit]]:
-    """Commits of all nights, by night, the oldest first."""
+    """Read the commits of all nights, by night, the oldest first."""
     nights: dict[str, list[Commit]] = {}
     for version, text in warehouse.commit_tags("recommendations"):
         if found := parse_commit(version, text):

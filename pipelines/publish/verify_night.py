@@ -1,116 +1,129 @@
 """The night's exactness certificate: staged lists of sampled users against the unfolded model.
 
-At least `night.certificate_users` users, a quarter each without history, with the longest
-histories, active in the last week and idle (all users when there are fewer). Of an incremental night half
-of them are users whose lists were taken over, those of the oldest anchors first.
+At least `night.certificate_users` users are certified (all users when there are fewer). A quarter of them each has
+no history, has the longest histories, was active in the last week, and was idle. In an incremental night half of
+the sample are users whose lists were taken over, those of the oldest anchors first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from lime_model.bundle import Bundle
-from lime_model.config import DAY_US
 from lime_model.errors import LimeError
-from lime_model.measure.certificate import Certifier, RawHistory
-from lime_model.model.features import encode_rows, event_actions
-from lime_model.rows.items import ItemEncoder, ItemInputs
-from pipelines.build.candidate_bank import read_corpus
+from lime_model.measure.certificate import Certifier
 from pipelines.models.bundles import ship_bundle
 from pipelines.models.pinned_inputs import NightInputs
+from pipelines.publish.certified_sources import CertifiedCorpus, HistorySource
+from pipelines.schemas import ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.score.users import read_users
 from pipelines.settings.settings import Policy
-from pipelines.store.catalogue import read_entity
-from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest, run_once
-from pipelines.store.schemas import (
-    ELIGIBLE,
-    EVENT_TS,
-    HISTORY_ORDER,
-    ITEM_ID,
-    POLICY,
-    RECENT,
-    RUN_ID,
-    USER_ID,
-)
-from pipelines.store.tables import Warehouse, sorted_arrow
+from pipelines.store.manifests import CertificateManifest, ScoreManifest
+from pipelines.store.runs import need_manifest, run_once
+from pipelines.store.tables import Warehouse
 
-TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors against float64 throughout
+TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors compared with float64 throughout
 BATCH = 16  # users certified at once
+Sample = dict[Any, str]  # stratum by user id
 
 
 class CertificateFailed(LimeError):
     """A staged list is not what the model says."""
 
 
-def verify_night(warehouse: Warehouse, run: Run) -> Manifest:
+class StagedList(NamedTuple):
+    """One user's staged list, or the fault for which there is none."""
+
+    candidates: list[Row]
+    fault: str | None
+
+
+class Findings(NamedTuple):
+    """The faults of the certified lists, and the largest relative error of a score."""
+
+    faults: list[str]
+    worst: float
+
+
+def verify_night(warehouse: Warehouse, run: Run) -> CertificateManifest:
     """Certify the staged lists of the published policy.
 
     Raises:
         CertificateFailed: naming users and faults; the night must not be published.
     """
 
-    def work() -> Manifest:
+    def work() -> CertificateManifest:
         inputs = NightInputs.of(warehouse, run)
-        staged = need_manifest(warehouse, run, "score_candidates")
+        scored = need_manifest(warehouse, run, ScoreManifest)
         bundle = ship_bundle(warehouse, inputs.model, inputs.model_version)
-        policy, wanted = warehouse.settings.night.policy, warehouse.settings.night.certificate_users
-        reused = _reused_lists(warehouse, run, staged["versions"]["staging"], policy)
-        sample = sample_users(read_users(warehouse, inputs), run.ds, wanted, reused)
-        corpus = _Corpus.read(warehouse, run.ds, inputs, bundle, policy)
-        if staged["items_left_out"]:
-            corpus.eligible[corpus.rows(_left_out(warehouse, run))] = False
-        lists = _staged_lists(warehouse, run, staged["versions"]["staging"], policy, list(sample))
-        faults, worst = certify(warehouse, run, inputs, bundle, corpus, sample, lists)
+        night, version = warehouse.settings.night, scored.versions["staging"]
+        reused = _read_reused(warehouse, run, version, night.policy)
+        sample = sample_users(read_users(warehouse, inputs), run.ds, night.certificate_users, reused)
+        corpus = CertifiedCorpus.read(warehouse, run.ds, inputs, bundle, night.policy)
+        if scored.items_left_out:
+            corpus.eligible[corpus.rows(_read_left_out(warehouse, run))] = False
+        lists = _read_lists(warehouse, run, version, night.policy, list(sample))
+        certifier = Certifier(bundle, corpus.items, corpus.recent, corpus.eligible)
+        source = HistorySource(warehouse, run.ds, inputs, bundle, corpus, list(sample))
+        found = certify(certifier, source, corpus, sample, lists)
         skipped = sum(lists[user].fault is not None for user in sample if user in lists)
-        if sample and skipped == len(sample):
-            raise CertificateFailed(
-                f"night {run.ds}, run {run.key!r}: all {skipped} sampled users were left out as damaged, "
-                "so nothing is certified; build the night again under a new --run-key"
-            )
-        report = {
-            "users": len(sample) - skipped,
-            "users_left_out": skipped,
-            "strata": _count(sample.values()),
-            "candidates": len(corpus.ids),
-            "worst_relative_error": worst,
-            "tolerance": TOLERANCE,
-        }
-        if faults:
-            raise CertificateFailed(
-                f"night {run.ds}, run {run.key!r}: {len(faults)} of {len(sample)} certified users fail, "
-                f"the first: {faults[:3]}; nothing was published, the staged rows are kept "
-                f"under run_id {run.run_id}"
-            )
-        return {**report, "passed": True}
+        _refuse(run, sample, skipped, found)
+        return CertificateManifest(
+            users=len(sample) - skipped,
+            users_left_out=skipped,
+            strata=dict(Counter(sample.values())),
+            candidates=len(corpus.ids),
+            worst_relative_error=found.worst,
+            tolerance=TOLERANCE,
+            passed=True,
+        )
 
-    return run_once(warehouse, run, "verify_night", work)
+    return run_once(warehouse, run, CertificateManifest, work)
 
 
-def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any, str]) -> dict[Any, str]:
-    """Stratified user ids -> stratum, the same for the same states.
+def _refuse(run: Run, sample: Sample, skipped: int, found: Findings) -> None:
+    """Fail where nothing could be certified, or a list is wrong.
+
+    Raises:
+        CertificateFailed: naming what is wrong.
+    """
+    if sample and skipped == len(sample):
+        raise CertificateFailed(
+            f"night {run.ds}, run {run.key!r}: all {skipped} sampled users were left out as damaged, "
+            "so nothing is certified; build the night again under a new --run-key"
+        )
+    if found.faults:
+        raise CertificateFailed(
+            f"night {run.ds}, run {run.key!r}: {len(found.faults)} of {len(sample)} certified users fail, "
+            f"the first: {found.faults[:3]}; nothing was published, the staged rows are kept "
+            f"under run_id {run.run_id}"
+        )
+
+
+def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any, str]) -> Sample:
+    """Draw a stratified sample of users, the same for the same states.
 
     Args:
-        reused: users whose lists were taken over, and the run that scored them in full.
+        states: `user_id, event_count, last_event_ts` of all users.
+        night: the date of the night.
+        wanted: number of users.
+        reused: the run that scored a user in full, by the id of each user whose list was taken over.
     """
     rows = states.select(USER_ID, "event_count", "last_event_ts").withColumn("stratum", user_segment(night))
     shuffled = rows.withColumn("draw", F.xxhash64(USER_ID, F.lit(night))).collect()
     by_draw = sorted(shuffled, key=lambda r: (r["draw"], str(r[USER_ID])))
     longest = sorted(shuffled, key=lambda r: (-r["event_count"], str(r[USER_ID])))
-    picked: dict[Any, str] = {}
-    standing = [r for r in by_draw if r[USER_ID] in reused]
-    _pick(picked, sorted(standing, key=lambda r: reused[r[USER_ID]]), "reused", wanted // 4)
-    _pick(picked, standing, "reused", wanted // 4)
+    picked: Sample = {}
+    taken_over = [r for r in by_draw if r[USER_ID] in reused]
+    oldest = sorted(taken_over, key=lambda r: reused[r[USER_ID]])
+    _pick(picked, oldest, "reused", wanted // 4)
+    _pick(picked, taken_over, "reused", wanted // 4)
     quota = -(-(wanted - len(picked)) // 4)
     _pick(picked, [r for r in by_draw if r["stratum"] == "cold"], "cold", quota)
     _pick(picked, longest, "longest", quota)
@@ -121,164 +134,76 @@ def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any
 
 
 def user_segment(night: str) -> Column:
-    """`cold` without events, `active` in the week before the night, else `idle`."""
+    """Name a user's segment: `cold` without events, `active` in the week before the night, else `idle`."""
     week = F.date_sub(F.lit(night).cast("date"), 7)
     active = F.when(F.col("last_event_ts") >= week, "active").otherwise("idle")
     return F.when(F.col("event_count") == 0, "cold").otherwise(active)
 
 
-def _pick(picked: dict[Any, str], rows: list[Row], stratum: str, quota: int) -> None:
+def _pick(picked: Sample, rows: Sequence[Row], stratum: str, quota: int) -> None:
+    """Add the first `quota` users that are not picked yet."""
     fresh = [row[USER_ID] for row in rows if row[USER_ID] not in picked]
     picked.update(dict.fromkeys(fresh[:quota], stratum))
 
 
 def certify(
-    warehouse: Warehouse,
-    run: Run,
-    inputs: NightInputs,
-    bundle: Bundle,
-    corpus: _Corpus,
-    sample: dict[Any, str],
-    lists: dict[Any, _Staged],
-) -> tuple[list[str], float]:
-    """Check every sampled user; returns the faults and the worst relative error."""
-    certifier = Certifier(bundle, corpus.items, corpus.recent, corpus.eligible)
-    reader = _HistoryReader(warehouse, run.ds, inputs, bundle, corpus, list(sample))
-    night = warehouse.settings.night
+    certifier: Certifier,
+    source: HistorySource,
+    corpus: CertifiedCorpus,
+    sample: Sample,
+    lists: Mapping[Any, StagedList],
+) -> Findings:
+    """Check the list of every sampled user.
+
+    Args:
+        certifier: recomputes scores from raw histories.
+        source: of the histories.
+        corpus: all items of the night.
+        sample: stratum by user.
+        lists: staged list by user.
+    """
     faults = [f"user {user!r} ({sample[user]}) has no staged row" for user in sample if user not in lists]
-    worst, staged = 0.0, [user for user in sample if user in lists]
+    staged, worst, night = [user for user in sample if user in lists], 0.0, source.night
     items = corpus.rows([c["item_id"] for user in staged for c in lists[user].candidates])
-    listed = dict(
-        zip(
-            staged, np.split(items, np.cumsum([len(lists[user].candidates) for user in staged])), strict=False
-        )
-    )
+    ends = np.cumsum([len(lists[user].candidates) for user in staged])
+    listed = dict(zip(staged, np.split(items, ends), strict=False))
     for start in range(0, len(staged), BATCH):
         users = staged[start : start + BATCH]
-        histories = [reader.read(user, night.policy) for user in users]
-        scores = certifier.scores([history for history, _ in histories])
-        for user, (_, excluded), row in zip(users, histories, scores, strict=True):
-            if (
-                lists[user].fault is not None
-            ):  # its rows are damaged: it must get nothing, and is not certified
-                if lists[user].candidates:
-                    faults.append(f"user {user!r} ({sample[user]}): has a list beside a fault")
+        histories = [source.read(user, night.policy) for user in users]
+        scores = certifier.scores([each.history for each in histories])
+        for user, history, row in zip(users, histories, scores, strict=True):
+            name, mine = f"user {user!r} ({sample[user]})", lists[user]
+            if mine.fault is not None:  # the user's rows are damaged: the list must be empty
+                faults += [f"{name}: has a list beside a fault"] if mine.candidates else []
                 continue
-            given = np.asarray([c["score"] for c in lists[user].candidates], np.float32)
-            finding = certifier.check(row, excluded, listed[user], given, night.k, TOLERANCE)
+            given = np.asarray([c["score"] for c in mine.candidates], np.float32)
+            finding = certifier.check(row, history.excluded, listed[user], given, night.k, TOLERANCE)
             worst = max(worst, finding.worst)
-            if finding.fault:
-                faults.append(f"user {user!r} ({sample[user]}): {finding.fault}")
-    return faults, worst
+            faults += [f"{name}: {finding.fault}"] if finding.fault else []
+    return Findings(faults, worst)
 
 
-@dataclass(frozen=True)
-class _Corpus:
-    """All items of the night in id order, read from their sources, not from the bank."""
-
-    ids: pa.Array
-    items: ItemInputs
-    recent: np.ndarray[Any, np.dtype[np.float64]]
-    eligible: np.ndarray[Any, np.dtype[np.bool_]]
-
-    @classmethod
-    def read(
-        cls, warehouse: Warehouse, night: str, inputs: NightInputs, bundle: Bundle, policy: Policy
-    ) -> _Corpus:
-        corpus = read_corpus(
-            warehouse, night, (inputs.events, inputs.items), [policy], bundle.config.bias_days
-        )
-        table = sorted_arrow(corpus, ITEM_ID)
-        ids = table[ITEM_ID].combine_chunks()
-        columns = {c: table[c].to_pylist() for c in bundle.item_encoders if c in table.column_names}
-        items, _ = ItemEncoder(bundle).read(ids.to_pylist(), columns)
-        eligible = table[ELIGIBLE].to_numpy() == 1
-        return cls(ids, items, table[RECENT].to_numpy().astype(np.float64), eligible)
-
-    def rows(self, items: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Corpus rows of item ids, -1 for one that is not there."""
-        array = items if isinstance(items, pa.ChunkedArray) else pa.array(items, self.ids.type)
-        found = pc.fill_null(pc.index_in(array, value_set=self.ids), -1)
-        return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
-
-
-class _HistoryReader:
-    """Raw histories of the sampled users."""
-
-    def __init__(
-        self,
-        warehouse: Warehouse,
-        night: str,
-        inputs: NightInputs,
-        bundle: Bundle,
-        corpus: _Corpus,
-        users: list[Any],
-    ) -> None:
-        self.bundle = bundle
-        events = read_events(warehouse, night, inputs.events).where(F.col(USER_ID).isin(users))
-        self.events = sorted_arrow(events, USER_ID, *HISTORY_ORDER)
-        features = (
-            read_entity(warehouse, "users", night, inputs.users).where(F.col(USER_ID).isin(users)).collect()
-        )
-        self.features = {row[USER_ID]: row.asDict() for row in features}
-        owner = self.events[USER_ID].to_numpy()
-        cuts = [0, *(np.flatnonzero(owner[1:] != owner[:-1]) + 1), len(owner)]
-        self.spans = {owner[at]: slice(at, end) for at, end in pairwise(cuts) if end > at}
-        ids = self.events[ITEM_ID]
-        self.items, self.known = corpus.rows(ids), bundle.catalogue.rows(ids.to_pylist())
-        self.cutoff = np.datetime64(bundle.config.cutoff_ds, "us")
-        self.night_us = int(np.datetime64(night, "us").astype(np.int64))
-
-    def read(self, user: Any, policy: Policy) -> tuple[RawHistory, np.ndarray[Any, np.dtype[np.int64]]]:
-        """History, and corpus rows that the policy excludes."""
-        span = self.spans.get(user, slice(0, 0))
-        mine, items = self.events.slice(span.start, span.stop - span.start), self.items[span]
-        us = mine[EVENT_TS].cast(pa.int64()).to_numpy()
-        config = self.bundle.config
-        values = {k: [v] for k, v in self.features.get(user, {}).items()}
-        history = RawHistory(
-            items,
-            self.known[span],
-            event_actions(mine, config),
-            (us - int(self.cutoff.astype(np.int64))) / DAY_US,
-            encode_rows(values, self.bundle.user_encoders, 1)[0],
-        )
-        if policy.exclude_seen == "none":
-            return history, np.zeros(0, np.int64)
-        since = -np.inf if policy.exclude_seen == "all" else self.night_us - int(policy.exclude_seen) * DAY_US
-        return history, np.unique(items[us >= since])
-
-
-def _left_out(warehouse: Warehouse, run: Run) -> list[Any]:
-    """Items that this run does not score; see `bank_quarantine`."""
+def _read_left_out(warehouse: Warehouse, run: Run) -> list[Any]:
+    """Read the items that this run does not score; see `bank_quarantine`."""
     rows = warehouse.read("bank_quarantine").where(F.col(RUN_ID) == run.run_id).select(ITEM_ID).collect()
-    return [row[0] for row in rows]
+    return [row[ITEM_ID] for row in rows]
 
 
-class _Staged(NamedTuple):
-    """One user's staged list, or why there is none."""
-
-    candidates: list[Row]
-    fault: str | None
+def _of_policy(run: Run, policy: Policy) -> Column:
+    return (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
 
 
-def _staged_lists(
+def _read_lists(
     warehouse: Warehouse, run: Run, version: int, policy: Policy, users: list[Any]
-) -> dict[Any, _Staged]:
-    mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
-    rows = warehouse.read("staging", version).where(mine & F.col(USER_ID).isin(users)).collect()
-    return {row[USER_ID]: _Staged(row["candidates"], row["fault"]) for row in rows}
+) -> dict[Any, StagedList]:
+    """Read the staged lists of some users."""
+    mine = _of_policy(run, policy) & F.col(USER_ID).isin(users)
+    rows = warehouse.read("staging", version).where(mine).collect()
+    return {row[USER_ID]: StagedList(row["candidates"], row["fault"]) for row in rows}
 
 
-def _reused_lists(warehouse: Warehouse, run: Run, version: int, policy: Policy) -> dict[Any, str]:
-    """Users whose lists were taken over, and the run that scored them in full."""
-    mine = (F.col(RUN_ID) == run.run_id) & (F.col(POLICY) == policy.name)
-    rows = warehouse.read("staging", version).where(mine & (F.col("anchor") != run.run_id))
+def _read_reused(warehouse: Warehouse, run: Run, version: int, policy: Policy) -> dict[Any, str]:
+    """Read the users whose lists were taken over, with the run that scored each of them in full."""
+    mine = _of_policy(run, policy) & (F.col("anchor") != run.run_id)
+    rows = warehouse.read("staging", version).where(mine)
     return {row[USER_ID]: row["anchor"] for row in rows.select(USER_ID, "anchor").collect()}
-
-
-def _count(strata: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for stratum in strata:
-        counts[stratum] = counts.get(stratum, 0) + 1
-    return counts

@@ -1,13 +1,13 @@
-"""Files that all Python workers of a host map: sent as broadcast chunks, landed once per host.
+"""Files that all Python workers of a host map: sent as broadcast chunks, unpacked once on each host.
 
-Spark's broadcast carries chunks far below its limits from executor to executor, and leaves each in
-a file that a worker reads only when it asks for the value. So the first worker that needs a parcel
-unpacks it, chunk by chunk, into a folder that the host's workers share; the others find it there
-and map the same pages.
+Spark's broadcast carries chunks, far below its limits of size, from executor to executor, and leaves each chunk in
+a file that a worker reads only when it asks for the value. The first worker of a host that needs the files unpacks
+them, chunk by chunk, into a folder that the host's workers share; the other workers find them there and map the
+same pages.
 
-The folder lies under Spark's local directory of the application, beside the block manager's:
-standalone workers and YARN's node managers share that among the application's executors on the host
-and remove it when the application ends. With a local master it is the driver's scratch folder.
+The folder lies under Spark's local directory of the application, next to the block manager's. Standalone workers
+and YARN's node managers share that directory among the application's executors on the host, and remove it when the
+application ends. With a local master the folder is the driver's scratch folder.
 """
 
 from __future__ import annotations
@@ -28,123 +28,131 @@ from pyspark.core.broadcast import Broadcast
 from lime_model.errors import LimeError
 from pipelines.models.bundles import scratch_folder
 
-CHUNK = 16 << 20  # bytes of a broadcast: what a landing worker holds at once
+CHUNK_BYTES = 16 << 20  # of a broadcast: what a worker that unpacks holds at once
 
 
 class BroadcastError(LimeError):
-    """A parcel that did not arrive whole, or found no room."""
+    """Files did not arrive whole, or there was no room for them."""
 
     remedy = "retry"
 
 
 class Chunk(NamedTuple):
-    """A piece of a file, in order."""
+    """A piece of a file, with the digest of its bytes."""
 
     file: str
     sha256: str
-    chunk: Broadcast[bytes]
+    broadcast: Broadcast[bytes]
 
 
 @dataclass(frozen=True)
 class BroadcastFiles:
-    """Files on their way: `name` is that of the folder they unpack_once in, under `root` or Spark's own."""
+    """Files on their way to the hosts.
+
+    Args:
+        name: of the folder that they are unpacked into.
+        size: bytes of all files.
+        chunks: their pieces, in order.
+        root: where the folder lies; None: under Spark's local directory of the application.
+    """
 
     name: str
     size: int
-    parts: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...]
     root: str | None = None
 
     def destroy(self) -> None:
-        """Free the chunks everywhere; what has landed stays."""
-        for part in self.parts:
-            part.chunk.destroy()
+        """Free the chunks everywhere; unpacked files remain."""
+        for chunk in self.chunks:
+            chunk.broadcast.destroy()
 
 
 @dataclass
 class BroadcastSender:
-    """Takes the bytes of files and hands out the parcel; made on the driver."""
+    """Takes the bytes of files on the driver and sends them as broadcasts."""
 
     context: SparkContext
-    parts: list[Chunk] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
     size: int = 0
 
     def add(self, file: str, data: bytes) -> None:
-        """Append to a file of the parcel."""
-        for start in range(0, len(data), CHUNK):
-            piece = data[start : start + CHUNK]
-            self.parts.append(Chunk(file, hashlib.sha256(piece).hexdigest(), self.context.broadcast(piece)))
+        """Append bytes to a file."""
+        for start in range(0, len(data), CHUNK_BYTES):
+            piece = data[start : start + CHUNK_BYTES]
+            self.chunks.append(Chunk(file, hashlib.sha256(piece).hexdigest(), self.context.broadcast(piece)))
         self.size += len(data)
 
-    def parcel(self) -> BroadcastFiles:
-        """Everything added, as one folder."""
-        digest = hashlib.sha256("".join(part.file + part.sha256 for part in self.parts).encode())
+    def finish(self) -> BroadcastFiles:
+        """Return everything that was added, as the files of one folder."""
+        digest = hashlib.sha256("".join(chunk.file + chunk.sha256 for chunk in self.chunks).encode())
         name = f"lime-{self.context.applicationId}-{digest.hexdigest()[:16]}"
         local = str(self.context.master).split("[")[0] == "local"
-        return BroadcastFiles(name, self.size, tuple(self.parts), scratch_folder() if local else None)
+        return BroadcastFiles(name, self.size, tuple(self.chunks), scratch_folder() if local else None)
 
 
-def unpack_once(parcel: BroadcastFiles) -> Path:
-    """The folder with the parcel's files on this host; the first worker to come unpacks it.
+def unpack_once(files: BroadcastFiles) -> Path:
+    """Return the folder with the files on this host; the first worker that comes unpacks them.
 
     Raises:
         BroadcastError: a chunk is not what was sent, or there is no room on the disk.
     """
-    root = Path(parcel.root or local_root())
-    target = root / parcel.name
+    root = Path(files.root or local_root())
+    target = root / files.name
     try:
-        with (root / f"{parcel.name}.lock").open("w") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)  # the kernel lets go of it when the worker dies
+        with (root / f"{files.name}.lock").open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)  # the kernel releases it when the worker dies
             if not target.exists():
-                for torn in root.glob(f"{parcel.name}.torn-*"):  # of workers that died here
+                for torn in root.glob(f"{files.name}.torn-*"):  # left by workers that died here
                     shutil.rmtree(torn, ignore_errors=True)
-                _unpack(parcel, target)
+                _unpack(files, target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BroadcastError(_no_room(parcel, root)) from error
-        raise BroadcastError(f"the bank cannot unpack_once under {root}: {error}") from error
+            raise BroadcastError(_no_room(files, root)) from error
+        raise BroadcastError(f"the bank cannot be unpacked under {root}: {error}") from error
     return target
 
 
-def _unpack(parcel: BroadcastFiles, target: Path) -> None:
-    if shutil.disk_usage(target.parent).free < parcel.size:
-        raise BroadcastError(_no_room(parcel, target.parent))
-    folder = Path(tempfile.mkdtemp(prefix=f"{parcel.name}.torn-", dir=target.parent))
+def _unpack(files: BroadcastFiles, target: Path) -> None:
+    """Write the files into a folder of another name, and rename it when it is complete."""
+    if shutil.disk_usage(target.parent).free < files.size:
+        raise BroadcastError(_no_room(files, target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{files.name}.torn-", dir=target.parent))
     try:
-        for part in parcel.parts:
-            with (folder / part.file).open("ab") as file:
-                file.write(_checked(part))
+        for chunk in files.chunks:
+            with (folder / chunk.file).open("ab") as file:
+                file.write(_read_chunk(chunk))
         folder.rename(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _no_room(parcel: BroadcastFiles, root: Path) -> str:
+def _no_room(files: BroadcastFiles, root: Path) -> str:
     return (
-        f"no room for {parcel.size:,} bytes under {root}, {shutil.disk_usage(root).free:,} free: make room, "
+        f"no room for {files.size:,} bytes under {root}, {shutil.disk_usage(root).free:,} free: make room, "
         "or give the executors another spark.local.dir; then run the job again, it takes up what is missing"
     )
 
 
-def _checked(part: Chunk) -> bytes:
-    """The bytes of a part, if they are what was sent."""
+def _read_chunk(chunk: Chunk) -> bytes:
+    """Return the bytes of a chunk, if they are what was sent."""
     cause: Exception | None = None
     try:
-        data = part.chunk.value
-        vars(part.chunk).pop("_value", None)  # it would keep every chunk in the worker for good
-        whole = hashlib.sha256(data).hexdigest() == part.sha256
+        data = chunk.broadcast.value
+        vars(chunk.broadcast).pop("_value", None)  # or the worker would keep every chunk in memory
+        whole = hashlib.sha256(data).hexdigest() == chunk.sha256
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  # a damaged pickle raises what it likes
+    except Exception as error:  # noqa: BLE001  # unpickling damaged bytes may raise any error
         whole, cause = False, error
     if not whole:
         raise BroadcastError(
-            f"a chunk of {part.file} reached {os.uname().nodename} damaged (SHA-256 differs); nothing of it "
+            f"a chunk of {chunk.file} reached {os.uname().nodename} damaged (SHA-256 differs); nothing of it "
             "was used. Run the job again; if it persists, look at that host's disk and memory"
         ) from cause
     return data
 
 
 def local_root() -> str:
-    """Spark's local directory of the application on this host; asked by its workers."""
+    """Spark's local directory of the application on this host; only its workers may ask."""
     blocks = os.environ["SPARK_LOCAL_DIRS"].split(",")[0]  # …/<of the application>/blockmgr-<id>
     return os.path.dirname(blocks.rstrip("/"))

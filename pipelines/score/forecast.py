@@ -1,174 +1,253 @@
 """What a night will take, before it runs: pairs, bytes, memory, tasks, seconds and cost.
 
-The work is that of the night as scoring will plan it (`workload.py`): of an incremental one, users who are
-scored in full and users whose lists are taken over. The rates of both are measured (`calibration.py`).
+The work is that of the night as scoring will plan it (`workload.py`): for an incremental night, the users who are
+scored in full and those whose lists are taken over. The speeds of both are measured (`calibration.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import functions as F
 
+from lime_model.bundle import Bundle
 from lime_model.errors import LimeError
 from lime_model.rows.link_states import state_bytes
 from lime_model.scoring.cells import WIDTH, Shape
-from pipelines.build.candidate_bank import read_corpus
+from pipelines.build.corpus import CorpusVersions, read_corpus
 from pipelines.models.bundles import ship_bundle
 from pipelines.models.champions import need_champion
+from pipelines.schemas import ELIGIBLE, USER_ID
+from pipelines.score.base_night import MARGIN
 from pipelines.score.calibration import Sizes, Speed, calibrate
-from pipelines.score.incremental import MARGIN
-from pipelines.score.placement import place_scoring
-from pipelines.score.workload import Workload, foretell_workload
+from pipelines.score.placement import Placement, place_scoring
+from pipelines.score.workload import Workload, expect_workload
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, find_manifest, find_manifests, run_once
-from pipelines.store.schemas import ELIGIBLE, USER_ID
+from pipelines.store.manifests import (
+    BackendReport,
+    BankManifest,
+    ForecastComparison,
+    ForecastManifest,
+    PolicyReport,
+    ScoreManifest,
+    StatesManifest,
+)
+from pipelines.store.runs import find_manifest, find_manifests, run_once
 from pipelines.store.tables import Warehouse
 
-WORKER_BYTES = 600 << 20  # a worker's own, above the shared bank: at most (benchmarks/results/scoring.json)
-# What a commit takes besides the cores' work, to start tasks, to read and to write: where no night has told,
-# and at most by what a night of the other kind (full or incremental) tells.
+# The private memory of a worker in bytes, in addition to the shared bank (benchmarks/results/scoring.json).
+WORKER_BYTES = 600 << 20
+# Seconds of a commit in addition to the cores' work, to start tasks, to read and to write, where no earlier night
+# says it; and the most that a night of the other kind (full or incremental) may say.
 COMMIT_SECONDS, MOST_SECONDS = 3.0, 15.0
+
+Hosts = Sequence[Mapping[str, Any]]  # what `calibrate` measured on each core or GPU
 
 
 class ImpossibleNight(LimeError):
     """The cluster cannot hold what the night needs."""
 
 
-def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Manifest:
-    """Forecast the scoring of a night; the manifest is kept, and scoring puts its own figures beside it.
+class NightSides(NamedTuple):
+    """How many users a night has, how many events they have, and how many candidates are eligible."""
+
+    users: int
+    events: int
+    candidates: int
+
+
+def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> ForecastManifest:
+    """Forecast the scoring of a night; the forecast is kept, and scoring compares it with what it took.
 
     Args:
-        price: of a core (or GPU, where one scores) for an hour; None leaves the cost out.
+        warehouse: that holds the tables.
+        run: of the night.
+        price: of one core (or GPU, where GPUs score) for an hour; None leaves the cost out.
 
     Raises:
-        ImpossibleNight: naming the number that makes it impossible.
+        ImpossibleNight: naming the number that makes the night impossible.
     """
 
-    def work() -> Manifest:
+    def work() -> ForecastManifest:
         name = warehouse.settings.night.model
         bundle = ship_bundle(warehouse, name, need_champion(warehouse, name, run.ds))
-        night, config = warehouse.settings.night, bundle.config
-        users, events, candidates = count_sides(warehouse, run, config.bias_days)
-        work, why = foretell_workload(warehouse, run, bundle.version, users, candidates)
-        # After the counts: executors are up by now.
+        night = warehouse.settings.night
+        sides = count_sides(warehouse, run, bundle.config.bias_days)
+        expected = expect_workload(warehouse, run, bundle.version, sides.users, sides.candidates)
+        # The placement is asked for after the counts, when the executors have started.
         placement = place_scoring(warehouse.spark.sparkContext, night.backend, night.device)
-        choice, tasks = placement.choice, placement.tasks
-        shape = Shape(config.links, config.hidden, config.dot)
-        bank = -(-candidates // WIDTH) * 4 * shape.words
-        sizes = Sizes(candidates, -(-events // max(users, 1)), night.k, night.k * (1 + MARGIN))
-        if work.taken_over:
-            sizes = sizes._replace(changed=work.changed, moved=round(work.each - work.changed))
-        hosts = calibrate(warehouse, bundle.version, placement, sizes)
-        commits = -(-night.buckets // night.units_per_commit)
-        of_commit = seconds_of_commit(warehouse, run, hosts, incremental=work.taken_over > 0)
-        seconds = foretell_seconds(work, hosts) + commits * of_commit
+        hosts = _measure(warehouse, bundle, placement, sides, expected.work)
+        bank = _bank_bytes(bundle, sides.candidates)
         check_room(hosts, bank)
-        forecast = {
-            "plan": why,
-            **work._asdict(),
-            "taken_over": work.taken_over,
-            "pairs": work.pairs,
-            "pairs_avoided": users * candidates - work.pairs,
-            "bank_bytes": bank,
-            "state_bytes": users * state_bytes(config),
-            "worker_bytes": WORKER_BYTES,
-            "tasks": tasks,
-            "commits": commits,
-            "seconds_of_commit": round(of_commit, 1),
-            "backend": choice._asdict(),
+        commits = -(-night.buckets // night.units_per_commit)
+        of_commit = seconds_of_commit(warehouse, run, hosts, incremental=expected.work.taken_over > 0)
+        seconds = predict_seconds(expected.work, hosts) + commits * of_commit
+        cost = None if price is None else seconds / 3600 * placement.tasks * price
+        return ForecastManifest(
+            plan_reason=expected.reason,
+            **expected.work._asdict(),
+            taken_over=expected.work.taken_over,
+            pairs=expected.work.pairs,
+            pairs_avoided=sides.users * sides.candidates - expected.work.pairs,
+            bank_bytes=bank,
+            state_bytes=sides.users * state_bytes(bundle.config),
+            worker_bytes=WORKER_BYTES,
+            tasks=placement.tasks,
+            commits=commits,
+            seconds_of_commit=round(of_commit, 1),
+            backend=BackendReport(**placement.choice._asdict()),
             **{name: round(sum(host[name] for host in hosts)) for name in Speed._fields},
-            "predicted_seconds": round(seconds, 1),
-        }
-        if price is not None:
-            cost = seconds / 3600 * tasks * price
-            forecast |= {"price_per_hour": price, "predicted_cost": cost}
-        return forecast
+            predicted_seconds=round(seconds, 1),
+            price_per_hour=price,
+            predicted_cost=cost,
+        )
 
-    return run_once(warehouse, forecast_run(run), "plan_night", work)
+    return run_once(warehouse, forecast_run(run), ForecastManifest, work)
 
 
-def foretell_seconds(work: Workload, hosts: Sequence[Mapping[str, Any]]) -> float:
-    """Of all cores together: every user is read, then scored in full or taken over."""
+def _bank_bytes(bundle: Bundle, candidates: int) -> int:
+    """Compute the bytes of a packed bank."""
+    config = bundle.config
+    return -(-candidates // WIDTH) * 4 * Shape(config.links, config.hidden, config.dot).words
+
+
+def _measure(
+    warehouse: Warehouse, bundle: Bundle, placement: Placement, sides: NightSides, work: Workload
+) -> list[dict[str, Any]]:
+    """Measure how fast the cores or GPUs are at the sizes of the night."""
+    k = warehouse.settings.night.k
+    history = -(-sides.events // max(sides.users, 1))
+    sizes = Sizes(sides.candidates, history, k, k * (1 + MARGIN))
+    if work.taken_over:
+        sizes = sizes._replace(changed=work.changed, moved=round(work.each - work.changed))
+    return calibrate(warehouse, bundle.version, placement, sizes)
+
+
+def predict_seconds(work: Workload, hosts: Hosts) -> float:
+    """Predict the seconds of all cores together: every user is read, then scored in full or taken over."""
     total = Speed(*(sum(host[name] for host in hosts) for name in Speed._fields))
     seconds = work.users / total.users_per_second + work.in_full * work.candidates / total.pairs_per_second
     return seconds + (work.taken_over / total.taken_over_per_second if work.taken_over else 0.0)
 
 
-def seconds_of_commit(
-    warehouse: Warehouse, run: Run, hosts: Sequence[Mapping[str, Any]], *, incremental: bool
-) -> float:
-    """What a commit of the newest earlier night took beyond the work of its cores, at the rates of today."""
-    policy, nights = warehouse.settings.night.policy.name, []
-    for done in find_manifests(warehouse, "score_candidates"):
-        told = done.manifest["policies"].get(policy, {})
-        mine = done.ds < run.ds and done.run_id.split(".")[1].isdigit()  # not what an evaluation staged
-        if mine and told.get("users_taken_over") is not None and not told["commits_reused"]:
-            nights.append(((told["users_taken_over"] > 0) == incremental, done.ds, done.run_id, told))
+class _ScoredNight(NamedTuple):
+    """What scoring took on an earlier night; a night of the same kind (full or incremental) says more."""
+
+    same_kind: bool
+    ds: str
+    run_id: str
+    report: PolicyReport
+
+
+def seconds_of_commit(warehouse: Warehouse, run: Run, hosts: Hosts, *, incremental: bool) -> float:
+    """Derive what a commit takes in addition to the cores' work from the newest earlier night.
+
+    Args:
+        warehouse: that holds the manifests.
+        run: of the night that is forecast.
+        hosts: today's speeds, at which the work of the earlier night is counted.
+        incremental: whether the night that is forecast takes lists over.
+    """
+    nights = _find_scored(warehouse, run, incremental=incremental)
     if not nights:
         return COMMIT_SECONDS
-    same_kind, _, _, told = max(nights, key=lambda night: night[:3])
-    taken, pairs = told["users_taken_over"], told["pairs"] - told["pairs_taken_over"]
-    in_full = told["users"] - taken
-    was = Workload(told["users"], in_full, round(pairs / max(in_full, 1)), 0, 0.0)
+    newest = max(nights, key=lambda night: night[:3])
+    report, taken = newest.report, newest.report.users_taken_over or 0
+    in_full = report.users - taken
+    each = round((report.pairs - report.pairs_taken_over) / max(in_full, 1))
     if taken and not all(host["taken_over_per_second"] for host in hosts):
-        return COMMIT_SECONDS  # a full night after incremental ones only: nobody measured what those did
-    rest = max(0.0, told["seconds"] - foretell_seconds(was, hosts)) / told["commits"]
-    return rest if same_kind else min(rest, MOST_SECONDS)
+        return COMMIT_SECONDS  # this night is a full one, so the speed of taking lists over was not measured
+    work = Workload(report.users, in_full, each, 0, 0.0)
+    rest = max(0.0, report.seconds - predict_seconds(work, hosts)) / report.commits
+    return rest if newest.same_kind else min(rest, MOST_SECONDS)
+
+
+def _find_scored(warehouse: Warehouse, run: Run, *, incremental: bool) -> list[_ScoredNight]:
+    """Find the earlier nights that one attempt has scored whole; evaluations do not count."""
+    policy, nights = warehouse.settings.night.policy.name, []
+    for done in find_manifests(warehouse, ScoreManifest):
+        report = done.manifest.policies.get(policy)
+        owns_night = done.ds < run.ds and done.run_id.split(".")[1].isdigit()
+        if not owns_night or report is None or report.users_taken_over is None or report.commits_reused:
+            continue
+        same_kind = (report.users_taken_over > 0) == incremental
+        nights.append(_ScoredNight(same_kind, done.ds, done.run_id, report))
+    return nights
 
 
 def forecast_run(run: Run) -> Run:
-    """What a forecast for the run of this key is kept under: it takes no lease, so it knows no epoch."""
+    """Name the run under which a forecast is kept: a forecast takes no lease, so it has no epoch."""
     return Run(run.ds, f"plan-{run.key}")
 
 
-def find_forecast(warehouse: Warehouse, run: Run) -> Manifest | None:
-    """What was foretold of the run, None when nobody planned."""
-    return find_manifest(warehouse, forecast_run(run).run_id, "plan_night")
+def find_forecast(warehouse: Warehouse, run: Run) -> ForecastManifest | None:
+    """Find the forecast of a run; None when there is none."""
+    return find_manifest(warehouse, forecast_run(run).run_id, ForecastManifest)
 
 
-def compare_forecast(forecast: Manifest | None, staged: Mapping[str, Manifest]) -> Manifest:
-    """What was predicted beside what the scored `staged` policies took; nothing when nobody planned."""
+def compare_forecast(
+    forecast: ForecastManifest | None, staged: Mapping[str, PolicyReport]
+) -> ForecastComparison | None:
+    """Compare a forecast with what scoring took; None without a forecast.
+
+    Args:
+        forecast: of the run.
+        staged: reports by policy; the seconds and rates of all are the same.
+    """
     if forecast is None:
-        return {}
+        return None
     first = next(iter(staged.values()))
-    actual = first["seconds"]
-    # Both of this attempt: what was staged before, an earlier one paid for.
-    share = 1 - first["commits_reused"] / first["commits"]
-    predicted = round(forecast["predicted_seconds"] * share, 1)
-    compared = {"predicted_seconds": predicted, "actual_seconds": actual, "share_of_night": share}
-    if "price_per_hour" in forecast:
-        cost = actual / 3600 * forecast["tasks"] * forecast["price_per_hour"]
-        pairs = first["pairs_per_second"] * actual
-        compared |= {"cost": cost, "cost_per_million_pairs": cost / max(pairs, 1) * 1e6}
-    return {"forecast": compared}
-
-
-def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> tuple[int, int, int]:
-    """Users, their events and the eligible candidates: of the night's manifests once built, else counted."""
-    policy = warehouse.settings.night.policy
-    states, bank = (
-        find_manifest(warehouse, run.run_id, f"build_{job}") for job in ("link_states", "candidate_bank")
+    # Both are of this attempt: an earlier one has paid for what it had staged.
+    share = 1 - first.commits_reused / first.commits
+    predicted = round(forecast.predicted_seconds * share, 1)
+    cost = per_million = None
+    if forecast.price_per_hour is not None:
+        cost = first.seconds / 3600 * forecast.tasks * forecast.price_per_hour
+        per_million = cost / max(first.pairs_per_second * first.seconds, 1) * 1e6
+    return ForecastComparison(
+        predicted_seconds=predicted,
+        actual_seconds=first.seconds,
+        share_of_night=share,
+        cost=cost,
+        cost_per_million_pairs=per_million,
     )
+
+
+def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> NightSides:
+    """Count users, events and candidates: from the night's manifests once it is built, else from the tables.
+
+    Args:
+        warehouse: that holds the tables.
+        run: of the night.
+        bias_days: see `read_corpus`.
+    """
+    policy = warehouse.settings.night.policy
+    states = find_manifest(warehouse, run.run_id, StatesManifest)
+    bank = find_manifest(warehouse, run.run_id, BankManifest)
     if states and bank:
-        return states["users"], states["events"], bank["eligible"][policy.name]
+        return NightSides(states.users, states.events, bank.eligible[policy.name])
     known = read_entity(warehouse, "users", run.ds, warehouse.newest("users")).select(USER_ID)
     seen = read_events(warehouse, run.ds).select(USER_ID)
-    versions = (warehouse.version("events"), warehouse.newest("items"))
+    versions = CorpusVersions(warehouse.version("events"), warehouse.newest("items"))
     corpus = read_corpus(warehouse, run.ds, versions, [policy], bias_days)
     users = known.union(seen).distinct().count()
-    return users, seen.count(), corpus.where(F.col(ELIGIBLE) == 1).count()
+    return NightSides(users, seen.count(), corpus.where(F.col(ELIGIBLE) == 1).count())
 
 
-def check_room(hosts: list[dict[str, Any]], bank: int) -> None:
-    """Every host must hold the bank on disk (its executors' broadcast blocks and once to map), and its
-    workers in memory.
+def check_room(hosts: Hosts, bank: int) -> None:
+    """Check that every host can hold the bank on disk and its workers in memory.
+
+    The bank is on a host's disk once for each executor, as broadcast blocks, and once to be mapped.
+
+    Args:
+        hosts: what was measured on each core or GPU.
+        bank: bytes of the packed bank.
 
     Raises:
-        ImpossibleNight: naming host, bytes wanted and bytes there.
+        ImpossibleNight: naming the host, the bytes that are needed and the bytes that are free.
     """
     for name in sorted({host["host"] for host in hosts}):
         here = [host for host in hosts if host["host"] == name]

@@ -1,13 +1,14 @@
-"""The packed bank on its way to every host: executors pack shards, broadcasts carry them (parcels.py).
+"""The packed bank on its way to every host: executors pack shards, and broadcasts carry them.
 
-Rows that are damaged (not finite, of another width, or not what was written) fail the night,
-or are left out of it and listed in `bank_quarantine`, up to `night.max_damaged_share`.
+Rows that are damaged (not finite, of another width, or not what was written) fail the night; or they are left out
+of it and listed in `bank_quarantine`, up to `night.max_damaged_share`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,81 +21,96 @@ from pyspark.sql.pandas.types import to_arrow_type
 from lime_model.bundle import Bundle, BundleError
 from lime_model.scoring.bank import Shard, shard_path, write_index
 from lime_model.scoring.cells import WIDTH, Shape, Stats
-from pipelines.build.candidate_bank import FACTORS, eligible_bit
 from pipelines.models.bundles import scratch_folder
 from pipelines.models.pinned_inputs import NightInputs
+from pipelines.policies.sql import eligible_bit
+from pipelines.schemas import BANK_FACTORS, CHECKSUM, DS, ITEM_ID, MODEL_VERSION, RUN_ID
 from pipelines.score.broadcast_files import BroadcastFiles, BroadcastSender
+from pipelines.store.frames import local_rows, persisted
 from pipelines.store.leases import Run
+from pipelines.store.manifests import BankManifest
 from pipelines.store.predicates import equals
 from pipelines.store.row_digests import compute_checksum
 from pipelines.store.runs import need_manifest
-from pipelines.store.schemas import CHECKSUM, DS, ITEM_ID, MODEL_VERSION, RUN_ID
 from pipelines.store.session import arrow_batches_of
-from pipelines.store.tables import Warehouse, local_rows
+from pipelines.store.tables import Warehouse
 from pipelines.udfs.pack_shards import SCHEMA as PACKED
 from pipelines.udfs.pack_shards import pack_shards, read_stream
 
-SHARD_BYTES = 128 << 20  # packed: a task, and for a moment the driver's JVM, holds one whole
-ITEMS_PER_BATCH = 4096  # of the bank on its way to a packer
-
-
-INDEX = Path("bank.arrow")  # in the parcel's folder, beside the shards
+SHARD_BYTES = 128 << 20  # of a packed shard: a task, and for a moment the driver's JVM, holds one whole
+ITEMS_PER_BATCH = 4096  # of the bank, on its way to a task that packs
+INDEX = Path("bank.arrow")  # in the folder of the shards
 
 
 class ShippedBank(NamedTuple):
-    """The bank's files on their way, and the damaged items that were left out: id -> reason."""
+    """The files of a packed bank on their way, and the damaged items that were left out with their reasons."""
 
-    parcel: BroadcastFiles
+    files: BroadcastFiles
+    damaged: dict[Any, str]
+
+
+class SentShards(NamedTuple):
+    """How many candidates the sent shards hold, and the items that were left out with their reasons."""
+
+    candidates: int
     damaged: dict[Any, str]
 
 
 def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, bit: int) -> ShippedBank:
-    """Pack the candidates whose eligibility `bit` is on and send them to every host.
+    """Pack the candidates whose eligibility bit is set, and send them to every host.
 
-    Executors pack, a shard per partition; the driver passes the chunks on, one after the other.
+    Executors pack one shard for each partition; the driver passes the chunks on, one after the other.
+
+    Args:
+        warehouse: that holds the bank.
+        run: that is scored.
+        bundle: gives the widths of the factors.
+        inputs: the versions of bank and bias.
+        bit: index of the policy whose candidates are packed.
 
     Raises:
         BundleError: more rows are damaged than `night.max_damaged_share` allows.
     """
     shape = Shape(bundle.config.links, bundle.config.hidden, bundle.config.dot)
     candidates = read_bank(warehouse, run.ds, inputs, bit)
-    eligible = list(need_manifest(warehouse, run, "build_candidate_bank")["eligible"].values())[bit]
+    eligible = list(need_manifest(warehouse, run, BankManifest).eligible.values())[bit]
     wanted = -(-eligible * 4 * shape.words // (WIDTH * SHARD_BYTES))
     cut = candidates.repartitionByRange(wanted, ITEM_ID) if wanted > 1 else candidates.repartition(1)
-
     strict = warehouse.settings.night.strict
     sender = BroadcastSender(warehouse.spark.sparkContext)
 
-    def pack(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
+    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from pack_shards(batches, shape, strict=strict)
 
     empty = pa.array([], to_arrow_type(candidates.schema[ITEM_ID].dataType))
     with arrow_batches_of(warehouse.spark, ITEMS_PER_BATCH):
         packed = cut.sortWithinPartitions(ITEM_ID).mapInArrow(pack, PACKED)
-        if wanted > 1:  # all at once: the iterator alone would run one partition after the other
-            packed = packed.persist(StorageLevel.DISK_ONLY)
-        try:
-            if wanted > 1:
-                packed.count()
-            rows = packed.toLocalIterator()
-            packed_rows, damaged = send_shards(rows, sender, inputs.model_version, shape, empty)
-        finally:
-            packed.unpersist()
-    first = min(damaged.items(), default=None)
+        with persisted(packed, StorageLevel.DISK_ONLY) if wanted > 1 else nullcontext(packed) as shards:
+            if wanted > 1:  # all partitions at once: the iterator alone would run one after the other
+                shards.count()
+            sent = send_shards(shards.toLocalIterator(), sender, inputs.model_version, shape, empty)
+    damaged, first = sent.damaged, min(sent.damaged.items(), default=None)
     refuse_damaged("candidate bank: rows", len(damaged), eligible, first, warehouse)
-    if packed_rows + len(damaged) != eligible:
+    if sent.candidates + len(damaged) != eligible:
         raise BundleError(
-            f"candidate bank: {packed_rows} rows and {len(damaged)} damaged ones for {eligible} eligible "
+            f"candidate bank: {sent.candidates} rows and {len(damaged)} damaged ones for {eligible} eligible "
             "items: an item has several rows; build the bank again under a new --run-key"
         )
-    return ShippedBank(sender.parcel(), damaged)
+    return ShippedBank(sender.finish(), damaged)
 
 
 def refuse_damaged(what: str, damaged: int, total: int, first: object, warehouse: Warehouse) -> None:
     """Fail when more rows are damaged than the settings allow.
 
+    Args:
+        what: names the rows in the message.
+        damaged: number of damaged rows.
+        total: number of all rows.
+        first: a damaged row, for the message.
+        warehouse: gives the limit.
+
     Raises:
-        BundleError: naming the share, the limit and the `first` of them.
+        BundleError: naming the share, the limit and the first damaged row.
     """
     limit = warehouse.settings.night.max_damaged_share
     if damaged > limit * total:
@@ -105,8 +121,14 @@ def refuse_damaged(what: str, damaged: int, total: int, first: object, warehouse
 
 
 def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str]) -> None:
-    """Say in `bank_quarantine` which items this run leaves out, and why."""
-    if damaged or warehouse.exists("bank_quarantine"):  # an earlier attempt may have left out others
+    """Record in `bank_quarantine` which items this run leaves out, and why.
+
+    Args:
+        warehouse: that holds the table.
+        run: that leaves them out.
+        damaged: reason by item id.
+    """
+    if damaged or warehouse.exists("bank_quarantine"):  # an earlier attempt may have left out other items
         rows = [{RUN_ID: run.run_id, ITEM_ID: item, "reason": reason} for item, reason in damaged.items()]
         frame = local_rows(warehouse.spark, rows, warehouse.schema("bank_quarantine"))
         warehouse.replace("bank_quarantine", frame, equals(run_id=run.run_id))
@@ -114,9 +136,16 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
 
 def send_shards(
     rows: Iterator[Row], sender: BroadcastSender, model_version: str, shape: Shape, empty: pa.Array
-) -> tuple[int, dict[Any, str]]:
-    """Send packed shards as they come, in the order of their partitions, and their index; returns how many
-    candidates they hold, and the items that were left out with their reasons."""
+) -> SentShards:
+    """Send packed shards as they come, in the order of their partitions, and then their index.
+
+    Args:
+        rows: of `pack_shards`.
+        sender: takes the files.
+        model_version: of the bundle that the bank was built with.
+        shape: widths of the factors.
+        empty: an empty array of the type of item ids.
+    """
     ids: list[pa.Array] = []
     shards: list[Shard] = []
     damaged: dict[Any, str] = {}
@@ -130,16 +159,26 @@ def send_shards(
     index = Path(scratch_folder()) / INDEX
     write_index(index, model_version, shape, [empty, *ids], shards)
     sender.add(INDEX.name, index.read_bytes())
-    return sum(shard.candidates for shard in shards), damaged
+    return SentShards(sum(shard.candidates for shard in shards), damaged)
 
 
 def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -> DataFrame:
-    """Factors and bias of the candidates that a policy may recommend; `sound`: the factors are as written."""
+    """Read factors and bias of the candidates that a policy may recommend.
+
+    Args:
+        warehouse: that holds bank and bias.
+        night: the date of the night.
+        inputs: the versions of bank and bias.
+        bit: index of the policy.
+
+    Returns:
+        `item_id`, the factors, `bias` and `sound`: whether the factors are as they were written.
+    """
     mine = F.col(MODEL_VERSION) == inputs.model_version
     bank = warehouse.read("candidate_bank", inputs.bank).where(mine)
-    bank = bank.withColumn("sound", F.col(CHECKSUM) == compute_checksum(FACTORS))
+    bank = bank.withColumn("sound", F.col(CHECKSUM) == compute_checksum("candidate_bank"))
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(night).cast("date")))
     allowed = bias.where(eligible_bit(bit) == 1).select(ITEM_ID, "bias")
-    # From the bias: an item without a row in the bank is a damaged one, not one less.
+    # The join starts from the bias: an item without a row in the bank is damaged, and must not vanish.
     joined = allowed.join(bank, ITEM_ID, "left")
-    return joined.select(*FACTORS, "bias", "sound")
+    return joined.select(ITEM_ID, *BANK_FACTORS, "bias", "sound")

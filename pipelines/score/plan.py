@@ -1,70 +1,90 @@
-"""What a run scores and how: fixed by its first attempt, told before it starts."""
+"""What a run scores and how, fixed by its first attempt before it starts.
+
+A night is a list of work units: each is a bucket of users against all eligible candidates. A retry takes up the
+units that are not staged yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.score.incremental import BaseRun, describe_entries, find_base
-from pipelines.score.work_units import Plan, plan_full
+from pipelines.score.base_night import describe_entries, find_base
 from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, run_once
+from pipelines.store.manifests import EntryRules, ScoringPlanManifest
+from pipelines.store.runs import run_once
 from pipelines.store.tables import Warehouse
 
-
-class ScoringPlan(NamedTuple):
-    """What a run scores and how, whatever the settings say by now."""
-
-    full: Plan
-    units_per_commit: int
-    entries: Manifest  # what is kept of each list for later nights; empty: nothing
-    base: BaseRun | None  # the run whose entries are taken over
-    why: str
+FULL_NIGHT = "full night: every user, every candidate"
 
 
 def fix_scoring_plan(
-    warehouse: Warehouse, run: Run, job: str, inputs: NightInputs, policies: Sequence[Policy]
-) -> ScoringPlan:
-    """The plan of the run, made by its first attempt.
+    warehouse: Warehouse, run: Run, inputs: NightInputs, policies: Sequence[Policy]
+) -> ScoringPlanManifest:
+    """Make the plan of the run, or find the one that its first attempt made.
 
-    A retry that cut the units otherwise could not tell which are staged, and one that started from another
-    night would mix two.
+    A retry that grouped the units in another way could not tell which of them are staged, and one that started
+    from another night would mix the two.
+
+    Args:
+        warehouse: that holds the runs.
+        run: to be scored.
+        inputs: what it reads.
+        policies: whose lists are scored.
 
     Raises:
         SettingsError: K, policy, model or code are no longer those of the first attempt.
     """
-
     night = warehouse.settings.night
-    each = [describe_entries(warehouse, inputs.model_version, policy) for policy in policies]
+    rules = [describe_entries(warehouse, inputs.model_version, policy) for policy in policies]
 
-    def work() -> Manifest:
-        plan = {"buckets": night.buckets, "units_per_commit": night.units_per_commit, "settings": each}
-        if run.epoch is None or len(policies) > 1:  # an evaluation: nothing is kept of it
-            return {**plan, "why": plan_full(night.buckets).why, "entries": {}, "base": None}
-        base, why = find_base(warehouse, run, each[0])
-        return {**plan, "why": why, "entries": each[0], "base": base}
+    def work() -> ScoringPlanManifest:
+        plan = ScoringPlanManifest(
+            buckets=night.buckets, units_per_commit=night.units_per_commit, settings=rules, why=FULL_NIGHT
+        )
+        if run.epoch is None or len(policies) > 1:  # an evaluation: nothing of it is kept for later nights
+            return plan
+        choice = find_base(warehouse, run, rules[0])
+        return plan.model_copy(update={"why": choice.reason, "entries": rules[0], "base": choice.base})
 
-    fixed = run_once(warehouse, run, f"{job}_plan", work)
-    refuse_changes(run, fixed["settings"], each)
-    base = BaseRun(*fixed["base"]) if fixed["base"] else None
-    full = plan_full(fixed["buckets"])
-    return ScoringPlan(full, fixed["units_per_commit"], fixed["entries"], base, fixed["why"])
+    plan = run_once(warehouse, run, ScoringPlanManifest, work)
+    refuse_changes(run, plan.settings, rules)
+    return plan
 
 
-def refuse_changes(run: Run, before: Sequence[Manifest], now: Sequence[Manifest]) -> None:
-    """Whatever decides lists, by policy, must be what it was when the run began.
+def refuse_changes(run: Run, before: Sequence[EntryRules], now: Sequence[EntryRules]) -> None:
+    """Refuse to go on when anything that decides lists has changed since the run began.
+
+    Args:
+        run: that is scored.
+        before: by policy, as of the first attempt.
+        now: by policy.
 
     Raises:
-        SettingsError: naming what is not.
+        SettingsError: naming what changed.
     """
-    changed = {name for a, b in zip(before, now, strict=False) for name in b if a.get(name) != b[name]}
+    changed: set[str] = set()
+    for old, new in zip(before, now, strict=False):
+        was = old.model_dump(mode="json")
+        changed |= {name for name, value in new.model_dump(mode="json").items() if was[name] != value}
     if len(before) != len(now):
         changed.add("policies")
-    changed.discard("buckets")  # the plan's are used
+    changed.discard("buckets")  # those of the plan are used
     if changed:
         raise SettingsError(
             f"night {run.ds}, run {run.key!r}: {', '.join(sorted(changed))} changed since its first attempt, "
             "whose lists may be staged; restore what was, or score the night again under a new --run-key"
         )
+
+
+def group_buckets(plan: ScoringPlanManifest) -> list[list[int]]:
+    """Group the buckets that share a commit; the groups never depend on what is staged already."""
+    size = plan.units_per_commit
+    return [list(range(start, min(start + size, plan.buckets))) for start in range(0, plan.buckets, size)]
+
+
+def find_missing(groups: Iterable[Sequence[int]], staged: Iterable[int]) -> list[int]:
+    """Find the indices of the groups without a staged bucket: a group is one commit, there whole or not at all."""
+    done = set(staged)
+    return [i for i, group in enumerate(groups) if not done & set(group)]

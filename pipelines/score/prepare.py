@@ -9,79 +9,101 @@ from typing import NamedTuple
 
 from lime_model.bundle import Bundle
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.score.incremental import ShippedChanges, ship_night_changes, write_candidates
+from pipelines.score.candidate_history import write_candidates
+from pipelines.score.incremental import ShippedChanges, ship_night_changes
 from pipelines.score.packed_bank import ShippedBank, ship_bank
-from pipelines.score.plan import ScoringPlan, fix_scoring_plan
-from pipelines.score.workload import Past, count_active_users, estimate_workload
+from pipelines.score.plan import fix_scoring_plan
+from pipelines.score.workload import PastNight, count_active_users, estimate_workload
 from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, need_manifest
+from pipelines.store.manifests import BankManifest, BaseRun, ScoringPlanManifest, StatesManifest
+from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
 
 log = logging.getLogger(__name__)
 
 
 class PreparedNight(NamedTuple):
-    """The plan, the packed banks by eligibility, what changed since the base, and about how many pairs."""
+    """What was planned and sent.
 
-    plan: ScoringPlan
+    `banks` are by eligibility rule; `changes` is None for a full night; `pairs` is about how many will be scored.
+    """
+
+    plan: ScoringPlanManifest
     banks: dict[str, ShippedBank]
-    tonight: ShippedChanges | None
+    changes: ShippedChanges | None
+    pairs: int
+
+    @property
+    def left_out(self) -> dict[object, str]:
+        """Items that are damaged, with their reasons."""
+        return {item: reason for bank in self.banks.values() for item, reason in bank.damaged.items()}
+
+    def destroy(self) -> None:
+        """Free what was sent; what hosts have unpacked remains until the application ends."""
+        for bank in self.banks.values():
+            bank.files.destroy()
+        if self.changes:
+            self.changes.files.destroy()
+
+
+class EstimatedWork(NamedTuple):
+    """A night's work in a line, and about how many pairs it is."""
+
+    text: str
     pairs: int
 
 
 def prepare_scoring(
-    warehouse: Warehouse,
-    run: Run,
-    job: str,
-    inputs: NightInputs,
-    bundle: Bundle,
-    policies: Sequence[Policy],
+    warehouse: Warehouse, run: Run, inputs: NightInputs, bundle: Bundle, policies: Sequence[Policy]
 ) -> PreparedNight:
-    """Plan the night, say it, and send what every host needs.
+    """Plan the night, log the plan, and send what every host needs.
+
+    Args:
+        warehouse: that holds the tables.
+        run: to be scored.
+        inputs: what it reads.
+        bundle: that scores.
+        policies: whose lists are wanted.
 
     Raises:
-        SettingsError: the policies changed after the bank was built, or what decides lists after the first
-            attempt.
+        SettingsError: the policies changed after the bank was built, or something that decides lists changed
+            after the first attempt.
         BundleError: more rows of the bank are damaged than `night.max_damaged_share` allows.
     """
-    check_policies(need_manifest(warehouse, run, "build_candidate_bank"), policies)
-    # Side by side: executors pack the bank, and the driver waits for Delta's log more than it computes.
+    check_policies(need_manifest(warehouse, run, BankManifest), policies)
+    # Both at once: executors pack the bank, while the driver mostly waits for Delta's log.
     aside, wait = ThreadPoolExecutor(1), True
     try:
         shipping = aside.submit(_ship_banks, warehouse, run, bundle, inputs, policies)
-        plan = fix_scoring_plan(warehouse, run, job, inputs, policies)
-        tonight = None
-        if plan.entries:  # of the base that is fixed: a retry would not always find the same one
+        plan = fix_scoring_plan(warehouse, run, inputs, policies)
+        changes = None
+        if plan.entries:  # for the base of the plan: a retry would not always find the same one
             write_candidates(warehouse, run, inputs, plan.base)
         if plan.base:
-            tonight = ship_night_changes(warehouse, run, plan.base)
-            users = need_manifest(warehouse, run, "build_link_states")["users"]
-            active = count_active_users(warehouse, run, plan.base.ds)
-            past = Past.of(warehouse, plan.base, policies[0])
-            work = estimate_workload(users, active, tonight.candidates, tonight.changed, past)
-            said, pairs = work.describe(), work.pairs
+            changes = ship_night_changes(warehouse, run, plan.base)
+            work = _estimate(warehouse, run, plan.base, policies[0], changes)
         else:
-            said, pairs = _describe_full(warehouse, run, policies)
-        log.info("%s: %s", plan.why, said)
-        return PreparedNight(plan, shipping.result(), tonight, pairs)
+            work = _estimate_full(warehouse, run, policies)
+        log.info("%s: %s", plan.why, work.text)
+        return PreparedNight(plan, shipping.result(), changes, work.pairs)
     except SystemExit:
-        wait = False  # a scheduler's SIGTERM: what is being packed ends with Spark's session
+        wait = False  # a scheduler's SIGTERM: the packing ends with Spark's session
         raise
     finally:
         aside.shutdown(wait=wait, cancel_futures=True)
 
 
-def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
-    """The bank's eligibility bits must be those of the policies, in their order.
+def check_policies(bank: BankManifest, policies: Sequence[Policy]) -> None:
+    """Check that the bank's eligibility bits are those of the policies, in their order.
 
     Raises:
         SettingsError: the policies changed after the bank was built.
     """
     wanted = [policy.eligible for policy in policies]
-    if bank["eligible_where"] != wanted:
+    if bank.eligible_where != wanted:
         raise SettingsError(
-            f"the bank was built for eligibility {bank['eligible_where']} and the policies now say {wanted}; "
+            f"the bank was built for eligibility {bank.eligible_where} and the policies now say {wanted}; "
             "restore them or build the night again under a new --run-key"
         )
 
@@ -89,18 +111,29 @@ def check_policies(bank: Manifest, policies: Sequence[Policy]) -> None:
 def _ship_banks(
     warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, policies: Sequence[Policy]
 ) -> dict[str, ShippedBank]:
-    """One for each eligibility: one dense pass serves all policies over the same candidates."""
+    """Ship one bank for each eligibility rule: one dense pass serves all policies over the same candidates."""
     bits: dict[str, int] = {}
     for bit, policy in enumerate(policies):
         bits.setdefault(policy.eligible, bit)
     return {eligible: ship_bank(warehouse, run, bundle, inputs, bit) for eligible, bit in bits.items()}
 
 
-def _describe_full(warehouse: Warehouse, run: Run, policies: Sequence[Policy]) -> tuple[str, int]:
-    """A full night's work in a line, and how many pairs it has."""
-    users = need_manifest(warehouse, run, "build_link_states")["users"]
-    eligible = need_manifest(warehouse, run, "build_candidate_bank")["eligible"]
-    passes = {policy.eligible: int(eligible[policy.name]) for policy in policies}
+def _estimate(
+    warehouse: Warehouse, run: Run, base: BaseRun, policy: Policy, changes: ShippedChanges
+) -> EstimatedWork:
+    """Estimate the work of an incremental night."""
+    users = need_manifest(warehouse, run, StatesManifest).users
+    active = count_active_users(warehouse, run, base.ds)
+    past = PastNight.of(warehouse, base, policy)
+    work = estimate_workload(users, active, changes.candidates, changes.changed, past)
+    return EstimatedWork(work.describe(), work.pairs)
+
+
+def _estimate_full(warehouse: Warehouse, run: Run, policies: Sequence[Policy]) -> EstimatedWork:
+    """Compute the work of a full night."""
+    users = need_manifest(warehouse, run, StatesManifest).users
+    eligible = need_manifest(warehouse, run, BankManifest).eligible
+    passes = {policy.eligible: eligible[policy.name] for policy in policies}
     pairs = users * sum(passes.values())
     each = " and ".join(f"{size:,}" for size in passes.values())
-    return f"{users:,} users meet {each} candidates: {pairs:,} pairs", pairs
+    return EstimatedWork(f"{users:,} users meet {each} candidates: {pairs:,} pairs", pairs)

@@ -1,189 +1,287 @@
-"""Broadcast-score: the packed bank goes to every host once, states stream through one Arrow UDF.
+"""Broadcast scoring: the packed bank goes to every host once, and states stream through one Arrow UDF.
 
-Results are staged under the run, a few work units per commit; a retry takes up the units
-that are missing. Nothing here is visible to readers of `recommendations`.
+Results are staged under the run, a few work units in each commit; a retry takes up the units that are missing.
+Readers of `recommendations` see nothing of this.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pyspark.sql import Column, DataFrame, Row
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lime_model.bundle import Bundle
 from pipelines.models.bundles import ship_bundle, shipped_folder
 from pipelines.models.pinned_inputs import NightInputs
+from pipelines.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, SCORED, USER_ID, ddl_of
 from pipelines.score.broadcast_files import BroadcastFiles, unpack_once
 from pipelines.score.forecast import compare_forecast, find_forecast
-from pipelines.score.incremental import ENTRIES, FILE, KEPT, ShippedChanges, take_over
+from pipelines.score.incremental import ENTRIES, FILE, take_over
 from pipelines.score.packed_bank import INDEX, quarantine_items, refuse_damaged
 from pipelines.score.placement import Placement, own_device, place_scoring
-from pipelines.score.plan import ScoringPlan
-from pipelines.score.prepare import prepare_scoring
-from pipelines.score.users import SCORED, read_users
-from pipelines.score.work_units import WorkUnit, missing
+from pipelines.score.plan import find_missing, group_buckets
+from pipelines.score.prepare import PreparedNight, prepare_scoring
+from pipelines.score.users import READ, read_users
 from pipelines.settings.settings import Policy
+from pipelines.steps import Job
 from pipelines.store.leases import Run, begin_attempt, check_lease
+from pipelines.store.manifests import (
+    BackendReport,
+    EntriesReport,
+    PolicyReport,
+    ScoreManifest,
+    ScoringPlanManifest,
+)
 from pipelines.store.progress import Progress
 from pipelines.store.row_digests import compute_checksum
-from pipelines.store.runs import Manifest, run_once
-from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
-from pipelines.store.tables import SQL_TYPES, Warehouse, WriteConflict
-from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+from pipelines.store.runs import run_once
+from pipelines.store.tables import SQL_TYPES, Warehouse
+from pipelines.store.write_errors import WriteConflict
+from pipelines.udfs.score_users import ScoreTask, score_users
 
 TASKS_PER_CORE = 2  # of a commit, at least
-# What is said of a policy, and what nobody staged gives.
-COUNTED: dict[str, Any] = {
-    "users": 0,
-    "pairs": 0,
-    "pairs_avoided": 0,
-    "users_with_shortfall": 0,
-    "users_left_out": 0,
-    "users_taken_over": 0,
-    "pairs_taken_over": 0,
-    "anchors": [],
-}
 
 
-def score_candidates(
-    warehouse: Warehouse, run: Run, policies: Sequence[Policy], *, job: str = "score_candidates"
-) -> Manifest:
-    """Score every user against every eligible candidate under each policy, into `staging`."""
+def score_candidates(warehouse: Warehouse, run: Run, policies: Sequence[Policy]) -> ScoreManifest:
+    """Score every user against every eligible candidate under each policy, into `staging`.
 
-    def work() -> Manifest:
+    Args:
+        warehouse: that holds the tables.
+        run: whose lists are staged.
+        policies: whose lists are wanted; the bank must have been built for the same ones.
+
+    Raises:
+        BundleError: more rows are damaged than `night.max_damaged_share` allows.
+        SettingsError: see `prepare_scoring`.
+        StaleRun: another run owns the night.
+    """
+
+    def work() -> ScoreManifest:
         inputs = NightInputs.of(warehouse, run)
         bundle = ship_bundle(warehouse, inputs.model, inputs.model_version)
         night = warehouse.settings.night
         placement = place_scoring(warehouse.spark.sparkContext, night.backend, night.device)
-        choice = placement.choice
-        ready = prepare_scoring(warehouse, run, job, inputs, bundle, policies)
-        plan, tonight, banks = ready.plan, ready.tonight, ready.banks
-        left_out = {item: reason for bank in banks.values() for item, reason in bank.damaged.items()}
+        ready = prepare_scoring(warehouse, run, inputs, bundle, policies)
+        left_out = ready.left_out
         quarantine_items(warehouse, run, left_out)
-        tasks = [
-            (
-                ScoreTask(
-                    model_version=bundle.version, night=run.ds, k=night.k,
-                    exclude_seen={p.name: p.exclude_seen for p in policies if p.eligible == eligible},
-                    backend=choice.backend, device=choice.device, strict=night.strict, run_id=run.run_id,
-                    entries=plan.entries["entries"] if plan.entries else 0,
-                    base_ds=plan.base.ds if plan.base else "",
-                ),
-                Shipped(bank.parcel, tonight),
-            )
-            for eligible, bank in banks.items()
-        ]  # fmt: skip
+        passes = _plan_passes(warehouse, run, bundle, policies, ready, placement)
         try:
-            attempt = begin_attempt(warehouse, run, job)
-            staged = _stage(warehouse, attempt, inputs, plan, tasks, placement, ready.pairs)
+            attempt = begin_attempt(warehouse, run, Job.SCORE_CANDIDATES)
+            staged = Staging(warehouse, attempt, inputs, ready.plan, placement, passes).stage(ready.pairs)
         finally:
-            for parcel in (*(bank.parcel for bank in banks.values()), *([tonight.parcel] if tonight else [])):
-                parcel.destroy()
-        anchors = [counts.pop("anchors") for counts in staged.values()]
-        kept = {
-            "of": plan.entries,
-            "anchors": anchors[0],
-            "items_left_out": len(left_out),
-            "changed": tonight.changed if tonight else 0,
-        }
-        return {
-            "model": inputs.model,
-            "model_version": inputs.model_version,
-            "k": night.k,
-            "backend": choice._asdict(),
-            "items_left_out": len(left_out),
-            "policies": staged,
-            **({"entries": kept} if plan.entries else {}),
-            **compare_forecast(find_forecast(warehouse, run), staged),
-            "versions": {"staging": warehouse.version("staging")},
-        }
+            ready.destroy()
+        return ScoreManifest(
+            model=inputs.model,
+            model_version=inputs.model_version,
+            k=night.k,
+            backend=BackendReport(**placement.choice._asdict()),
+            items_left_out=len(left_out),
+            policies=staged.policies,
+            entries=_report_entries(ready, staged),
+            forecast=compare_forecast(find_forecast(warehouse, run), staged.policies),
+            versions={"staging": warehouse.version("staging")},
+        )
 
-    return run_once(warehouse, run, job, work)
+    return run_once(warehouse, run, ScoreManifest, work)
 
 
-class Shipped(NamedTuple):
-    """What is on every host: the packed bank, and of an incremental night what changed."""
+def _report_entries(ready: PreparedNight, staged: Staged) -> EntriesReport | None:
+    """Collect what later nights need to know of the kept entries; None where nothing is kept."""
+    if ready.plan.entries is None:
+        return None
+    return EntriesReport(
+        rules=ready.plan.entries,
+        anchors=staged.anchors,
+        items_left_out=len(ready.left_out),
+        changed=ready.changes.changed if ready.changes else 0,
+    )
 
+
+class ScoringPass(NamedTuple):
+    """One pass over the candidates that some policies share, and what every host has been sent for it."""
+
+    task: ScoreTask
     bank: BroadcastFiles
-    tonight: ShippedChanges | None
+    changes: BroadcastFiles | None  # of an incremental night
 
 
-def _stage(
+def _plan_passes(
     warehouse: Warehouse,
     run: Run,
-    inputs: NightInputs,
-    plan: ScoringPlan,
-    tasks: Sequence[tuple[ScoreTask, Shipped]],
+    bundle: Bundle,
+    policies: Sequence[Policy],
+    ready: PreparedNight,
     placement: Placement,
-    expected: int,
-) -> dict[str, Manifest]:
-    """Stage the units that are missing, all policies of a unit in one commit; returns counts by policy.
+) -> list[ScoringPass]:
+    """Make one pass for each eligibility rule."""
+    night, plan = warehouse.settings.night, ready.plan
+    changes = ready.changes.files if ready.changes else None
+    passes = []
+    for eligible, bank in ready.banks.items():
+        task = ScoreTask(
+            model_version=bundle.version,
+            night=run.ds,
+            k=night.k,
+            exclude_seen={p.name: p.exclude_seen for p in policies if p.eligible == eligible},
+            backend=placement.choice.backend,
+            device=placement.choice.device,
+            strict=night.strict,
+            run_id=run.run_id,
+            entries=plan.entries.entries if plan.entries else 0,
+            base_ds=plan.base.ds if plan.base else "",
+        )
+        passes.append(ScoringPass(task, bank.files, changes))
+    return passes
+
+
+class StagedCounts(NamedTuple):
+    """What the run has staged for one policy.
+
+    `fresh` are the pairs that this attempt scored, `first_fault` a user who was left out, with the fault.
+    """
+
+    users: int
+    pairs: int
+    pairs_avoided: int
+    users_with_shortfall: int
+    users_left_out: int
+    users_taken_over: int
+    pairs_taken_over: int
+    anchors: list[str]
+    fresh: int
+    first_fault: tuple[object, str] | None
+
+
+NOTHING_STAGED = StagedCounts(0, 0, 0, 0, 0, 0, 0, [], 0, None)
+
+
+class Staged(NamedTuple):
+    """What the run has staged, by policy, and the runs that scored some users of the first policy in full."""
+
+    policies: dict[str, PolicyReport]
+    anchors: list[str]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Stages the units of a run that are missing, all policies of a unit in one commit.
 
     Args:
-        expected: pairs of the whole night.
+        warehouse: that holds the tables.
+        run: with the attempt that stages.
+        inputs: versions of the tables that the run reads.
+        plan: of the run.
+        placement: what scores, and where.
+        passes: over the candidates.
     """
-    started = time.monotonic()
-    mine = F.col(RUN_ID) == run.run_id
-    # A first attempt finds nothing staged.
-    earlier = warehouse.read("staging").where(mine).select(BUCKET) if run.attempt != 1 else None
-    staged = earlier.distinct().collect() if earlier else []
-    groups = plan.full.commits(plan.units_per_commit)
-    left = missing(groups, (row[0] for row in staged))
-    policy = next(iter(tasks[0][0].exclude_seen))
-    progress = Progress(
-        warehouse.spark.sparkContext, f"night {run.run_id}", len(left), expected * len(left) // len(groups)
-    )
-    for done, index in enumerate(left):
-        check_lease(warehouse, run)
-        progress.report(done)
-        select_and_partition = partial(_lay_out, units=groups[index], tasks=placement.tasks)
-        users = take_over(
-            warehouse,
-            read_users(warehouse, inputs, select_and_partition),
-            plan.base,
-            policy,
-            select_and_partition,
-        )
-        frames = [score_lists(warehouse, users, *task, placement) for task in tasks]
-        rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(run.run_id))
-        rows = rows.withColumn(CHECKSUM, compute_checksum(KEPT))
-        # The transaction number lets each group in once, whoever else is retrying it.
+
+    warehouse: Warehouse
+    run: Run
+    inputs: NightInputs
+    plan: ScoringPlanManifest
+    placement: Placement
+    passes: Sequence[ScoringPass]
+
+    def stage(self, pairs: int) -> Staged:
+        """Stage the missing units and count what is staged.
+
+        Args:
+            pairs: about how many the whole night has, for the progress in the log.
+
+        Raises:
+            BundleError: more users were left out than the settings allow.
+            StaleRun: another run or attempt goes on instead.
+            WriteConflict: another writer changed `staging`.
+        """
+        started = time.monotonic()
+        groups = group_buckets(self.plan)
+        missing = find_missing(groups, self._staged_buckets())
+        what = f"night {self.run.run_id}"
+        expected = pairs * len(missing) // len(groups)
+        progress = Progress(self.warehouse.spark.sparkContext, what, len(missing), expected)
+        for done, index in enumerate(missing):
+            check_lease(self.warehouse, self.run)
+            progress.report(done)
+            self._stage_group(index, groups[index])
+        check_lease(self.warehouse, self.run)
+        progress.report(len(missing))
+        counts = self._count([bucket for index in missing for bucket in groups[index]])
+        for staged in counts.values():
+            what = "link states and memories of users"
+            refuse_damaged(what, staged.users_left_out, staged.users, staged.first_fault, self.warehouse)
+        seconds = time.monotonic() - started
+        reports = {
+            policy: PolicyReport(
+                plan_reason=self.plan.why,
+                units=self.plan.buckets,
+                commits=len(groups),
+                commits_reused=len(groups) - len(missing),
+                seconds=round(seconds, 3),
+                pairs_per_second=round(sum(each.fresh for each in counts.values()) / seconds),
+                **{name: value for name, value in counts[policy]._asdict().items() if name in REPORTED},
+            )
+            for policy in counts
+        }
+        return Staged(reports, next(iter(counts.values())).anchors)
+
+    def _staged_buckets(self) -> list[int]:
+        """Read which buckets earlier attempts have staged."""
+        if self.run.attempt == 1:  # there was none
+            return []
+        mine = F.col(RUN_ID) == self.run.run_id
+        rows = self.warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
+        return [row[BUCKET] for row in rows]
+
+    def _stage_group(self, index: int, buckets: Sequence[int]) -> None:
+        """Score the users of some buckets and stage their lists in one commit."""
+        layout = partial(_select_and_partition, buckets=buckets, tasks=self.placement.tasks)
+        policy = next(iter(self.passes[0].task.exclude_seen))
+        users = read_users(self.warehouse, self.inputs, layout)
+        users = take_over(self.warehouse, users, self.plan.base, policy, layout)
+        frames = [score_lists(self.warehouse, users, each, self.placement) for each in self.passes]
+        rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(self.run.run_id))
+        rows = rows.withColumn(CHECKSUM, compute_checksum("staging"))
+        # The transaction number lets each group in once, whichever other attempts are staging it.
         try:
-            warehouse.append("staging", rows, txn=(f"stage-{run.run_id}-{index}", 1))
+            self.warehouse.append("staging", rows, txn=(f"stage-{self.run.run_id}-{index}", 1))
         except WriteConflict:
-            check_lease(warehouse, run)  # says who goes on instead
-            # Or an older attempt woke up and staged this group: the same rows, as it is the same plan.
-            if not warehouse.read("staging").where(mine & buckets_of(groups[index])).take(1):
+            check_lease(self.warehouse, self.run)  # names the run that goes on instead
+            # Or an older attempt woke up and staged this group: the same rows, as the plan is the same.
+            mine = (F.col(RUN_ID) == self.run.run_id) & in_buckets(buckets)
+            if not self.warehouse.read("staging").where(mine).take(1):
                 raise
-    check_lease(warehouse, run)
-    progress.report(len(left))
-    counted = count_staged(warehouse, run, [unit for index in left for unit in groups[index]])
-    for row in counted:
-        refuse_damaged(
-            "link states and memories of users", row["users_left_out"], row["users"], row["first"], warehouse
-        )
-    seconds = time.monotonic() - started
-    common = {
-        "plan": plan.why,
-        "units": len(plan.full.units),
-        "commits": len(groups),
-        "commits_reused": len(groups) - len(left),
-        "seconds": round(seconds, 3),  # of all policies together, like the rate
-        "pairs_per_second": round(sum(row["fresh"] for row in counted) / seconds),
-    }
-    by_policy = {row[POLICY]: {name: row[name] for name in COUNTED} for row in counted}
-    policies = [policy for task, _ in tasks for policy in task.exclude_seen]
-    return {policy: {**common, **(COUNTED | by_policy.get(policy, {}))} for policy in policies}
+
+    def _count(self, fresh: Sequence[int]) -> dict[str, StagedCounts]:
+        """Count all that the run has staged, by policy.
+
+        Args:
+            fresh: buckets that this attempt staged.
+        """
+        rows = count_staged(self.warehouse, self.run, fresh)
+        policies = [policy for each in self.passes for policy in each.task.exclude_seen]
+        return {policy: rows.get(policy, NOTHING_STAGED) for policy in policies}
 
 
-def count_staged(warehouse: Warehouse, run: Run, units: Sequence[WorkUnit]) -> list[Row]:
-    """By policy, `COUNTED` over all that the run has staged; the pairs of these units, and a damaged user."""
-    over = F.col("anchor") != run.run_id  # an earlier night has scored the user in full
-    return (
+REPORTED = frozenset(PolicyReport.model_fields) & frozenset(StagedCounts._fields)
+
+
+def count_staged(warehouse: Warehouse, run: Run, fresh: Sequence[int]) -> dict[str, StagedCounts]:
+    """Count all that a run has staged, by policy.
+
+    Args:
+        warehouse: that holds `staging`.
+        run: whose rows are counted.
+        fresh: buckets whose pairs are counted as `fresh`.
+    """
+    over = F.col("anchor") != run.run_id  # an earlier run has scored the user in full
+    rows = (
         warehouse.read("staging")
         .where(F.col(RUN_ID) == run.run_id)
         .groupBy(POLICY)
@@ -196,39 +294,52 @@ def count_staged(warehouse: Warehouse, run: Run, units: Sequence[WorkUnit]) -> l
             F.count_if(over).alias("users_taken_over"),
             F.sum(F.when(over, F.col("pairs")).otherwise(0)).alias("pairs_taken_over"),
             F.sort_array(F.collect_set("anchor")).alias("anchors"),
-            F.sum(F.when(buckets_of(units), F.col("pairs")).otherwise(0)).alias("fresh"),
-            F.min(F.when(F.col("fault").isNotNull(), F.struct(USER_ID, "fault"))).alias("first"),
+            F.sum(F.when(in_buckets(fresh), F.col("pairs")).otherwise(0)).alias("fresh"),
+            F.min(F.when(F.col("fault").isNotNull(), F.struct(USER_ID, "fault"))).alias("first_fault"),
         )
         .collect()
     )
+    return {row[POLICY]: StagedCounts(**{n: row[n] for n in StagedCounts._fields}) for row in rows}
 
 
-def buckets_of(units: Sequence[WorkUnit]) -> Column:
-    """Whether a row belongs to one of the units."""
-    return F.col(BUCKET).isin([unit.bucket for unit in units])
+def in_buckets(buckets: Sequence[int]) -> Column:
+    """Whether a row belongs to one of the buckets."""
+    return F.col(BUCKET).isin(list(buckets))
 
 
-def _lay_out(rows: DataFrame, units: Sequence[WorkUnit], tasks: int) -> DataFrame:
-    """Rows of the units' users, as they are joined and scored: nothing is shuffled twice.
+def _select_and_partition(rows: DataFrame, buckets: Sequence[int], tasks: int) -> DataFrame:
+    """Select the users of some buckets, partitioned as they are joined and scored: nothing is shuffled twice.
 
-    Tasks share the users evenly, whatever their units: the commit waits for the last one.
+    Tasks share the users evenly, whatever their buckets, because the commit waits for the last task.
     """
-    parts = max(len(units), TASKS_PER_CORE * tasks)
-    return rows.where(buckets_of(units)).repartition(parts, USER_ID)
+    parts = max(len(buckets), TASKS_PER_CORE * tasks)
+    return rows.where(in_buckets(buckets)).repartition(parts, USER_ID)
 
 
 def score_lists(
-    warehouse: Warehouse, users: DataFrame, task: ScoreTask, shipped: Shipped, placement: Placement
+    warehouse: Warehouse, users: DataFrame, scoring: ScoringPass, placement: Placement
 ) -> DataFrame:
-    """Lists of users by `mapInArrow`, over what was shipped."""
+    """Score users by `mapInArrow`, over the files that every host has been sent.
+
+    Args:
+        warehouse: gives the types of ids.
+        users: see `read_users`, with the columns `ENTRIES`.
+        scoring: the pass.
+        placement: asks Spark for GPUs where they score.
+
+    Returns:
+        The columns `schemas.SCORED`.
+    """
     ids = warehouse.settings.ids
-    schema = SCHEMA.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
+    schema = ddl_of("staging", columns=SCORED)
+    schema = schema.format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
+    task, bank, changes = scoring
 
-    def score(batches):  # type: ignore[no-untyped-def]  # Spark wants a one-argument function
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         mine = dataclasses.replace(task, device=own_device(task.device))
-        tonight = unpack_once(shipped.tonight.parcel) / FILE if shipped.tonight else None
+        night_changes = unpack_once(changes) / FILE if changes else None
         folder = shipped_folder(task.model_version)
-        yield from score_users(batches, mine, folder, unpack_once(shipped.bank) / INDEX, tonight)
+        yield from score_users(batches, mine, folder, unpack_once(bank) / INDEX, night_changes)
 
-    chosen = users.select(USER_ID, BUCKET, *SCORED, "sound", FINGERPRINT, *ENTRIES)
+    chosen = users.select(USER_ID, BUCKET, *READ, "sound", FINGERPRINT, *ENTRIES)
     return chosen.mapInArrow(score, schema, profile=placement.profile)

@@ -1,4 +1,4 @@
-"""NightChanges's users as scoring and its certificate read them: link states with their memories."""
+"""A night's users as scoring and its certificate read them: link states together with memories."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.build.link_states import PAYLOAD
 from pipelines.models.pinned_inputs import NightInputs
+from pipelines.schemas import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, USER_ID
 from pipelines.store.row_digests import compute_checksum
-from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, USER_ID
 from pipelines.store.tables import Warehouse
 
-SCORED = ("state", "slots", "weights", "items", "last_ts", "features")  # of a user
+READ = ("state", "slots", "weights", "items", "last_ts", "features")  # what scoring reads of a user
 
 
 def read_users(
@@ -21,17 +20,23 @@ def read_users(
     inputs: NightInputs,
     select_and_partition: Callable[[DataFrame], DataFrame] = lambda rows: rows,
 ) -> DataFrame:
-    """States with memories, one row per user; `sound`: both are as written.
+    """Read states with memories, one row for each user.
 
     Args:
-        select_and_partition: chooses rows of either table and lays them out for the join.
+        warehouse: that holds both tables.
+        inputs: their versions.
+        select_and_partition: chooses rows of either table and partitions them for the join.
+
+    Returns:
+        `user_id, bucket, fingerprint, as_of, event_count, last_event_ts`, the columns `READ`, and `sound`:
+        whether both rows are as they were written.
     """
     versions = {"user_link_states": inputs.states, "user_memory": inputs.memory}
     states, memory = (
         select_and_partition(
             warehouse.read(name, version)
             .where(F.col(MODEL_VERSION) == inputs.model_version)
-            .withColumn(name, F.col(CHECKSUM) == compute_checksum(PAYLOAD[name]))
+            .withColumn(name, F.col(CHECKSUM) == compute_checksum(name))
         )
         for name, version in versions.items()
     )
@@ -39,12 +44,12 @@ def read_users(
     both = states.join(
         memory.select(USER_ID, "items", "last_ts", "features", "user_memory", "memory_checksum"),
         USER_ID,
-        "left",  # a user without a memory is a damaged one, not one less
+        "left",  # a user without a memory is damaged, and must not vanish
     )
     intact = F.col("user_link_states") & F.col("user_memory")
     sound = F.coalesce(intact, F.lit(False)).alias("sound")
-    # By the rows' bytes, too: a state that was merged and one of the whole history come from the same, and
+    # The bytes of the rows are a part: a merged state and one of the whole history have the same inputs, and
     # differ in their last digits.
     rows = F.xxhash64(FINGERPRINT, CHECKSUM, "memory_checksum")
-    told = ("as_of", "event_count", "last_event_ts")
-    return both.select(USER_ID, BUCKET, F.hex(rows).alias(FINGERPRINT), *told, *SCORED, sound)
+    about = ("as_of", "event_count", "last_event_ts")
+    return both.select(USER_ID, BUCKET, F.hex(rows).alias(FINGERPRINT), *about, *READ, sound)

@@ -1,8 +1,8 @@
-"""How many pairs a night scores, told before it starts.
+"""How many pairs a night scores, estimated before it starts.
 
-An incremental night scores every candidate for the users who changed since the night that it starts from.
-The others meet the candidates that changed, and those whose bias rose by more than their list has room for;
-how many these are is known only as each user is scored, so it is taken as it was in the night before.
+An incremental night scores every candidate for the users who changed since the run that it starts from. For the
+other users it scores the candidates that changed, and those whose bias rose by more than the slack of the user's
+list. How many these are is known only as each user is scored, so the estimate takes the number of the night before.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import NamedTuple
 from pyspark.sql import functions as F
 
 from lime_model.scoring.incremental.night_changes import too_many_changed
-from pipelines.score.incremental import BaseRun, describe_entries, find_base
+from pipelines.schemas import DS, USER_ID, VALID_FROM, VALID_TO
+from pipelines.score.base_night import describe_entries, find_base
 from pipelines.settings.settings import Policy
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
+from pipelines.store.manifests import BankManifest, BaseRun, ScoreManifest, StatesManifest
 from pipelines.store.runs import find_manifest
-from pipelines.store.schemas import DS, USER_ID, VALID_FROM, VALID_TO
 from pipelines.store.tables import Warehouse
 
 
 class Workload(NamedTuple):
-    """Pairs of a night, and whose.
+    """The pairs of a night.
 
-    `in_full` of the `users` meet all `candidates`; each of the others, whose lists are taken over, meets
-    about `each` of them: the `changed` ones and what bias moves.
+    Of the `users`, `in_full` are scored against all `candidates`. Each of the others, whose lists are taken over,
+    is scored against about `each` candidates: those that `changed` and those that the bias moves.
     """
 
     users: int
@@ -36,16 +37,16 @@ class Workload(NamedTuple):
 
     @property
     def taken_over(self) -> int:
-        """Users whose lists are taken over."""
+        """Number of users whose lists are taken over."""
         return self.users - self.in_full
 
     @property
     def pairs(self) -> int:
-        """About how many are scored."""
+        """About how many pairs are scored."""
         return self.in_full * self.candidates + round(self.taken_over * self.each)
 
     def describe(self) -> str:
-        """In a line, with what is spared."""
+        """Describe the work in a line, with the pairs that are avoided."""
         whole = self.users * self.candidates
         if too_many_changed(self.changed, self.candidates):
             return (
@@ -59,38 +60,44 @@ class Workload(NamedTuple):
         )
 
 
-class Past(NamedTuple):
-    """What the night before tells of tonight.
+class PastNight(NamedTuple):
+    """What the run that a night starts from says about the night's work.
 
-    `renewed`: the share of users that were scored in full though they had not changed. `moved`: candidates
-    that bias made a user meet whose list was taken over.
+    `renewed` is the share of users that were scored in full though they had not changed. `moved` is the number of
+    candidates that were scored for a user whose list was taken over because their bias had risen.
     """
 
     renewed: float = 0.0
     moved: float = 0.0
 
     @classmethod
-    def of(cls, warehouse: Warehouse, base: BaseRun, policy: Policy) -> Past:
-        """From the manifests of the night that tonight starts from; nothing where it was a full one."""
-        scored = find_manifest(warehouse, base.run_id, "score_candidates") or {}
-        states = find_manifest(warehouse, base.run_id, "build_link_states") or {}
-        told = scored.get("policies", {}).get(policy.name, {})
-        if not (taken := told.get("users_taken_over")):
+    def of(cls, warehouse: Warehouse, base: BaseRun, policy: Policy) -> PastNight:
+        """Read it from the manifests of the base run; both numbers are 0 where that was a full night.
+
+        Args:
+            warehouse: that holds the manifests.
+            base: the run that the night starts from.
+            policy: whose lists are taken over.
+        """
+        scored = find_manifest(warehouse, base.run_id, ScoreManifest)
+        states = find_manifest(warehouse, base.run_id, StatesManifest)
+        report = scored.policies.get(policy.name) if scored else None
+        if scored is None or report is None or not (taken := report.users_taken_over):
             return cls()
-        stood = max(states.get("kept", 0), taken)
-        moved = told["pairs_taken_over"] / taken - scored["entries"]["changed"]
-        return cls(1 - taken / stood, max(0.0, moved))
+        unchanged = max(states.kept if states else 0, taken)
+        changed = scored.entries.changed if scored.entries else 0
+        return cls(1 - taken / unchanged, max(0.0, report.pairs_taken_over / taken - changed))
 
 
-def estimate_workload(users: int, active: int, candidates: int, changed: int, past: Past) -> Workload:
-    """Of an incremental night.
+def estimate_workload(users: int, active: int, candidates: int, changed: int, past: PastNight) -> Workload:
+    """Estimate the work of an incremental night.
 
     Args:
-        users: of the night.
-        active: of them, those that changed since the night that it starts from.
-        candidates: of the night.
-        changed: of them, those that changed, whom every user meets.
-        past: what the night before tells.
+        users: number of users of the night.
+        active: number of users who changed since the run that it starts from.
+        candidates: number of candidates of the night.
+        changed: number of candidates that changed; they are scored for every user.
+        past: what the base run says.
     """
     if too_many_changed(changed, candidates):
         return Workload(users, users, candidates, changed, 0.0)
@@ -98,37 +105,45 @@ def estimate_workload(users: int, active: int, candidates: int, changed: int, pa
     return Workload(users, in_full, candidates, changed, min(changed + past.moved, candidates))
 
 
-class Foretold(NamedTuple):
-    """The work of a night, and what it is planned to start from."""
+class ExpectedWork(NamedTuple):
+    """The work of a night, and from which run it is planned to start, or why it is a full night."""
 
     work: Workload
-    why: str
+    reason: str
 
 
-def foretell_workload(
+def expect_workload(
     warehouse: Warehouse, run: Run, model_version: str, users: int, candidates: int
-) -> Foretold:
-    """The work of the run's night under the published policy, as far as the tables tell before it is scored.
+) -> ExpectedWork:
+    """Estimate the work of a night under the published policy from the tables, before it is scored.
 
     Args:
+        warehouse: that holds the tables.
+        run: of the night.
         model_version: the bundle that scores.
-        users: of the night.
-        candidates: of the night.
+        users: number of users of the night.
+        candidates: number of candidates of the night.
     """
     policy = warehouse.settings.night.policy
     base, why = find_base(warehouse, run, describe_entries(warehouse, model_version, policy))
     if base is None:
-        return Foretold(Workload(users, users, candidates, 0, 0.0), why)
+        return ExpectedWork(Workload(users, users, candidates, 0, 0.0), why)
     changed = count_changed_items(warehouse, run, base.ds)
     active = count_active_users(warehouse, run, base.ds)
-    past = Past.of(warehouse, base, policy)
-    return Foretold(estimate_workload(users, active, candidates, changed, past), why)
+    past = PastNight.of(warehouse, base, policy)
+    return ExpectedWork(estimate_workload(users, active, candidates, changed, past), why)
 
 
 def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
-    """Items that changed since a night: as the run's build counted them, or by when their versions begin."""
-    if bank := find_manifest(warehouse, run.run_id, "build_candidate_bank"):
-        return int(bank["encoded"])
+    """Count the items that changed since a night: from the run's build, or by when their versions begin.
+
+    Args:
+        warehouse: that holds items and manifests.
+        run: of the night that is estimated.
+        since: the date of the earlier night.
+    """
+    if bank := find_manifest(warehouse, run.run_id, BankManifest):
+        return bank.encoded
     if not warehouse.exists("items"):
         return 0
     day = F.date_sub(F.lit(run.ds).cast("date"), 1)
@@ -138,8 +153,14 @@ def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
 
 
 def count_active_users(warehouse: Warehouse, run: Run, since: str) -> int:
-    """Users whose link states changed since a night: as the run's build counted them, or by their events."""
-    if states := find_manifest(warehouse, run.run_id, "build_link_states"):
-        return int(states["users"] - states["kept"])
+    """Count the users whose link states changed since a night: from the run's build, or by their events.
+
+    Args:
+        warehouse: that holds events and manifests.
+        run: of the night that is estimated.
+        since: the date of the earlier night.
+    """
+    if states := find_manifest(warehouse, run.run_id, StatesManifest):
+        return states.users - states.kept
     fresh = read_events(warehouse, run.ds).where(F.col(DS) >= F.lit(since).cast("date"))
     return int(fresh.select(USER_ID).distinct().count())

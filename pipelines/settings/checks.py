@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lime_model.errors import LimeError
+from pipelines.schemas import USER_ID
 from pipelines.settings.settings import Settings, SettingsError
-from pipelines.store.schemas import USER_ID
 from pipelines.store.tables import SQL_TYPES
 from pipelines.udfs.person import Person, read_person
 from pipelines.udfs.values import Unreadable

@@ -1,4 +1,4 @@
-"""Tables of work that publishes nothing, in folders of their own: no night reads them or waits for them.
+"""Tables of work that publishes nothing, in folders of their own: nights neither read them nor wait for them.
 
     WAREHOUSE/apart/2017-12-04.evaluate-KEY/staging
 
@@ -20,23 +20,27 @@ from pipelines.store.tables import Warehouse
 
 FOLDER = "apart"
 # What scoring writes, and what the steps before it derive from the log.
-SCORED = frozenset(("staging", "candidate_history", "bank_quarantine", "runs"))
-DERIVED = SCORED | {"candidate_bank", "item_bias", "user_link_states", "user_memory"}
+STAGED_TABLES = frozenset(("staging", "candidate_history", "bank_quarantine", "runs"))
+DERIVED_TABLES = STAGED_TABLES | {"candidate_bank", "item_bias", "user_link_states", "user_memory"}
 DAY = 24 * 3600
 
 
-def set_apart(warehouse: Warehouse, name: str, tables: Collection[str] = DERIVED) -> Warehouse:
-    """The same warehouse with these tables in the folder of `name`, which begins with a night's date.
+def set_apart(warehouse: Warehouse, name: str, tables: Collection[str] = DERIVED_TABLES) -> Warehouse:
+    """Return the same warehouse with some tables in the folder of `name`, which begins with a night's date.
 
     The same name finds the same tables again. Names that differ in unusual characters alone share a folder;
-    their rows are told apart by run.
+    the run id distinguishes their rows.
     """
     folder = f"{FOLDER}/{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
     return dataclasses.replace(warehouse, moved=dict.fromkeys(tables, folder))
 
 
 def drop_old(warehouse: Warehouse, first: str, keep_days: int) -> list[str]:
-    """Drop folders of nights before `first` that nothing was written to for `keep_days`; their names."""
+    """Drop the folders of nights before `first` that were last written to more than `keep_days` ago.
+
+    Returns:
+        The names of the dropped folders.
+    """
     spark, root, oldest = warehouse.spark, warehouse.path(FOLDER), time.time() - keep_days * DAY
     old = [name for name in list_names(spark, root) if name[: len(first)] < first]
     # A folder that was written lately may belong to work on a past night that has not ended.
@@ -47,7 +51,7 @@ def drop_old(warehouse: Warehouse, first: str, keep_days: int) -> list[str]:
 
 
 def drop_all(warehouse: Warehouse) -> int:
-    """Drop every folder, whoever's rows it holds; how many there were."""
+    """Drop every folder, whichever users it holds; returns how many there were."""
     root = warehouse.path(FOLDER)
     count = len(list_names(warehouse.spark, root))
     drop_folder(warehouse.spark, root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.store.schemas import DS, EVENT_ID, EVENT_TS, REPEAT, SUPERSEDED_BY
+from pipelines.schemas import DS, EVENT_ID, EVENT_TS, REPEAT, SUPERSEDED_BY
 from pipelines.store.tables import Warehouse
 
 

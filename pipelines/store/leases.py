@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lime_model.errors import LimeError
+from pipelines.schemas import DS
 from pipelines.settings.names import check_run_key
-from pipelines.store.schemas import DS
-from pipelines.store.tables import Warehouse, WriteConflict, local_rows
+from pipelines.store.frames import local_rows
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import WriteConflict
 
 
 class StaleRun(LimeError):

@@ -19,9 +19,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lime_model.errors import LimeError
-from pipelines.store.schemas import USER_ID
+from pipelines.schemas import USER_ID
+from pipelines.store.frames import parse_schema
 from pipelines.store.storage import list_files
-from pipelines.store.tables import parse_schema
 from pipelines.udfs.list_store import escape_glob
 from pipelines.udfs.person import Person, names_person
 from pipelines.udfs.value_columns import read_column

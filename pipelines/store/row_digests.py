@@ -1,13 +1,14 @@
-"""Rows of earlier nights that still stand: nothing is computed twice.
+"""Fingerprints and checksums of stored rows: nothing is computed twice.
 
-A stored row stands when its fingerprint is that of tonight's inputs, so that computing it
-again would give the same bytes, and when its checksum is that of its own bytes, so that a
-damaged row is computed again and never handed on.
+A stored row is current when its fingerprint is that of the night's inputs, so that computing it again would give
+the same bytes, and when its checksum is that of its own bytes, so that a damaged row is computed again and never
+passed on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.digests import code_digest
-from pipelines.store.schemas import CHECKSUM, FINGERPRINT, MODEL_VERSION
-from pipelines.store.tables import MissingTable, Warehouse
+from pipelines.schemas import CHECKSUM, FINGERPRINT, MODEL_VERSION, TABLES
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 
 ROWS = ("pipelines.udfs.encode_items", "pipelines.udfs.reduce_states")  # compute the stored rows
 
@@ -27,59 +29,81 @@ def row_code() -> str:
 
 
 def compute_fingerprint(*inputs: Column) -> Column:
-    """128 bits, as hex, of the code and of named inputs (see `Column.alias`).
+    """Compute a fingerprint of the code and of named inputs (see `Column.alias`): 128 bits, as hex.
 
-    Of their JSON, which names the fields: plain hashes skip nulls, so that (a, null) would be
-    (null, a).
+    It is a digest of their JSON, which names the fields: plain hashes skip nulls, so that (a, null) would be
+    equal to (null, a).
     """
     code = F.lit(row_code()).alias("code")
     return F.substring(F.sha2(F.to_json(F.struct(code, *inputs)), 256), 1, 32)
 
 
-def compute_checksum(payload: Sequence[str]) -> Column:
-    """64 bits of a row's bytes: against damage and hand edits, not against malice."""
-    return F.xxhash64(*payload)
+def compute_checksum(table: str) -> Column:
+    """Compute the checksum of a table's row: 64 bits, against damage and hand edits, not against malice."""
+    return F.xxhash64(*TABLES[table].checksummed)
+
+
+class ModelSlice(NamedTuple):
+    """The rows of one model in a table, as of a version of the table.
+
+    `key` is the column that names a row of the slice.
+    """
+
+    table: str
+    key: str
+    model_version: str
+    version: int
 
 
 def sound_fingerprints(
-    rows: DataFrame, key: str, payload: Sequence[str], name: str, carried: Mapping[str, Column] | None = None
+    rows: DataFrame, table: str, key: str, name: str, carried: Mapping[str, Column] | None = None
 ) -> DataFrame:
-    """`key, name`: the fingerprint of each stored row; null for a damaged one and where a key is doubled.
+    """Select the fingerprint of each stored row, null for a damaged row and where a key has several rows.
 
     Args:
-        rows: of a table.
-        key: names a row.
-        payload: what its checksum covers.
-        name: of the column of fingerprints.
-        carried: further columns by name.
+        rows: of the table.
+        table: says which columns the checksum covers.
+        key: the column that names a row.
+        name: of the column of fingerprints in the result.
+        carried: further columns of the result by name.
+
+    Returns:
+        `key`, `name` and the carried columns.
 
     Raises:
-        MissingTable: an older version wrote the rows.
+        MissingTable: an older version of this project wrote the rows.
     """
-    if lacking := {CHECKSUM, FINGERPRINT, *payload} - set(rows.columns):
+    if lacking := {CHECKSUM, FINGERPRINT, *TABLES[table].checksummed} - set(rows.columns):
         raise MissingTable(
             f"stored rows with the columns {rows.columns} have no {', '.join(sorted(lacking))}: an older "
             "version wrote them. Remove candidate_bank, item_bias, user_link_states and user_memory from the "
             "warehouse (the demo: make clean); the next night builds them again"
         )
-    intact = (F.col(CHECKSUM) == compute_checksum(payload)).alias("intact")
+    intact = (F.col(CHECKSUM) == compute_checksum(table)).alias("intact")
     more = {new: column.alias(new) for new, column in (carried or {}).items()}
-    # Here, not inside the aggregates: those would sort the payload of every row along.
-    told = rows.select(key, FINGERPRINT, intact, *more.values())
+    # The checksum is computed before the aggregation, which would otherwise sort the payload of every row.
+    checked = rows.select(key, FINGERPRINT, intact, *more.values())
     sound = F.first("intact") & (F.count("*") == 1)
     first = [F.first(new).alias(new) for new in more]
-    return told.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name), *first)
+    return checked.groupBy(key).agg(F.when(sound, F.first(FINGERPRINT)).alias(name), *first)
 
 
-def patch_rows(
-    warehouse: Warehouse, name: str, rows: DataFrame, gone: DataFrame, key: str, model_version: str, base: int
-) -> int:
-    """Bring a model's slice of a table, as of version `base`, to new rows and without the keys `gone`.
+def patch_rows(warehouse: Warehouse, base: ModelSlice, rows: DataFrame, gone: DataFrame) -> int:
+    """Bring a model's slice of a table to new rows, in place.
+
+    Args:
+        warehouse: that holds the table.
+        base: the slice that the new rows were computed against.
+        rows: new and changed rows.
+        gone: keys whose rows are removed.
 
     Returns:
-        The version that holds it; see `Warehouse.upsert`, also for what it raises.
+        The version of the table that holds the result.
+
+    Raises:
+        WriteConflict: see `Warehouse.upsert`.
     """
     changes = rows.unionByName(gone, allowMissingColumns=True)
     removed = F.col(f"s.{FINGERPRINT}").isNull()
-    mine = F.col(f"t.{MODEL_VERSION}") == F.lit(model_version)
-    return warehouse.upsert(name, changes, key, mine, removed, base)
+    mine = F.col(f"t.{MODEL_VERSION}") == F.lit(base.model_version)
+    return warehouse.upsert(base.table, changes, base.key, mine, removed, base.version)

@@ -1,4 +1,4 @@
-"""Manifests: what each job of a run read, wrote, counted and took, one row per (run, job).
+"""The table `runs`: one manifest for each job of each run, written once.
 
 A job that finds its own row has been done before and changes nothing.
 """
@@ -10,116 +10,148 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors.explain import explained
+from pipelines.schemas import DS, RUN_ID
+from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run
+from pipelines.store.manifests import ForgetManifest, Manifest
 from pipelines.store.predicates import equals
-from pipelines.store.schemas import DS, RUN_ID
-from pipelines.store.tables import MissingTable, Recorded, Warehouse, WriteConflict, local_rows
+from pipelines.store.tables import CachedRow, Warehouse
+from pipelines.store.write_errors import MissingTable, WriteConflict
 
-Manifest = dict[str, Any]
+M = TypeVar("M", bound=Manifest)
 
 
-def find_manifest(warehouse: Warehouse, run_id: str, job: str) -> Manifest | None:
-    """The manifest of a finished job, or None.
+def find_manifest(warehouse: Warehouse, run_id: str, kind: type[M]) -> M | None:
+    """Find the manifest of a finished job; None when the run has not finished it.
 
-    What this process has seen stands, as a finished job's manifest never changes; what it has
-    not seen is looked for again when `runs` has a commit that this process did not write.
+    What this process has read before is not read again, as a finished job's manifest never changes. A row that
+    is not known is looked for again once another process has committed to `runs`.
+
+    Args:
+        warehouse: that holds the table.
+        run_id: names the run.
+        kind: the class of the job's manifest.
     """
-    key = (run_id, job)
+    key = (run_id, kind.job)
     found = warehouse.known.rows.get(key) or _read(warehouse).get(key)
-    return json.loads(found.manifest) if found else None
+    return kind.model_validate(json.loads(found.manifest)) if found else None
 
 
-class FinishedJob(NamedTuple):
-    """A job that a run finished."""
+class FinishedJob(NamedTuple, Generic[M]):
+    """A job that a run has finished."""
 
     run_id: str
     ds: str
-    job: str
-    manifest: Manifest
+    manifest: M
 
 
-def find_manifests(warehouse: Warehouse, *jobs: str) -> list[FinishedJob]:
-    """What all runs finished of these jobs, in no order."""
+def find_manifests(warehouse: Warehouse, kind: type[M]) -> list[FinishedJob[M]]:
+    """Find the manifests of one job in all runs, in no order."""
     return [
-        FinishedJob(run_id, row.ds, job, json.loads(row.manifest))
+        FinishedJob(run_id, row.ds, kind.model_validate(json.loads(row.manifest)))
         for (run_id, job), row in list(_read(warehouse).items())
-        if job in jobs
+        if job == kind.job
     ]
 
 
 def first_readable(warehouse: Warehouse, table: str) -> int:
-    """The oldest version of a table that forgetting a person has left whole; see `forget.py`."""
-    purged = find_manifests(warehouse, "forget_user")
-    return max((done.manifest["purged"].get(table, 0) for done in purged), default=0)
+    """The oldest version of a table that erasing persons has left whole; see `operate/forget.py`."""
+    purged = find_manifests(warehouse, ForgetManifest)
+    return max((done.manifest.purged.get(table, 0) for done in purged), default=0)
 
 
-def need_manifest(warehouse: Warehouse, run: Run, job: str) -> Manifest:
-    """The manifest of a job that must have run before.
+def need_manifest(warehouse: Warehouse, run: Run, kind: type[M]) -> M:
+    """Return the manifest of a job that must have run before.
+
+    Args:
+        warehouse: that holds the table `runs`.
+        run: whose job it is.
+        kind: the class of the job's manifest.
 
     Raises:
-        MissingTable: it has not.
+        MissingTable: the run has not finished the job.
     """
-    manifest = find_manifest(warehouse, run.run_id, job)
+    manifest = find_manifest(warehouse, run.run_id, kind)
     if manifest is None:
         raise MissingTable(
-            f"night {run.ds}, run {run.key!r}: {job} has not finished; run jobs/{job}.py first "
+            f"night {run.ds}, run {run.key!r}: {kind.job} has not finished; run jobs/{kind.job}.py first "
             "with the same --ds and --run-key"
         )
     return manifest
 
 
-def run_once(warehouse: Warehouse, run: Run, job: str, work: Callable[[], Manifest]) -> Manifest:
-    """Do `work` unless this run has done it, and record its manifest with the seconds it took."""
-    done = find_manifest(warehouse, run.run_id, job)
+def run_once(warehouse: Warehouse, run: Run, kind: type[M], work: Callable[[], M]) -> M:
+    """Do a job unless this run has done it before, and record its manifest with the seconds that it took.
+
+    Args:
+        warehouse: that holds the table `runs`.
+        run: whose job it is.
+        kind: the class of the job's manifest, which `work` returns.
+        work: does the job.
+
+    Returns:
+        The manifest; `reused` is true when the job had been done before.
+    """
+    done = find_manifest(warehouse, run.run_id, kind)
     if done is not None:
-        return {**done, "reused": True}
+        return done.model_copy(update={"reused": True})
     started = time.monotonic()
     with explained():
         manifest = work()
-    manifest["seconds"] = round(time.monotonic() - started, 3)
-    if _add(warehouse, run.run_id, run.ds, job, manifest):
+    manifest = manifest.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+    if _add(warehouse, run.run_id, run.ds, manifest):
         return manifest
-    return {**need_manifest(warehouse, run, job), "reused": True}  # another attempt was faster: its stands
+    # Another attempt was faster, and its row counts.
+    return need_manifest(warehouse, run, kind).model_copy(update={"reused": True})
 
 
-def record(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> None:
-    """Write or rewrite one row of `runs`."""
-    if find_manifest(warehouse, run_id, job) is None and _add(warehouse, run_id, ds, job, manifest):
+def record(warehouse: Warehouse, run_id: str, ds: str, manifest: Manifest) -> None:
+    """Write or rewrite the row of a job in `runs`.
+
+    Args:
+        warehouse: that holds the table.
+        run_id: names the run.
+        ds: the night that the row is about.
+        manifest: of the job.
+    """
+    key = (run_id, manifest.job)
+    if _find_text(warehouse, key) is None and _add(warehouse, run_id, ds, manifest):
         return
-    row = _row(run_id, ds, job, manifest)
-    if find_manifest(warehouse, run_id, job) != json.loads(row["manifest"]):
-        warehouse.replace("runs", _frame(warehouse, row), equals(run_id=run_id, job=job))
+    row = _row(run_id, ds, manifest)
+    if _find_text(warehouse, key) != row["manifest"]:
+        warehouse.replace("runs", _frame(warehouse, row), equals(run_id=run_id, job=manifest.job))
         _remember(warehouse, row)
 
 
-def _add(warehouse: Warehouse, run_id: str, ds: str, job: str, manifest: Manifest) -> bool:
+def _add(warehouse: Warehouse, run_id: str, ds: str, manifest: Manifest) -> bool:
     """Write the first row of a job; False when another process has written one meanwhile."""
-    tag, row = uuid.uuid4().hex, _row(run_id, ds, job, manifest)
+    tag, row = uuid.uuid4().hex, _row(run_id, ds, manifest)
     try:
-        warehouse.append("runs", _frame(warehouse, row), metadata=tag, txn=(f"{run_id}-{job}", 1))
+        txn = (f"{run_id}-{manifest.job}", 1)
+        warehouse.append("runs", _frame(warehouse, row), metadata=tag, txn=txn)
     except WriteConflict:
-        if find_manifest(warehouse, run_id, job) is None:
+        if _find_text(warehouse, (run_id, manifest.job)) is None:
             raise
         return False
-    if warehouse.find_commit("runs", tag) is None:  # Delta lets the first one in, and says nothing
+    if warehouse.find_commit("runs", tag) is None:  # Delta accepts the first writer and skips others silently
         return False
     _remember(warehouse, row)
     return True
 
 
-def _row(run_id: str, ds: str, job: str, manifest: Manifest) -> dict[str, Any]:
+def _row(run_id: str, ds: str, manifest: Manifest) -> dict[str, Any]:
     return {
         RUN_ID: run_id,
         DS: dt.date.fromisoformat(ds),
-        "job": job,
-        "seconds": float(manifest.get("seconds", 0.0)),
-        "manifest": json.dumps(manifest, default=str),
+        "job": str(manifest.job),
+        "seconds": manifest.seconds,
+        "manifest": manifest.to_json(),
     }
 
 
@@ -127,18 +159,25 @@ def _frame(warehouse: Warehouse, row: dict[str, Any]) -> DataFrame:
     return local_rows(warehouse.spark, [row], warehouse.schema("runs"))
 
 
-def _read(warehouse: Warehouse) -> dict[tuple[str, str], Recorded]:
-    """All of `runs`, read again only after a commit of another process: a night asks for it at every step."""
+def _find_text(warehouse: Warehouse, key: tuple[str, str]) -> str | None:
+    found = warehouse.known.rows.get(key) or _read(warehouse).get(key)
+    return found.manifest if found else None
+
+
+def _read(warehouse: Warehouse) -> dict[tuple[str, str], CachedRow]:
+    """Return all of `runs`, read again only after a commit of another process: a night asks at every step."""
     known, newest = warehouse.known, warehouse.newest("runs")
     if known.version != newest:
         rows = warehouse.read("runs", newest).select(RUN_ID, "job", F.col(DS).cast("string"), "manifest")
-        known.rows = {(run_id, job): Recorded(ds, manifest) for run_id, job, ds, manifest in rows.collect()}
+        known.rows = {
+            (row[RUN_ID], row["job"]): CachedRow(row[DS], row["manifest"]) for row in rows.collect()
+        }
         known.version = newest
     return known.rows
 
 
 def _remember(warehouse: Warehouse, row: dict[str, Any]) -> None:
     known = warehouse.known
-    known.rows[row[RUN_ID], row["job"]] = Recorded(str(row[DS]), row["manifest"])
-    if warehouse.newest("runs") == known.version + 1:  # ours, and nobody else's
+    known.rows[row[RUN_ID], row["job"]] = CachedRow(str(row[DS]), row["manifest"])
+    if warehouse.newest("runs") == known.version + 1:  # this process wrote the only new commit
         known.version += 1

@@ -24,7 +24,7 @@ from lime_model.errors import LimeError
 from pipelines.settings.secrets import SECRET
 from pipelines.settings.settings import Settings, SettingsError
 
-JARS = Path(__file__).resolve().parent.parent / ".jars"
+JARS = Path(__file__).resolve().parents[2] / ".jars"
 
 DEFAULTS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",

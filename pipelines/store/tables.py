@@ -6,108 +6,28 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pyarrow as pa
-from delta import exceptions as delta_errors
 from delta.tables import DeltaTable
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
-from lime_model.errors import LimeError
+from pipelines.schemas import TABLES
 from pipelines.settings.settings import Settings
+from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.predicates import Predicate
-from pipelines.store.schemas import CONSTRAINTS, PARTITIONS, PROPERTIES, SCHEMAS
 from pipelines.store.storage import list_names, read_text
+from pipelines.store.write_errors import MissingTable, WriteConflict, writing
 
-# Each by name: what Delta raises from the JVM does not derive from the first of them, as its docs have it.
-CONFLICTS = (
-    delta_errors.DeltaConcurrentModificationException,
-    delta_errors.ConcurrentWriteException,
-    delta_errors.ConcurrentAppendException,
-    delta_errors.ConcurrentDeleteReadException,
-    delta_errors.ConcurrentDeleteDeleteException,
-    delta_errors.ConcurrentTransactionException,
-    delta_errors.MetadataChangedException,
-    delta_errors.ProtocolChangedException,
-)
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # of a merge, which has no option for it
 COMMIT = re.compile(r"(\d{20})\.json")
-VIOLATION = re.compile(r"DELTA_VIOLATE_CONSTRAINT_WITH_VALUES\] CHECK constraint (\w+) ")
 SQL_TYPES = {"long": "bigint", "string": "string"}
 
 
-class MissingTable(LimeError):
-    """A job reads a table that no job has written yet."""
-
-
-class WriteConflict(LimeError):
-    """Another writer changed the same rows of a table first."""
-
-    remedy = "retry"
-
-
-class RowRefused(LimeError):
-    """A row is not what its table holds."""
-
-
-def parse_schema(ddl: str) -> StructType:
-    """A schema from `name type, …`."""
-    schema = StructType.fromDDL(ddl)
-    assert isinstance(schema, StructType)
-    return schema
-
-
-def local_rows(spark: SparkSession, rows: list[dict[str, Any]], schema: StructType) -> DataFrame:
-    """A few rows of the driver's as a frame, by Arrow: plain Python rows would start a Python worker."""
-    return spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema, timezone="UTC")), schema)
-
-
-def count_cases(frame: DataFrame, cases: Mapping[str, Column]) -> dict[str, int]:
-    """The sum of each of `cases` over all rows in one pass; a condition counts 1 or 0, null counts 0."""
-    totals = frame.agg(*(F.sum(case.cast("long")).alias(name) for name, case in cases.items())).collect()[0]
-    return {name: totals[name] or 0 for name in cases}
-
-
-def sorted_arrow(frame: DataFrame, *keys: str) -> pa.Table:
-    """All rows on the driver, ascending by `keys`; `orderBy` would run its input twice, to sample it."""
-    return frame.toArrow().sort_by([(key, "ascending") for key in keys])
-
-
-@contextmanager
-def writing(name: str) -> Iterator[None]:
-    """A write of a table inside; what Delta refuses, in one line.
-
-    Raises:
-        RowRefused: a row breaks one of `CONSTRAINTS`.
-        WriteConflict: another writer changed the same rows meanwhile.
-    """
-    try:
-        yield
-    except CONFLICTS as error:
-        raise WriteConflict(
-            f"table {name}: another writer changed the same rows while this job wrote them "
-            f"({type(error).__name__}); nothing of this write was committed. Run the job again: "
-            "what is done stays done"
-        ) from error
-    except (PySparkException, Py4JJavaError) as error:
-        if found := VIOLATION.search(str(error)):
-            rule = CONSTRAINTS.get(name, {}).get(found[1], "none of ours")
-            raise RowRefused(
-                f"table {name}: a row breaks the constraint {found[1]} ({rule}); nothing "
-                "of this write was committed. Look at the rows before this table, they are wrong"
-            ) from error
-        raise
-
-
-class Recorded(NamedTuple):
+class CachedRow(NamedTuple):
     """A row of `runs`: its night, and its manifest as JSON."""
 
     ds: str
@@ -115,11 +35,11 @@ class Recorded(NamedTuple):
 
 
 @dataclass
-class Known:
+class CachedRuns:
     """`runs` by run and job, as of a version; see `runs.py`."""
 
     version: int = -1
-    rows: dict[tuple[str, str], Recorded] = field(default_factory=dict)
+    rows: dict[tuple[str, str], CachedRow] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,7 +55,7 @@ class Warehouse:
     moved: Mapping[str, str] = field(default_factory=dict)  # tables in a folder of their own; see `apart.py`
     # What this process has read of small bookkeeping tables; see `read_cached` and `runs.py`.
     _small: dict[str, tuple[int, list[Row]]] = field(default_factory=dict, init=False, repr=False)
-    known: Known = field(default_factory=Known, init=False, repr=False)
+    known: CachedRuns = field(default_factory=CachedRuns, init=False, repr=False)
 
     def path(self, name: str) -> str:
         """Where a table lives: in the warehouse, but which bundle is whose champion beside the bundles."""
@@ -145,7 +65,7 @@ class Warehouse:
     def schema(self, name: str) -> StructType:
         """The table's schema with the declared id types."""
         ids = self.settings.ids
-        ddl = SCHEMAS[name].format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
+        ddl = TABLES[name].ddl().format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
         return parse_schema(ddl)
 
     def exists(self, name: str) -> bool:
@@ -287,12 +207,13 @@ class Warehouse:
             writer = writer.option("userMetadata", metadata)
         if txn:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
-        rules = {f"delta.constraints.{rule}": sql for rule, sql in CONSTRAINTS.get(name, {}).items()}
-        return writer.options(**PROPERTIES.get(name, {}), **rules)  # heeded by the write that makes the table
+        table = TABLES[name]
+        rules = {f"delta.constraints.{rule}": sql for rule, sql in table.constraints.items()}
+        return writer.options(**table.properties, **rules)  # the write that makes the table heeds them
 
     def _save(self, name: str, writer: DataFrameWriter) -> None:
         with writing(name):
-            writer.partitionBy(PARTITIONS.get(name, [])).save(self.path(name))
+            writer.partitionBy(*TABLES[name].partitions).save(self.path(name))
 
     def _shaped(self, name: str, rows: DataFrame) -> DataFrame:
         """Columns in schema order with schema types: the contract of every table."""

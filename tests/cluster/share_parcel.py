@@ -40,7 +40,7 @@ def main() -> None:
     spark = SparkSession.builder.getOrCreate()
     sender = BroadcastSender(spark.sparkContext)
     sender.add("bank", os.urandom(size))
-    parcel = sender.parcel()
+    parcel = sender.finish()
 
     def hold(_: Any) -> Any:
         _, before = memory(parcel.name)

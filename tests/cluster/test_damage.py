@@ -20,7 +20,8 @@ from pipelines.models.bundles import scratch_folder
 from pipelines.night import STEPS
 from pipelines.score.broadcast_files import BroadcastError, BroadcastSender
 from pipelines.store.leases import Run, acquire_lease
-from pipelines.store.tables import Warehouse, WriteConflict
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import WriteConflict
 from synthetic import shop
 from tests.cluster.standalone import PATIENCE
 from tests.conftest import copy_log

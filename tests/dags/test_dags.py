@@ -63,9 +63,9 @@ def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     assert {name: task[3] for name, task in tasks.items() if task[3] != "cores"} == {"score": "gpus"}
     assert all(task[1] == 2 for task in tasks.values())
     steps = [step for task in tasks.values() for step in task[2][task[2].index("--steps") + 1 :]]
-    from pipelines.score.work_units import STEP_NAMES
+    from pipelines.steps import NIGHT_STEPS
 
-    assert tuple(steps) == STEP_NAMES  # every step once, in order
+    assert tuple(steps) == NIGHT_STEPS  # every step once, in order
     assert {len([a for a in task[2] if "params.night" in a]) for task in tasks.values()} == {1}
 
 

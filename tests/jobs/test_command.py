@@ -20,7 +20,8 @@ from lime_model.bundle import BundleError
 from lime_model.errors import LimeError
 from pipelines.errors.stack_traces import UnknownFault
 from pipelines.store.leases import StaleRun, acquire_lease
-from pipelines.store.tables import Warehouse, WriteConflict
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import WriteConflict
 from synthetic import shop
 from tests.conftest import ROOT, copy_shop
 

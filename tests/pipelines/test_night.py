@@ -29,9 +29,11 @@ from pipelines.publish.publish import publish_recommendations
 from pipelines.publish.verify_night import CertificateFailed, verify_night
 from pipelines.score.stage import score_candidates
 from pipelines.settings.settings import Policy, SettingsError
+from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.store.runs import find_manifest, need_manifest, record
-from pipelines.store.tables import MissingTable, Warehouse, WriteConflict, local_rows
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable, WriteConflict
 from synthetic import shop
 from tests.conftest import bundle_folder, copy_log
 from tests.host import HAS_NATIVE

@@ -14,11 +14,12 @@ from pipelines.models.champions import roll_back_model
 from pipelines.night_checks import check_eligible, check_plan, check_steps
 from pipelines.operate.pins import NothingToPin, pin_night
 from pipelines.operate.rollback import NothingToRollBack, plan_rollback
-from pipelines.score.work_units import NEEDS, STEP_NAMES
 from pipelines.settings.checks import NoSuchId, check_models, check_night, find_person
 from pipelines.settings.settings import Policy, SettingsError, load_settings
+from pipelines.steps import NEEDS, NIGHT_STEPS
 from pipelines.store.leases import BadRunKey, acquire_lease, check_lease
-from pipelines.store.tables import MissingTable, Warehouse
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 from synthetic import shop
 
 NIGHT = "2024-05-02"
@@ -85,9 +86,9 @@ def test_no_mistake_takes_the_night_from_the_run_that_holds_it(trained: Warehous
         again = Warehouse(trained.spark, trained.settings)  # as another process sees it
         assert {table: again.newest(table) for table in before} == before, name
     assert check_lease(Warehouse(trained.spark, trained.settings), run) == run
-    check_steps(trained, NIGHT, "other", [step for step in STEP_NAMES if step != "ingest_events"])
+    check_steps(trained, NIGHT, "other", [step for step in NIGHT_STEPS if step != "ingest_events"])
     check_steps(trained, NIGHT, "right", ["ingest_events"])
-    assert list(NEEDS) == list(STEP_NAMES)
+    assert list(NEEDS) == list(NIGHT_STEPS)
 
 
 @pytest.mark.parametrize(

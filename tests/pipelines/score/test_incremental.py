@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from pipelines.night import STEPS, day_before
+from pipelines.ingest.load_days import day_before
+from pipelines.night import STEPS
 from pipelines.publish.full_comparison import verify_full
 from pipelines.publish.verify_night import CertificateFailed
 from pipelines.score.forecast import plan_night

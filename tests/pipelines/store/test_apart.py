@@ -14,11 +14,11 @@ from pipelines.learn.evaluate import evaluate_models
 from pipelines.night import STEPS
 from pipelines.operate.upkeep import tidy_tables
 from pipelines.publish.full_comparison import verify_full
+from pipelines.schemas import SCHEMAS
 from pipelines.settings.settings import UpkeepSettings
 from pipelines.store import apart
 from pipelines.store.leases import acquire_lease, check_lease
 from pipelines.store.runs import Manifest
-from pipelines.store.schemas import SCHEMAS
 from pipelines.store.tables import Warehouse
 from tests.conftest import copy_log, open_shop
 

@@ -14,9 +14,11 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest, find_manifests, record, run_once
-from pipelines.store.tables import RowRefused, Warehouse, WriteConflict, local_rows
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import RowRefused, WriteConflict
 from tests.cluster.standalone import wait_until
 from tests.nights import lists_of, publish
 
