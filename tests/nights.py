@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from deltalake import DeltaTable
@@ -14,10 +14,13 @@ from pipelines.ingest.load_days import ingest_days
 from pipelines.night import STEPS
 from pipelines.settings.settings import Settings
 from pipelines.store.leases import Run, acquire_lease
-from pipelines.store.runs import find_manifest, record
+from pipelines.store.manifests import BankManifest, ScoreManifest, StatesManifest
+from pipelines.store.predicates import equals
+from pipelines.store.runs import need_manifest, record
 from pipelines.store.tables import Warehouse
 from synthetic import shop
 
+M = TypeVar("M", bound=BankManifest | StatesManifest | ScoreManifest)
 Lists = dict[int, list[tuple[int, float]]]
 SCORED = ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night")
 
@@ -51,14 +54,13 @@ def full_night(warehouse: Warehouse, key: str, ds: str = shop.NIGHT) -> Run:
     return run
 
 
-def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:
+def point_at(warehouse: Warehouse, run: Run, kind: type[M], table: str) -> None:
     """Let the run's manifest name the newest version of a table."""
-    manifest = find_manifest(warehouse, run.run_id, job)
-    assert manifest is not None
-    changed = {**manifest, "versions": {**manifest["versions"], table: warehouse.version(table)}}
-    if "tables" in manifest:
-        changed["tables"] = {**manifest["tables"], table: warehouse.fingerprint(table)}
-    record(warehouse, run.run_id, run.ds, job, changed)
+    manifest = need_manifest(warehouse, run, kind)
+    changes: dict[str, Any] = {"versions": {**manifest.versions, table: warehouse.version(table)}}
+    if isinstance(manifest, StatesManifest):
+        changes["tables"] = {**manifest.tables, table: warehouse.fingerprint(table)}
+    record(warehouse, run.run_id, run.ds, manifest.model_copy(update=changes))
 
 
 def removing(warehouse: Warehouse) -> Warehouse:
@@ -102,7 +104,7 @@ def publish(warehouse: Warehouse, ds: str, key: str, lists: dict[int, list[tuple
     ]  # fmt: skip
     frame = warehouse.spark.createDataFrame(rows, warehouse.schema("recommendations"))
     warehouse.replace(
-        "recommendations", frame.withColumn("ds", F.lit(ds).cast("date")), f"ds = '{ds}'",
+        "recommendations", frame.withColumn("ds", F.lit(ds).cast("date")), equals(ds=ds),
         metadata=f'{{"run_id": "{run.run_id}"}}', txn=(f"publish-{ds}", run.epoch or 0),
     )  # fmt: skip
     return run

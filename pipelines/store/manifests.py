@@ -89,14 +89,14 @@ class BankManifest(Manifest):
     model: str
     model_version: str
     versions: Versions
-    candidates: int  # rows of the corpus
-    base: Versions  # the version of the bank that this build started from
-    encoded: int  # rows that were computed
-    kept: int
-    removed: int
-    damaged: int
-    eligible_where: list[str]  # the rule of each policy, in the order of the eligibility bits
-    eligible: dict[str, int]  # eligible items by policy
+    candidates: int = 0  # rows of the corpus
+    base: Versions = {}  # the version of the bank that this build started from
+    encoded: int = 0  # rows that were computed
+    kept: int = 0
+    removed: int = 0
+    damaged: int = 0
+    eligible_where: list[str] = []  # the rule of each policy, in the order of the eligibility bits
+    eligible: dict[str, int] = {}  # eligible items by policy
 
 
 class StatesManifest(Manifest):
@@ -173,10 +173,10 @@ class PolicyReport(ManifestSection):
 
     plan_reason: str = Field("", validation_alias=AliasChoices("plan_reason", "plan"))
     units: int = 0
-    commits: int
-    commits_reused: int  # staged by an earlier attempt
-    seconds: float
-    pairs_per_second: float
+    commits: int = 1
+    commits_reused: int = 0  # staged by an earlier attempt
+    seconds: float = 0.0
+    pairs_per_second: float = 0.0
     users: int = 0
     pairs: int = 0
     pairs_avoided: int = 0
@@ -220,10 +220,10 @@ class ScoreManifest(Manifest):
 
     model: str
     model_version: str
-    k: int
-    backend: BackendReport
-    items_left_out: int
-    policies: dict[str, PolicyReport]
+    k: int = 0
+    backend: BackendReport | None = None
+    items_left_out: int = 0
+    policies: dict[str, PolicyReport] = {}
     entries: EntriesReport | None = None
     forecast: ForecastComparison | None = None
     versions: Versions
@@ -234,12 +234,12 @@ class CertificateManifest(Manifest):
 
     job = Job.VERIFY_NIGHT
 
-    users: int
-    users_left_out: int
-    strata: dict[str, int]
-    candidates: int
-    worst_relative_error: float
-    tolerance: float
+    users: int = 0
+    users_left_out: int = 0
+    strata: dict[str, int] = {}
+    candidates: int = 0
+    worst_relative_error: float = 0.0
+    tolerance: float = 0.0
     passed: bool
 
 
@@ -262,7 +262,7 @@ class DisprovedManifest(Manifest):
     job = Job.DISPROVED
 
     users: int  # whose lists differ
-    full_run: str = Field(validation_alias=AliasChoices("full_run", "whole_run"))
+    full_run: str = Field(default="", validation_alias=AliasChoices("full_run", "whole_run"))
 
 
 class CheckReport(ManifestSection):
@@ -271,8 +271,8 @@ class CheckReport(ManifestSection):
     name: str
     value: float
     limit: float
-    upper: bool
-    segment: str
+    upper: bool = True
+    segment: str = "all"
     holds: bool
 
 
@@ -283,7 +283,7 @@ class AuditManifest(Manifest):
 
     compared_with: str | None = None  # an earlier published night
     checks: list[CheckReport]
-    overridden: dict[str, str]  # reason by check
+    overridden: dict[str, str] = {}  # reason by check
 
 
 class FailedAuditManifest(AuditManifest):
@@ -298,15 +298,15 @@ class PublishManifest(Manifest):
     job = Job.PUBLISH_RECOMMENDATIONS
 
     run_id: str
-    run_key: str
-    policy: str
-    model_version: str
-    versions: Versions
-    scoring: PolicyReport
-    items_left_out: int
-    backend: BackendReport
-    certificate: CertificateManifest
-    audits: AuditManifest
+    run_key: str = ""
+    policy: str = ""
+    model_version: str = ""
+    versions: Versions = {}
+    scoring: PolicyReport | None = None
+    items_left_out: int = 0
+    backend: BackendReport | None = None
+    certificate: CertificateManifest | None = None
+    audits: AuditManifest | None = None
     forecast: ForecastComparison | None = None
 
 

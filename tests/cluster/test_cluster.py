@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.night import STEPS
-from pipelines.score.broadcast_files import CHUNK
+from pipelines.score.broadcast_files import CHUNK_BYTES
 from pipelines.store.leases import Run
 from pipelines.store.tables import Warehouse
 from synthetic import shop
@@ -65,7 +65,7 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
         assert sum(row["share"] for row in held) <= 1.1 * bank
         further, landed = sorted(row["growth"] for row in held)
         assert further < 0.1 * bank
-        assert landed < 0.1 * bank + CHUNK  # it unpacked the bank, a chunk at a time
+        assert landed < 0.1 * bank + CHUNK_BYTES  # it unpacked the bank, a chunk at a time
         work = cluster.folder / "worker-0" / "work"
         for row in held:  # from the package, not this folder: whatever the UDFs need
             assert len(row["code"]) > 20

@@ -20,6 +20,7 @@ from pipelines.models.bundles import scratch_folder
 from pipelines.night import STEPS
 from pipelines.score.broadcast_files import BroadcastError, BroadcastSender
 from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.manifests import StatesManifest
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import WriteConflict
 from synthetic import shop
@@ -72,7 +73,7 @@ def test_a_flipped_byte_in_a_chunk_of_the_bank_is_refused_and_a_rerun_completes(
         add(self, file, data)
         if not data:
             return
-        path = Path(self.parts[-1].chunk._path)  # type: ignore[arg-type]
+        path = Path(self.chunks[-1].broadcast._path)  # type: ignore[arg-type]
         raw = bytearray(path.read_bytes())
         raw[len(raw) // 2] ^= 1
         path.write_bytes(raw)
@@ -101,7 +102,7 @@ def test_a_corrupt_row_is_named_or_left_out_and_built_again(
         warehouse.delta(table).update(mine, {column: F.lit(raw)})
     else:  # the row is one of another work unit than the user's state
         warehouse.delta(table).update(mine, {column: F.pmod(F.col(column) + 1, F.lit(4))})
-    point_at(warehouse, run, "build_link_states", table)
+    point_at(warehouse, run, StatesManifest, table)
     with pytest.raises(BundleError, match=r"^user 5: its state or memory is not what was written"):
         score(warehouse, run)
     tolerant = with_night(warehouse, max_damaged_share=0.05)
@@ -120,7 +121,7 @@ def test_of_two_runs_that_build_the_same_states_one_fails_in_a_line_and_its_reru
     warehouse, expected = undisturbed
     earlier = build(warehouse, "earlier")
     warehouse.delta("user_link_states").update(set={"fingerprint": F.lit("of other code")})  # all are due
-    point_at(warehouse, earlier, "build_link_states", "user_link_states")
+    point_at(warehouse, earlier, StatesManifest, "user_link_states")
     runs = [Run(shop.NIGHT, "one"), acquire_lease(warehouse, shop.NIGHT, "two")]
     for run in runs:
         STEPS["build_candidate_bank"](warehouse, run)

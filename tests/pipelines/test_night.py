@@ -17,8 +17,8 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle, save_bundle
 from lime_model.scoring import native
-from pipelines.build.candidate_bank import FACTORS, build_candidate_bank
-from pipelines.build.link_states import PAYLOAD, build_link_states
+from pipelines.build.candidate_bank import build_candidate_bank
+from pipelines.build.link_states import build_link_states
 from pipelines.learn.train import train_models
 from pipelines.models.bundles import bundle_uri, scratch_folder, store_folder
 from pipelines.models.champions import need_champion, promote
@@ -27,10 +27,12 @@ from pipelines.night import STEPS
 from pipelines.publish.audits import AuditFailed
 from pipelines.publish.publish import publish_recommendations
 from pipelines.publish.verify_night import CertificateFailed, verify_night
+from pipelines.schemas import TABLES
 from pipelines.score.stage import score_candidates
 from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
+from pipelines.store.manifests import BankManifest, ScoreManifest, StatesManifest
 from pipelines.store.runs import find_manifest, need_manifest, record
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import MissingTable, WriteConflict
@@ -97,7 +99,7 @@ def test_a_retry_changes_nothing(published: tuple[Warehouse, Run]) -> None:
     warehouse, run = published
     before = DeltaTable(warehouse.path("recommendations")).version()
     assert acquire_lease(warehouse, run.ds, run.key) == run
-    assert STEPS["publish_recommendations"](warehouse, run)["reused"] is True
+    assert STEPS["publish_recommendations"](warehouse, run).reused is True
     assert DeltaTable(warehouse.path("recommendations")).version() == before
 
 
@@ -126,10 +128,10 @@ def test_policies_keep_k_whenever_k_exist(policies: tuple[Warehouse, Run, dict[s
 
 def test_shortfalls_are_reported(policies: tuple[Warehouse, Run, dict[str, Policy]]) -> None:
     warehouse, run, _ = policies
-    report = find_manifest(warehouse, run.run_id, "score_candidates")
+    report = find_manifest(warehouse, run.run_id, ScoreManifest)
     assert report is not None
-    assert report["policies"]["none"]["users_with_shortfall"] == shop.USERS
-    assert report["policies"]["all"]["users_with_shortfall"] == 0
+    assert report.policies["none"].users_with_shortfall == shop.USERS
+    assert report.policies["all"].users_with_shortfall == 0
 
 
 def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, Run]) -> None:
@@ -152,16 +154,18 @@ def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse,
         other = with_night(warehouse, backend=backend, units_per_commit=units)
         run = build_under(other, built, f"by-{backend}")
         manifest = score_candidates(other, run, [other.settings.night.policy])
-        assert manifest["backend"]["backend"] == backend
+        assert manifest.backend.backend == backend
         assert staged_of(other, run, "all") == lists_of(warehouse)
-        assert verify_night(other, run)["passed"]
+        assert verify_night(other, run).passed
 
 
 def build_under(warehouse: Warehouse, built: Run, key: str) -> Run:
     """A run that stages only, over another's bank and states."""
     run = Run(shop.NIGHT, key)
-    for job in ("build_candidate_bank", "build_link_states"):
-        record(warehouse, run.run_id, run.ds, job, find_manifest(warehouse, built.run_id, job) or {})
+    for kind in (BankManifest, StatesManifest):
+        manifest = find_manifest(warehouse, built.run_id, kind)
+        assert manifest is not None
+        record(warehouse, run.run_id, run.ds, manifest)
     return run
 
 
@@ -190,8 +194,8 @@ def test_a_retry_cuts_the_night_as_its_run_did(
     ):
         with pytest.raises(SettingsError, match=f"{name} changed since its first attempt.*--run-key"):
             score_candidates(changed, run, [changed.settings.night.policy])
-    manifest = score_candidates(coarse, run, [policy])["policies"]["all"]
-    assert (manifest["commits"], manifest["commits_reused"]) == (4, 1)
+    manifest = score_candidates(coarse, run, [policy]).policies["all"]
+    assert (manifest.commits, manifest.commits_reused) == (4, 1)
     assert staged_of(coarse, run, "all") == lists_of(warehouse)
 
 
@@ -239,9 +243,9 @@ def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehou
     with pytest.raises(AuditFailed, match=r"item_coverage is 0, limit >= 0\.001"):
         STEPS["audit_recommendations"](warehouse, run)  # nobody was known yet: nothing to publish
     assert not warehouse.exists("recommendations")
-    manifest = find_manifest(warehouse, run.run_id, "build_link_states")
+    manifest = find_manifest(warehouse, run.run_id, StatesManifest)
     assert manifest is not None
-    assert (manifest["users"], manifest["events"]) == (0, 0)
+    assert (manifest.users, manifest.events) == (0, 0)
 
 
 def test_a_run_keeps_the_log_and_the_model_that_it_began_with(trained: Warehouse, tmp_path: Path) -> None:
@@ -259,8 +263,8 @@ def test_a_run_keeps_the_log_and_the_model_that_it_began_with(trained: Warehouse
     promote(warehouse, "mha", version, valid_from=shop.NIGHT, reason="while a night runs")
     STEPS["build_candidate_bank"](warehouse, run)
     inputs = NightInputs.of(warehouse, run)
-    assert inputs.events == begun["versions"]["events"] < warehouse.newest("events")
-    assert inputs.model_version == begun["model_version"] != version
+    assert inputs.events == begun.versions["events"] < warehouse.newest("events")
+    assert inputs.model_version == begun.model_version != version
 
 
 def test_a_rerun_gives_the_same_lists_and_fences_the_first(trained: Warehouse) -> None:
@@ -310,7 +314,7 @@ def test_a_corrupt_staged_row_fails_the_certificate_and_keeps_the_last_lists(tra
         ),
     )
     trained.delta("staging").update(F.col("run_id") == bad.run_id, {"candidates": higher})
-    point_at(trained, bad, "score_candidates", "staging")
+    point_at(trained, bad, ScoreManifest, "staging")
     with pytest.raises(
         CertificateFailed, match=r"certified users fail.*a score is off by.*nothing was published"
     ):
@@ -357,9 +361,10 @@ def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_p
 
 
 def test_policies_that_changed_after_the_bank_are_refused(published: tuple[Warehouse, Run]) -> None:
-    warehouse, run = published
+    warehouse, built = published
+    run = build_under(warehouse, built, "other-policy")
     with pytest.raises(SettingsError, match=r"the bank was built for eligibility .*new --run-key"):
-        score_candidates(warehouse, run, [Policy(eligible="item_id > 3")], job="score_again")
+        score_candidates(warehouse, run, [Policy(eligible="item_id > 3")])
 
 
 def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -> None:
@@ -367,12 +372,12 @@ def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -
     settings = trained.settings.model_copy(update={"bundles": f"file:{tmp_path}"})
     other = Warehouse(trained.spark, settings)
     train_models(other, shop.NIGHT, ["mha"])
-    assert train_models(other, shop.NIGHT, ["mha"])["mha"]["reused"]
+    assert train_models(other, shop.NIGHT, ["mha"])["mha"].reused
     weights = bundle_folder(other, "mha") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     again = train_models(other, shop.NIGHT, ["mha"])["mha"]
-    assert not again["reused"]
-    assert load_bundle(bundle_folder(other, "mha")).version == again["model_version"]
+    assert not again.reused
+    assert load_bundle(bundle_folder(other, "mha")).version == again.model_version
 
 
 def test_lists_do_not_depend_on_how_the_bank_is_cut(
@@ -396,7 +401,7 @@ def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
     run = Run(shop.NIGHT, "damaged")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
-    mine = F.col("model_version") == bank["model_version"]
+    mine = F.col("model_version") == bank.model_version
     for table, key, column, faults in (
         ("user_link_states", "user_id", "state", {5: NAN, 6: b"\x01"}),
         ("candidate_bank", "item_id", "dot", {7: NAN, 8: b""}),
@@ -406,8 +411,8 @@ def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
             raw = bytearray(trained.read(table).where(here).select(column).collect()[0][0])
             raw[20:24] = bytes([raw[20] ^ 1, *raw[21:24]]) if fault == b"\x01" else fault
             trained.delta(table).update(here, {column: F.lit(raw)})
-    point_at(trained, run, "build_link_states", "user_link_states")
-    point_at(trained, run, "build_candidate_bank", "candidate_bank")
+    point_at(trained, run, StatesManifest, "user_link_states")
+    point_at(trained, run, BankManifest, "candidate_bank")
     return trained, run
 
 
@@ -423,38 +428,39 @@ def test_a_row_that_is_gone_from_the_bank_is_a_damaged_one(trained: Warehouse) -
     run = Run(shop.NIGHT, "gone")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
-    mine = F.col("model_version") == bank["model_version"]
+    mine = F.col("model_version") == bank.model_version
     trained.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
-    point_at(trained, run, "build_candidate_bank", "candidate_bank")
+    point_at(trained, run, BankManifest, "candidate_bank")
     with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is not there"):
         score_candidates(trained, run, [Policy()])
 
 
 def test_what_could_not_be_computed_is_tried_again(trained: Warehouse) -> None:
     before = Run(shop.NIGHT, "empty")
-    version = build_candidate_bank(trained, before, "mha", [Policy()])["model_version"]
+    version = build_candidate_bank(trained, before, "mha", [Policy()]).model_version
     build_link_states(trained, before, "mha")
-    for table, payload, key in (
-        ("candidate_bank", FACTORS, "item_id"), ("user_link_states", PAYLOAD["user_link_states"], "user_id"),
+    for table, key in (
+        ("candidate_bank", "item_id"), ("user_link_states", "user_id"),
     ):  # fmt: skip
+        payload = TABLES[table].checksummed
         column = payload[-1]
         empty = {
             column: F.lit(b""),
             "checksum": F.xxhash64(*(F.lit(b"") if n == column else n for n in payload)),
         }
         trained.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
-    point_at(trained, before, "build_link_states", "user_link_states")
+    point_at(trained, before, StatesManifest, "user_link_states")
     run = Run(shop.NIGHT, "filled")
-    assert build_candidate_bank(trained, run, "mha", [Policy()])["encoded"] == 1
-    assert build_link_states(trained, run, "mha")["recomputed"] == 1
+    assert build_candidate_bank(trained, run, "mha", [Policy()]).encoded == 1
+    assert build_link_states(trained, run, "mha").recomputed == 1
 
 
 def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run]) -> None:
     warehouse, run = damaged
     tolerant = with_night(warehouse, max_damaged_share=0.06, certificate_users=shop.USERS)
     report = score_candidates(tolerant, run, [Policy()])
-    assert report["items_left_out"] == 2
-    assert report["policies"]["all"]["users_left_out"] == 2
+    assert report.items_left_out == 2
+    assert report.policies["all"].users_left_out == 2
     reasons = {row["item_id"]: row["reason"] for row in tolerant.read("bank_quarantine").collect()}
     assert reasons.keys() == {7, 8}
     assert "NaN" in reasons[7]
@@ -466,7 +472,7 @@ def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run])
     assert "checksum" in faults[6]["fault"]
     assert [(len(row["candidates"]), row["shortfall"]) for row in faults.values()] == [(0, 10)] * 2
     assert not {7, 8} & {c["item_id"] for row in rows for c in row["candidates"]}
-    assert verify_night(tolerant, run)["passed"]  # the others have what exists without those items
+    assert verify_night(tolerant, run).passed  # the others have what exists without those items
 
 
 @pytest.mark.parametrize(
@@ -481,7 +487,7 @@ def test_more_damage_than_the_settings_allow_fails_the_night(
 ) -> None:
     warehouse, run = damaged
     again = Run(run.ds, f"damaged-{limit}")
-    for job in ("build_candidate_bank", "build_link_states"):
-        record(warehouse, again.run_id, again.ds, job, need_manifest(warehouse, run, job))
+    for kind in (BankManifest, StatesManifest):
+        record(warehouse, again.run_id, again.ds, need_manifest(warehouse, run, kind))
     with pytest.raises(BundleError, match=message):
         score_candidates(with_night(warehouse, max_damaged_share=limit), again, [Policy()])

@@ -23,6 +23,7 @@ from pipelines.operate.upkeep import vacuum
 from pipelines.publish.full_comparison import verify_full
 from pipelines.settings.settings import Policy
 from pipelines.store.leases import acquire_lease
+from pipelines.store.manifests import ScoreManifest, StatesManifest
 from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
 from synthetic import shop
@@ -123,10 +124,10 @@ def test_every_night_is_that_of_a_full_one(
         warehouse = fresh(k)
         run_night(warehouse, ds)
         run = acquire_lease(warehouse, ds, "night")
-        assert verify_full(warehouse, run)["passed"]
-        states = need_manifest(warehouse, run, "build_link_states")
+        assert verify_full(warehouse, run).passed
+        states = need_manifest(warehouse, run, StatesManifest)
         assert histories(warehouse, states) == log_of(warehouse, ds, states, model)
-        plan = need_manifest(warehouse, run, "score_candidates")["policies"]["some"]["plan"]
+        plan = need_manifest(warehouse, run, ScoreManifest).policies["some"].plan_reason
         assert plan.startswith("full night" if number == 0 or k == 6 else "incremental night"), plan
 
 
@@ -148,8 +149,8 @@ def test_a_build_that_never_finished_and_upkeep_leave_a_night_that_reads_every_h
     assert vacuum(warehouse, "user_link_states", 0, []) > 0
     warehouse = with_night(reopen(shop_of_its_own), k=5)
     run_night(warehouse, "2024-05-12")
-    states = need_manifest(warehouse, acquire_lease(warehouse, "2024-05-12", "night"), "build_link_states")
-    assert states["plan"].startswith("every history is read: files of user_link_states are gone")
+    states = need_manifest(warehouse, acquire_lease(warehouse, "2024-05-12", "night"), StatesManifest)
+    assert states.plan_reason.startswith("every history is read: files of user_link_states are gone")
     assert histories(warehouse, states) == log_of(warehouse, "2024-05-12", states, "mha")
 
 
@@ -158,18 +159,18 @@ def reopen(warehouse: Warehouse) -> Warehouse:
     return removing(open_shop(warehouse.spark, Path(warehouse.settings.drops).parent))
 
 
-def histories(warehouse: Warehouse, states: dict[str, Any]) -> dict[int, tuple[int, ...]]:
+def histories(warehouse: Warehouse, states: StatesManifest) -> dict[int, tuple[int, ...]]:
     """What the stored states say they have read."""
-    rows = warehouse.read("user_link_states", states["versions"]["user_link_states"])
-    rows = rows.where(f"model_version = '{states['model_version']}' AND event_count > 0")
+    rows = warehouse.read("user_link_states", states.versions["user_link_states"])
+    rows = rows.where(f"model_version = '{states.model_version}' AND event_count > 0")
     found = rows.select("user_id", "event_count", "history_xor", "history_sum").collect()
     return {row[0]: tuple(row[1:]) for row in found}
 
 
-def log_of(warehouse: Warehouse, ds: str, states: dict[str, Any], model: str) -> dict[int, tuple[int, ...]]:
+def log_of(warehouse: Warehouse, ds: str, states: StatesManifest, model: str) -> dict[int, tuple[int, ...]]:
     """The same of the whole log, read again."""
     bundle = load_bundle(bundle_folder(warehouse, model))
-    rows = read_histories(warehouse, ds, states["versions"]["events"], bundle)
+    rows = read_histories(warehouse, ds, states.versions["events"], bundle)
     return {
         row[0]: tuple(row[1:])
         for row in rows.select("user_id", "events", "history_xor", "history_sum").collect()

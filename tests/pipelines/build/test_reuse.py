@@ -17,7 +17,7 @@ from pipelines.build.link_states import build_link_states
 from pipelines.ingest.load_days import ingest_days
 from pipelines.settings.settings import Policy
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest
+from pipelines.store.manifests import BankManifest, StatesManifest
 from pipelines.store.tables import Warehouse
 from tests.nights import point_at
 from synthetic import shop
@@ -30,7 +30,7 @@ LATE, WRONG = 1, 3
 NEW = 500  # an item that comes on `NEXT`
 
 
-def build(warehouse: Warehouse, ds: str, key: str) -> tuple[Manifest, Manifest]:
+def build(warehouse: Warehouse, ds: str, key: str) -> tuple[BankManifest, StatesManifest]:
     run = Run(ds, key)
     return build_candidate_bank(warehouse, run, "mha", [Policy()]), build_link_states(warehouse, run, "mha")
 
@@ -63,7 +63,7 @@ def nights(in_place: None, trained: Warehouse, tmp_path_factory: pytest.TempPath
     warehouse.append("candidate_bank", warehouse.read("candidate_bank").where("item_id = 9"))
     for key in ("first", "again"):
         point_at(
-            warehouse, Run(shop.NIGHT, key), "build_link_states", "user_memory"
+            warehouse, Run(shop.NIGHT, key), StatesManifest, "user_memory"
         )  # starts from the damage
     built["next"] = build(warehouse, NEXT, "next")
     tables = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}

@@ -89,10 +89,10 @@ def test_a_night_is_served_as_it_was_published(
         assert list(zip(found["items"], found["scores"], strict=True)) == [
             (i, pytest.approx(s)) for i, s in listed
         ]
-    assert report["redis"]["lists"] == len(published) == 1000
+    assert report.redis.lists == len(published) == 1000
     assert 0 < client.ttl(f"lime:{OLD}.1:5") <= 7 * 86_400
-    table = pq.read_table(report["parquet"]["path"])
-    assert len(list(Path(report["parquet"]["path"]).glob("*.parquet"))) == 3
+    table = pq.read_table(report.parquet.path)
+    assert len(list(Path(report.parquet.path).glob("*.parquet"))) == 3
     assert table.num_rows == 3000
     rows = sorted(table.to_pylist(), key=lambda r: (r["user_id"], r["rank"]))
     flat = [
@@ -121,7 +121,7 @@ def test_a_reader_that_polls_during_the_flip_sees_one_night_or_the_other(
 
     polling = threading.Thread(target=poll)
     polling.start()
-    report = export_recommendations(warehouse, NEW)["redis"]
+    report = export_recommendations(warehouse, NEW).redis
     time.sleep(0.1)
     done.set()
     polling.join()
@@ -132,7 +132,7 @@ def test_a_reader_that_polls_during_the_flip_sees_one_night_or_the_other(
     with pytest.raises(ExportFailed, match=rf"serves {NEW}.1, a newer night than {OLD}.1; with --older"):
         export_recommendations(warehouse, OLD)
     served = {"lists": 0, "served": f"{NEW}.1"}
-    assert export_recommendations(warehouse, OLD, newer="keep")["redis"] == served  # a backfill's
+    assert export_recommendations(warehouse, OLD, newer="keep").redis == served  # a backfill's
     assert client.get("lime:current") == f"{NEW}.1"
     export_recommendations(warehouse, OLD, newer="replace")
     assert client.get("lime:current") == f"{OLD}.1"
@@ -158,7 +158,7 @@ def test_a_killed_load_goes_on(serve: Callable[..., Warehouse], client: redis.Re
     kept: list[str] = []
     while kept != (kept := client.hkeys(f"lime-parts:{NEW}.1")):  # Python workers end at their next message
         time.sleep(1)
-    report = export_recommendations(warehouse, NEW)["redis"]
+    report = export_recommendations(warehouse, NEW).redis
     assert (report["lists"], report["parts_reused"]) == (8000, len(kept))
     assert 20 <= len(kept) < 64
     assert {read(client, user)["scores"][0] for user in range(8000)} == {2.0}  # type: ignore[index]
@@ -177,14 +177,14 @@ def test_lists_that_the_store_evicts_are_not_served(
         export_recommendations(warehouse, NEW)
     assert client.get("lime:current") in (f"{OLD}.1", None)  # eviction takes any key
     client.config_set("maxmemory", 0)
-    assert export_recommendations(warehouse, NEW)["redis"]["lists"] == 6000
+    assert export_recommendations(warehouse, NEW).redis.lists == 6000
     assert client.get("lime:current") == f"{NEW}.1"
 
 
 def test_the_load_keeps_its_rate(serve: Callable[..., Warehouse], client: redis.Redis) -> None:
     warehouse = serve(keys_per_second=3000)
     night(warehouse, OLD, 9000, 1.0)
-    assert export_recommendations(warehouse, OLD)["redis"]["seconds"] >= 9000 / 3000 * 0.8
+    assert export_recommendations(warehouse, OLD).redis.seconds >= 9000 / 3000 * 0.8
 
 
 def test_a_hundred_thousand_lists_of_a_hundred_load_within_the_rate_set(
@@ -202,7 +202,7 @@ def test_a_hundred_thousand_lists_of_a_hundred_load_within_the_rate_set(
     warehouse.replace("recommendations", rows, f"ds = '{OLD}'", metadata=f'{{"run_id": "{run.run_id}"}}')
     only = warehouse.settings.export.model_copy(update={"parquet": None})
     warehouse = Warehouse(warehouse.spark, warehouse.settings.model_copy(update={"export": only}))
-    report = export_recommendations(warehouse, OLD)["redis"]
+    report = export_recommendations(warehouse, OLD).redis
     assert report["lists"] == users
     assert report["seconds"] >= users / rate * 0.8
     assert len(read(client, 99_999)["items"]) == 100  # type: ignore[index]
@@ -224,7 +224,7 @@ def test_a_rolled_back_night_is_another_version(serve: Callable[..., Warehouse],
     night(warehouse, OLD, 30, 1.0)
     export_recommendations(warehouse, OLD)
     night(warehouse, OLD, 30, 2.0, key="two")
-    assert export_recommendations(warehouse, OLD)["redis"]["instead_of"] == f"{OLD}.1"
+    assert export_recommendations(warehouse, OLD).redis.instead_of == f"{OLD}.1"
     assert read(client, 7) == {"items": [7, 8, 9], "scores": [2.0, 2.0, 2.0]}
     rows = warehouse.read("runs").where(F.col("job") == "export_recommendations").collect()
     assert {row["run_id"] for row in rows} == {f"{OLD}.1", f"{OLD}.2"}
@@ -238,7 +238,7 @@ def test_a_night_of_a_date_to_come_does_not_keep_the_right_one_out(
         night(warehouse, ds, 20, score)
         export_recommendations(warehouse, ds)
     assert client.get("lime:current") == "2107-01-01.1"
-    report = export_recommendations(warehouse, OLD, newer="keep")["redis"]
+    report = export_recommendations(warehouse, OLD, newer="keep").redis
     assert (report["lists"], report["instead_of"]) == (20, "2107-01-01.1")
     assert client.get("lime:current") == f"{OLD}.1"
     assert list(client.scan_iter("lime:2107*")) == []
@@ -264,7 +264,7 @@ def test_a_store_that_fills_up_says_what_is_served_meanwhile(
         export_recommendations(warehouse, NEW)
     assert read(client, 7) == {"items": [7, 8, 9], "scores": [1.0, 1.0, 1.0]}
     client.config_set("maxmemory", 0)
-    assert export_recommendations(warehouse, NEW)["redis"]["lists"] == 6000
+    assert export_recommendations(warehouse, NEW).redis.lists == 6000
 
 
 def test_a_cluster_of_three_serves_a_night_and_the_next(serve: Callable[..., Warehouse]) -> None:
@@ -273,7 +273,7 @@ def test_a_cluster_of_three_serves_a_night_and_the_next(serve: Callable[..., War
         client = redis.RedisCluster("127.0.0.1", servers[0].port, decode_responses=True)
         for ds, score in ((OLD, 1.0), (NEW, 2.0)):
             night(warehouse, ds, 900, score)
-            assert export_recommendations(warehouse, ds)["redis"]["lists"] == 900
+            assert export_recommendations(warehouse, ds).redis.lists == 900
             assert {read(client, user)["scores"][0] for user in range(900)} == {score}  # type: ignore[index]
         held = [set(client_of(server).scan_iter()) for server in servers]
         assert min(len(keys) for keys in held) > 200

@@ -166,14 +166,16 @@ def test_any_order_of_loads_leaves_what_loading_from_nothing_would(
         on_disk.events |= {day: rows for day, rows in load.events.items() if rows is not None}
         on_disk.items |= {day: rows for day, rows in load.items.items() if rows is not None}
         days = shop.days_between(load.first, load.last)
-        report = ingest_days(warehouse, load.first, load.last)["events"]["rows"]
+        report = ingest_days(warehouse, load.first, load.last).events.rows
         for day in delivered(root / "raw", "events", days):
             model.events[day] = on_disk.events[day]
         for day in delivered(root / "raw", "items", days):
             model.items[day] = on_disk.items[day]
         delivered_rows = sum(len(model.events[day]) for day in delivered(root / "raw", "events", days))
-        assert report["delivered"] == delivered_rows
-        assert report["delivered"] == sum(count for name, count in report.items() if name != "delivered")
+        assert report.delivered == delivered_rows
+        assert report.delivered == sum(
+            count for name, count in report.model_dump().items() if name != "delivered"
+        )
         check(warehouse, model, remove=remove)
 
 

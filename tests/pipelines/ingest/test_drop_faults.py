@@ -17,7 +17,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from pipelines.build.candidate_bank import read_corpus
+from pipelines.build.corpus import CorpusVersions, read_corpus
 from pipelines.ingest.drop_faults import DropError
 from pipelines.ingest.load_days import ingest_days, ingest_night
 from pipelines.ingest.load_entities import ingest_entity
@@ -74,7 +74,7 @@ def test_a_log_delivered_by_local_day_loads_whole(spark: SparkSession, tmp_path:
         f"u3,a,{DAY}T12:00:00Z\n"  # says its own zone
         f"u4,a,{DAY}T01:00:00+09:00\n",
     )
-    assert ingest_events(warehouse, [DAY])["rejected"] == {}
+    assert ingest_events(warehouse, [DAY]).rejected == {}
     assert log_of(warehouse) == [
         ("u1", "a", "2024-03-04 15:30:00"),
         ("u2", "a", "2024-03-05 14:30:00"),
@@ -131,10 +131,8 @@ def test_parquet_of_any_type_reads_as_one_log(spark: SparkSession, tmp_path: Pat
     assert "with%20space%20%5B1%5D.parquet, row 1)" in str(error.value)
     lenient = make(spark, tmp_path, events=names, max_rejected_share=0.5)
     report = ingest_events(lenient, [DAY, NEXT])
-    assert report["rows"] == {"delivered": 6, "loaded": 4, "duplicates": 0, "quarantined": 2, "filtered": 0}
-    assert {"Price", "price", "a`b.c d", "_metadata", "clock", "half", "drop_ds"} == set(
-        report["extra_columns"]
-    )
+    assert report.rows == {"delivered": 6, "loaded": 4, "duplicates": 0, "quarantined": 2, "filtered": 0}
+    assert {"Price", "price", "a`b.c d", "_metadata", "clock", "half", "drop_ds"} == set(report.extra_columns)
     both = log_of(lenient, "user_id", "item_id", "string(event_ts)", "label")
     assert both == [
         ("12345678", "7", f"{DAY} 12:00:00", 1.0),
@@ -146,7 +144,7 @@ def test_parquet_of_any_type_reads_as_one_log(spark: SparkSession, tmp_path: Pat
     whole = json.loads(kept["row"])
     assert (whole["ds"], whole["file"], whole["drop_ds"]) == (None, 8.5, "q")
     for day in (NEXT, DAY):  # one way of reading, whatever the range
-        assert ingest_events(lenient, [day])["updated"] == 0
+        assert ingest_events(lenient, [day]).updated == 0
     assert log_of(lenient, "user_id", "item_id", "string(event_ts)", "label") == both
 
 
@@ -180,8 +178,8 @@ def test_every_file_is_read_named_or_ignored_by_a_rule(spark: SparkSession, tmp_
         put(warehouse, f"ds={DAY}/{name}", "rubbish")
     report = ingest_events(warehouse, [DAY])
     assert [row[0] for row in log_of(warehouse, "user_id", "session_id")] == ["José", "v", "w"]
-    assert report["extra_columns"] == ["note"]
-    assert sorted(path.split(f"ds={DAY}/")[1] for path in report["ignored_files"]) == sorted(ignored)
+    assert report.extra_columns == ["note"]
+    assert sorted(path.split(f"ds={DAY}/")[1] for path in report.ignored_files) == sorted(ignored)
     put(warehouse, f"ds={NEXT}/packed.zip", "PK")
     put(warehouse, f"ds={NEXT}/torn.csv.gz", gzip.compress(head.encode() * 9000)[:-40])
     put(warehouse, f"ds={NEXT}/other.csv", "user_id;when\n1;2\n")
@@ -232,9 +230,9 @@ def test_repetition_is_told_from_redelivery(
     put(warehouse, f"ds={DAY}/a.parquet", pa.Table.from_pandas(pd.DataFrame(ROWS, columns=names)))
     report = ingest_events(warehouse, [DAY])
     assert len(log_of(warehouse)) == rows
-    assert counts.items() <= report["rows"].items()
-    assert report["rows"]["delivered"] == len(ROWS) == sum(report["rows"].values()) - len(ROWS)
-    assert ingest_events(warehouse, [DAY])["inserted"] == 0
+    assert counts.items() <= report.rows.model_dump().items()
+    assert report.rows.delivered == len(ROWS) == sum(report.rows.model_dump().values()) - len(ROWS)
+    assert ingest_events(warehouse, [DAY]).inserted == 0
     if events == {"key": ["line"]}:
         for other in ({}, {"key": ["status"]}):
             changed = make(spark, tmp_path, events=other, max_rejected_share=0.7)
@@ -298,7 +296,7 @@ def test_names_of_item_columns_are_the_users_and_withdrawn_items_are_not_eligibl
     policies = [Policy(), Policy(name="some", eligible="eligible = 'eligible-1' AND ds = '1'")]
     found = {}
     for night in (NEXT, "2024-03-07"):
-        versions = (warehouse.version("events"), warehouse.version("items"))
+        versions = CorpusVersions(warehouse.version("events"), warehouse.version("items"))
         corpus = read_corpus(warehouse, night, versions, policies, 28).select("item_id", ELIGIBLE).collect()
         found[night] = {row[0]: row[1] for row in corpus}
     assert found[NEXT] == {"1": 3, "2": 1, "3": 1, "777": 1}
@@ -322,8 +320,9 @@ def test_what_was_loaded_stays_when_the_landing_zone_is_emptied(spark: SparkSess
     for path in Path(warehouse.settings.drops).rglob("*.parquet"):
         path.unlink()
     (Path(warehouse.settings.drops) / "events" / f"ds={DAY}").rmdir()
-    report = ingest_days(warehouse, DAY, NEXT)["events"]
-    assert (report["deleted"], report["rows"]["delivered"]) == (0, 0)
+    report = ingest_days(warehouse, DAY, NEXT).events
+    assert report is not None
+    assert (report.deleted, report.rows.delivered) == (0, 0)
     assert [row[0] for row in log_of(warehouse)] == [DAY, NEXT]
 
 
@@ -378,7 +377,7 @@ def test_a_filter_does_not_hide_what_is_broken(spark: SparkSession, tmp_path: Pa
     good = {"user_id": "u", "item_id": "i", "event_ts": DAY, "status": "ok", "price": 1.5, "row": None}
     lines = [json.dumps(good), json.dumps({**good, "price": 0.5}), "{torn", '{"user_id": 1, "user_id": 2}']
     put(warehouse, f"ds={DAY}/a.json", "\n".join(lines))
-    counts = ingest_events(warehouse, [DAY])["rows"]
+    counts = ingest_events(warehouse, [DAY]).rows
     assert counts == {"delivered": 4, "loaded": 1, "duplicates": 0, "quarantined": 2, "filtered": 1}
     # A load that is refused leaves the rows of what was loaded before.
     put(warehouse, f"ds={DAY}/a.json", "\n".join(lines[2:]))
@@ -387,7 +386,7 @@ def test_a_filter_does_not_hide_what_is_broken(spark: SparkSession, tmp_path: Pa
     kept = warehouse.read("events_quarantine").groupBy("loaded").count().collect()
     assert {row["loaded"]: row["count"] for row in kept} == {True: 2, False: 2}
     put(warehouse, f"ds={DAY}/a.json", lines[0])
-    assert ingest_events(warehouse, [DAY])["rows"]["loaded"] == 1
+    assert ingest_events(warehouse, [DAY]).rows.loaded == 1
     assert bad_of(warehouse) == {}
 
 
@@ -415,8 +414,8 @@ def test_a_drop_that_comes_after_its_day_was_loaded_as_empty_is_loaded(
 ) -> None:
     warehouse = make(spark, tmp_path, missing_drop="empty")
     ingest_night(warehouse, NEXT)
-    assert ingest_night(warehouse, "2024-03-07")["events"]["days"] == [NEXT, NEXT]
+    assert ingest_night(warehouse, "2024-03-07").events.days == [NEXT, NEXT]
     put(warehouse, f"ds={DAY}/a.parquet", pa.table({"user_id": ["u"], "item_id": ["i"], "event_ts": [DAY]}))
-    assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == [DAY, "2024-03-07"]
+    assert ingest_night(warehouse, "2024-03-08").events.days == [DAY, "2024-03-07"]
     assert len(log_of(warehouse)) == 1
-    assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == ["2024-03-07"] * 2
+    assert ingest_night(warehouse, "2024-03-08").events.days == ["2024-03-07"] * 2

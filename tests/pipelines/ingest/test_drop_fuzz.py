@@ -268,12 +268,12 @@ def test_every_row_of_many_files_is_accounted_for(
                 each.unlink()
     report = ingest_events(warehouse, list(map(str, days)))
     whole = [file for file in files if not file.torn]
-    counts = report["rows"]
-    assert counts["delivered"] == sum(file.rows for file in whole)
-    assert counts["delivered"] == counts["loaded"] + counts["quarantined"] + counts["duplicates"]
+    counts = report.rows
+    assert counts.delivered == sum(file.rows for file in whole)
+    assert counts.delivered == counts.loaded + counts.quarantined + counts.duplicates
     expected = sorted(row for file in whole for row in file.good)
     found = read_log(warehouse).selectExpr("session_id", "user_id", "item_id", "string(event_ts)").collect()
     assert sorted(map(tuple, found)) == expected
     rejected = warehouse.read("events_quarantine").collect()
-    assert len(rejected) == counts["quarantined"]
+    assert len(rejected) == counts.quarantined
     assert all(row["reason"] and row["file"] and row["location"] and row["row"] for row in rejected)

@@ -74,10 +74,10 @@ def test_bad_rows_are_quarantined_with_a_reason(spark: SparkSession, tmp_path: P
     expected = {
         "null:user_id": 1, "null:item_id": 1, "null:event_ts": 1, "future_timestamp": 1, "too_late": 1,
     }  # fmt: skip
-    assert manifest["rejected"] == expected == reasons(warehouse)
+    assert manifest.rejected == expected == reasons(warehouse)
     rows = {"delivered": 8, "loaded": 2, "duplicates": 1, "quarantined": 5, "filtered": 0}
-    assert manifest["rows"] == rows  # the same row twice is one event, and no fault
-    assert manifest["inserted"] == 2
+    assert manifest.rows == rows  # the same row twice is one event, and no fault
+    assert manifest.inserted == 2
     assert stored(warehouse) == [(1, 2, f"{DAY} 10:00:00"), (1, 3, "2024-03-03 23:59:59")]
     days = {str(row[0]) for row in warehouse.read("events").select("ds").collect()}
     assert days == {DAY, "2024-03-03"}  # a late event goes to its own day
@@ -98,7 +98,7 @@ def test_text_formats_and_wrong_types(spark: SparkSession, tmp_path: Path, suffi
     with path.open("a") as file:
         file.write('{"user_id": 1,\n' if suffix == "json" else "1,2,3,4,5,6,7\n")
     manifest = ingest_events(warehouse, [DAY])
-    assert manifest["rejected"] == {"wrong_type:user_id": 1, "unreadable_timestamp": 1, "malformed_row": 1}
+    assert manifest.rejected == {"wrong_type:user_id": 1, "unreadable_timestamp": 1, "malformed_row": 1}
     assert stored(warehouse) == [(1, 2, f"{DAY} 10:00:00")]
 
 
@@ -107,13 +107,13 @@ def test_loading_again_changes_nothing_and_a_corrected_drop_replaces(empty_shop:
     drop(empty_shop, rows)
     first = ingest_events(empty_shop, [DAY])
     again = ingest_events(empty_shop, [DAY])
-    assert again["version"] == first["version"]
-    assert {k: again[k] for k in ("inserted", "updated", "deleted")} == dict.fromkeys(
+    assert again.version == first.version
+    assert {k: getattr(again, k) for k in ("inserted", "updated", "deleted")} == dict.fromkeys(
         ("inserted", "updated", "deleted"), 0
     )
     drop(empty_shop, [rows[0], (4, 9, f"{DAY} 12:00:00", "b")])
     corrected = ingest_events(empty_shop, [DAY])
-    assert (corrected["inserted"], corrected["deleted"]) == (1, 2)
+    assert (corrected.inserted, corrected.deleted) == (1, 2)
     assert stored(empty_shop) == [(1, 2, f"{DAY} 10:00:00"), (4, 9, f"{DAY} 12:00:00")]
 
 
@@ -123,10 +123,10 @@ def test_an_event_that_two_drops_deliver_counts_once(spark: SparkSession, tmp_pa
     drop(warehouse, [(1, 2, f"{DAY} 10:00:00", "a"), (1, 2, "2024-03-06 10:00:00", "a")], day="2024-03-06")
     ingest_events(warehouse, [DAY])
     manifest = ingest_events(warehouse, ["2024-03-06"])
-    assert manifest["rejected"] == {}
-    assert (manifest["inserted"], manifest["updated"]) == (2, 1)
+    assert manifest.rejected == {}
+    assert (manifest.inserted, manifest.updated) == (2, 1)
     assert len(stored(warehouse)) == 2
-    assert ingest_events(warehouse, ["2024-03-06"])["inserted"] == 0
+    assert ingest_events(warehouse, ["2024-03-06"]).inserted == 0
 
 
 def test_too_many_bad_rows_fail_and_commit_no_event(empty_shop: Warehouse) -> None:
@@ -169,7 +169,7 @@ def test_missing_folders_and_empty_days(spark: SparkSession, tmp_path: Path) -> 
     with pytest.raises(DropError, match=r"no drop folder .*ds=2024-03-05.*missing_drop: empty"):
         ingest_events(strict, [DAY])
     (Path(strict.settings.drops) / "events" / f"ds={DAY}").mkdir(parents=True)
-    assert ingest_events(strict, [DAY])["inserted"] == 0  # a day without events is a valid day
+    assert ingest_events(strict, [DAY]).inserted == 0  # a day without events is a valid day
     assert read_events(strict, "2024-03-06").count() == 0
 
 
@@ -178,14 +178,14 @@ def test_a_night_loads_days_that_were_left_out(empty_shop: Warehouse) -> None:
     days = [f"2024-03-0{day}" for day in range(4, 9)]
     for day in days[:3]:
         drop(empty_shop, [(1, 2, f"{day} 10:00:00", "s")], day=day)
-    assert ingest_night(empty_shop, days[1])["events"]["days"] == [days[0], days[0]]
-    assert ingest_night(empty_shop, days[3])["events"]["days"] == [days[1], days[2]]
+    assert ingest_night(empty_shop, days[1]).events.days == [days[0], days[0]]
+    assert ingest_night(empty_shop, days[3]).events.days == [days[1], days[2]]
     assert len(stored(empty_shop)) == 3
     drop(empty_shop, [(1, 2, f"{days[4]} 10:00:00", "s")], day=days[4])
     with pytest.raises(DropError, match=rf"no drop folder .*ds={days[3]}: deliver it"):
         ingest_night(empty_shop, "2024-03-09")
     assert len(stored(empty_shop)) == 3
-    assert ingest_night(empty_shop, days[1])["events"]["days"] == [days[0], days[0]]  # as of then
+    assert ingest_night(empty_shop, days[1]).events.days == [days[0], days[0]]  # as of then
 
 
 def test_drops_evolve(empty_shop: Warehouse) -> None:
@@ -198,13 +198,13 @@ def test_drops_evolve(empty_shop: Warehouse) -> None:
     path.parent.mkdir(parents=True)
     frame.to_parquet(path, coerce_timestamps="us")
     manifest = ingest_events(empty_shop, [DAY])  # extra column, optional session missing
-    assert manifest["extra_columns"] == ["colour"]
-    assert manifest["inserted"] == 1
+    assert manifest.extra_columns == ["colour"]
+    assert manifest.inserted == 1
     frame.drop(columns="item_id").to_parquet(path, coerce_timestamps="us")
     with pytest.raises(DropError, match=r"required column 'item_id' \(our item_id\) is missing"):
         ingest_events(empty_shop, [DAY])
     frame.astype({"item_id": float}).to_parquet(path, coerce_timestamps="us")
-    assert ingest_events(empty_shop, [DAY])["updated"] == 0  # 2.0 is the item 2
+    assert ingest_events(empty_shop, [DAY]).updated == 0  # 2.0 is the item 2
     frame.assign(item_id=2.5).to_parquet(path, coerce_timestamps="us")
     with pytest.raises(DropError, match=r"1 × wrong_type:item_id \(such as '2.5' in .*part.parquet, row 1\)"):
         ingest_events(empty_shop, [DAY])
@@ -226,7 +226,7 @@ def test_a_column_that_is_all_null_for_a_day_is_read_day_by_day(empty_shop: Ware
     import pyarrow.parquet as pq
 
     pq.write_table(table, path)
-    assert ingest_events(empty_shop, [DAY, "2024-03-06"])["inserted"] == 2
+    assert ingest_events(empty_shop, [DAY, "2024-03-06"]).inserted == 2
 
 
 def test_items_hold_as_of_a_day(empty_shop: Warehouse) -> None:
@@ -236,9 +236,9 @@ def test_items_hold_as_of_a_day(empty_shop: Warehouse) -> None:
         "2024-03-03": [(1, "kind-z", "p"), (3, None, None)],
     }.items():
         shop.write_drop(root, "items", day, pd.DataFrame(rows, columns=["item_id", "kind", "price"]))
-    assert ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"])["changed"]
-    assert not ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"])["changed"]
-    assert not ingest_entity(empty_shop, "items", ["2024-03-03"])["changed"]
+    assert ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"]).changed
+    assert not ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"]).changed
+    assert not ingest_entity(empty_shop, "items", ["2024-03-03"]).changed
 
     def kinds(night: str) -> dict[int, str | None]:
         return {row["item_id"]: row["kind"] for row in read_entity(empty_shop, "items", night).collect()}
@@ -246,7 +246,7 @@ def test_items_hold_as_of_a_day(empty_shop: Warehouse) -> None:
     assert kinds("2024-03-01") == {}
     assert kinds("2024-03-03") == {1: "kind-a", 2: "kind-b"}  # the drop of a day holds from that day on
     assert kinds("2024-03-04") == {1: "kind-z", 2: "kind-b", 3: None}
-    assert not ingest_entity(empty_shop, "items", ["2024-03-01"])["changed"]  # in any order
+    assert not ingest_entity(empty_shop, "items", ["2024-03-01"]).changed  # in any order
     drop(empty_shop, [(1, 2, "2024-03-01 10:00:00", "a")], "2024-03-01")
     ingest_days(empty_shop, "2024-03-01", "2024-03-01")
     assert kinds("2024-03-03") == {1: "kind-a", 2: "kind-b"}

@@ -31,21 +31,21 @@ def with_training(trained: Warehouse, root: Path, margin: float = 0.0, **train: 
 
 def test_a_worse_one_stays_away_and_a_better_one_takes_over(trained: Warehouse, tmp_path: Path) -> None:
     same = challenge(with_training(trained, tmp_path), shop.LAST, "mha")
-    assert not same["promoted"]
-    assert "it is the champion" in same["why"]  # trained as of the same day on the same log
+    assert not same.promoted
+    assert "it is the champion" in same.why  # trained as of the same day on the same log
 
     worse = with_training(trained, tmp_path, steps=1, link_steps=1)
     found = challenge(worse, shop.LAST, "mha")
-    assert not found["promoted"]
-    assert "recall" in found["why"]
-    assert find_champion(worse, "mha", shop.LAST) == same["champion"]
-    assert {row["model"] for row in found["rows"]} >= {"challenger", "champion", "popularity"}
+    assert not found.promoted
+    assert "recall" in found.why
+    assert find_champion(worse, "mha", shop.LAST) == same.champion
+    assert {row["model"] for row in found.rows} >= {"challenger", "champion", "popularity"}
 
     better = with_training(trained, tmp_path / "none", steps=60)
     shutil.rmtree(tmp_path / "none" / "bundles")  # nobody to beat but the baselines
     second = challenge(better, shop.LAST, "mha")
-    assert second["promoted"]
-    assert find_champion(better, "mha", shop.LAST) == second["challenger"]
+    assert second.promoted
+    assert find_champion(better, "mha", shop.LAST) == second.challenger
     assert find_champion(better, "mha", "2024-05-09") is None  # nights before keep what they had
     assert '"recall"' in decisions(better, "mha")[-1].evidence
 
@@ -54,8 +54,8 @@ def test_a_champion_that_has_seen_the_days_is_not_judged_on_them(trained: Wareho
     """Its cut-off is 1 May; nine days before 7 May begin on 28 April."""
     warehouse = with_training(trained, tmp_path, steps=12)
     found = challenge(warehouse, "2024-05-07", "mha")
-    assert not found["promoted"]
-    assert "trained on events before 2024-05-01 and has seen days that would judge" in found["why"]
+    assert not found.promoted
+    assert "trained on events before 2024-05-01 and has seen days that would judge" in found.why
 
 
 @pytest.mark.parametrize(

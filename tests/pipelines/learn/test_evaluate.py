@@ -19,13 +19,13 @@ pytestmark = pytest.mark.operate
 def evaluated(warehouse: Warehouse) -> dict[tuple[str, str], float]:
     """Recall by (model, policy)."""
     manifest = evaluate_models(warehouse, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5)
-    for row in manifest["rows"]:
+    for row in manifest.rows:
         low, high = row["recall_95"]
         assert 0 <= low <= row["recall"] <= high <= 1
         assert row["recall"] <= row["hit_rate"] <= 1
         assert 0 < row["coverage"] <= 1
         assert row["novelty_bits"] >= 0
-    return {(row["model"], row["policy"]): row["recall"] for row in manifest["rows"]}
+    return {(row["model"], row["policy"]): row["recall"] for row in manifest.rows}
 
 
 def test_models_stand_beside_the_baselines_and_k_makes_a_run_of_its_own(

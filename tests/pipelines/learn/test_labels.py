@@ -23,6 +23,7 @@ from pipelines.learn.training_log import read_source
 from pipelines.models.champions import need_champion
 from pipelines.settings.settings import SettingsError, load_settings
 from pipelines.store.leases import Run
+from pipelines.store.manifests import CertificateManifest
 from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
 from synthetic import shop
@@ -85,7 +86,10 @@ def labelled(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Wa
 
 def test_a_night_of_labels_passes_the_certificate(labelled: Warehouse) -> None:
     run = full_night(labelled, "labels")  # fails without its certificate
-    assert need_manifest(labelled, run, "verify_night")["users"] == labelled.settings.night.certificate_users
+    assert (
+        need_manifest(labelled, run, CertificateManifest).users
+        == labelled.settings.night.certificate_users
+    )
     liked = [
         (item % 4 < 2) != (user % 5 < 2)
         for user, listed in lists_of(labelled).items()
@@ -107,7 +111,7 @@ def test_the_bundle_holds_the_curve_as_numbers_and_as_a_picture(labelled: Wareho
 
 
 def test_labels_are_measured_day_by_day_beside_the_means(labelled: Warehouse) -> None:
-    rows = evaluate_models(labelled, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5)["rows"]
+    rows = evaluate_models(labelled, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5).rows
     means, found = rows
     assert (means["model"], found["model"]) == ("item and user mean", "mha")
     assert found["events"] == means["events"] > 100
@@ -134,12 +138,12 @@ def test_means_know_the_labels_of_earlier_days_only() -> None:
 
 def test_a_corrected_label_is_a_changed_history(labelled: Warehouse) -> None:
     first = build_link_states(labelled, Run(shop.NIGHT, "before"), "mha")
-    assert first["recomputed"] == 0 or first["kept"] == 0
+    assert first.recomputed == 0 or first.kept == 0
     labelled.delta("events").update(
         (F.col("user_id") == 5) & F.col("label").isNotNull(), {"label": 1.0 - F.col("label")}
     )
     after = build_link_states(labelled, Run(shop.NIGHT, "after"), "mha")
-    assert after["recomputed"] == 1
+    assert after.recomputed == 1
 
 
 def test_tables_that_would_not_fit_are_refused_before_they_are_made(labelled: Warehouse) -> None:

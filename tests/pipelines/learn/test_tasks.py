@@ -12,6 +12,7 @@ from lime_model.bundle import load_bundle
 from lime_model.scoring.canonical import Weights
 from pipelines.learn.train import train_models
 from pipelines.settings.settings import load_settings
+from pipelines.store.manifests import CertificateManifest
 from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
 from synthetic import shop
@@ -35,8 +36,8 @@ def test_a_night_of_two_tasks_passes_the_certificate(trained: Warehouse, tmp_pat
     log.write.format("delta").mode("overwrite").save(warehouse.path("events"))
     train_models(warehouse, shop.NIGHT, ["mha"])
     run = full_night(warehouse, "tasks")  # fails without its certificate
-    verified = need_manifest(warehouse, run, "verify_night")
-    assert verified["users"] == settings.night.certificate_users
+    verified = need_manifest(warehouse, run, CertificateManifest)
+    assert verified.users == settings.night.certificate_users
     assert {len(listed) for listed in lists_of(warehouse).values()} == {settings.night.k}
     model = load_bundle(bundle_folder(warehouse, "mha")).model
     assert Weights.of(model).out.tolist() == [

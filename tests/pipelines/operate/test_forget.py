@@ -22,7 +22,8 @@ from pipelines.settings.ingest import EventDrop
 from pipelines.settings.settings import ExportSettings, IdTypes, ParquetExport, RedisExport
 from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.leases import acquire_lease
-from pipelines.store.runs import find_manifest
+from pipelines.store.manifests import CertificateManifest
+from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.conftest import copy_log
@@ -72,16 +73,16 @@ def test_a_person_is_gone_from_every_file_and_the_others_stay(served: Warehouse,
         to = RedisExport(url=f"redis://127.0.0.1:{server.port}/0", grace_seconds=0)
         export = ExportSettings(redis=to, parquet=ParquetExport(path=str(tmp_path / "served")))
         warehouse = Warehouse(served.spark, served.settings.model_copy(update={"export": export}))
-        run_id = export_recommendations(warehouse, shop.NIGHT)["run_id"]
+        run_id = export_recommendations(warehouse, shop.NIGHT).run_id
         assert min(files_with(root / name, GONE) for name in TABLES) > 0
         shutil.copytree(root / "staging", root / "apart" / f"{NEXT}.evaluate-one" / "staging")
         # As ingest reads it: one number is one user, whatever it is spelt like.
         found = forget_user(warehouse, f" 00{GONE}.0", shop.NIGHT, "asked for")
         assert client.get(f"lime:{run_id}:{GONE}") is None
         assert client.get(f"lime:{run_id}:6") is not None
-    assert set(found["rows_removed"]) == {*TABLES, "events_quarantine"}
-    assert min(found["rows_removed"].values()) >= 1
-    assert (found["redis"], found["parquet"]) == (1, 10)
+    assert set(found.rows_removed) == {*TABLES, "events_quarantine"}
+    assert min(found.rows_removed.values()) >= 1
+    assert found.model_extra == {"redis": 1, "parquet": 10}
     assert [files_with(folder, GONE) for folder in (root, tmp_path / "served")] == [0, 0]
     assert len(warehouse.read("events_quarantine").collect()) == 3
     del before[GONE]
@@ -94,9 +95,9 @@ def test_a_person_is_gone_from_every_file_and_the_others_stay(served: Warehouse,
         if name not in ("ingest_events", "export_recommendations"):
             step(warehouse, run)
     assert sorted(lists_of(warehouse, NEXT)) == sorted(before)
-    assert (find_manifest(warehouse, run.run_id, "verify_night") or {})["passed"]
+    assert need_manifest(warehouse, run, CertificateManifest).passed
     again = forget_user(served, str(GONE), shop.NIGHT, "asked for twice")
-    assert set(again["rows_removed"].values()) == {0}
+    assert set(again.rows_removed.values()) == {0}
 
 
 ODD = "4*[2]:'\n\"é𝔘"  # an id that means something to globs, JSON, CSV and SQL
@@ -162,10 +163,10 @@ def test_an_id_of_any_letters_is_gone_from_tables_quarantine_and_old_exports(
         forget_user(texts, ODD, shop.NIGHT, "asked for")
     stray.unlink()
     again = forget_user(texts, f"  {ODD} ", shop.NIGHT, "asked for")
-    assert set(again["rows_removed"].values()) == {0}  # by the first, which said what was left
+    assert set(again.rows_removed.values()) == {0}  # by the first, which said what was left
     found = forget_user(texts, "42.0", shop.NIGHT, "asked for")
-    assert found["rows_removed"] == {"evaluation/deep/lists": 2, "events": 2, "events_quarantine": 6}
-    assert found["parquet"] == 2
+    assert found.rows_removed == {"evaluation/deep/lists": 2, "events": 2, "events_quarantine": 6}
+    assert found.parquet == 2
     for folder in (tmp_path / "warehouse", tmp_path / "served" / "night=2020-01-01"):
         assert sum(files_with(folder, user) for user in (ODD, f" {ODD}", "42", "42.0")) == 0
     kept = pq.ParquetDataset(tmp_path / "served" / "night=2020-01-01").read()["user_id"].to_pylist()

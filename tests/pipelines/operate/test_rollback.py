@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -14,9 +13,15 @@ from pipelines.operate.pins import NothingToPin, describe_run
 from pipelines.operate.rollback import NothingToRollBack, plan_rollback, roll_back_night
 from pipelines.operate.upkeep import vacuum
 from pipelines.publish.night_record import ListsDisproved, find_commits
-from pipelines.score.incremental import DISPROVED, PLAN
 from pipelines.settings.settings import ExportSettings, ParquetExport
 from pipelines.store.leases import StaleRun, acquire_lease, check_lease
+from pipelines.store.manifests import (
+    BaseRun,
+    DisprovedManifest,
+    PublishManifest,
+    RollbackManifest,
+    ScoringPlanManifest,
+)
 from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse
 from tests.cluster.standalone import PATIENCE
@@ -29,7 +34,7 @@ NIGHT = "2024-05-09"
 FIRST, SECOND = {1: [(5, 0.5), (6, 0.25)], 2: [(7, 1.0)]}, {1: [(8, 2.0)], 3: [(5, 0.1)]}
 
 
-def back(warehouse: Warehouse, key: str, to: str | None = None, **options: str) -> dict[str, Any]:
+def back(warehouse: Warehouse, key: str, to: str | None = None, **options: str) -> RollbackManifest:
     return roll_back_night(warehouse, acquire_lease(warehouse, NIGHT, key), "a test", to, **options)
 
 
@@ -42,18 +47,18 @@ def test_back_and_back_again_and_forth(empty_shop: Warehouse) -> None:
     second, version = lists_of(warehouse, NIGHT), DeltaTable(warehouse.path("recommendations")).version()
 
     found = back(warehouse, "back")
-    assert (found["run_id"], found["instead_of"], found["reason"]) == (one.run_id, two.run_id, "a test")
-    assert found["now"] == (
+    assert (found.run_id, found.instead_of, found.reason) == (one.run_id, two.run_id, "a test")
+    assert found.now == (
         f"night {NIGHT}: run {two.run_id} was taken back, and the lists of run {one.run_id} are in force"
     )
     assert lists_of(warehouse, NIGHT) == first
-    assert back(warehouse, "back")["reused"]  # a retry takes nothing more back
+    assert back(warehouse, "back").reused  # a retry takes nothing more back
 
     with pytest.raises(StaleRun, match="overtaken"):  # the run that was taken back can't come again
         acquire_lease(warehouse, NIGHT, "two")
     withdrawn = back(warehouse, "again", expected=one.run_id)  # nothing was in force before the first
-    assert withdrawn["run_id"] is None
-    assert withdrawn["now"] == (
+    assert withdrawn.run_id is None
+    assert withdrawn.now == (
         f"night {NIGHT}: run {one.run_id} was taken back and the night is withdrawn, as all other runs were "
         f"taken back ({two.run_id}); its readers find the night before it"
     )
@@ -63,7 +68,7 @@ def test_back_and_back_again_and_forth(empty_shop: Warehouse) -> None:
         back(warehouse, "too-far")
     with pytest.raises(NothingToPin, match=r"no lists are published \(it was taken back\)"):
         describe_run(warehouse, NIGHT)
-    assert back(warehouse, "a-mistake", two.run_id)["instead_of"] is None  # by name it can be put back
+    assert back(warehouse, "a-mistake", two.run_id).instead_of is None  # by name it can be put back
     assert lists_of(warehouse, NIGHT) == second
 
     old = warehouse.read("recommendations", version).where(f"ds = '{NIGHT}'").collect()  # time travel
@@ -76,9 +81,9 @@ def test_what_was_replaced_was_not_taken_back_and_a_command_sent_twice_works_onc
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)
     first, second = FIRST, lists_of(empty_shop, NIGHT)
     back(empty_shop, "back")
-    assert back(empty_shop, "that-was-a-mistake", two.run_id)["action"] == "put back"
+    assert back(empty_shop, "that-was-a-mistake", two.run_id).action == "put back"
     publish(empty_shop, NIGHT, "three", {4: [(4, 4.0)]})
-    assert back(empty_shop, "the-third-is-bad")["run_id"] == two.run_id
+    assert back(empty_shop, "the-third-is-bad").run_id == two.run_id
     with pytest.raises(
         NothingToRollBack,
         match=rf"run {NIGHT}\.5 was taken back already .*'a test'\) .* run {two.run_id} is in force and "
@@ -105,8 +110,8 @@ def test_an_attempt_that_died_before_it_recorded_what_it_did_is_not_done_twice(
         with pytest.raises(SystemExit):
             back(empty_shop, "back")
     found = back(empty_shop, "back")
-    assert (found["run_id"], found["instead_of"]) == (one.run_id, two.run_id)
-    assert found["versions"] == {"recommendations": 2}
+    assert (found.run_id, found.instead_of) == (one.run_id, two.run_id)
+    assert found.versions == {"recommendations": 2}
     assert [commit.run_id for commit in find_commits(empty_shop, NIGHT)] == [
         one.run_id,
         two.run_id,
@@ -118,13 +123,15 @@ def test_disproved_lists_are_neither_gone_back_to_nor_exported(empty_shop: Wareh
     to = ExportSettings(parquet=ParquetExport(path=str(tmp_path / "served")))
     warehouse = Warehouse(empty_shop.spark, empty_shop.settings.model_copy(update={"export": to}))
     one, two, three = (publish(warehouse, NIGHT, key, FIRST) for key in ("one", "two", "three"))
-    record(warehouse, "2024-05-08.1", "2024-05-08", DISPROVED, {"users": 1})
-    record(warehouse, two.run_id, NIGHT, PLAN, {"base": ["2024-05-08.1", "2024-05-08", [], []]})
+    record(warehouse, "2024-05-08.1", "2024-05-08", DisprovedManifest(users=1))
+    base = BaseRun(run_id="2024-05-08.1", ds="2024-05-08", anchors=[], held=[])
+    plan = ScoringPlanManifest(buckets=1, units_per_commit=1, settings=[], why="", base=base)
+    record(warehouse, two.run_id, NIGHT, plan)
     with pytest.raises(NothingToRollBack, match=rf"has disproved the lists of run '{two.run_id}', or lists"):
         plan_rollback(warehouse, NIGHT, two.run_id)
-    assert back(warehouse, "back")["run_id"] == one.run_id
+    assert back(warehouse, "back").run_id == one.run_id
     export_recommendations(warehouse, NIGHT)
-    record(warehouse, one.run_id, NIGHT, DISPROVED, {"users": 1})
+    record(warehouse, one.run_id, NIGHT, DisprovedManifest(users=1))
     with pytest.raises(
         ListsDisproved,
         match=rf"^night {NIGHT}: the lists of run {one.run_id} are in force, and a full comparison .* "
@@ -142,7 +149,7 @@ def test_to_a_run_by_name(empty_shop: Warehouse) -> None:
     with pytest.raises(NothingToRollBack, match=rf"'{NIGHT}.7' never published it; others .*'{one.run_id}'"):
         back(empty_shop, "nobody", f"{NIGHT}.7")
     back(empty_shop, "to-one", one.run_id)
-    assert back(empty_shop, "to-two", two.run_id)["instead_of"] == one.run_id
+    assert back(empty_shop, "to-two", two.run_id).instead_of == one.run_id
     assert lists_of(empty_shop, NIGHT) == second
     assert [commit.run_id for commit in find_commits(empty_shop, NIGHT)] == [
         one.run_id, two.run_id, one.run_id, two.run_id
@@ -174,7 +181,7 @@ def test_what_a_vacuum_has_taken_is_said_and_nothing_changes(empty_shop: Warehou
 
 def test_a_run_that_delta_has_forgotten_is_named_and_the_night_not_withdrawn(empty_shop: Warehouse) -> None:
     """Its commit left the log; its manifest says that it published."""
-    record(empty_shop, f"{NIGHT}.7", NIGHT, "publish_recommendations", {"run_id": f"{NIGHT}.7"})
+    record(empty_shop, f"{NIGHT}.7", NIGHT, PublishManifest(run_id=f"{NIGHT}.7"))
     publish(empty_shop, NIGHT, "one", FIRST)
     with pytest.raises(NothingToRollBack, match=rf"\['{NIGHT}.7'\] published it before, and Delta's log"):
         back(empty_shop, "unknown")

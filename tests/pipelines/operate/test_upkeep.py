@@ -21,10 +21,11 @@ from pipelines.operate.pins import (
     release_night,
 )
 from pipelines.operate.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
-from pipelines.score.incremental import TIDY, find_base
+from pipelines.score.base_night import find_base
 from pipelines.settings.settings import UpkeepSettings
 from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.manifests import PinManifest, PublishManifest, ScoreManifest, TidyManifest
 from pipelines.store.runs import find_manifest, record
 from pipelines.store.tables import Warehouse
 from synthetic import shop
@@ -79,13 +80,14 @@ def vacuum_all(warehouse: Warehouse, pins: list[Pin]) -> int:
 def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
     with pytest.raises(NothingToPin, match=f"night {FOURTH}: no lists are published"):
         pin_night(nights, FOURTH, WHY)
-    versions = pin_night(nights, shop.NIGHT, WHY)["versions"]
+    versions = pin_night(nights, shop.NIGHT, WHY).versions
     assert {"recommendations", "staging", "user_link_states", "user_memory", "events", "items"} <= set(
         versions
     )
     before = rows_of(nights, versions)
-    second = find_manifest(nights, f"{SECOND}.1", "score_candidates")
+    second = find_manifest(nights, f"{SECOND}.1", ScoreManifest)
     assert second is not None
+    assert second.entries is not None
     lists = lists_of(nights, THIRD)
     age(nights, versions, days=10)  # beyond what Delta keeps by itself
 
@@ -94,30 +96,30 @@ def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
         tidy_tables(nights, "2107-12-31")
     assert {name: nights.newest(name) for name in known} == known
     # What an earlier version wrote down of such a date, and Delta then refused to drop, say.
-    record(nights, "2107-12-31.tidy", "2107-12-31", TIDY, {"staged_from": "2107-12-17", "pinned": []})
+    record(nights, "2107-12-31.tidy", "2107-12-31", TidyManifest(staged_from="2107-12-17"))
     done = tidy_tables(nights, NEWEST)
-    assert done["staged_from"] == THIRD
+    assert done.staged_from == THIRD
     # The second night's; the third has lists that the second scored, and carries the biases of that night on.
-    assert done["staged_runs_dropped"] == {"staging": 1, "candidate_history": 1}
-    assert done["files_compacted"]["runs"] > 10
+    assert done.staged_runs_dropped == {"staging": 1, "candidate_history": 1}
+    assert done.files_compacted["runs"] > 10
     assert rows_of(nights, versions) == before
     staged = {row[0] for row in nights.read("staging").select("run_id").distinct().collect()}
     assert staged == {f"{shop.NIGHT}.1", f"{THIRD}.1"}
 
     assert vacuum_all(nights, find_pins(nights)) > 0
     assert rows_of(nights, versions) == before  # to the bit
-    assert rows_of(nights, second["versions"]) == {"staging": None}
+    assert rows_of(nights, second.versions) == {"staging": None}
     assert lists_of(nights, THIRD) == lists
 
-    base, why = find_base(nights, Run(THIRD, "again", 2), {})
+    base, why = find_base(nights, Run(THIRD, "again", 2), second.entries.rules)
     assert (base, why) == (None, f"full night: upkeep has dropped what run {SECOND}.1 staged")
     full_night(nights, "fourth", FOURTH)  # from the third, which stands by
-    scored = find_manifest(nights, f"{FOURTH}.1", "score_candidates")
+    scored = find_manifest(nights, f"{FOURTH}.1", ScoreManifest)
     assert scored is not None
-    assert scored["policies"]["all"]["plan"] == f"incremental night: from run {THIRD}.1"
+    assert scored.policies["all"].plan_reason == f"incremental night: from run {THIRD}.1"
     fourth = lists_of(nights, FOURTH)
 
-    assert release_night(nights, shop.NIGHT, "it is over")["released"] == [f"{shop.NIGHT}.1"]
+    assert release_night(nights, shop.NIGHT, "it is over").released == [f"{shop.NIGHT}.1"]
     with pytest.raises(NothingToPin, match=rf"night {shop.NIGHT} is not pinned; pinned nights: \[\]"):
         release_night(nights, shop.NIGHT, "again")
     assert drop_staged(nights, "staging", THIRD, find_pins(nights)) == 1  # the first night's
@@ -148,8 +150,8 @@ def test_logs_are_kept_while_a_table_is_pinned(empty_shop: Warehouse) -> None:
 
 def test_a_pin_that_can_not_be_read_stops_the_vacuum(empty_shop: Warehouse) -> None:
     publish(empty_shop, SECOND, "one", {1: [(5, 0.5)]})
-    lost = {"versions": {"recommendations": 99}, "reason": WHY, "released": False}
-    record(empty_shop, f"{SECOND}.1", SECOND, "pin_night", lost)
+    lost = PinManifest(versions={"recommendations": 99}, reason=WHY, released=False)
+    record(empty_shop, f"{SECOND}.1", SECOND, lost)
     with pytest.raises(
         PinLost, match=r"table recommendations: version 99 is pinned.*pin_night\.py --release"
     ):
@@ -164,5 +166,5 @@ def test_rows_of_a_run_at_work_stay_however_old_its_night(empty_shop: Warehouse)
         empty_shop.append("staging", local_rows(empty_shop.spark, [names], empty_shop.schema("staging")))
     assert drop_staged(empty_shop, "staging", NEWEST, []) == 1
     assert [row["run_id"] for row in empty_shop.read("staging").collect()] == [runs[1].run_id]
-    record(empty_shop, runs[1].run_id, SECOND, "publish_recommendations", {})
+    record(empty_shop, runs[1].run_id, SECOND, PublishManifest(run_id=runs[1].run_id))
     assert drop_staged(empty_shop, "staging", NEWEST, []) == 1

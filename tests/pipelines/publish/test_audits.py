@@ -13,6 +13,7 @@ from pipelines.publish.audits import AuditFailed, Check, audit_recommendations
 from pipelines.publish.publish import publish_recommendations
 from pipelines.settings.settings import AuditSettings, Override, Policy, Settings, SoftCheck
 from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.manifests import FailedAuditManifest, ScoreManifest
 from pipelines.store.runs import find_manifest
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import MissingTable
@@ -54,11 +55,11 @@ def spoil(staged: tuple[Warehouse, Run]) -> Iterator[Callable[..., None]]:
 
     def change(where: str, **values: str) -> None:
         warehouse.delta("staging").update(f"run_id = '{run.run_id}' AND {where}", values)
-        point_at(warehouse, run, "score_candidates", "staging")
+        point_at(warehouse, run, ScoreManifest, "staging")
 
     yield change
     warehouse.delta("staging").restoreToVersion(before)
-    point_at(warehouse, run, "score_candidates", "staging")
+    point_at(warehouse, run, ScoreManifest, "staging")
 
 
 def candidates(item: str = "c.item_id", score: str = "c.score") -> str:
@@ -88,9 +89,9 @@ def failing(warehouse: Warehouse, run: Run) -> dict[str, float]:
         audit_recommendations(warehouse, run)
     with pytest.raises(MissingTable, match="audit_recommendations has not finished"):
         publish_recommendations(warehouse, run)
-    report = find_manifest(warehouse, run.run_id, "failed_audit")
+    report = find_manifest(warehouse, run.run_id, FailedAuditManifest)
     assert report is not None
-    return {check["name"]: check["value"] for check in report["checks"] if not check["holds"]}
+    return {check["name"]: check["value"] for check in report.checks if not check["holds"]}
 
 
 def test_each_spoiled_row_is_counted_and_the_last_lists_stand(
@@ -147,10 +148,10 @@ def test_an_override_is_for_one_night_and_recorded(staged: tuple[Warehouse, Run]
     mine = other.model_copy(update={"night": Override(night=NIGHT, check="psi", reason="0123456789").night})
     lenient = audited(warehouse, max_cold_share=0.01, overrides=[mine])
     report = audit_recommendations(lenient, run)
-    assert report["overridden"] == {"cold_share": "registration campaign"}
-    assert report["compared_with"] == BEFORE
-    assert {check["segment"] for check in report["checks"]} == {"all", "active"}
-    assert publish_recommendations(lenient, run)["audits"]["overridden"] == report["overridden"]
+    assert report.overridden == {"cold_share": "registration campaign"}
+    assert report.compared_with == BEFORE
+    assert {check.segment for check in report.checks} == {"all", "active"}
+    assert publish_recommendations(lenient, run).audits.overridden == report.overridden
     assert sorted(lists_of(warehouse, NIGHT)) == list(range(shop.USERS))
 
 

@@ -17,13 +17,14 @@ from pipelines.score.forecast import (
     ImpossibleNight,
     check_room,
     find_forecast,
-    foretell_seconds,
     plan_night,
+    predict_seconds,
     seconds_of_commit,
 )
 from pipelines.score.stage import score_candidates
-from pipelines.score.workload import Past, estimate_workload
+from pipelines.score.workload import PastNight, estimate_workload
 from pipelines.store.leases import Run
+from pipelines.store.manifests import PolicyReport, ScoreManifest
 from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse
 from synthetic import shop
@@ -40,32 +41,34 @@ def test_a_plan_counts_the_same_before_and_after_the_build(trained: Warehouse) -
     build_link_states(trained, run, trained.settings.night.model)
     after = plan_night(trained, run, price=0.05)
     for name in ("users", "candidates", "pairs", "bank_bytes", "state_bytes", "tasks", "commits"):
-        assert before[name] == after[name], name
-    assert after["pairs"] == shop.USERS * (shop.ITEMS + 1)
-    assert after["predicted_seconds"] > 0
-    assert after["predicted_cost"] == pytest.approx(
-        after["predicted_seconds"] / 3600 * after["tasks"] * 0.05, rel=0.02
+        assert getattr(before, name) == getattr(after, name), name
+    assert after.pairs == shop.USERS * (shop.ITEMS + 1)
+    assert after.predicted_seconds > 0
+    assert after.predicted_cost == pytest.approx(
+        after.predicted_seconds / 3600 * after.tasks * 0.05, rel=0.02
     )
     scored = score_candidates(trained, run, [policy])
-    assert scored["forecast"]["predicted_seconds"] == after["predicted_seconds"]
-    assert scored["forecast"]["share_of_night"] == 1
-    assert scored["forecast"]["actual_seconds"] == scored["policies"][policy.name]["seconds"]
-    assert scored["forecast"]["cost_per_million_pairs"] > 0
+    assert scored.forecast is not None
+    assert scored.forecast.cost_per_million_pairs is not None
+    assert scored.forecast.predicted_seconds == after.predicted_seconds
+    assert scored.forecast.share_of_night == 1
+    assert scored.forecast.actual_seconds == scored.policies[policy.name].seconds
+    assert scored.forecast.cost_per_million_pairs > 0
 
 
 def test_an_incremental_night_is_users_in_full_and_lists_taken_over() -> None:
     """A tenth is active, of the others a tenth has no room left; those whose lists stand meet a few each."""
-    work = estimate_workload(1000, 100, 5000, 50, Past(renewed=0.1, moved=30.0))
+    work = estimate_workload(1000, 100, 5000, 50, PastNight(renewed=0.1, moved=30.0))
     assert (work.in_full, work.taken_over) == (190, 810)
     assert work.pairs == 190 * 5000 + 810 * 80
     said = f"about {work.pairs:,} pairs, {5_000_000 - work.pairs:,} avoided"
     assert work.describe().startswith("about 190 of 1,000 users changed")
     assert work.describe().endswith(said)
     host = {"pairs_per_second": 1e6, "users_per_second": 500.0, "taken_over_per_second": 100.0}
-    alone = foretell_seconds(work, [host])
+    alone = predict_seconds(work, [host])
     assert alone == pytest.approx(1000 / 500 + 190 * 5000 / 1e6 + 810 / 100)
-    assert foretell_seconds(work, [host, host]) == pytest.approx(alone / 2)
-    many = estimate_workload(1000, 100, 5000, 1250, Past())
+    assert predict_seconds(work, [host, host]) == pytest.approx(alone / 2)
+    many = estimate_workload(1000, 100, 5000, 1250, PastNight())
     assert (many.in_full, many.pairs) == (1000, 5_000_000)
     assert many.describe().startswith(
         "1,250 of 5,000 candidates changed, so all 1,000 users meet all of them"
@@ -81,7 +84,9 @@ def test_a_commit_takes_what_it_took_the_night_before(empty_shop: Warehouse) -> 
     }  # fmt: skip
 
     def tell(ds: str, key: str, **more: object) -> None:
-        record(empty_shop, f"{ds}.{key}", ds, "score_candidates", {"policies": {"all": told | more}})
+        report = PolicyReport.model_validate(told | more)
+        manifest = ScoreManifest(model="mha", model_version="v", policies={"all": report}, versions={})
+        record(empty_shop, f"{ds}.{key}", ds, manifest)
 
     def foretold(ds: str, *, incremental: bool) -> float:
         return seconds_of_commit(empty_shop, Run(ds, "next"), hosts, incremental=incremental)

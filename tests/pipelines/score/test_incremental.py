@@ -10,11 +10,19 @@ from pipelines.ingest.load_days import day_before
 from pipelines.night import STEPS
 from pipelines.publish.full_comparison import verify_full
 from pipelines.publish.verify_night import CertificateFailed
+from pipelines.score.base_night import describe_entries, find_base
 from pipelines.score.forecast import plan_night
-from pipelines.score.incremental import find_base
 from pipelines.settings.settings import Policy
 from pipelines.store.leases import Run, acquire_lease, find_run
-from pipelines.store.runs import Manifest, need_manifest, record
+from pipelines.store.manifests import (
+    AuditManifest,
+    CertificateManifest,
+    ForecastManifest,
+    PolicyReport,
+    ScoreManifest,
+    StatesManifest,
+)
+from pipelines.store.runs import need_manifest, record
 from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.nights import SCORED, day_of, items_of, point_at, with_night
@@ -22,14 +30,22 @@ from tests.nights import SCORED, day_of, items_of, point_at, with_night
 pytestmark = pytest.mark.nights
 
 
-def night(warehouse: Warehouse, ds: str, key: str = "night") -> Manifest:
-    """A certified night whose lists are those of a full one; what scoring reports."""
+class Scored(PolicyReport):
+    """What scoring reports of a policy, with the strata of the certificate."""
+
+    strata: dict[str, int]
+
+
+def night(warehouse: Warehouse, ds: str, key: str = "night") -> Scored:
+    """Score and certify a night, and compare its lists with those of a full one."""
     run = acquire_lease(warehouse, ds, key)
-    _, _, scored, certificate = (STEPS[name](warehouse, run) for name in SCORED)
-    of_policy: Manifest = scored["policies"][warehouse.settings.night.policy.name]
-    if of_policy["plan"].startswith("incremental"):
-        assert verify_full(warehouse, run)["passed"]
-    return {**of_policy, "strata": certificate["strata"]}
+    for name in SCORED:
+        STEPS[name](warehouse, run)
+    report = need_manifest(warehouse, run, ScoreManifest).policies[warehouse.settings.night.policy.name]
+    if report.plan_reason.startswith("incremental"):
+        assert verify_full(warehouse, run).passed
+    strata = need_manifest(warehouse, run, CertificateManifest).strata
+    return Scored(**report.model_dump(), strata=strata)
 
 
 def test_incremental_nights_equal_full_ones_and_score_little(
@@ -38,8 +54,8 @@ def test_incremental_nights_equal_full_ones_and_score_little(
     warehouse = with_night(shop_of_its_own, k=5)
     rng = np.random.default_rng(1)
     first = night(warehouse, "2024-05-11")
-    assert first["plan"] == "full night: no earlier certified one"
-    assert "reused" not in first["strata"]
+    assert first.plan_reason == "full night: no earlier certified one"
+    assert "reused" not in first.strata
     shares = []
     for number in range(2):
         day, ds = f"2024-05-{11 + number}", f"2024-05-{12 + number}"
@@ -53,28 +69,28 @@ def test_incremental_nights_equal_full_ones_and_score_little(
         scored = night(warehouse, ds)
         after = plan_night(warehouse, find_run(warehouse, ds, "night"))  # what the run's own builds counted
         check_forecasts(before, after, scored)
-        assert scored["plan"].startswith("incremental night: from run")
-        assert scored["strata"]["reused"] == warehouse.settings.night.certificate_users // 2
-        shares.append(scored["pairs"] / (scored["pairs"] + scored["pairs_avoided"]))
+        assert scored.plan_reason.startswith("incremental night: from run")
+        assert scored.strata["reused"] == warehouse.settings.night.certificate_users // 2
+        shares.append(scored.pairs / (scored.pairs + scored.pairs_avoided))
     assert np.mean(shares) < 0.5
-    monkeypatch.setattr("pipelines.score.incremental.MAX_ANCHORS", 1)
+    monkeypatch.setattr("pipelines.score.base_night.MAX_ANCHORS", 1)
     few = night(warehouse, "2024-05-14")  # most have the first night's anchor, which is not known any more
-    assert few["plan"] == "incremental night: from run 2024-05-13.1"
-    assert few["pairs"] > few["pairs_avoided"] > 0
+    assert few.plan_reason == "incremental night: from run 2024-05-13.1"
+    assert few.pairs > few.pairs_avoided > 0
 
 
-def check_forecasts(before: Manifest, after: Manifest, scored: Manifest) -> None:
+def check_forecasts(before: ForecastManifest, after: ForecastManifest, scored: Scored) -> None:
     """Four users were active, and some items changed; the past tells who else is scored in full."""
     for told in (before, after):
-        assert told["plan"] == scored["plan"]
-        assert told["users"] == shop.USERS
-        assert 1 <= told["changed"] <= 5  # new, changed, or as they were before
-        assert 4 <= told["in_full"] < shop.USERS
-        assert told["taken_over_per_second"] > 0
-        assert told["pairs"] + told["pairs_avoided"] == told["users"] * told["candidates"]
-    assert (after["changed"], after["pairs"]) == (before["changed"], before["pairs"])
+        assert told.plan_reason == scored.plan_reason
+        assert told.users == shop.USERS
+        assert 1 <= told.changed <= 5  # new, changed, or as they were before
+        assert 4 <= told.in_full < shop.USERS
+        assert told.taken_over_per_second > 0
+        assert told.pairs + told.pairs_avoided == told.users * told.candidates
+    assert (after.changed, after.pairs) == (before.changed, before.pairs)
     # Users who are not active and have no room left in their lists are few.
-    assert after["pairs"] / scored["pairs"] == pytest.approx(1.0, abs=0.6)
+    assert after.pairs / scored.pairs == pytest.approx(1.0, abs=0.6)
 
 
 def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its_own: Warehouse) -> None:
@@ -85,10 +101,10 @@ def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its
     plans = [night(warehouse, "2024-05-09")]
     day_of(warehouse, "2024-05-09", [(1, 7, "08:00:00")])  # instead of what that day held: a correction
     plans += [night(warehouse, ds) for ds in ("2024-05-10", "2024-05-13")]  # and two nights are missing
-    assert all(plan["plan"].startswith("incremental") for plan in plans)
-    assert all(plan["pairs_avoided"] > plan["pairs"] for plan in plans[:1])
+    assert all(plan.plan_reason.startswith("incremental") for plan in plans)
+    assert all(plan.pairs_avoided > plan.pairs for plan in plans[:1])
     back = night(warehouse, "2024-05-09", "again")  # out of order: from the night before it
-    assert back["plan"] == "incremental night: from run 2024-05-08.1"
+    assert back.plan_reason == "incremental night: from run 2024-05-08.1"
 
 
 def test_a_state_of_other_bytes_is_scored_again_though_it_comes_from_the_same(
@@ -107,32 +123,32 @@ def test_a_state_of_other_bytes_is_scored_again_though_it_comes_from_the_same(
 
     for ds, user in (("2024-05-11", None), ("2024-05-12", 3), ("2024-05-13", None), ("2024-05-14", 3)):
         run_to(ds, "night", user)
-    merged = need_manifest(warehouse, Run("2024-05-12", "night", 1), "build_link_states")
-    assert merged["merged"] == 1
+    merged = need_manifest(warehouse, Run("2024-05-12", "night", 1), StatesManifest)
+    assert merged.merged == 1
     again = run_to("2024-05-13", "again", None)
-    assert need_manifest(warehouse, again, "build_link_states")["recomputed"] >= 1
-    plan = need_manifest(warehouse, again, "score_candidates")["policies"]["all"]["plan"]
+    assert need_manifest(warehouse, again, StatesManifest).recomputed >= 1
+    plan = need_manifest(warehouse, again, ScoreManifest).policies["all"].plan_reason
     assert plan == "incremental night: from run 2024-05-12.1"
-    assert verify_full(warehouse, again)["passed"]
+    assert verify_full(warehouse, again).passed
 
 
 def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse) -> None:
     warehouse = with_night(shop_of_its_own, k=5)
     night(warehouse, "2024-05-11")
     other = night(with_night(warehouse, k=6), "2024-05-12")
-    assert other["plan"] == "full night: k, entries changed since run 2024-05-11.1"
+    assert other.plan_reason == "full night: k, entries changed since run 2024-05-11.1"
     back = night(warehouse, "2024-05-13")  # from the newest that fits
-    assert back["plan"] == "incremental night: from run 2024-05-11.1"
-    assert back["pairs_avoided"] > 0
+    assert back.plan_reason == "incremental night: from run 2024-05-11.1"
+    assert back.pairs_avoided > 0
     quiet = night(with_night(warehouse, reuse=False), "2024-05-14")
-    assert quiet["plan"] == "full night: night.reuse is false"
+    assert quiet.plan_reason == "full night: night.reuse is false"
     warehouse.delta("staging").update(F.col("run_id") == "2024-05-14.1", {"tau": F.lit(-99.0).cast("float")})
     scored = acquire_lease(warehouse, "2024-05-14", "night")
-    point_at(warehouse, scored, "score_candidates", "staging")
+    point_at(warehouse, scored, ScoreManifest, "staging")
     damaged = night(warehouse, "2024-05-15")
-    assert damaged["plan"] == "incremental night: from run 2024-05-14.1"
-    assert damaged["pairs_avoided"] == 0  # no row was what it had been written as
-    assert damaged["pairs"] == quiet["pairs"]
+    assert damaged.plan_reason == "incremental night: from run 2024-05-14.1"
+    assert damaged.pairs_avoided == 0  # no row was what it had been written as
+    assert damaged.pairs == quiet.pairs
 
 
 def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Warehouse) -> None:
@@ -143,7 +159,7 @@ def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Wareh
             STEPS[name](warehouse, each)
     mine = (F.col("run_id") == run.run_id) & (F.col("user_id") == 3)
     warehouse.delta("staging").update(mine, {"candidates": F.slice("candidates", 1, 4)})
-    point_at(warehouse, run, "score_candidates", "staging")
+    point_at(warehouse, run, ScoreManifest, "staging")
     publish_after_audits(warehouse, run)
     with pytest.raises(
         CertificateFailed,
@@ -155,10 +171,11 @@ def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Wareh
     with pytest.raises(CertificateFailed, match=r"are not those of a full night .*nothing was published"):
         publish_after_audits(warehouse, built_on_it)
     later = acquire_lease(warehouse, "2024-05-13", "night")
-    assert find_base(warehouse, later, {}) == (None, "full night: no earlier certified one")
+    rules = describe_entries(warehouse, "any", warehouse.settings.night.policy)
+    assert find_base(warehouse, later, rules) == (None, "full night: no earlier certified one")
 
 
 def publish_after_audits(warehouse: Warehouse, run: Run) -> None:
     """As if the audits had not noticed."""
-    record(warehouse, run.run_id, run.ds, "audit_recommendations", {"checks": []})
+    record(warehouse, run.run_id, run.ds, AuditManifest(checks=[]))
     STEPS["publish_recommendations"](warehouse, run)

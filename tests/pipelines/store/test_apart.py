@@ -14,11 +14,11 @@ from pipelines.learn.evaluate import evaluate_models
 from pipelines.night import STEPS
 from pipelines.operate.upkeep import tidy_tables
 from pipelines.publish.full_comparison import verify_full
-from pipelines.schemas import SCHEMAS
+from pipelines.schemas import TABLES
 from pipelines.settings.settings import UpkeepSettings
 from pipelines.store import apart
 from pipelines.store.leases import acquire_lease, check_lease
-from pipelines.store.runs import Manifest
+from pipelines.store.manifests import Manifest, ScoreManifest, StatesManifest
 from pipelines.store.tables import Warehouse
 from tests.conftest import copy_log, open_shop
 
@@ -35,18 +35,23 @@ def night(warehouse: Warehouse, ds: str) -> dict[str, Manifest]:
 
 def versions(warehouse: Warehouse) -> dict[str, int]:
     """Of every table that a night reads or writes."""
-    return {name: warehouse.newest(name) for name in (*SCHEMAS, "items", "users") if name not in BOOKS}
+    return {name: warehouse.newest(name) for name in (*TABLES, "items", "users") if name not in BOOKS}
 
 
 def evaluate(warehouse: Warehouse, ds: str = FIRST) -> list[dict[str, object]]:
-    return evaluate_models(warehouse, ds, "a key/of ours", ["mha"], horizon_days=9, min_events=5)["rows"]
+    return evaluate_models(warehouse, ds, "a key/of ours", ["mha"], horizon_days=9, min_events=5).rows
 
 
 def forecast_run(night: dict[str, Manifest]) -> dict[str, object]:
     """What a night started from, and what it did because of that."""
-    states, scored = night["build_link_states"], night["score_candidates"]["policies"]["all"]
-    told = {name: states[name] for name in ("plan", "base", "recomputed", "merged", "kept")}
-    return told | {name: scored[name] for name in ("plan", "pairs", "pairs_avoided")}
+    states, scored = night["build_link_states"], night["score_candidates"]
+    assert isinstance(states, StatesManifest)
+    assert isinstance(scored, ScoreManifest)
+    of_states = states.model_dump(include={"plan_reason", "base", "recomputed", "merged", "kept"})
+    return {
+        **of_states,
+        "scored": scored.policies["all"].model_dump(include={"plan_reason", "pairs", "pairs_avoided"}),
+    }
 
 
 def test_what_publishes_nothing_between_two_nights_changes_neither(
@@ -74,7 +79,7 @@ def test_what_publishes_nothing_between_two_nights_changes_neither(
 
     run = acquire_lease(warehouse, SECOND, "night")
     before = versions(warehouse)
-    assert verify_full(warehouse, run)["passed"]
+    assert verify_full(warehouse, run).passed
     monkeypatch.setattr(plan_job, "with_warehouse", lambda config, work, **about: work(warehouse) or 0)
     monkeypatch.setattr("sys.argv", ["plan_night", "--config", "x", "--ds", SECOND, "--run-key", "another"])
     assert plan_job.main() == 0
@@ -92,7 +97,7 @@ def test_upkeep_drops_what_was_set_apart_once_it_is_old(empty_shop: Warehouse) -
         file.parent.mkdir(parents=True)
         file.touch()
         os.utime(file, (time.time() - days * 86400,) * 2)
-    assert tidy_tables(warehouse, "2024-05-06")["evaluations_dropped"] == ["2024-05-01.evaluate-old"]
+    assert tidy_tables(warehouse, "2024-05-06").evaluations_dropped == ["2024-05-01.evaluate-old"]
     assert sorted(os.listdir(root)) == ["2024-05-01.evaluate-lately", "2024-05-05.evaluate-new"]
     assert apart.drop_all(warehouse) == 2
     assert not root.exists()

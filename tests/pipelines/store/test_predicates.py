@@ -12,6 +12,8 @@ from pyspark.sql import SparkSession
 from pipelines.operate.pins import FOR_EVER, LOG, list_files, set_properties
 from pipelines.operate.upkeep import vacuum
 from pipelines.settings.names import check_name, check_run_key
+from pipelines.steps import Job
+from pipelines.store.manifests import Manifest
 from pipelines.store.predicates import EVERY_ROW, between, both, equals, literal
 from pipelines.store.runs import find_manifest, record
 from pipelines.store.tables import Warehouse
@@ -52,18 +54,28 @@ def test_predicates_are_conditions_on_columns_of_ours() -> None:
         equals(**{"a = 1 OR b": "c"})
 
 
+class Numbered(Manifest):
+    """A manifest with a number."""
+
+    job = Job.TRAIN_MODEL
+    n: int = 0
+
+
 def test_the_row_of_an_odd_run_is_rewritten_alone(empty_shop: Warehouse) -> None:
     odd = "x' OR 'a'='a"
     for run_id, number in (("plain", 1), (odd, 1), (odd, 2)):
-        record(empty_shop, run_id, "2024-01-01", "job", {"n": number})
+        record(empty_shop, run_id, "2024-01-01", Numbered(n=number))
     again = Warehouse(empty_shop.spark, empty_shop.settings)
-    assert [find_manifest(again, run_id, "job") for run_id in ("plain", odd)] == [{"n": 1}, {"n": 2}]
+    assert [find_manifest(again, run_id, Numbered) for run_id in ("plain", odd)] == [
+        Numbered(n=1),
+        Numbered(n=2),
+    ]
 
 
 def test_a_warehouse_may_have_any_path(spark: SparkSession, tmp_path: Path) -> None:
     """Delta's statements take it as a name, Spark's readers as a pattern, and both replace variables."""
     warehouse = open_shop(spark, tmp_path / "te`am's [a]{b} ${spark.app.name} 100%?*")
-    record(warehouse, "run", "2024-01-01", "job", {})
+    record(warehouse, "run", "2024-01-01", Numbered())
     set_properties(warehouse, "runs", {LOG: FOR_EVER})
     assert warehouse.delta("runs").detail().collect()[0]["properties"][LOG] == FOR_EVER
     set_properties(warehouse, "runs", {LOG: None})

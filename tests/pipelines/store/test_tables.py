@@ -1,4 +1,4 @@
-"""Tables under two writers at run_once, patched, and given rows that they do not hold."""
+"""Tables under two writers at once, patched, and given rows that they do not hold."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.steps import Job
 from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run
-from pipelines.store.runs import Manifest, find_manifests, record, run_once
+from pipelines.store.manifests import Manifest
+from pipelines.store.runs import find_manifests, record, run_once
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import RowRefused, WriteConflict
 from tests.cluster.standalone import wait_until
 from tests.nights import lists_of, publish
 
 DAY = "2024-01-01"
+
+
+class Attempt(Manifest):
+    """The manifest of one of several attempts."""
+
+    job = Job.PLAN_NIGHT
+    attempt: int = 0
 
 
 def test_of_two_writers_of_a_slice_the_slower_fails_in_one_line_and_changes_nothing(
@@ -58,23 +67,24 @@ def test_of_two_writers_of_a_slice_the_slower_fails_in_one_line_and_changes_noth
 def test_of_two_attempts_that_finish_together_one_is_recorded_and_both_go_on_with_it(
     empty_shop: Warehouse,
 ) -> None:
-    record(empty_shop, "2024-01-01.1", DAY, "before", {})  # the table is there
+    record(empty_shop, "2024-01-01.before", DAY, Attempt())  # the table is there
     run, together = Run(DAY, "night", 1), Barrier(2)
 
-    def attempt(number: int) -> Manifest:
-        def work() -> Manifest:
+    def attempt(number: int) -> Attempt:
+        def work() -> Attempt:
             together.wait(timeout=60)
-            return {"attempt": number}
+            return Attempt(attempt=number)
 
         own = Warehouse(empty_shop.spark, empty_shop.settings)  # what another process knows
-        return run_once(own, run, "plan", work)
+        return run_once(own, run, Attempt, work)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(attempt, (1, 2))
-    assert first["attempt"] == second["attempt"]
-    assert [done.manifest["attempt"] for done in find_manifests(empty_shop, "plan")] == [first["attempt"]]
-    later = run_once(empty_shop, run, "plan", dict)
-    assert (later["attempt"], later["reused"]) == (first["attempt"], True)
+    assert first.attempt == second.attempt
+    found = {done.run_id: done.manifest.attempt for done in find_manifests(empty_shop, Attempt)}
+    assert found == {"2024-01-01.before": 0, run.run_id: first.attempt}
+    later = run_once(empty_shop, run, Attempt, Attempt)
+    assert (later.attempt, later.reused) == (first.attempt, True)
 
 
 def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop: Warehouse) -> None:
