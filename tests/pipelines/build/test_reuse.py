@@ -126,13 +126,13 @@ def assert_same(rows: list[dict[str, Any]], full: list[dict[str, Any]], merged: 
 
 def test_an_unchanged_night_computes_nothing(nights: dict[str, Any]) -> None:
     (bank, states), (again, same) = nights["built"]["first"], nights["built"]["again"]
-    assert (bank["encoded"], bank["kept"]) == (shop.ITEMS + 1, 0)
-    assert (again["encoded"], again["kept"], again["removed"]) == (0, shop.ITEMS + 1, 0)
-    assert again["versions"]["candidate_bank"] == bank["versions"]["candidate_bank"]  # no commit
-    assert (states["recomputed"], states["kept"]) == (shop.USERS, 0)
-    assert (same["recomputed"], same["kept"], same["removed"]) == (0, shop.USERS, 0)
-    assert same["versions"] == states["versions"]
-    assert (same["events"], same["cold_users"]) == (states["events"], len(shop.COLD))
+    assert (bank.encoded, bank.kept) == (shop.ITEMS + 1, 0)
+    assert (again.encoded, again.kept, again.removed) == (0, shop.ITEMS + 1, 0)
+    assert again.versions["candidate_bank"] == bank.versions["candidate_bank"]  # no commit
+    assert (states.recomputed, states.kept) == (shop.USERS, 0)
+    assert (same.recomputed, same.kept, same.removed) == (0, shop.USERS, 0)
+    assert same.versions == states.versions
+    assert (same.events, same.cold_users) == (states.events, len(shop.COLD))
 
 
 def bought_on(day: str) -> set[int]:
@@ -144,26 +144,26 @@ def test_the_next_night_computes_what_changed(nights: dict[str, Any]) -> None:
     bought = bought_on(shop.NIGHT)
     assert 0 < len(bought) < shop.USERS / 2
     bank, states = nights["built"]["next"]
-    assert states["plan"] == f"what changed since the build of night {shop.NIGHT} is read"
+    assert states.plan_reason == f"what changed since the build of night {shop.NIGHT} is read"
     # 37: a damaged row, 38: other features
-    assert (states["merged"], states["recomputed"]) == (len(bought - {37, 38}), 2)
-    assert states["kept"] == shop.USERS - len(bought | {37, 38})
+    assert (states.merged, states.recomputed) == (len(bought - {37, 38}), 2)
+    assert states.kept == shop.USERS - len(bought | {37, 38})
     # Item 3: another kind, 7: damaged, 9: there twice.
-    assert (bank["encoded"], bank["kept"]) == (3, shop.ITEMS - 2)
+    assert (bank.encoded, bank.kept) == (3, shop.ITEMS - 2)
 
 
 def test_a_late_event_is_merged_and_a_lost_one_needs_its_whole_history(nights: dict[str, Any]) -> None:
     _, states = nights["built"]["late"]
-    assert states["recomputed"] == 1
-    assert states["merged"] == len((bought_on(NEXT) | {LATE}) - {WRONG})
+    assert states.recomputed == 1
+    assert states.merged == len((bought_on(NEXT) | {LATE}) - {WRONG})
     # The night before had written the tables whole, as they held damage.
     assert nights["built"]["next"][1]["patched"] == 0
-    assert states["patched"] == states["merged"] + 1
+    assert states.patched == states.merged + 1
 
 
 def test_few_changes_leave_the_files_of_other_items_as_they_are(nights: dict[str, Any]) -> None:
     bank, _ = nights["built"]["late"]
-    assert (bank["encoded"], bank["kept"], bank["removed"]) == (2, shop.ITEMS, 0)
+    assert (bank.encoded, bank.kept, bank.removed) == (2, shop.ITEMS, 0)
     before, after = map(set, nights["files"])
     assert before < after
     past, _ = nights["built"]["past"]  # before the new item came
@@ -173,7 +173,7 @@ def test_few_changes_leave_the_files_of_other_items_as_they_are(nights: dict[str
 def test_and_their_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> None:
     for ds in (THIRD, NEXT):
         bank, states = nights["built"][f"scratch {ds}"]
-        assert (bank["kept"], states["kept"], states["merged"]) == (0, 0, 0)
+        assert (bank.kept, states.kept, states.merged) == (0, 0, 0)
     first, second = bought_on(shop.NIGHT), bought_on(NEXT) | {LATE}
     for name in BUILT:
         assert_same(nights["late"][name], nights["full"][THIRD][name], (first | second) - {WRONG})
@@ -181,8 +181,8 @@ def test_and_their_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> N
 
 def test_a_past_night_is_built_from_whole_histories_to_the_bit(nights: dict[str, Any]) -> None:
     _, states = nights["built"]["past"]
-    assert states["plan"] == "every history is read: the stored states are of a later night"
-    assert states["kept"] > 0
+    assert states.plan_reason == "every history is read: the stored states are of a later night"
+    assert states.kept > 0
     merged = bought_on(shop.NIGHT) | {LATE}  # by a night before, and nothing came since
     for name in BUILT:
         assert_same(nights["past"][name], nights["full"][NEXT][name], merged)
@@ -190,5 +190,5 @@ def test_a_past_night_is_built_from_whole_histories_to_the_bit(nights: dict[str,
 
 def test_another_number_of_buckets_splits_everybody_again(nights: dict[str, Any]) -> None:
     bank, states = nights["built"]["split"]
-    assert (bank["encoded"], states["kept"]) == (0, 0)
+    assert (bank.encoded, states.kept) == (0, 0)
     assert nights["buckets"] == {0, 1}

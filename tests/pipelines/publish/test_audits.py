@@ -91,7 +91,7 @@ def failing(warehouse: Warehouse, run: Run) -> dict[str, float]:
         publish_recommendations(warehouse, run)
     report = find_manifest(warehouse, run.run_id, FailedAuditManifest)
     assert report is not None
-    return {check["name"]: check["value"] for check in report.checks if not check["holds"]}
+    return {check.name: check.value for check in report.checks if not check.holds}
 
 
 def test_each_spoiled_row_is_counted_and_the_last_lists_stand(
