@@ -32,8 +32,20 @@ from tests.nights import removing
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Tests under these marks run whole nights or submit jobs.
+NEED_JVM = ("airflow", "cluster", "faults", "nights", "operate")
+
 hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("shared")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a JVM: `spark` is among their fixtures, or they carry one of `NEED_JVM`."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "spark" in fixtures or any(item.get_closest_marker(name) for name in NEED_JVM):
+            item.add_marker(pytest.mark.jvm)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[tuple[str, str]]]:
 
 
 def test_each_step_touches_what_it_declares(
-    shop_of_its_own: Warehouse,  # noqa: F811
+    shop_of_its_own: Warehouse,
     touched: dict[str, set[tuple[str, str]]],
 ) -> None:
     steps = [name for name in STEPS if name not in ("ingest_events", "export_recommendations")]

@@ -175,6 +175,7 @@ def test_missing_java_is_a_sentence(tmp_path: Path) -> None:
     assert (code, "no Java on PATH, and JAVA_HOME is not set" in error_of(said)) == (3, True)
 
 
+@pytest.mark.jvm
 def test_a_storage_without_its_connector_is_a_sentence(tmp_path: Path) -> None:
     raw = shop.settings(tmp_path) | {"warehouse": "s3a://lake/lime"}
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw))
@@ -204,6 +205,7 @@ def may_drop_rights() -> bool:
     )
 
 
+@pytest.mark.jvm
 @pytest.mark.skipif(not may_drop_rights(), reason="root reads everything, and can't give that up here")
 def test_a_drop_that_may_not_be_read_is_not_called_missing(tmp_path: Path) -> None:
     shop.write_drop(tmp_path / "raw", "events", "2024-03-01", shop.events()[:3])

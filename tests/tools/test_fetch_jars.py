@@ -35,6 +35,7 @@ def company(tmp_path: Path) -> dict[str, str]:
     return {"LIME_IVY_SETTINGS": str(tmp_path / "ivysettings.xml")}
 
 
+@pytest.mark.jvm
 def test_jars_come_from_the_repository_that_ivysettings_name_once(
     company: dict[str, str], tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_jars_come_from_the_repository_that_ivysettings_name_once(
     assert torn.read_bytes() == JARS[0].read_bytes()
 
 
+@pytest.mark.jvm
 def test_another_file_under_a_jars_name_is_refused_in_a_sentence(
     company: dict[str, str], tmp_path: Path
 ) -> None:
@@ -65,6 +67,7 @@ def test_another_file_under_a_jars_name_is_refused_in_a_sentence(
     assert not list((tmp_path / "jars").glob("delta-storage*"))
 
 
+@pytest.mark.jvm
 def test_a_mirror_that_does_not_answer_is_a_sentence_without_its_password(tmp_path: Path) -> None:
     done = fetch(tmp_path / "jars", MAVEN_REPOSITORY="http://me:secret@127.0.0.1:9/m2")
     assert done.returncode == 1
