@@ -19,9 +19,9 @@ from pipelines.settings.settings import Policy
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest
 from pipelines.store.tables import Warehouse
-from tests.nights import point_at
 from synthetic import shop
 from tests.conftest import open_shop
+from tests.nights import point_at
 
 pytestmark = pytest.mark.nights
 BUILT = {"candidate_bank": "item_id", "user_link_states": "user_id", "user_memory": "user_id"}
