@@ -58,9 +58,7 @@ def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, 
     }
 
 
-def find_earlier_build(
-    warehouse: Warehouse, night: str, bundle: Bundle, events: int
-) -> tuple[EarlierBuild | None, str]:
+def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events: int) -> tuple[EarlierBuild | None, str]:
     """The build that wrote the stored rows of this model, or None; and why."""
     done = [
         (each.manifest["versions"]["user_link_states"], each.ds, each.manifest)

@@ -1,4 +1,4 @@
-"""The answers benchmark on a log of its own: splits by position, first attempts, trials that are kept."""
+"""The answers benchmark on a small log: the splits by position, first attempts and kept trials."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import answers
-from benchmarks.answers import Answers, Trial, load, run
+from benchmarks import answer_trials
+from benchmarks.answer_trials import Answers, Trial, load, run
 
 LEARNERS, ANSWERS, PROBLEMS = 12, 40, 200
 
@@ -52,10 +52,10 @@ def test_first_attempts_are_asked_for_once_and_in_order_of_time(log: Answers) ->
 def test_a_finished_trial_is_not_trained_again(
     log: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "DONE", tmp_path)
+    monkeypatch.setattr(answer_trials, "DONE", tmp_path)
     trial = Trial("lime-mha", 1, 1e-3, 0.5, LEARNERS)
     first = run(log, trial)
-    monkeypatch.delattr(answers, "trainer_of")
+    monkeypatch.delattr(answer_trials, "trainer_of")
     again = run(log, trial)
     assert again.found.logit.tolist() == first.found.logit.tolist()
     assert (again.valid, again.seconds) == (first.valid, first.seconds)
