@@ -1,1 +1,1 @@
-"""Benchmarks; `make bench-<name>` prints a table and writes `benchmarks/results/<name>.json`."""
+"""The benchmarks; `make bench-<name>` prints a table and writes `benchmarks/results/<name>.json`."""

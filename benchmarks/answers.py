@@ -1,4 +1,4 @@
-"""Predict answers: LIME and other ways to read a history, on one trunk; part of `make bench-quality`.
+"""Compare predictions of answers by LIME and by other ways to read a history; part of `make bench-quality`.
 
 The data is ASSISTments 2017: a learner's answers in order, with the label 1 for a right answer. Each
 learner's positions are split 70 / 10 / 20 into training, validation and test. The log holds only first

@@ -27,8 +27,8 @@ def compare(candidates: int, lengths: Sequence[int] = (256, 1024, 8192)) -> list
     """Compare the seconds of HSTU and LIME for one user, at each history length."""
     rows = []
     for n in lengths:
-        # At a million candidates HSTU takes minutes for a user: the first round is the warm-up, and the median
-        # ignores it.
+        # At a million candidates HSTU takes minutes for a user: the first round is the warm-up, and the
+        # median ignores it.
         seconds = interleave(contestants(candidates, n), warm=candidates <= 32_768)
         reach = REACH.get(n, "") if candidates == 32_768 else ""
         for name in ("LIME-MHA", "LIME-XOR"):

@@ -121,18 +121,10 @@ def start(config: Path, job: str, *options: str) -> subprocess.Popen[str]:
         job: the name of the job.
         options: further options of its command line.
     """
-    command = [
-        sys.executable,
-        f"jobs/{job}.py",
-        "--config",
-        str(config),
-        "--ds",
-        shop.NIGHT,
-        "--run-key",
-        KEY,
-    ]
+    command = [sys.executable, f"jobs/{job}.py", "--config", str(config)]
     return subprocess.Popen(
-        [*command, *options], cwd=ROOT, text=True, start_new_session=True,
+        [*command, "--ds", shop.NIGHT, "--run-key", KEY, *options],
+        cwd=ROOT, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 

@@ -148,7 +148,7 @@ def main() -> int:
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="the parts to measure (default: all)"
     )
     args = options.parse_args()
-    # Each part has its own process, because Spark's JVM keeps its first memory settings until the process ends.
+    # Each part has its own process, because Spark's JVM keeps its first memory settings until its end.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for part in args.parts:
             pool.submit(measure, part, args).result()

@@ -16,7 +16,7 @@ LEARNERS, ANSWERS, PROBLEMS = 12, 40, 200
 
 
 def answered() -> pd.DataFrame:
-    """Every learner answers 40 times at 200 problems of 2 skills."""
+    """Return a log in which every learner answers 40 times, on 200 problems of 2 skills."""
     rng, size = np.random.default_rng(0), LEARNERS * ANSWERS
     item = rng.integers(0, PROBLEMS, size)
     return pd.DataFrame(
@@ -37,7 +37,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     return load(path)
 
 
-def test_first_attempts_are_asked_for_once_and_in_order_of_time(log: Answers) -> None:
+def test_each_first_attempt_is_asked_for_once_and_in_order_of_time(log: Answers) -> None:
     first = answered().drop_duplicates(["user_id", "item_id"])
     assert len(first) == len(log.data.log.item) < LEARNERS * ANSWERS
     bounds = (0, 0.7 * ANSWERS, 0.8 * ANSWERS, ANSWERS)
