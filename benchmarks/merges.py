@@ -26,7 +26,7 @@ NOBODY = Entries(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))  # a 
 
 
 class Batch(NamedTuple):
-    """The histories of some users: `events [U, N, D]`, their `days` and `keep [U, N]`, `queries [U, L, D]`."""
+    """The histories of some users: `events [U, N, D]`, `days` and `keep [U, N]`, and `queries [U, L, D]`."""
 
     attention: LinkAttention
     queries: Tensor

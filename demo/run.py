@@ -86,7 +86,7 @@ def main() -> None:
     seconds = {"write drops": _timed(lambda: write_drops(HOME / "raw"))}
     loaded = HOME / "year-is-loaded"
     if not loaded.exists():
-        # The whole year is loaded here: a night sees only earlier events, and its own ingest finds no new ones.
+        # The whole year is loaded here: a night sees only earlier events, and its own ingest finds nothing.
         seconds["ingest_events"] = job("ingest_events", "--from", FIRST, "--to", LAST)
         loaded.touch()
     seconds["train_model"] = job("train_model", "--ds", NIGHTS[0])

@@ -15,6 +15,7 @@ names; the next night is a full night.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import uuid
 
@@ -25,8 +26,8 @@ from pipelines.settings.settings import Settings
 from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse the command line and roll back."""
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     options = parser("roll_back", __doc__ or "")
     options.add_argument(
         "--ds", required=True, type=night_date, help="the night, or the first night of the model's bundle"
@@ -48,6 +49,12 @@ def main() -> int:
     args = options.parse_args()
     if args.model and args.expected:
         options.error("--from names a run of a night, so it cannot be combined with --model")
+    return args
+
+
+def main() -> int:
+    """Parse the command line and roll back."""
+    args = parse()
 
     def check(settings: Settings) -> None:
         if args.model:

@@ -1,7 +1,7 @@
-"""What dies while a night is scored on a cluster changes nothing in its lists.
+"""Processes that die while a cluster scores a night do not change its lists.
 
-Each fault strikes after the first commit of the scoring step, with most units still to do. The
-event log shows that it struck work, not an idle process.
+Each fault happens after the first commit of the scoring step, when most units are still to do. Spark's event
+log shows that the fault hit a process at work, not an idle one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.jobs.test_jobs import wait_for_commit
 from tests.nights import Lists, lists_of
 
 pytestmark = pytest.mark.faults
-ITEMS = 12_000  # so many, and the slowest backend: each commit takes seconds
+ITEMS = 12_000  # with so many items and the slowest backend, each commit takes seconds
 BUILD, REST = (
     ["build_candidate_bank", "build_link_states"],
     ["verify_night", "audit_recommendations", "publish_recommendations"],
@@ -43,7 +43,7 @@ BUILD, REST = (
 
 
 class Built(NamedTuple):
-    """A warehouse with a wide catalogue and a published night, and a rerun of it that waits to be scored."""
+    """A warehouse with many items and a published night, and a rerun of it that is ready for scoring."""
 
     root: Path
     run: Run
@@ -72,7 +72,7 @@ def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Built
 def write_settings(root: Path, trained: Warehouse, master: str | None) -> Path:
     raw = shop.settings(root, backend="reference", buckets=16, units_per_commit=2, certificate_users=8) | {
         "bundles": trained.settings.bundles,
-        "audits": {"max_top_share": 1},  # 40 users' lists name fewer items than 1 % of so wide a catalogue
+        "audits": {"max_top_share": 1},  # the lists of 40 users name less than 1 % of so many items
     }
     raw["spark"]["master"] = master
     raw["spark"]["conf"]["spark.sql.shuffle.partitions"] = "2"
@@ -83,14 +83,14 @@ def write_settings(root: Path, trained: Warehouse, master: str | None) -> Path:
 
 @pytest.fixture
 def cluster(package: None, tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster of its own for each fault."""
+    """Start a new cluster for each fault."""
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster") as running:
         yield running
 
 
 class Night:
-    """The waiting rerun, on a cluster and in a copy of its warehouse, disturbed as its commits appear."""
+    """The prepared rerun, on a cluster and in a copy of its warehouse; faults happen at its commits."""
 
     def __init__(self, cluster: Cluster, trained: Warehouse, built: Built, root: Path) -> None:
         self.cluster, self.run, self.log = cluster, built.run, root / "events"
@@ -117,24 +117,24 @@ class Night:
         )
 
     def disturb(self, job: Job, strike: Callable[[], None], commits: int = 1) -> None:
-        """Strike when so many of the eight commits are there."""
+        """Call `strike` when so many of the eight commits are there."""
         for _ in range(commits):
             staged = wait_for_commit(self.warehouse, self.run.run_id, job)
         assert 0 < staged < shop.USERS
         strike()
 
     def publish(self) -> Lists:
-        """Certify and publish what was scored; the lists."""
+        """Certify and publish the scored lists; return them."""
         for name in REST:
             STEPS[name](self.warehouse, self.run)
         return lists_of(self.warehouse)
 
     def logged(self) -> int:
-        """Bytes of Spark's own event logs."""
+        """Return the bytes of Spark's event logs."""
         return sum(path.stat().st_size for path in self.log.rglob("*") if path.is_file())
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """Entries of Spark's own event logs."""
+        """Return the entries of one kind in Spark's event logs."""
         lines = [
             line for path in self.log.rglob("*") if path.is_file() for line in path.open(errors="replace")
         ]
@@ -143,7 +143,7 @@ class Night:
 
 
 def finish(job: Job) -> str:
-    """Standard output of a job that must succeed."""
+    """Wait for a job that must succeed; return its standard output."""
     out, error = job.communicate()
     assert job.returncode == 0, out[-2000:] + error[-2000:]
     return out
@@ -151,9 +151,9 @@ def finish(job: Job) -> str:
 
 @contextmanager
 def held_at_work(cluster: Cluster, night: Night) -> Iterator[list[psutil.Process]]:
-    """Python workers stopped under tasks that wait for them: what strikes now strikes work.
+    """Suspend the Python workers of running tasks, so that a fault hits processes at work.
 
-    Spark writes its event log as jobs and stages come and go; it falls silent when all wait.
+    Spark writes its event log as jobs and stages start and end; the log stops growing when all tasks wait.
     """
     held: dict[int, psutil.Process] = {}
     size, since = -1, time.monotonic()
@@ -167,14 +167,14 @@ def held_at_work(cluster: Cluster, night: Night) -> Iterator[list[psutil.Process
             size, since = night.logged(), time.monotonic()
     yield list(held.values())
     for worker in held.values():
-        with suppress(psutil.NoSuchProcess):  # Spark ends the one that lost to its copy
+        with suppress(psutil.NoSuchProcess):  # Spark ends the worker whose copy was faster
             worker.resume()
 
 
-def test_what_is_killed_changes_nothing(
+def test_killed_processes_change_nothing(
     cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    """Python workers, then an executor, then a machine: its worker daemon with all that it started."""
+    """Kill Python workers, then an executor, then a machine: its worker daemon and everything it started."""
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
 
@@ -204,7 +204,7 @@ def test_what_is_killed_changes_nothing(
 
 @pytest.fixture
 def two_hosts(package: None, tmp_path: Path) -> Iterator[Cluster]:
-    """Spark copies a stuck task to another host only: the whole of 127.0.0.0/8 is this machine."""
+    """Start two workers on two addresses of this machine: Spark copies a stuck task only to another host."""
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster", workers=0) as running:
         for host in ("127.0.0.1", "127.0.0.2"):
@@ -225,7 +225,7 @@ def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
             for worker in workers:
                 if worker.pid not in stuck:
                     worker.resume()
-            job.process.wait(timeout=PATIENCE)  # nothing fails, but the tasks of one executor never end
+            job.process.wait(timeout=PATIENCE)  # no task fails, but those of one executor never end
 
     night.disturb(job, strike)
     finish(job)
@@ -239,7 +239,7 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
 ) -> None:
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
-    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # at half
+    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # half of the commits
     job.communicate(timeout=60)
     assert job.returncode == -signal.SIGKILL
     out = finish(night.score())
@@ -247,7 +247,9 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     assert report["policies"]["all"]["commits_reused"] >= 4
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
     described = {properties.get("spark.job.description", "") for properties in started}
-    assert any("commits, about" in text and "s left" in text for text in described)  # what the UI shows
+    assert any(
+        "commits, about" in text and "s left" in text for text in described
+    )  # the UI shows these descriptions
     assert night.publish() == built.expected
 
 
@@ -271,7 +273,7 @@ def test_a_driver_that_its_own_retry_overtook_stops_when_it_wakes_up(
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
-    STEPS["score_candidates"](night.warehouse, night.run)  # the retry: the same key
+    STEPS["score_candidates"](night.warehouse, night.run)  # this is the retry, with the same key
     assert night.publish() == built.expected
     staged = night.warehouse.version("staging")
     os.killpg(job.pid, signal.SIGCONT)
@@ -298,13 +300,13 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
         return out
 
     stop("java")
-    assert "stopped by SIGTERM; what is committed stays" in stop("python")  # its words go through the JVM
+    assert "stopped by SIGTERM; what is committed stays" in stop("python")  # its message goes through the JVM
     finish(night.score())
     assert night.publish() == built.expected
 
 
 def group_of(job: Job, word: str = "") -> list[psutil.Process]:
-    """What runs of a submitted driver under a name that holds `word`, oldest first."""
+    """Return the running processes of a driver whose name contains `word`, oldest first."""
     running = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -315,7 +317,7 @@ def group_of(job: Job, word: str = "") -> list[psutil.Process]:
 
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a small disk needs CAP_SYS_ADMIN")
-def test_a_full_disk_is_said_and_a_rerun_completes(
+def test_a_full_disk_is_reported_and_a_rerun_completes(
     package: None, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
     (tmp_path / "cluster").mkdir()
@@ -327,7 +329,7 @@ def test_a_full_disk_is_said_and_a_rerun_completes(
             cluster.add_worker(cores=1, memory="1g")
             night = Night(cluster, trained, built, tmp_path)
             job = night.score()
-            # Once the executor is at work: without room to start in, it would never be one.
+            # Fill the disk once the executor is at work: without free space it could not start.
             wait_until(lambda: bool(cluster.python_daemons()), "no Python worker")
             filler = disk / "filler"
             subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], check=False, capture_output=True)
