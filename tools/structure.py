@@ -170,7 +170,7 @@ def documented(module: Module) -> Iterator[tuple[Documented, str, bool]]:
                 own = f"{name}.{child.name}".lstrip(".")
                 own_public = public and not child.name.startswith("_")
                 yield child, own, own_public
-                # What a function defines inside itself is its own affair.
+                # Whatever is defined inside a function is not public.
                 waiting.append((child, own, own_public and isinstance(child, ast.ClassDef)))
             else:
                 waiting.append((child, name, public))

@@ -115,7 +115,7 @@ class Cluster:
         package = ROOT / "dist" / "lime.zip"
         settings = {
             "spark.executor.memory": "800m",
-            "spark.executorEnv.PYTHONPATH": package.name,  # in the executor's folder
+            "spark.executorEnv.PYTHONPATH": package.name,  # its path in the working folder
             "spark.pyspark.python": sys.executable,
             **(conf or {}),
         }

@@ -296,7 +296,7 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
         assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
         assert "Traceback" not in out + error
         wait_until(lambda: not group_of(job), "something of the driver is left", seconds=60)
-        assert lists_of(night.warehouse) == built.expected  # yesterday's answer
+        assert lists_of(night.warehouse) == built.expected  # the lists of the night before
         return out
 
     stop("java")
