@@ -62,7 +62,7 @@ def cluster(package: None, tmp_path: Path) -> Iterator[Cluster]:
         yield running
 
 
-def test_killed_processes_change_nothing(
+def test_a_process_that_is_killed_changes_nothing(
     cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
     """Kill Python workers, then an executor, then a machine: its worker daemon and everything it started."""
