@@ -1,8 +1,9 @@
-"""A driver for `scale.py`: scores the users laid out in a folder on the cluster it is submitted to.
+"""The driver of `scale.py`, which scores the users in a folder on the cluster that it is submitted to.
 
     spark-submit … scale_driver.py FOLDER
 
-Prints `seconds S` of one pass over all users, after one over a few.
+The driver first scores a few users as a warm-up, then all of them, and prints `seconds S` of that second
+pass.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BATCH = 64
 
 
 def main() -> None:
-    """Time one pass."""
+    """Time one pass over all users."""
     folder = Path(sys.argv[1])
     task = pickle.loads((folder / "task.pickle").read_bytes())
     spark = SparkSession.builder.config(

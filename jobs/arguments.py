@@ -1,4 +1,4 @@
-"""The options of the jobs: each value is checked here, before anything starts."""
+"""The options of the jobs; each value is checked here, before anything starts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from collections.abc import Callable
 
 from pipelines.settings.names import check_run_key
 
-FIRST, LAST = dt.date(1970, 1, 2), dt.date(2199, 12, 31)  # nights whose days before and after are dates, too
-LONGEST_EVALUATION = 100  # a key that becomes part of a folder's name, with a model's name and more
+# The days before and after every night are valid dates, too.
+FIRST, LAST = dt.date(1970, 1, 2), dt.date(2199, 12, 31)
+LONGEST_EVALUATION = 100  # characters; this key becomes part of a folder's name, with a model's name and more
 
 
 def parser(job: str, about: str) -> argparse.ArgumentParser:
-    """The options every job has."""
+    """Return a parser with the options that every job has."""
     options = argparse.ArgumentParser(
         prog=f"jobs/{job}.py", description=about, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
     options.add_argument("--config", required=True, help="settings file, such as conf/local.yaml")
     options.add_argument(
-        "--verbose", action="store_true", help="print the whole stack trace of an error, too; for a report"
+        "--verbose",
+        action="store_true",
+        help="also print the whole stack trace of an error, for a bug report",
     )
     return options
 
@@ -29,21 +32,21 @@ def parser(job: str, about: str) -> argparse.ArgumentParser:
 def night_options(
     options: argparse.ArgumentParser, key: Callable[[str], str] | None = None
 ) -> argparse.ArgumentParser:
-    """The options of the jobs of a night; `key` checks the run key (default: `run_key`)."""
+    """Add the options of a job that works on a night; `key` checks the run key (default: `run_key`)."""
     options.add_argument(
-        "--ds", required=True, type=night_date, help="the night: events before this UTC day count"
+        "--ds", required=True, type=night_date, help="the night; only events before this UTC day count"
     )
     options.add_argument(
         "--run-key",
         default="manual",
         type=key or run_key,
-        help="names the run; the same key resumes it, a new key takes the night over (default: %(default)s)",
+        help="run name; the same key resumes it, a new one takes the night over (default: %(default)s)",
     )
     return options
 
 
 def night_date(text: str) -> str:
-    """An ISO date, or argparse's error."""
+    """Parse an ISO date, or raise argparse's error."""
     try:
         day = dt.date.fromisoformat(text)
     except ValueError as error:
@@ -54,7 +57,7 @@ def night_date(text: str) -> str:
 
 
 def run_key(text: str) -> str:
-    """A run key, or argparse's error."""
+    """Check a run key, or raise argparse's error."""
     try:
         return check_run_key(text)
     except ValueError as error:
@@ -62,23 +65,23 @@ def run_key(text: str) -> str:
 
 
 def short_run_key(text: str) -> str:
-    """A run key that is part of the name of a folder, or argparse's error."""
+    """Check a run key that becomes part of a folder's name, or raise argparse's error."""
     if len(run_key(text)) > LONGEST_EVALUATION:
         raise argparse.ArgumentTypeError(
-            f"the run key has {len(text)} characters; here it has {LONGEST_EVALUATION} at most"
+            f"the run key has {len(text)} characters; this job allows {LONGEST_EVALUATION} at most"
         )
     return text
 
 
 def count(text: str) -> int:
-    """A whole number from 1 on, or argparse's error."""
+    """Parse a whole number from 1 to 100000, or raise argparse's error."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100_000):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100000")
     return int(text)
 
 
 def price(text: str) -> float:
-    """An amount of money, or argparse's error."""
+    """Parse an amount of money, or raise argparse's error."""
     try:
         value = float(text)
     except ValueError:
@@ -89,7 +92,7 @@ def price(text: str) -> float:
 
 
 def words(text: str) -> str:
-    """A text that says something, or argparse's error."""
+    """Return a text without surrounding spaces, or raise argparse's error for an empty one."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; say why, it is kept with what was done")
     return text.strip()

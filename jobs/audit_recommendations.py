@@ -1,4 +1,4 @@
-"""Audit the staged lists: what must hold always, and drift, churn and concentration against their limits.
+"""Audit the staged lists: check the invariants, and compare drift, churn and concentration with their limits.
 
 python jobs/audit_recommendations.py --config conf/local.yaml --ds 2017-12-04
 """

@@ -1,4 +1,4 @@
-"""Build link states and repeat memory of every user as of the night.
+"""Build the link states and the repeat memory of every user as of the night.
 
 python jobs/build_link_states.py --config conf/local.yaml --ds 2017-12-04
 """

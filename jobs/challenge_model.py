@@ -1,9 +1,10 @@
-"""Train a model anew, measure it beside its champion and the baselines, and promote it only if it is better.
+"""Train a model anew, compare it with its champion and the baselines, and promote it only if it is better.
 
     python jobs/challenge_model.py --config conf/local.yaml --ds 2017-12-31 [--model NAME]
 
-The last `promotion.horizon_days` before `--ds` are kept from training and judge both. A promoted bundle
-serves nights from `--ds` on, the first of which is a full night. Exit 0 whichever of them stays.
+The last `promotion.horizon_days` before `--ds` are left out of training; both models are measured on them. A
+promoted bundle serves the nights from `--ds` on, the first of which is a full night. The exit code is 0
+whether or not the new bundle is promoted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and challenge."""
+    """Parse the command line and run the challenge."""
     options = night_options(parser("challenge_model", __doc__ or ""))
     options.add_argument("--model", help="a model of the settings (default: night.model)")
     args = options.parse_args()

@@ -1,10 +1,9 @@
-"""Offline metrics of models as of a night, beside popularity and personal frequency.
+"""Measure models offline as of a night, and compare them with popularity and personal frequency.
 
     python jobs/evaluate_model.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY]
 
-Scores every model under every evaluation policy of the settings, in tables apart from the nightly ones;
-nothing is published, and no night is changed by it. The events of the weeks after the night must have been
-ingested.
+The job scores every model under every evaluation policy of the settings. It writes to tables of its own: it
+publishes nothing and changes no night. The events of the weeks after the night must have been ingested.
 """
 
 from __future__ import annotations
@@ -19,11 +18,18 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and evaluate."""
+    """Parse the command line and evaluate the models."""
     options = night_options(parser("evaluate_model", __doc__ or ""), key=short_run_key)
     options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
-    options.add_argument("--horizon-days", type=count, default=28, help="days whose events are the truth")
-    options.add_argument("--min-events", type=count, default=20, help="history a user needs to be counted")
+    options.add_argument(
+        "--horizon-days",
+        type=count,
+        default=28,
+        help="number of days after the night whose events are the truth",
+    )
+    options.add_argument(
+        "--min-events", type=count, default=20, help="number of events that a user needs to be counted"
+    )
     args = options.parse_args()
 
     def check(settings: Settings) -> None:

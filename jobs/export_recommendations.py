@@ -1,9 +1,9 @@
-"""Export a published night to where it is served from: Redis or Valkey, Parquet, as the settings say.
+"""Export a published night to the stores that the settings name: Redis, Valkey or Parquet.
 
     python jobs/export_recommendations.py --config conf/local.yaml --ds 2017-12-04 [--older]
 
-Readers see the night before until all lists are there, and then this one. A repeated or killed export goes
-on where it was.
+Readers see the earlier night until all lists have arrived, and then this one. A repeated or killed export
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and export."""
+    """Parse the command line and export the night."""
     options = night_options(parser("export_recommendations", __doc__ or ""))
-    options.add_argument("--older", action="store_true", help="even if a newer night is served")
+    options.add_argument(
+        "--older", action="store_true", help="export this night even if a newer one is served"
+    )
     args = options.parse_args()
 
     def work(warehouse: Warehouse) -> None:

@@ -1,9 +1,10 @@
-"""Forget a person: remove a user from every table and export, older versions included, and prove it.
+"""Remove a user from every table and export, including their older versions, and prove it.
 
     python jobs/forget_user.py --config conf/local.yaml --ds 2017-12-04 --user 1234 --reason "request 17"
 
-Run it while no night runs. It ends time travel, and going back, to before this moment. Take the user out of
-the source first: drops are not touched, and one that is ingested again brings the user back.
+Run this job while no night runs. Afterwards neither time travel nor a rollback can reach an earlier version.
+Remove the user from the source first: the job does not change drops, and a drop that is ingested again brings
+the user back.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and forget."""
+    """Parse the command line and forget the user."""
     options = night_options(parser("forget_user", __doc__ or ""))
     options.add_argument("--user", required=True, help="the user id, in any spelling that ingest reads")
-    options.add_argument("--reason", required=True, type=words, help="kept with the manifest; the id is not")
+    options.add_argument(
+        "--reason",
+        required=True,
+        type=words,
+        help="the reason, which the manifest keeps; it does not keep the id",
+    )
     args = options.parse_args()
 
     def check(settings: Settings) -> None:

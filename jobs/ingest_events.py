@@ -1,11 +1,11 @@
-"""Load drops into events, items and users; bad rows go to events_quarantine.
+"""Load drops into the tables events, items and users; bad rows go to events_quarantine.
 
     python jobs/ingest_events.py --config conf/local.yaml --ds 2017-12-04
     python jobs/ingest_events.py --config conf/local.yaml --from 2017-01-01 --to 2017-12-02
 
-`--ds` is a night, as for every job: it loads the drop of the day before, the last one the
-night sees, and of days before it that no job has loaded yet. `--from` and `--to` are the days of the drops
-themselves.
+`--ds` is a night, as for every job: the job loads the drop of the day before, which is the last drop that the
+night sees, and the drops of earlier days that no job has loaded yet. `--from` and `--to` are the days of the
+drops themselves.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and load."""
+    """Parse the command line and load the drops."""
     options = parser("ingest_events", __doc__ or "")
-    options.add_argument("--ds", type=night_date, help="the night; loads the day before, and what is missing")
+    options.add_argument(
+        "--ds",
+        type=night_date,
+        help="the night; the drop of the day before is loaded, and earlier drops that are missing",
+    )
     options.add_argument("--from", dest="first", type=night_date, help="first drop day of a range")
     options.add_argument("--to", dest="last", type=night_date, help="last drop day of a range")
-    options.add_argument("--run-key", help="ignored: loading needs no lease")
+    options.add_argument("--run-key", help="this option is ignored, because loading needs no lease")
     args = options.parse_args()
     whole_range = bool(args.first and args.last)
     if bool(args.ds) == whole_range or bool(args.first) != bool(args.last):

@@ -1,4 +1,4 @@
-"""Log lines on stderr that carry run, night and job: JSON for machines, plain where people look on."""
+"""Log lines on stderr that name run, night and job: JSON, or plain text if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from structlog.types import Processor
 
 
 def start_logs(**fields: str) -> None:
-    """Send every logger's lines, ours and the libraries', to stderr; all of this thread carry `fields`."""
+    """Send the lines of all loggers to stderr; every line of this thread carries `fields`."""
     people = sys.stderr.isatty()
     common: list[Processor] = [
         merge_contextvars,

@@ -1,4 +1,4 @@
-"""Keep a published night readable with all that it was computed from, whatever upkeep removes; or stop that.
+"""Pin a published night, so that upkeep keeps it and everything it was computed from, or release the pin.
 
 python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit of the fourth quarter"
 python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit is over" --release
@@ -14,10 +14,10 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse, and pin or release."""
+    """Parse the command line, and pin or release the night."""
     options = parser("pin_night", __doc__ or "")
     options.add_argument("--ds", required=True, type=night_date, help="a published night")
-    options.add_argument("--reason", required=True, type=words, help="kept with the pin")
+    options.add_argument("--reason", required=True, type=words, help="the reason, which is kept with the pin")
     options.add_argument("--release", action="store_true", help="end the pins of the night")
     args = options.parse_args()
 

@@ -3,7 +3,7 @@
     python jobs/run_steps.py --config conf/local.yaml --ds 2017-12-04 \\
         --steps build_candidate_bank build_link_states
 
-Each step does what the job of its name does; sharing a session spares its start.
+Each step does the same as the job of its name; the shared application saves the start of several sessions.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ from pipelines.steps import NIGHT_STEPS
 
 
 def main() -> int:
-    """Parse, and run the steps in their order."""
+    """Parse the command line, and run the steps in the given order."""
     options = night_options(parser("run_steps", __doc__ or ""))
-    options.add_argument("--steps", nargs="+", choices=NIGHT_STEPS, required=True, help="in this order")
+    options.add_argument(
+        "--steps",
+        nargs="+",
+        choices=NIGHT_STEPS,
+        required=True,
+        help="the steps, in the order in which they run",
+    )
     args = options.parse_args()
     return run_steps(args, args.steps, job=args.steps[0] if len(args.steps) == 1 else "run_steps")
 

@@ -1,4 +1,4 @@
-"""Score every user against every eligible candidate, into staging.
+"""Score every user against every eligible candidate, and write the lists to staging.
 
 python jobs/score_candidates.py --config conf/local.yaml --ds 2017-12-04
 """

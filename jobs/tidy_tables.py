@@ -1,8 +1,9 @@
-"""Compact small files, drop staged rows of old nights, and vacuum: weekly, beside the nights or between them.
+"""Compact small files, drop the staged rows of old nights, and vacuum.
 
     python jobs/tidy_tables.py --config conf/local.yaml --ds 2017-12-04
 
-Keeps what `upkeep` in the settings says, counted from `--ds`, and everything that a pinned night needs.
+The job runs once a week, at the same time as a night or between two nights. It keeps the nights that `upkeep`
+in the settings asks for, counted from `--ds`, and everything that a pinned night needs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and tidy."""
+    """Parse the command line and tidy the tables."""
     options = parser("tidy_tables", __doc__ or "")
     options.add_argument("--ds", required=True, type=night_date, help="the newest night")
     args = options.parse_args()

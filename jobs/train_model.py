@@ -2,8 +2,8 @@
 
     python jobs/train_model.py --config conf/local.yaml --ds 2017-12-04 [--model NAME …]
 
-`--ds` is the cut-off: nothing from that day on is read. Without `--model`, every model of the
-settings is trained. A bundle trained from the same settings and table versions is kept.
+`--ds` is the cut-off: events from that day on are not read. Without `--model`, the job trains every model of
+the settings. A bundle that was trained from the same settings and table versions is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and train."""
+    """Parse the command line and train the models."""
     options = parser("train_model", __doc__ or "")
     options.add_argument("--ds", required=True, type=night_date, help="the cut-off day")
     options.add_argument("--model", action="append", help="a model of the settings; may be repeated")

@@ -2,8 +2,8 @@
 
     python jobs/verify_night.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY] [--full]
 
-`--full` also scores the night again, all users against all candidates, and compares every list: what an
-incremental night spared must not show.
+`--full` also scores all users against all candidates again and compares every list: an incremental night must
+give the same lists as a full one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipelines.store.tables import Warehouse
 
 
 def main() -> int:
-    """Parse and certify."""
+    """Parse the command line and certify the lists."""
     options = night_options(parser("verify_night", __doc__ or ""))
     options.add_argument("--full", action="store_true", help="compare every list with a full night's")
     args = options.parse_args()

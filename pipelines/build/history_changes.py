@@ -130,7 +130,9 @@ def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events:
     newest = max(each.manifest.versions["user_link_states"] for each in done)
     if newest < first_readable(warehouse, "user_link_states"):
         return "a person was forgotten since the last build"
-    past = [each for each in done if each.manifest.versions["user_link_states"] == newest and each.ds <= night]
+    past = [
+        each for each in done if each.manifest.versions["user_link_states"] == newest and each.ds <= night
+    ]
     if not past:
         return "the stored states are of a later night"
     ds, manifest = max(((each.ds, each.manifest) for each in past), key=lambda found: found[0])

@@ -14,7 +14,6 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lime_model.bundle import Bundle
 from pipelines.build.compare_users import UserComparison, UserCounts, count_users, empty_value
 from pipelines.build.history_changes import EVENT, HISTORY, SIGN, describe_build, find_delta
 from pipelines.build.write_states import StateWrite, write_states

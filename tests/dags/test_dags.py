@@ -1,4 +1,4 @@
-"""The DAG: light to import, right in shape, and a real run of a night through Airflow."""
+"""The DAGs are light to import and have the right shape, and Airflow runs a real night."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def python(code: str, env: dict[str, str]) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
+def test_parsing_imports_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     pools = {"LIME_POOL": "cores", "LIME_GPU_POOL": "gpus"}
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml") | pools
     code = (
@@ -56,7 +56,7 @@ def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     heavy, tasks = json.loads(python(code, env))
     assert heavy == []
     assert {name: task[0] for name, task in tasks.items()} == {
-        "prepare.ingest": ["prepare.bank", "prepare.states"],  # side by side
+        "prepare.ingest": ["prepare.bank", "prepare.states"],  # these two run at the same time
         "prepare.bank": ["score"], "prepare.states": ["score"], "score": ["serve.publish"],
         "serve.publish": ["serve.export"], "serve.export": [],
     }  # fmt: skip
@@ -69,8 +69,8 @@ def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     assert {len([a for a in task[2] if "params.night" in a]) for task in tasks.values()} == {1}
 
 
-def test_a_run_is_for_the_night_that_it_was_given(tmp_path: Path) -> None:
-    """As a parameter, with the event of the asset that started it, or by its logical date; in this order."""
+def test_the_night_of_a_run_comes_from_its_parameter_or_event_or_date(tmp_path: Path) -> None:
+    """The parameter comes first, then the event of the asset that started the run, then the logical date."""
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml") | {"LIME_SCHEDULE": "events"}
     code = (
         "import json, types, jinja2\n"
@@ -87,7 +87,7 @@ def test_a_run_is_for_the_night_that_it_was_given(tmp_path: Path) -> None:
     assert json.loads(python(code, env)) == ["2024-03-01", "2024-01-02", "2024-02-01", ["lime://events"]]
 
 
-# The scheduler's and the backfill's own objects: the DAG as it is stored, the runs that its timetable gives.
+# This code uses the objects of the scheduler and of backfills: the stored DAG, and the runs of its timetable.
 NIGHTS = """
 import json, os
 import pendulum
@@ -125,11 +125,11 @@ print(json.dumps([latest, backfilled, deadlines]))
         ("30 22 * * 5", ("2024-05-10 22:30", "2024-05-10"), [3], "2024-05-11 06:00"),
     ],
 )
-def test_the_night_of_a_run_is_the_day_it_starts_whatever_airflow_makes_of_cron(
+def test_the_night_of_a_run_is_the_day_it_starts_whatever_the_option_for_cron_is(
     schedule: str, run: tuple[str, str], backfilled: list[int], late: str, tmp_path: Path
 ) -> None:
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")
-    # Another zone of the whole Airflow changes nothing either.
+    # Airflow's global time zone must not change the result either.
     env |= {
         "LIME_SCHEDULE": schedule,
         "LIME_DEADLINE": "06:00",
@@ -145,7 +145,7 @@ def test_the_night_of_a_run_is_the_day_it_starts_whatever_airflow_makes_of_cron(
     assert found == [[latest, [f"2024-05-{day:02}" for day in backfilled], [late]]] * 2
 
 
-def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -> None:
+def test_alarms_reach_the_web_hook_and_a_dead_web_hook_does_no_harm(tmp_path: Path) -> None:
     heard: list[str] = []
 
     class Hook(BaseHTTPRequestHandler):
@@ -159,8 +159,8 @@ def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -
         "from airflow.triggers.callback import CallbackTrigger\n"
         "from dags.alarms import task_failed\n"
         "async def fire(**run):\n"  # as Airflow's triggerer calls it
-        "    told = {'context': {'dag_run': run, 'deadline': {}}}\n"
-        "    async for event in CallbackTrigger('dags.alarms.night_is_late', told).run(): last = event\n"
+        "    context = {'context': {'dag_run': run, 'deadline': {}}}\n"
+        "    async for event in CallbackTrigger('dags.alarms.night_is_late', context).run(): last = event\n"
         "    assert last.payload['state'] == 'success', last.payload\n"
         "run = types.SimpleNamespace(conf={'night': '2024-05-01'}, logical_date=None, run_id='r1')\n"
         "task = types.SimpleNamespace(dag_id='nightly_scoring', task_id='publish', log_url='http://log')\n"
@@ -184,7 +184,7 @@ def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -
 
 @pytest.mark.airflow
 def test_airflow_runs_a_night(ready: Warehouse, tmp_path: Path) -> None:
-    """`airflow dags test`, with spark-submit: six applications, one published night."""
+    """`airflow dags test` submits six applications and publishes one night."""
     warehouse = copy_shop(ready, tmp_path / "shop")
     env = airflow_environment(tmp_path, tmp_path / "shop" / "settings.yaml")
     airflow = str(Path(sys.executable).parent / "airflow")

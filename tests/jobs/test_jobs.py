@@ -1,4 +1,4 @@
-"""The jobs as processes: exit codes, one-line errors, and a SIGKILL in the middle of scoring."""
+"""The jobs as processes: their exit codes, one-line errors, and kills in the middle of their work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def start(job: str, *options: str) -> subprocess.Popen[str]:
-    """A job in a process group of its own, JVM and Python workers included."""
+    """Start a job in a new process group, which includes its JVM and Python workers."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -58,7 +58,7 @@ def test_the_command_line_is_checked(tmp_path: Path) -> None:
     assert "'yesterday' is not a date like 2017-12-04" in error
 
 
-def test_a_sigterm_is_told_whatever_its_cleanup_raises() -> None:
+def test_a_sigterm_is_reported_whatever_its_cleanup_raises() -> None:
     error = OSError("the JVM was cut off in a call")
     error.__context__ = SystemExit(143)
     left = exit_behind(error)
@@ -83,15 +83,15 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(
     staged = wait_for_commit(warehouse, run.run_id, job)
     os.killpg(job.pid, signal.SIGKILL)
     job.wait(timeout=60)
-    assert 0 < staged < shop.USERS  # it died halfway
-    assert lists_of(warehouse, ds) == expected  # readers saw nothing of it
+    assert 0 < staged < shop.USERS  # the job died when some users were staged
+    assert lists_of(warehouse, ds) == expected  # readers saw no change
     retry = start("score_candidates", *options)
     out, error = retry.communicate(timeout=PATIENCE)
     assert retry.returncode == 0, error[-2000:]
-    assert '"commits_reused": 1' in out  # what was staged is not scored again
+    assert '"commits_reused": 1' in out  # staged users are not scored again
     for name in ("verify_night", "audit_recommendations", "publish_recommendations"):
         STEPS[name](warehouse, run)
-    assert lists_of(warehouse, ds) == expected  # the same night, the same lists to the bit
+    assert lists_of(warehouse, ds) == expected  # the lists are the same, bit for bit
     table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(
         filters=[("ds", "=", date.fromisoformat(ds))]
     )
@@ -110,10 +110,10 @@ def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: W
     run = Run(ds, "orphaned", 2)
     wait_for_commit(trained, run.run_id, job)
     for process in psutil.Process(job.pid).children():
-        process.kill()  # spark-submit, which is the JVM by now
+        process.kill()  # this is spark-submit, which has become the JVM
     out, error = job.communicate(timeout=60)
     assert job.returncode == 1, out + error
-    # Not always its last line: PySpark's own thread for accumulators complains too.
+    # The line is not always the last one: PySpark's thread for accumulators may report an error, too.
     said = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(said) == 1
     assert said[0].startswith("error: the JVM of this driver ended")
@@ -149,7 +149,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse
 
 @pytest.mark.faults
 def test_a_job_whose_airflow_task_is_killed_ends(trained: Warehouse) -> None:
-    """Supervisor, task and spark-submit stand above a driver; here they are shells."""
+    """Under Airflow, a supervisor, a task and spark-submit are above a driver; here they are shells."""
     config = str(Path(trained.settings.drops).parent / "settings.yaml")
     job = (
         f"{sys.executable} {ROOT / 'jobs' / 'run_steps.py'} --config {config} --ds 2024-05-09 --run-key left"
@@ -202,14 +202,14 @@ def test_log_lines_are_json_with_job_and_night(tmp_path: Path) -> None:
 
 
 def report_of(out: str) -> dict[str, Any]:
-    """What a job printed."""
+    """Return the report that a training job printed."""
     line = next(line for line in out.splitlines() if line.startswith("train_model {"))
     found: dict[str, Any] = json.loads(line.removeprefix("train_model "))
     return found
 
 
 def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:
-    """Users staged when the next commit of the run appears, seen within a fraction of a second."""
+    """Wait for the next commit of a run; return the number of users staged by then."""
     deadline = time.monotonic() + PATIENCE
     before = DeltaTable(warehouse.path("staging")).version()
     while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
 """Random sequences of nights through Spark and Delta, each cut off somewhere and gone on with.
 
-The bookkeeping itself meets hundreds of sequences in tests/lime_model/scoring/test_kept_entries.py; these few go through
-real tables and commits.
+The bookkeeping itself meets hundreds of sequences in tests/lime_model/scoring/test_kept_entries.py; these few
+go through real tables and commits.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def run_night(warehouse: Warehouse, ds: str) -> None:
     ],
 )
 def test_every_night_is_that_of_a_full_one(
-    shop_of_its_own: Warehouse,  # noqa: F811
+    shop_of_its_own: Warehouse,
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
     model: str,
@@ -132,7 +132,7 @@ def test_every_night_is_that_of_a_full_one(
 
 
 def test_a_build_that_never_finished_and_upkeep_leave_a_night_that_reads_every_history(
-    shop_of_its_own: Warehouse,  # noqa: F811
+    shop_of_its_own: Warehouse,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the last finished build had written is gone, and what the other wrote is one table of two."""

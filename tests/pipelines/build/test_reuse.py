@@ -19,9 +19,9 @@ from pipelines.settings.settings import Policy
 from pipelines.store.leases import Run
 from pipelines.store.manifests import BankManifest, StatesManifest
 from pipelines.store.tables import Warehouse
-from tests.nights import point_at
 from synthetic import shop
 from tests.conftest import open_shop
+from tests.nights import point_at
 
 pytestmark = pytest.mark.nights
 BUILT = {"candidate_bank": "item_id", "user_link_states": "user_id", "user_memory": "user_id"}
@@ -62,9 +62,7 @@ def nights(in_place: None, trained: Warehouse, tmp_path_factory: pytest.TempPath
     warehouse.delta("candidate_bank").update(F.col("item_id") == 7, {"dot": F.lit(b"damaged")})
     warehouse.append("candidate_bank", warehouse.read("candidate_bank").where("item_id = 9"))
     for key in ("first", "again"):
-        point_at(
-            warehouse, Run(shop.NIGHT, key), StatesManifest, "user_memory"
-        )  # starts from the damage
+        point_at(warehouse, Run(shop.NIGHT, key), StatesManifest, "user_memory")  # starts from the damage
     built["next"] = build(warehouse, NEXT, "next")
     tables = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
     files = [warehouse.read("candidate_bank").inputFiles()]

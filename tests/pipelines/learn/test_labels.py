@@ -87,8 +87,7 @@ def labelled(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Wa
 def test_a_night_of_labels_passes_the_certificate(labelled: Warehouse) -> None:
     run = full_night(labelled, "labels")  # fails without its certificate
     assert (
-        need_manifest(labelled, run, CertificateManifest).users
-        == labelled.settings.night.certificate_users
+        need_manifest(labelled, run, CertificateManifest).users == labelled.settings.night.certificate_users
     )
     liked = [
         (item % 4 < 2) != (user % 5 < 2)
