@@ -16,7 +16,8 @@ from pipelines.errors.stack_traces import one_line
 from pipelines.models.bundles import bundle_exists, bundle_uri
 from pipelines.models.champions import need_champion
 from pipelines.score.work_units import NEEDS
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.catalogue import read_entity
 from pipelines.store.leases import Run, find_run
 from pipelines.store.runs import find_manifest

@@ -16,7 +16,15 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle, BundleError
 from pipelines.models.bundles import ship_bundle, shipped_folder
+from pipelines.models.pinned_inputs import find_pinned_inputs, warn_of_newer_inputs
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.catalogue import read_entity, read_withdrawn
+from pipelines.store.event_log import read_events
+from pipelines.store.leases import Run
+from pipelines.store.predicates import equals
+from pipelines.store.row_digests import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
+from pipelines.store.runs import Manifest, run_once
 from pipelines.store.schemas import (
     CHECKSUM,
     CORPUS_FINGERPRINT,
@@ -28,13 +36,6 @@ from pipelines.store.schemas import (
     RECENT,
     WITHDRAWN,
 )
-from pipelines.store.event_log import read_events
-from pipelines.models.pinned_inputs import find_pinned_inputs, warn_of_newer_inputs
-from pipelines.store.leases import Run
-from pipelines.store.predicates import equals
-from pipelines.store.row_digests import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
-from pipelines.store.runs import Manifest, run_once
-from pipelines.settings.settings import Policy, SettingsError
 from pipelines.store.tables import Warehouse, count_cases
 from pipelines.udfs.encode_items import PASSED, encode_items
 

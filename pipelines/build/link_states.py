@@ -15,21 +15,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lime_model.bundle import Bundle
-from pipelines.models.bundles import ship_bundle, shipped_folder
-from pipelines.store.catalogue import read_entity
-from pipelines.store.schemas import (
-    BUCKET,
-    CHECKSUM,
-    EVENT_TS,
-    EVENT_TYPE,
-    FINGERPRINT,
-    HISTORY_ORDER,
-    ITEM_ID,
-    LABEL,
-    MODEL_VERSION,
-    USER_ID,
-)  # fmt: skip
-from pipelines.store.event_log import read_events
 from pipelines.build.history_changes import (
     EVENT,
     HISTORY,
@@ -41,13 +26,29 @@ from pipelines.build.history_changes import (
     read_changes,
     read_histories,
 )
+from pipelines.models.bundles import ship_bundle, shipped_folder
 from pipelines.models.pinned_inputs import find_pinned_inputs, warn_of_newer_inputs
+from pipelines.store.catalogue import read_entity
+from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
 from pipelines.store.predicates import equals
 from pipelines.store.row_digests import compute_checksum, compute_fingerprint, patch_rows, sound_fingerprints
 from pipelines.store.runs import Manifest, run_once
+from pipelines.store.schemas import (
+    BUCKET,
+    CHECKSUM,
+    EVENT_TS,
+    EVENT_TYPE,
+    FINGERPRINT,
+    HISTORY_ORDER,
+    ITEM_ID,
+    LABEL,
+    MODEL_VERSION,
+    SQL_TYPES,
+    USER_ID,
+)  # fmt: skip
 from pipelines.store.session import arrow_batches_of
-from pipelines.store.tables import SQL_TYPES, Warehouse, count_cases
+from pipelines.store.tables import Warehouse, count_cases
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, SCHEMA, reduce_states
 
 EVENTS_PER_BATCH = 8192  # an event is small; the session's default is for users with their states

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pyspark.sql import functions as F
 
 from pipelines.export.exporter import ExportDelayed, Lists
-from pipelines.settings.settings import ParquetExport
+from pipelines.settings.export import ParquetExport
 from pipelines.store.person_files import count_rows, find_spellings, list_parquet
 from pipelines.store.runs import Manifest
-from pipelines.store.schemas import USER_ID
+from pipelines.store.schemas import SQL_TYPES, USER_ID
 from pipelines.store.storage import drop_folder, list_folders, list_names, path_exists, rename_folder
-from pipelines.store.tables import SQL_TYPES, Warehouse
+from pipelines.store.tables import Warehouse
 from pipelines.udfs.list_store import escape_glob
 from pipelines.udfs.person import Person
 

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from pipelines.errors.explain import explained
 from pipelines.export.exporter import ExportDelayed, ExportFailed, ExportFault, Lists, night_of
-from pipelines.settings.settings import RedisExport
+from pipelines.settings.export import RedisExport
 from pipelines.store.runs import Manifest
 from pipelines.store.schemas import USER_ID
 from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink

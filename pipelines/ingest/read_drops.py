@@ -25,7 +25,8 @@ from pipelines.ingest.read_errors import find_broken_file
 from pipelines.ingest.read_parquet import plain_path, read_parquet, read_raw_rows, spark_path
 from pipelines.ingest.read_text import read_text
 from pipelines.ingest.wanted_columns import Wanted, show_columns
-from pipelines.settings.settings import Settings, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.settings import Settings
 from pipelines.store.progress import watch
 from pipelines.store.session import arrow_batches_of
 from pipelines.store.tables import local_rows, parse_schema

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pyspark.errors import ParseException
 from pyspark.sql import SparkSession
 
-from pipelines.settings.settings import Settings, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.settings import Settings
 from pipelines.store.catalogue import KEYS, Entity
-from pipelines.store.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, USER_ID
-from pipelines.store.tables import SQL_TYPES
+from pipelines.store.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, SQL_TYPES, USER_ID
 from pipelines.udfs.values import WantedColumn
 
 COUNT = "_count"  # how many times an event happened

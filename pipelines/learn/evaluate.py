@@ -29,7 +29,7 @@ from pipelines.build.link_states import build_link_states
 from pipelines.learn.evaluate_labels import evaluate_labels
 from pipelines.models.champions import need_champion
 from pipelines.score.stage import score_candidates
-from pipelines.settings.settings import SettingsError
+from pipelines.settings.base import SettingsError
 from pipelines.store.apart import set_apart
 from pipelines.store.event_log import read_events, read_log
 from pipelines.store.leases import Run

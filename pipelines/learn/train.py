@@ -19,7 +19,7 @@ from lime_model.train.fit import fit_labels, fit_variants
 from pipelines.learn.training_log import read_source
 from pipelines.models.bundles import bundle_uri, fetch_folder, find_bundle, settle_folder, store_folder
 from pipelines.models.champions import promote
-from pipelines.settings.settings import ModelSettings
+from pipelines.settings.models import ModelSettings
 from pipelines.store.runs import Manifest, find_manifest, record
 from pipelines.store.storage import drop_folder
 from pipelines.store.tables import Warehouse

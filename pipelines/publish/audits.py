@@ -22,7 +22,7 @@ from lime_model.measure.drift import jaccard, population_stability, rank_biased_
 from pipelines.build.candidate_bank import eligible_bit
 from pipelines.models.pinned_inputs import NightInputs
 from pipelines.publish.verify_night import user_segment
-from pipelines.settings.settings import AuditSettings, Policy, SoftCheck
+from pipelines.settings.night import AuditSettings, Policy, SoftCheck
 from pipelines.store.catalogue import read_versions
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest, need_manifest, record, run_once

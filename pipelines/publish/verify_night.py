@@ -28,7 +28,7 @@ from pipelines.build.candidate_bank import read_corpus
 from pipelines.models.bundles import ship_bundle
 from pipelines.models.pinned_inputs import NightInputs
 from pipelines.score.users import read_users
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run

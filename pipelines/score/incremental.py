@@ -25,7 +25,7 @@ from pipelines.build.candidate_bank import eligible_bit
 from pipelines.models.bundles import scratch_folder
 from pipelines.models.pinned_inputs import NightInputs
 from pipelines.score.broadcast_files import BroadcastFiles, BroadcastSender
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.row_digests import compute_checksum, row_code
 from pipelines.store.runs import FinishedJob, Manifest, find_manifests, first_readable

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from pipelines.models.pinned_inputs import NightInputs
 from pipelines.score.incremental import BaseRun, describe_entries, find_base
 from pipelines.score.work_units import Plan, plan_full
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest, run_once
 from pipelines.store.tables import Warehouse

@@ -13,7 +13,8 @@ from pipelines.score.incremental import ShippedChanges, ship_night_changes, writ
 from pipelines.score.packed_bank import ShippedBank, ship_bank
 from pipelines.score.plan import ScoringPlan, fix_scoring_plan
 from pipelines.score.workload import Past, count_active_users, estimate_workload
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest, need_manifest
 from pipelines.store.tables import Warehouse

@@ -26,13 +26,13 @@ from pipelines.score.plan import ScoringPlan
 from pipelines.score.prepare import prepare_scoring
 from pipelines.score.users import SCORED, read_users
 from pipelines.score.work_units import WorkUnit, missing
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run, begin_attempt, check_lease
 from pipelines.store.progress import Progress
 from pipelines.store.row_digests import compute_checksum
 from pipelines.store.runs import Manifest, run_once
-from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
-from pipelines.store.tables import SQL_TYPES, Warehouse, WriteConflict
+from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, SQL_TYPES, USER_ID
+from pipelines.store.tables import Warehouse, WriteConflict
 from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
 
 TASKS_PER_CORE = 2  # of a commit, at least

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from lime_model.scoring.incremental.night_changes import too_many_changed
 from pipelines.score.incremental import BaseRun, describe_entries, find_base
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
 from pipelines.store.runs import find_manifest

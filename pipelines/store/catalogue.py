@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 
 from pipelines.settings.ingest import EntityDrop
 from pipelines.settings.settings import Settings
-from pipelines.store.schemas import DELIVERED_UNTIL, ITEM_ID, USER_ID, VALID_FROM, VALID_TO
-from pipelines.store.tables import SQL_TYPES, Warehouse, local_rows, parse_schema
+from pipelines.store.schemas import DELIVERED_UNTIL, ITEM_ID, SQL_TYPES, USER_ID, VALID_FROM, VALID_TO
+from pipelines.store.tables import Warehouse, local_rows, parse_schema
 
 Entity = Literal["items", "users"]
 KEYS: dict[str, str] = {"items": ITEM_ID, "users": USER_ID}

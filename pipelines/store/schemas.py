@@ -37,6 +37,7 @@ CHECKSUM: Final = "checksum"  # of what was computed
 EVENT_KEY: Final = (USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID)
 HISTORY_ORDER: Final = (EVENT_TS, SESSION_ID, ITEM_ID, EVENT_TYPE)
 
+SQL_TYPES: Final = {"long": "bigint", "string": "string"}  # by the id types of the settings
 CANDIDATES: Final = "array<struct<item_id: {item}, score: float>>"
 
 SCHEMAS: Final[dict[str, str]] = {

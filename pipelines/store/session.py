@@ -21,10 +21,11 @@ from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from lime_model.errors import LimeError
+from pipelines.settings.base import SettingsError
 from pipelines.settings.secrets import SECRET
-from pipelines.settings.settings import Settings, SettingsError
+from pipelines.settings.settings import Settings
 
-JARS = Path(__file__).resolve().parent.parent / ".jars"
+JARS = Path(__file__).resolve().parents[2] / ".jars"
 
 DEFAULTS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",

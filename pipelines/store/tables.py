@@ -24,7 +24,7 @@ from pyspark.sql.types import StructType
 from lime_model.errors import LimeError
 from pipelines.settings.settings import Settings
 from pipelines.store.predicates import Predicate
-from pipelines.store.schemas import CONSTRAINTS, PARTITIONS, PROPERTIES, SCHEMAS
+from pipelines.store.schemas import CONSTRAINTS, PARTITIONS, PROPERTIES, SCHEMAS, SQL_TYPES
 from pipelines.store.storage import list_names, read_text
 
 # Each by name: what Delta raises from the JVM does not derive from the first of them, as its docs have it.
@@ -41,7 +41,6 @@ CONFLICTS = (
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # of a merge, which has no option for it
 COMMIT = re.compile(r"(\d{20})\.json")
 VIOLATION = re.compile(r"DELTA_VIOLATE_CONSTRAINT_WITH_VALUES\] CHECK constraint (\w+) ")
-SQL_TYPES = {"long": "bigint", "string": "string"}
 
 
 class MissingTable(LimeError):

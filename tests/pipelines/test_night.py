@@ -28,7 +28,8 @@ from pipelines.publish.audits import AuditFailed
 from pipelines.publish.publish import publish_recommendations
 from pipelines.publish.verify_night import CertificateFailed, verify_night
 from pipelines.score.stage import score_candidates
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.store.runs import find_manifest, need_manifest, record
 from pipelines.store.tables import MissingTable, Warehouse, WriteConflict, local_rows

@@ -15,13 +15,13 @@ from pyspark.sql import functions as F
 from pipelines.build.candidate_bank import build_candidate_bank
 from pipelines.build.link_states import build_link_states
 from pipelines.night import ingest_days
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.runs import Manifest
 from pipelines.store.tables import Warehouse
-from tests.nights import point_at
 from synthetic import shop
 from tests.conftest import open_shop
+from tests.nights import point_at
 
 pytestmark = pytest.mark.nights
 BUILT = {"candidate_bank": "item_id", "user_link_states": "user_id", "user_memory": "user_id"}

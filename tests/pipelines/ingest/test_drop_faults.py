@@ -22,7 +22,9 @@ from pipelines.ingest.drop_faults import DropError
 from pipelines.ingest.load_entities import ingest_entity
 from pipelines.ingest.load_events import ingest_events
 from pipelines.night import ingest_days, ingest_night
-from pipelines.settings.settings import Policy, SettingsError, load_settings
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
+from pipelines.settings.settings import load_settings
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_log
 from pipelines.store.schemas import ELIGIBLE

@@ -15,7 +15,7 @@ from pipelines.operate.rollback import NothingToRollBack, plan_rollback, roll_ba
 from pipelines.operate.upkeep import vacuum
 from pipelines.publish.night_record import ListsDisproved, find_commits
 from pipelines.score.incremental import DISPROVED, PLAN
-from pipelines.settings.settings import ExportSettings, ParquetExport
+from pipelines.settings.export import ExportSettings, ParquetExport
 from pipelines.store.leases import StaleRun, acquire_lease, check_lease
 from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse

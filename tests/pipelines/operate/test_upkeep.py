@@ -22,7 +22,7 @@ from pipelines.operate.pins import (
 )
 from pipelines.operate.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
 from pipelines.score.incremental import TIDY, find_base
-from pipelines.settings.settings import UpkeepSettings
+from pipelines.settings.night import UpkeepSettings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.runs import find_manifest, record
 from pipelines.store.tables import Warehouse, local_rows

