@@ -6,7 +6,7 @@ from lime_model.errors import LimeError
 from pipelines.settings.settings import Settings
 from pipelines.store.schemas import SQL_TYPES, USER_ID
 from pipelines.udfs.person import Person, read_person
-from pipelines.udfs.values import Unreadable
+from pipelines.udfs.whole_numbers import Unreadable
 
 EXPECTED = {"bigint": "a whole number, such as 42", "string": "any text but one that means null"}
 

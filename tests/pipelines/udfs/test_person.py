@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.udfs.person import Person, names_person, read_person
-from pipelines.udfs.values import Unreadable
+from pipelines.udfs.whole_numbers import Unreadable
 
 NULLS = ("", "NULL", "\\n", "NaN", "none")
 COLUMNS = {"events": 'user `id`.x "y"', "users": "customer"}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipelines.settings.ingest import IngestSettings
 from pipelines.udfs.times import TimeRule, check_format, to_python
 from pipelines.udfs.value_columns import combine, read_column
-from pipelines.udfs.values import Unreadable, ValueRules, WantedColumn, read_id, read_value
+from pipelines.udfs.values import ValueRules, WantedColumn, read_id, read_value
+from pipelines.udfs.whole_numbers import Unreadable
 
 RULES = IngestSettings().rules
 NULLS = IngestSettings().nulls
