@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from synthetic import shop
 DAY, NEXT = "2024-03-05", "2024-03-06"
 
 
-def make(spark: SparkSession, root: Path, ids: str = "string", **ingest: Any) -> Warehouse:
-    """A shop without models; `ingest` overrides."""
+def make_shop(spark: SparkSession, root: Path, ids: str = "string", **ingest: Any) -> Warehouse:
+    """Make a shop without models, whose section `ingest` has the given settings."""
     raw = shop.settings(root)
     raw["ingest"] = {"default_event_type": "purchase", **ingest}
     raw |= {"models": [], "ids": {"user_id": ids, "item_id": ids}}
@@ -30,8 +29,8 @@ def make(spark: SparkSession, root: Path, ids: str = "string", **ingest: Any) ->
     return Warehouse(spark, load_settings(path))
 
 
-def lenient(spark: SparkSession, root: Path, **ingest: Any) -> Warehouse:
-    """A shop that tolerates any share of bad rows."""
+def lenient_shop(spark: SparkSession, root: Path, **ingest: Any) -> Warehouse:
+    """Make a shop that tolerates any share of bad rows."""
     raw = shop.settings(root)
     raw["ingest"] |= {"max_rejected_share": 1.0, **ingest}
     path = root / "settings.yaml"
@@ -39,8 +38,8 @@ def lenient(spark: SparkSession, root: Path, **ingest: Any) -> Warehouse:
     return Warehouse(spark, load_settings(path))
 
 
-def put(warehouse: Warehouse, name: str, data: str | bytes | pa.Table, source: str = "events") -> Path:
-    """A file under `raw/<source>`."""
+def put_file(warehouse: Warehouse, name: str, data: str | bytes | pa.Table, source: str = "events") -> Path:
+    """Write a file under `raw/<source>`."""
     path = Path(warehouse.settings.drops) / source / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(data, pa.Table):
@@ -53,7 +52,7 @@ def put(warehouse: Warehouse, name: str, data: str | bytes | pa.Table, source: s
 def write_events(
     warehouse: Warehouse, rows: list[tuple[Any, ...]], day: str = DAY, suffix: str = "parquet"
 ) -> Path:
-    """Write one day's events."""
+    """Write the events of one day."""
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "event_ts", "session_id"])
     if suffix == "parquet":
         frame["event_ts"] = pd.to_datetime(frame["event_ts"])
@@ -62,19 +61,12 @@ def write_events(
 
 
 def log_of(warehouse: Warehouse, *columns: str) -> list[tuple[Any, ...]]:
+    """Read the event log, sorted: by default user, item and time."""
     rows = read_log(warehouse).selectExpr(*(columns or ("user_id", "item_id", "string(event_ts)")))
     return sorted(map(tuple, rows.collect()))
 
 
-def stored(warehouse: Warehouse) -> list[tuple[int, int, str]]:
-    rows = read_log(warehouse).selectExpr("user_id", "item_id", "string(event_ts)").collect()
-    return sorted(tuple(row) for row in rows)
-
-
-def bad_of(warehouse: Warehouse) -> dict[str, int]:
-    return Counter(row["reason"] for row in warehouse.read("events_quarantine").collect())
-
-
 def reasons(warehouse: Warehouse) -> dict[str, int]:
+    """Count the rows in quarantine by reason."""
     rows = warehouse.read("events_quarantine").groupBy("reason").count().collect()
     return {row["reason"]: row["count"] for row in rows}

@@ -17,22 +17,22 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-BAD: Any = object()  # a value that condemns its row
+BAD: Any = object()  # the meaning of a value that makes its row bad
 
 
 class Value(NamedTuple):
-    """How a value is written, and what it means."""
+    """A value as it is written, and what it means."""
 
     written: Any
     means: Any
 
 
 class File(NamedTuple):
-    """What was written for a day, and what must be loaded of it."""
+    """A file that was written for a day, and the rows that must be loaded from it."""
 
     rows: int
     good: list[tuple[str, str, str, str]]  # session, user, item, time
-    torn: str = ""  # part of the message that names it
+    torn: str = ""  # a part of the message that names the file; empty for a good file
 
 
 NAMES = [
@@ -52,7 +52,7 @@ NAMES = [
 
 
 def texts(rng: random.Random) -> Value:
-    """An id as text."""
+    """Draw an id as text."""
     plain = rng.choice(
         ["u1", "ü-2", "12E4", "0042", "a,b", 'q"q', "two\nlines", "日本", "-", "a'b", "1.10", "x;y|z"]
     )
@@ -69,13 +69,13 @@ def texts(rng: random.Random) -> Value:
 
 
 def numbers(rng: random.Random) -> Value:
-    """An id as a number."""
+    """Draw an id as a number."""
     number = rng.choice([0, 7, 123, 12345678, 1 << 40])
     return rng.choice([Value(number, str(number)), Value(float(number), str(number)), Value(None, BAD)])
 
 
 def times(rng: random.Random, day: date) -> Value:
-    """A time as text."""
+    """Draw a time as text."""
     clock = datetime(
         day.year, day.month, day.day, rng.randrange(24), rng.randrange(60), rng.randrange(60), tzinfo=UTC
     )
@@ -95,7 +95,7 @@ def times(rng: random.Random, day: date) -> Value:
 def draw(
     rng: random.Random, day: date, index: int, ids: Callable[[random.Random], Value]
 ) -> tuple[list[list[Value]], File]:
-    """Rows `user, item, time, session` and what they mean."""
+    """Draw rows `user, item, time, session`, and the file that they belong to."""
     rows, good = [], []
     for row in range(rng.randrange(12)):
         user, item, time = ids(rng), ids(rng), times(rng, day)
@@ -200,7 +200,7 @@ def write_parquet(rng: random.Random, folder: Path, day: date, index: int) -> Fi
 
 
 def _ids(rng: random.Random, values: list[Any]) -> pa.Array:
-    """Ids of a file as one of the types that writers choose."""
+    """Write the ids of a file in one of the types that writers choose."""
     if any(isinstance(value, str) for value in values):
         array = pa.array(values, pa.string())
         return rng.choice([array, array.dictionary_encode(), array.cast(pa.binary())])

@@ -1,4 +1,4 @@
-"""Times, types and formats as sources write them: each is read as what it means, or refused."""
+"""Times, types and formats as sources write them: each value is read or refused."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ from synthetic import shop
 from tests.pipelines.ingest.drops import (
     DAY,
     NEXT,
-    lenient,
+    lenient_shop,
     log_of,
-    make,
-    put,
+    make_shop,
+    put_file,
     reasons,
-    stored,
     write_events,
 )
 
 
-def test_a_log_delivered_by_local_day_loads_whole(spark: SparkSession, tmp_path: Path) -> None:
-    warehouse = make(spark, tmp_path, format="csv", source_timezone="Asia/Tokyo", late_days=0)
-    put(
+def test_a_log_delivered_by_local_days_is_loaded_completely(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = make_shop(spark, tmp_path, format="csv", source_timezone="Asia/Tokyo", late_days=0)
+    put_file(
         warehouse,
         f"ds={DAY}/a.csv",
         "user_id,item_id,event_ts\n"
-        f"u1,a,{DAY} 00:30:00\n"  # the day before in UTC
+        f"u1,a,{DAY} 00:30:00\n"  # in UTC, this is the day before
         f"u2,a,{DAY} 23:30:00\n"
-        f"u3,a,{DAY}T12:00:00Z\n"  # says its own zone
+        f"u3,a,{DAY}T12:00:00Z\n"  # has its own zone
         f"u4,a,{DAY}T01:00:00+09:00\n",
     )
     assert ingest_events(warehouse, [DAY])["rejected"] == {}
@@ -50,17 +49,17 @@ def test_a_log_delivered_by_local_day_loads_whole(spark: SparkSession, tmp_path:
         ("u3", "a", "2024-03-05 12:00:00"),
         ("u4", "a", "2024-03-04 16:00:00"),
     ]
-    by_utc = make(
+    by_utc = make_shop(
         spark, tmp_path, format="csv", source_timezone="Asia/Tokyo", folder_timezone="UTC", late_days=0
     )
     with pytest.raises(DropError, match=r"2 × too_late \(such as '2024-03-04 15:30:00' in .*a.csv, line 2\)"):
         ingest_events(by_utc, [DAY])
 
 
-def test_parquet_of_any_type_reads_as_one_log(spark: SparkSession, tmp_path: Path) -> None:
+def test_parquet_files_of_different_types_are_read_as_one_log(spark: SparkSession, tmp_path: Path) -> None:
     """Types that change from file to file, names that are ours, columns that Spark can't read."""
     names = {"user_id": "ds", "item_id": "file", "event_ts": "row", "label": "reason"}
-    warehouse = make(spark, tmp_path, events=names)
+    warehouse = make_shop(spark, tmp_path, events=names)
     noon = pd.Timestamp(f"{DAY} 12:00")
     one = pa.table(
         {
@@ -86,19 +85,19 @@ def test_parquet_of_any_type_reads_as_one_log(spark: SparkSession, tmp_path: Pat
         }
     )
     third = pa.table({"ds": [b"z"], "file": [True], "row": [pd.Timestamp(NEXT).date()], "reason": [True]})
-    put(warehouse, f"ds={DAY}/b.parquet", one)
-    put(warehouse, f"ds={DAY}/a.parquet", two)
-    put(warehouse, f"ds={NEXT}/with space [1].parquet", third)
+    put_file(warehouse, f"ds={DAY}/b.parquet", one)
+    put_file(warehouse, f"ds={DAY}/a.parquet", two)
+    put_file(warehouse, f"ds={NEXT}/with space [1].parquet", third)
     int96 = pa.table({"ds": ["y"], "file": ["y"], "row": pa.array([noon], pa.timestamp("us")), "reason": [0]})
     pq.write_table(
-        int96, put(warehouse, f"ds={NEXT}/i96.parquet", int96), use_deprecated_int96_timestamps=True
+        int96, put_file(warehouse, f"ds={NEXT}/i96.parquet", int96), use_deprecated_int96_timestamps=True
     )
     with pytest.raises(DropError) as error:
         ingest_events(warehouse, [DAY, NEXT])
     assert "1 × null:user_id (in" in str(error.value)
     assert "1 × wrong_type:item_id (such as 'True' in" in str(error.value)
     assert "with%20space%20%5B1%5D.parquet, row 1)" in str(error.value)
-    lenient = make(spark, tmp_path, events=names, max_rejected_share=0.5)
+    lenient = make_shop(spark, tmp_path, events=names, max_rejected_share=0.5)
     report = ingest_events(lenient, [DAY, NEXT])
     assert report["rows"] == {"delivered": 6, "loaded": 4, "duplicates": 0, "quarantined": 2, "filtered": 0}
     assert {"Price", "price", "a`b.c d", "_metadata", "clock", "half", "drop_ds"} == set(
@@ -119,22 +118,24 @@ def test_parquet_of_any_type_reads_as_one_log(spark: SparkSession, tmp_path: Pat
     assert log_of(lenient, "user_id", "item_id", "string(event_ts)", "label") == both
 
 
-def test_numbers_as_times_need_a_format(spark: SparkSession, tmp_path: Path) -> None:
+def test_times_that_are_numbers_need_a_format(spark: SparkSession, tmp_path: Path) -> None:
     table = pa.table({"user_id": ["u"], "item_id": ["i"], "event_ts": [1709640000]})
-    warehouse = make(spark, tmp_path)
-    put(warehouse, f"ds={DAY}/a.parquet", table)
+    warehouse = make_shop(spark, tmp_path)
+    put_file(warehouse, f"ds={DAY}/a.parquet", table)
     with pytest.raises(
         DropError, match=r"unreadable_timestamp \(such as '1709640000' .*ingest.timestamp.format"
     ):
         ingest_events(warehouse, [DAY])
-    seconds = make(spark, tmp_path, timestamp={"format": "epoch_seconds"})
+    seconds = make_shop(spark, tmp_path, timestamp={"format": "epoch_seconds"})
     ingest_events(seconds, [DAY])
     assert log_of(seconds) == [("u", "i", f"{DAY} 12:00:00")]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_text_formats_and_wrong_types(spark: SparkSession, tmp_path: Path, suffix: str) -> None:
-    warehouse = lenient(spark, tmp_path, format=suffix)
+def test_text_formats_are_read_and_wrong_types_are_refused(
+    spark: SparkSession, tmp_path: Path, suffix: str
+) -> None:
+    warehouse = lenient_shop(spark, tmp_path, format=suffix)
     path = write_events(
         warehouse,
         [
@@ -148,12 +149,12 @@ def test_text_formats_and_wrong_types(spark: SparkSession, tmp_path: Path, suffi
         file.write('{"user_id": 1,\n' if suffix == "json" else "1,2,3,4,5,6,7\n")
     manifest = ingest_events(warehouse, [DAY])
     assert manifest["rejected"] == {"wrong_type:user_id": 1, "unreadable_timestamp": 1, "malformed_row": 1}
-    assert stored(warehouse) == [(1, 2, f"{DAY} 10:00:00")]
+    assert log_of(warehouse) == [(1, 2, f"{DAY} 10:00:00")]
 
 
-def test_arrays_are_kept_and_a_day_without_any_is_null(spark: SparkSession, tmp_path: Path) -> None:
+def test_arrays_are_kept_and_are_null_on_a_day_without_any(spark: SparkSession, tmp_path: Path) -> None:
     columns = {"kind": "string", "price": "string", "tags": "array<string>", "picture": "array<double>"}
-    warehouse = lenient(spark, tmp_path, items={"columns": columns})
+    warehouse = lenient_shop(spark, tmp_path, items={"columns": columns})
     root, items = Path(warehouse.settings.drops), pd.DataFrame({"item_id": [1, 2]})
     shop.write_drop(root, "items", DAY, items.assign(tags=[["a", "b"], None], picture=[[1.0], [0.5, 2.0]]))
     shop.write_drop(root, "items", "2024-03-06", items.assign(tags=None, picture=None))
@@ -170,8 +171,8 @@ def test_arrays_are_kept_and_a_day_without_any_is_null(spark: SparkSession, tmp_
     assert reasons(warehouse) == {"wrong_type:tags": 1}
 
 
-def test_a_column_that_is_all_null_for_a_day_is_read_day_by_day(empty_shop: Warehouse) -> None:
-    """pandas writes an all-null column without a type; it disagrees with the other days' text."""
+def test_a_column_that_is_all_null_on_one_day_is_read(empty_shop: Warehouse) -> None:
+    """pandas writes such a column without a type, which differs from the text of the other days."""
     write_events(empty_shop, [(1, 2, f"{DAY} 10:00:00", "a")])
     path = Path(empty_shop.settings.drops) / "events" / "ds=2024-03-06" / "part.parquet"
     path.parent.mkdir(parents=True)

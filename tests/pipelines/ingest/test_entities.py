@@ -1,4 +1,4 @@
-"""Items hold from the day after their drop, have columns of any name, and can be withdrawn."""
+"""Items are valid from the day of their drop, have columns of any name, and can be withdrawn."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from synthetic import shop
 from tests.pipelines.ingest.drops import (
     DAY,
     NEXT,
-    make,
-    put,
+    make_shop,
+    put_file,
     write_events,
 )
 
 
-def test_items_hold_as_of_a_day(empty_shop: Warehouse) -> None:
+def test_items_are_valid_from_the_day_of_their_drop(empty_shop: Warehouse) -> None:
     root = Path(empty_shop.settings.drops)
     for day, rows in {
         "2024-03-01": [(1, "kind-a", "p"), (2, "kind-b", "p")],
@@ -43,7 +43,7 @@ def test_items_hold_as_of_a_day(empty_shop: Warehouse) -> None:
         return {row["item_id"]: row["kind"] for row in read_entity(empty_shop, "items", night).collect()}
 
     assert kinds("2024-03-01") == {}
-    assert kinds("2024-03-03") == {1: "kind-a", 2: "kind-b"}  # the drop of a day holds from that day on
+    assert kinds("2024-03-03") == {1: "kind-a", 2: "kind-b"}  # the drop of a day is valid from that day on
     assert kinds("2024-03-04") == {1: "kind-z", 2: "kind-b", 3: None}
     assert not ingest_entity(empty_shop, "items", ["2024-03-01"])["changed"]  # in any order
     write_events(empty_shop, [(1, 2, "2024-03-01 10:00:00", "a")], "2024-03-01")
@@ -52,7 +52,7 @@ def test_items_hold_as_of_a_day(empty_shop: Warehouse) -> None:
     assert kinds("2024-03-04") == {1: "kind-z", 2: "kind-b", 3: None}
 
 
-def test_names_of_item_columns_are_the_users_and_withdrawn_items_are_not_eligible(
+def test_item_columns_have_any_name_and_withdrawn_items_are_not_eligible(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     names = [
@@ -69,16 +69,16 @@ def test_names_of_item_columns_are_the_users_and_withdrawn_items_are_not_eligibl
     columns = dict.fromkeys(names, "string")
     source = {"reason": "Some `odd` name, with.dots"}
     items = {"columns": columns, "source": source, "absent": "remove"}
-    warehouse = make(spark, tmp_path, items=items)
+    warehouse = make_shop(spark, tmp_path, items=items)
     one = {
         source.get(name, name): [f"{name}-1", f"{name}-2", 123.0 if name == "ds" else None] for name in names
     }
     one["ds"] = [1.0, 2.0, 123.0]
-    put(warehouse, f"ds={DAY}/a.parquet", pa.table({"item_id": ["1", "2", "3"], **one}), "items")
+    put_file(warehouse, f"ds={DAY}/a.parquet", pa.table({"item_id": ["1", "2", "3"], **one}), "items")
     two = pa.table({"item_id": ["1", "3"], **{name: [values[0], values[2]] for name, values in one.items()}})
-    put(warehouse, f"ds={NEXT}/a.parquet", two, "items")
+    put_file(warehouse, f"ds={NEXT}/a.parquet", two, "items")
     bought = pa.table({"user_id": ["u"] * 3, "item_id": ["1", "2", "777"], "event_ts": [DAY] * 3})
-    put(warehouse, f"ds={DAY}/a.parquet", bought)
+    put_file(warehouse, f"ds={DAY}/a.parquet", bought)
     ingest_entity(warehouse, "items", [DAY, NEXT])
     ingest_events(warehouse, [DAY])
     stored = {row["item_id"]: row.asDict() for row in read_entity(warehouse, "items", NEXT).collect()}
@@ -91,9 +91,9 @@ def test_names_of_item_columns_are_the_users_and_withdrawn_items_are_not_eligibl
         corpus = read_corpus(warehouse, night, versions, policies, 28).select("item_id", ELIGIBLE).collect()
         found[night] = {row[0]: row[1] for row in corpus}
     assert found[NEXT] == {"1": 3, "2": 1, "3": 1, "777": 1}
-    # Item 2 is withdrawn, though it was bought; 777 was never listed, and is judged by the policy alone.
+    # Item 2 is withdrawn, though it was bought; 777 was never listed, so only the policy decides.
     assert found["2024-03-07"] == {"1": 3, "2": 0, "3": 1, "777": 1}
     with pytest.raises(
         SettingsError, match=r"'unit price' is not letters.*source: \{my_name: 'unit price'\}"
     ):
-        make(spark, tmp_path, items={"columns": {"unit price": "string"}})
+        make_shop(spark, tmp_path, items={"columns": {"unit price": "string"}})

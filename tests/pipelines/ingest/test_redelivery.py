@@ -1,4 +1,4 @@
-"""Days that are delivered again, late, corrected or after their folders were emptied."""
+"""Days that are delivered again: late, corrected, or after their folders were emptied."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from pipelines.store.tables import MissingTable, Warehouse
 from tests.pipelines.ingest.drops import (
     DAY,
     NEXT,
-    lenient,
+    lenient_shop,
     log_of,
-    make,
-    put,
-    stored,
+    make_shop,
+    put_file,
     write_events,
 )
 
 ROWS = [
     ("u", "a", f"{DAY}", "s", 1, "ok", 1),
-    ("u", "a", f"{DAY}", "s", 2, "ok", 2),  # bought again: another line of the same order
+    ("u", "a", f"{DAY}", "s", 2, "ok", 2),  # bought again in another line of the same order
     ("u", "a", f"{DAY}", "s", 2, "ok", 2),  # the same line delivered twice
     ("u", "b", f"{DAY}", "s", 3, "cancelled", 1),
     (None, "c", f"{DAY}", "s", 4, "ok", 1),
@@ -46,13 +45,13 @@ ROWS = [
         ({}, 1, {"duplicates": 2, "filtered": 2}),
     ],
 )
-def test_repetition_is_told_from_redelivery(
+def test_repeated_events_are_distinguished_from_redelivered_ones(
     spark: SparkSession, tmp_path: Path, events: dict[str, Any], rows: int, counts: dict[str, int]
 ) -> None:
     where = "status <> 'cancelled' AND user_id IS NOT NULL"
-    warehouse = make(spark, tmp_path, events={"where": where, **events}, max_rejected_share=0.7)
+    warehouse = make_shop(spark, tmp_path, events={"where": where, **events}, max_rejected_share=0.7)
     names = ["user_id", "item_id", "event_ts", "session_id", "line", "status", "pieces"]
-    put(warehouse, f"ds={DAY}/a.parquet", pa.Table.from_pandas(pd.DataFrame(ROWS, columns=names)))
+    put_file(warehouse, f"ds={DAY}/a.parquet", pa.Table.from_pandas(pd.DataFrame(ROWS, columns=names)))
     report = ingest_events(warehouse, [DAY])
     assert len(log_of(warehouse)) == rows
     assert counts.items() <= report["rows"].items()
@@ -60,7 +59,7 @@ def test_repetition_is_told_from_redelivery(
     assert ingest_events(warehouse, [DAY])["inserted"] == 0
     if events == {"key": ["line"]}:
         for other in ({}, {"key": ["status"]}):
-            changed = make(spark, tmp_path, events=other, max_rejected_share=0.7)
+            changed = make_shop(spark, tmp_path, events=other, max_rejected_share=0.7)
             with pytest.raises(MissingTable, match="loaded with another key; restore it"):
                 ingest_events(changed, [DAY])
     wrongs = {
@@ -73,10 +72,12 @@ def test_repetition_is_told_from_redelivery(
     }
     for wrong, message in wrongs.items() if not events else ():
         with pytest.raises((SettingsError, DropError), match=message):
-            ingest_events(make(spark, tmp_path, events={"where": wrong}), [DAY])
+            ingest_events(make_shop(spark, tmp_path, events={"where": wrong}), [DAY])
 
 
-def test_loading_again_changes_nothing_and_a_corrected_drop_replaces(empty_shop: Warehouse) -> None:
+def test_loading_again_changes_nothing_and_a_corrected_drop_replaces_the_old_one(
+    empty_shop: Warehouse,
+) -> None:
     rows = [(1, 2, f"{DAY} 10:00:00", "a"), (1, 3, f"{DAY} 11:00:00", "a"), (4, 3, f"{DAY} 11:00:00", "b")]
     write_events(empty_shop, rows)
     first = ingest_events(empty_shop, [DAY])
@@ -88,11 +89,11 @@ def test_loading_again_changes_nothing_and_a_corrected_drop_replaces(empty_shop:
     write_events(empty_shop, [rows[0], (4, 9, f"{DAY} 12:00:00", "b")])
     corrected = ingest_events(empty_shop, [DAY])
     assert (corrected["inserted"], corrected["deleted"]) == (1, 2)
-    assert stored(empty_shop) == [(1, 2, f"{DAY} 10:00:00"), (4, 9, f"{DAY} 12:00:00")]
+    assert log_of(empty_shop) == [(1, 2, f"{DAY} 10:00:00"), (4, 9, f"{DAY} 12:00:00")]
 
 
 def test_an_event_that_two_drops_deliver_counts_once(spark: SparkSession, tmp_path: Path) -> None:
-    warehouse = lenient(spark, tmp_path)
+    warehouse = lenient_shop(spark, tmp_path)
     write_events(warehouse, [(1, 2, f"{DAY} 10:00:00", "a")])
     write_events(
         warehouse, [(1, 2, f"{DAY} 10:00:00", "a"), (1, 2, "2024-03-06 10:00:00", "a")], day="2024-03-06"
@@ -101,24 +102,26 @@ def test_an_event_that_two_drops_deliver_counts_once(spark: SparkSession, tmp_pa
     manifest = ingest_events(warehouse, ["2024-03-06"])
     assert manifest["rejected"] == {}
     assert (manifest["inserted"], manifest["updated"]) == (2, 1)
-    assert len(stored(warehouse)) == 2
+    assert len(log_of(warehouse)) == 2
     assert ingest_events(warehouse, ["2024-03-06"])["inserted"] == 0
 
 
-def test_a_lower_late_days_and_a_correction(spark: SparkSession, tmp_path: Path) -> None:
-    warehouse = make(spark, tmp_path, late_days=3)
+def test_a_correction_removes_an_event_that_a_lower_late_days_would_refuse(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    warehouse = make_shop(spark, tmp_path, late_days=3)
     early = pa.table({"user_id": ["u", "v"], "item_id": ["i", "i"], "event_ts": ["2024-03-02", DAY]})
-    put(warehouse, f"ds={DAY}/a.parquet", early)
+    put_file(warehouse, f"ds={DAY}/a.parquet", early)
     ingest_events(warehouse, [DAY])
-    put(warehouse, f"ds={DAY}/a.parquet", early.slice(1))
-    ingest_events(make(spark, tmp_path, late_days=0), [DAY])
+    put_file(warehouse, f"ds={DAY}/a.parquet", early.slice(1))
+    ingest_events(make_shop(spark, tmp_path, late_days=0), [DAY])
     assert [row[0] for row in log_of(warehouse)] == ["v"]
 
 
-def test_what_was_loaded_stays_when_the_landing_zone_is_emptied(spark: SparkSession, tmp_path: Path) -> None:
-    warehouse = make(spark, tmp_path)
+def test_loaded_rows_remain_when_the_landing_zone_is_emptied(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = make_shop(spark, tmp_path)
     for day in (DAY, NEXT):
-        put(
+        put_file(
             warehouse,
             f"ds={day}/a.parquet",
             pa.table({"user_id": [day], "item_id": ["i"], "event_ts": [day]}),
@@ -132,9 +135,9 @@ def test_what_was_loaded_stays_when_the_landing_zone_is_emptied(spark: SparkSess
     assert [row[0] for row in log_of(warehouse)] == [DAY, NEXT]
 
 
-def test_tables_of_an_earlier_version_open_and_take_corrections(spark: SparkSession, tmp_path: Path) -> None:
-    """Without the columns that say what supersedes a row, and with other names for validity."""
-    warehouse = make(spark, tmp_path, items={"columns": {"kind": "string"}})
+def test_tables_of_an_earlier_version_can_be_read_and_corrected(spark: SparkSession, tmp_path: Path) -> None:
+    """These tables lack the columns about superseded rows, and name validity differently."""
+    warehouse = make_shop(spark, tmp_path, items={"columns": {"kind": "string"}})
     old = (
         "user_id string, item_id string, event_ts timestamp, event_type string, session_id string, "
         "label double, drop_ds date, ds date"
@@ -161,12 +164,12 @@ def test_tables_of_an_earlier_version_open_and_take_corrections(spark: SparkSess
     )
     dates.write.format("delta").save(warehouse.path("items"))
     assert [row[0] for row in log_of(warehouse)] == ["u", "v"]
-    put(
+    put_file(
         warehouse,
         f"ds={NEXT}/a.parquet",
         pa.table({"user_id": ["w", "u"], "item_id": ["i"] * 2, "event_ts": [NEXT, f"{DAY} 10:00"]}),
     )
-    put(warehouse, "ds=2024-03-04/a.parquet", pa.table({"item_id": ["1"], "kind": ["c"]}), "items")
+    put_file(warehouse, "ds=2024-03-04/a.parquet", pa.table({"item_id": ["1"], "kind": ["c"]}), "items")
     ingest_events(warehouse, [NEXT])
     assert log_of(warehouse, "user_id", "string(drop_ds)") == [("u", NEXT), ("w", NEXT)]
     ingest_entity(warehouse, "items", ["2024-03-04"])
@@ -177,13 +180,15 @@ def test_tables_of_an_earlier_version_open_and_take_corrections(spark: SparkSess
     assert found == {"2024-03-03": {"1": "a", "2": "a"}, "2024-03-06": {"1": "c", "2": "a"}}
 
 
-def test_a_drop_that_comes_after_its_day_was_loaded_as_empty_is_loaded(
+def test_a_drop_that_arrives_after_its_day_was_loaded_as_empty_is_loaded(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    warehouse = make(spark, tmp_path, missing_drop="empty")
+    warehouse = make_shop(spark, tmp_path, missing_drop="empty")
     ingest_night(warehouse, NEXT)
     assert ingest_night(warehouse, "2024-03-07")["events"]["days"] == [NEXT, NEXT]
-    put(warehouse, f"ds={DAY}/a.parquet", pa.table({"user_id": ["u"], "item_id": ["i"], "event_ts": [DAY]}))
+    put_file(
+        warehouse, f"ds={DAY}/a.parquet", pa.table({"user_id": ["u"], "item_id": ["i"], "event_ts": [DAY]})
+    )
     assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == [DAY, "2024-03-07"]
     assert len(log_of(warehouse)) == 1
     assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == ["2024-03-07"] * 2

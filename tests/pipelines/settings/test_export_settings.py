@@ -1,4 +1,4 @@
-"""The address and the prefix of a store: both are checked before a job starts."""
+"""The address and the prefix of a store are checked before a job starts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_a_prefix_that_is_no_plain_name_is_refused(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["lime", "x:y", "Shop-1.lists_2", "0"])
-def test_a_plain_prefix_is_taken(prefix: str) -> None:
+def test_a_plain_prefix_is_accepted(prefix: str) -> None:
     assert RedisExport(url="redis://host/0", prefix=prefix).prefix == prefix
 
 
 @pytest.mark.parametrize("url", NO_URLS)
-def test_a_url_that_no_client_understands_is_refused_without_what_it_holds(url: str) -> None:
+def test_a_url_that_no_client_understands_is_refused_without_being_repeated(url: str) -> None:
     with pytest.raises(ValueError, match="URL") as refused:
         RedisExport(url=url)
-    told = [each["msg"] for each in refused.value.errors()]  # type: ignore[attr-defined]
-    assert not any(part in text for text in told for part in ("s3cr", "qqz", SECRET))
+    messages = [each["msg"] for each in refused.value.errors()]  # type: ignore[attr-defined]
+    assert not any(part in text for text in messages for part in ("s3cr", "qqz", SECRET))

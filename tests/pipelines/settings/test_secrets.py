@@ -1,4 +1,4 @@
-"""Secrets: refused in the settings, never repeated, and read from the environment."""
+"""Secrets are refused in the settings, never repeated, and read from the environment."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ SECRETS: list[dict[str, Any]] = [
 def test_a_secret_anywhere_is_refused_and_never_repeated(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(write(tmp_path, **changes))
-    told = "".join(traceback.format_exception(caught.value))  # with all that is behind it
-    assert HUSH not in told
+    printed = "".join(traceback.format_exception(caught.value))  # with the chained errors
+    assert HUSH not in printed
     assert next(iter(changes)) in str(caught.value)
 
 
@@ -67,11 +67,11 @@ def test_a_secret_anywhere_is_refused_and_never_repeated(tmp_path: Path, changes
         ("spark.jars", "/jars/a.jar,s3a://lake/b.jar"),
     ],
 )  # fmt: skip
-def test_what_only_sounds_like_a_secret_is_let_through(tmp_path: Path, key: str, value: str) -> None:
+def test_a_value_that_only_resembles_a_secret_is_accepted(tmp_path: Path, key: str, value: str) -> None:
     assert load_settings(write(tmp_path, spark={"conf": {key: value}})).spark.conf[key] == value
 
 
-def test_secrets_come_from_the_environment_into_hadoop_and_nowhere_else(
+def test_secrets_go_from_the_environment_to_hadoop_alone(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load_settings(write(tmp_path, spark={"secrets": {"fs.s3a.secret.key": "LAKE_SECRET"}}))

@@ -1,4 +1,4 @@
-"""Settings: one file, no unknown keys, errors that name the key."""
+"""Settings: one file without unknown keys, and errors that name the key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_demo_settings_are_valid_and_frozen() -> None:
         settings.warehouse = "elsewhere"  # type: ignore[misc]
 
 
-def test_the_cluster_settings_go_over_the_demos(tmp_path: Path) -> None:
+def test_the_cluster_settings_override_those_of_the_demo(tmp_path: Path) -> None:
     local, cluster = (
         yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text()) for name in ("local", "cluster")
     )
@@ -34,7 +34,7 @@ def test_the_cluster_settings_go_over_the_demos(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(local))
     settings = load_settings(tmp_path / "s.yaml")
     assert settings.warehouse == "s3a://lake/lime/warehouse"
-    assert settings.spark.master is None  # spark-submit's
+    assert settings.spark.master is None  # spark-submit decides
     assert settings.spark.secrets == {"fs.s3a.access.key": "LAKE_KEY", "fs.s3a.secret.key": "LAKE_SECRET"}
     assert settings.night.model in {model.name for model in settings.models}
     assert settings.night.policy.name == "all"
@@ -129,12 +129,12 @@ def test_the_cluster_settings_go_over_the_demos(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_each_mistake_is_named_with_its_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_settings(write(tmp_path, **changes))
 
 
-def test_words_that_yaml_takes_for_truth_values_are_what_the_key_makes_of_them(tmp_path: Path) -> None:
+def test_the_key_decides_whether_yes_and_no_are_text_or_truth_values(tmp_path: Path) -> None:
     raw = yaml.safe_dump({**shop.settings(tmp_path), "audits": {}})
     path = tmp_path / "s.yaml"
     path.write_text(raw.replace("audits: {}", "audits: {}\nupkeep: {keep_days: yes}"))
@@ -174,7 +174,9 @@ def test_exclude_seen_is_a_word_or_a_number_of_days(seen: Any) -> None:
         (b"a: \xff", r"s.yaml is not UTF-8 text \(byte 3\); save it as UTF-8"),
     ],
 )
-def test_a_file_that_is_no_settings_is_one_sentence(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_a_file_without_settings_is_refused_in_one_sentence(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
     path = tmp_path / "s.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SettingsError, match=message):
@@ -183,12 +185,12 @@ def test_a_file_that_is_no_settings_is_one_sentence(tmp_path: Path, text: str | 
         load_settings(tmp_path)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no settings file at .*conf/local.yaml"):
         load_settings(tmp_path / "none.yaml")
 
 
-def test_paths_keep_their_scheme_and_relative_ones_count_from_the_file(tmp_path: Path) -> None:
+def test_paths_keep_their_scheme_and_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, warehouse="s3a://bucket/lime", drops="raw"))
     assert settings.warehouse == "s3a://bucket/lime"
     assert settings.drops == str(tmp_path / "raw")

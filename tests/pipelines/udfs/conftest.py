@@ -1,4 +1,4 @@
-"""A Valkey server for the tests of a module."""
+"""The Valkey server of the tests of a module."""
 
 from __future__ import annotations
 

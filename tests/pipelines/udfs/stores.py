@@ -43,7 +43,7 @@ def load(store: Store, version: str, users: int, rate: float = 1e9) -> int:
 
 
 def refused(store: Store) -> str:
-    """The sentence that a load ends with."""
+    """Return the sentence of the error that a load ends with."""
     with pytest.raises(StoreProblem) as problem:
         load(replace(store.detect(), patience_seconds=0.0), OLD, 50)
     text = str(problem.value)

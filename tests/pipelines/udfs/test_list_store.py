@@ -1,6 +1,6 @@
-"""The store's keys, clients and errors, on real servers: one, a replica, and a cluster of three.
+"""The keys and clients of a store, and loads into it, on real servers: one alone, and a cluster of three.
 
-What Spark's tasks run is run here as it is, over Arrow batches.
+The functions that Spark's tasks run are called directly, with Arrow batches.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def test_a_key_belongs_to_one_prefix_version_and_user(user: str, prefix: str, ot
         assert replace(store, prefix=other).read_key(key) is None
 
 
-def test_a_version_goes_and_no_key_of_a_neighbour(client: redis.Redis, server: ValkeyServer) -> None:
-    """Whatever a prefix looks like to a glob: settings refuse these, and older ones may have had some."""
+def test_a_version_is_removed_and_no_key_of_another_prefix(client: redis.Redis, server: ValkeyServer) -> None:
+    """A prefix may look like a pattern: settings refuse it today, and earlier versions accepted it."""
     for prefix in ("lime", "lime*", "l[i]me", "l?me", "li\\me", "lime:x", "limes", "x:y", "x"):
         for version in (OLD, NEW):
             client.set(f"{prefix}:{version}:7", "list")
@@ -68,14 +68,14 @@ def test_a_version_goes_and_no_key_of_a_neighbour(client: redis.Redis, server: V
 
 
 @given(text=st.text(st.sampled_from("*?[]\\^-ab"), min_size=1, max_size=6))
-def test_an_escaped_text_matches_itself_alone(server: ValkeyServer, text: str) -> None:
+def test_an_escaped_text_matches_only_itself(server: ValkeyServer, text: str) -> None:
     client = client_of(server)
     client.flushall()
     client.mset({text: 1, f"{text}a": 1, "a": 1, "ab": 1, "b": 1, "\\": 1})
     assert set(client.scan_iter(escape_glob(text))) == {text}
 
 
-def test_a_cluster_is_noticed_and_shares_the_lists(cluster: list[ValkeyServer]) -> None:
+def test_a_cluster_is_detected_and_shares_the_lists(cluster: list[ValkeyServer]) -> None:
     store = store_at(cluster[1]).detect()
     assert store.cluster
     assert load(store, OLD, 3000) == 3000
@@ -89,7 +89,7 @@ def test_a_cluster_is_noticed_and_shares_the_lists(cluster: list[ValkeyServer]) 
 
 
 def test_a_flip_moves_one_key_and_removes_the_version_before(cluster: list[ValkeyServer]) -> None:
-    """What the driver does after a load, without the Spark that loads."""
+    """This is what the driver does after a load, without Spark."""
     url = f"redis://127.0.0.1:{cluster[2].port}/0"
     for night, version in (("2024-05-09", OLD), ("2024-05-10", NEW)):
         exporter = RedisExporter(RedisExport(url=url, prefix="flip", grace_seconds=0))
@@ -110,7 +110,7 @@ def test_a_flip_moves_one_key_and_removes_the_version_before(cluster: list[Valke
         exporter.flip(lists)
 
 
-def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer]) -> None:
+def test_a_load_follows_slots_that_move_meanwhile(cluster: list[ValkeyServer]) -> None:
     store = store_at(cluster[1], cluster=True)
     client = store.connect()
     donor, taker = (client_of(server) for server in (cluster[1], cluster[2]))
@@ -122,13 +122,13 @@ def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer])
         taker.execute_command("CLUSTER", "SETSLOT", each, "IMPORTING", ids[0])
         donor.execute_command("CLUSTER", "SETSLOT", each, "MIGRATING", ids[1])
     sure = [user for user in range(30_000) if key_slot(store.key(NEW, user).encode()) in slots]
-    assert sure  # one of the lists goes by way of a redirection
+    assert sure  # at least one of the lists is redirected to another server
     task = Load(store, NEW, 1e9)
     users = [*range(1000), *sure[:3]]
     rows = pa.RecordBatch.from_pydict(
         {"part": pa.array([0] * len(users), pa.int32()), "user_id": users, "list": ["{}"] * len(users)}
     )
-    before = store.connect()  # knows the slots as they were
+    before = store.connect()  # this client knows the slots before the move
     assert before
     assert keys_of(load_lists([rows], task)) == len(users)
     for each in slots:
@@ -138,7 +138,7 @@ def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer])
 
 
 def no_tls() -> int:
-    """The port of a server that answers whatever it hears with a line of text."""
+    """Return the port of a server that answers everything with a line of text."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
@@ -151,17 +151,17 @@ def no_tls() -> int:
     return int(listening.getsockname()[1])
 
 
-def test_a_store_that_is_not_there_or_another_kind_says_so(
+def test_an_unreachable_store_or_one_of_another_kind_is_reported(
     server: ValkeyServer, client: redis.Redis, cluster: list[ValkeyServer]
 ) -> None:
     at, plain = store_at(server), no_tls()
-    for url, told in {
+    for url, message in {
         "redis://127.0.0.1:1/0": "can't be reached; see whether it is up",
         "redis://no-such-host.invalid:6379/0": "no such host is known; mend the host",
         f"rediss://127.0.0.1:{plain}/0": "TLS failed; begin export.redis.url with rediss://",
         f"redis://127.0.0.1:{server.port}/99": "no database of that number",
     }.items():
-        assert told in refused(replace(at, url=url, password=None))
+        assert message in refused(replace(at, url=url, password=None))
     assert "it is no cluster; leave export.redis.cluster out" in refused(replace(at, cluster=True))
     of_a_cluster = store_at(cluster[1], cluster=False)
     assert "is one of a cluster; leave export.redis.cluster out" in refused(of_a_cluster)
@@ -171,10 +171,10 @@ def test_a_store_that_is_not_there_or_another_kind_says_so(
     assert "belongs to another program; choose another" in refused(at)
 
 
-def test_a_person_is_removed_from_every_version_and_nobody_else(
+def test_only_the_person_is_removed_from_every_version(
     client: redis.Redis, server: ValkeyServer, cluster: list[ValkeyServer]
 ) -> None:
-    """Of versions that are served, on their way, and forgotten by the set of versions."""
+    """The versions are one that is served, one that is loaded, and one that the set of versions lacks."""
     for at in (server, cluster[1]):
         exporter = RedisExporter(RedisExport(url=f"redis://127.0.0.1:{at.port}/0", prefix="erase"))
         store, to = exporter.store, exporter.client
@@ -202,8 +202,8 @@ def test_any_text_that_is_an_id_is_found_and_removed(server: ValkeyServer, id_: 
     assert client.dbsize() == 1
 
 
-def test_a_failover_in_the_middle_of_a_load_is_survived(cluster: list[ValkeyServer]) -> None:
-    """The last test of the cluster: it loses a server, and its replica takes over."""
+def test_a_load_survives_a_failover(cluster: list[ValkeyServer]) -> None:
+    """This is the cluster's last test: it loses a server, and the replica takes over."""
     store = store_at(cluster[1], cluster=True)
     loaded: list[int] = []
     task = Load(store, "2024-05-11.1", 2000)
@@ -215,7 +215,7 @@ def test_a_failover_in_the_middle_of_a_load_is_survived(cluster: list[ValkeyServ
     assert loaded == [6000]
     again = Load(store, "2024-05-11.1", 1e9)
     counted = keys_of(count_lists([batch(6000)], again))
-    if counted < 6000:  # what the lost server had not passed on; the job says so, and loads all again
+    if counted < 6000:  # the lost server had not replicated all; a job loads them again
         assert keys_of(load_lists([batch(6000)], again)) == 6000
         counted = keys_of(count_lists([batch(6000)], again))
     assert counted == 6000

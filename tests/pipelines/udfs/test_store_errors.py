@@ -1,4 +1,4 @@
-"""The errors of a store: each is one sentence with its remedy, and none repeats a password."""
+"""Each error of a store is one sentence with its remedy, and none repeats a password."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipelines.udfs.stores import OLD, PERSON, SECRET, load, refused, stor
 from tests.valkey import client_of
 
 
-def test_a_full_store_says_what_mends_it(client: redis.Redis, server: ValkeyServer) -> None:
+def test_a_full_store_is_reported_with_its_remedy(client: redis.Redis, server: ValkeyServer) -> None:
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 1)
     try:
@@ -29,7 +29,7 @@ def test_a_full_store_says_what_mends_it(client: redis.Redis, server: ValkeyServ
         client.config_set("maxmemory", 0)
 
 
-def test_a_replica_and_one_without_its_primary_say_what_mends_them() -> None:
+def test_a_replica_is_reported_with_and_without_its_primary() -> None:
     with ValkeyServer() as replica, contextlib.ExitStack() as stack:
         primary = ValkeyServer()
         primary.start()
@@ -46,7 +46,7 @@ def test_a_replica_and_one_without_its_primary_say_what_mends_them() -> None:
             exporter.count(PERSON)
 
 
-def test_passwords_that_are_missing_or_wrong_are_told_and_never_printed(server: ValkeyServer) -> None:
+def test_a_missing_or_wrong_password_is_reported_and_never_printed(server: ValkeyServer) -> None:
     with ValkeyServer() as closed:
         client_of(closed).config_set("requirepass", "right")
         to = store_at(closed)
@@ -64,7 +64,7 @@ def test_passwords_that_are_missing_or_wrong_are_told_and_never_printed(server: 
         assert load(replace(to, password="right"), OLD, 5) == 5
 
 
-def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer) -> None:
+def test_an_unknown_answer_is_reported_without_its_secrets(server: ValkeyServer) -> None:
     store = store_at(server, password=SECRET)
     with pytest.raises(StoreProblem) as problem, store_errors(store):
         raise redis.ResponseError(
@@ -77,7 +77,7 @@ def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         ("LOADING Valkey is loading the dataset in memory", "loading its data from disk; wait"),
         ("MISCONF Valkey is configured to save RDB snapshots", "can't save to its disk"),
@@ -87,10 +87,10 @@ def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer
         ("ERR max number of clients reached", "no room for another client"),
     ],
 )
-def test_what_a_server_answers_seldom_is_a_sentence_too(answer: str, told: str) -> None:
+def test_a_rare_answer_of_a_server_becomes_a_sentence_too(answer: str, message: str) -> None:
     store = Store("redis://host/0", None, "lime", False, 1, 1.0)
-    with pytest.raises(StoreProblem, match=told) as problem, store_errors(store):
-        raise _RESP2Parser(1).parse_error(answer)  # as redis-py reads it off the wire
+    with pytest.raises(StoreProblem, match=message) as problem, store_errors(store):
+        raise _RESP2Parser(1).parse_error(answer)  # redis-py's own parser of answers
     assert problem.value.remedy == ("person" if answer[:4] in ("MISC", "NORE") else "retry")
 
 
