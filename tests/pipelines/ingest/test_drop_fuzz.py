@@ -1,7 +1,7 @@
 """Hundreds of generated files of every format: none causes a traceback, and every row is accounted for.
 
-Each row has a session id of its own, and the generator knows whether the row is good and what it means, so the
-tables are compared row by row. One message names all files that are torn or of another format.
+Each row has a session id of its own, and the generator knows whether the row is good and what it means, so
+the tables are compared row by row. One message names all files that are torn or of another format.
 """
 
 from __future__ import annotations

@@ -52,26 +52,19 @@ def test_items_are_valid_from_the_day_of_their_drop(empty_shop: Warehouse) -> No
     assert kinds("2024-03-04") == {1: "kind-z", 2: "kind-b", 3: None}
 
 
+# Names that Spark, Delta or our tables also use.
+NAMES = ["file", "row", "reason", "ds", "drop_ds", "valid_from", "eligible", "recent_count", "fingerprint"]
+
+
 def test_item_columns_have_any_name_and_withdrawn_items_are_not_eligible(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    names = [
-        "file",
-        "row",
-        "reason",
-        "ds",
-        "drop_ds",
-        "valid_from",
-        "eligible",
-        "recent_count",
-        "fingerprint",
-    ]
-    columns = dict.fromkeys(names, "string")
+    columns = dict.fromkeys(NAMES, "string")
     source = {"reason": "Some `odd` name, with.dots"}
     items = {"columns": columns, "source": source, "absent": "remove"}
     warehouse = make_shop(spark, tmp_path, items=items)
     one = {
-        source.get(name, name): [f"{name}-1", f"{name}-2", 123.0 if name == "ds" else None] for name in names
+        source.get(name, name): [f"{name}-1", f"{name}-2", 123.0 if name == "ds" else None] for name in NAMES
     }
     one["ds"] = [1.0, 2.0, 123.0]
     put_file(warehouse, f"ds={DAY}/a.parquet", pa.table({"item_id": ["1", "2", "3"], **one}), "items")
@@ -82,7 +75,7 @@ def test_item_columns_have_any_name_and_withdrawn_items_are_not_eligible(
     ingest_entity(warehouse, "items", [DAY, NEXT])
     ingest_events(warehouse, [DAY])
     stored = {row["item_id"]: row.asDict() for row in read_entity(warehouse, "items", NEXT).collect()}
-    for name in names:
+    for name in NAMES:
         assert stored["2"][name] == ("2" if name == "ds" else f"{name}-2")
     policies = [Policy(), Policy(name="some", eligible="eligible = 'eligible-1' AND ds = '1'")]
     found = {}

@@ -135,9 +135,11 @@ def test_loaded_rows_remain_when_the_landing_zone_is_emptied(spark: SparkSession
     assert [row[0] for row in log_of(warehouse)] == [DAY, NEXT]
 
 
-def test_tables_of_an_earlier_version_can_be_read_and_corrected(spark: SparkSession, tmp_path: Path) -> None:
-    """These tables lack the columns about superseded rows, and name validity differently."""
-    warehouse = make_shop(spark, tmp_path, items={"columns": {"kind": "string"}})
+def write_old_tables(warehouse: Warehouse) -> None:
+    """Write `events` and `items` as earlier versions did.
+
+    They lack the columns about superseded rows, and name the validity of items differently.
+    """
     old = (
         "user_id string, item_id string, event_ts timestamp, event_type string, session_id string, "
         "label double, drop_ds date, ds date"
@@ -147,7 +149,7 @@ def test_tables_of_an_earlier_version_can_be_read_and_corrected(spark: SparkSess
         for user, day in (("u", DAY), ("v", NEXT))
     ]
     columns = [part.split(" ")[0] for part in old.split(", ")]
-    text = spark.createDataFrame(rows, ", ".join(f"{name} string" for name in columns))
+    text = warehouse.spark.createDataFrame(rows, ", ".join(f"{name} string" for name in columns))
     text.selectExpr(
         *(f"cast({part.replace(' ', ' AS ')}) AS {part.split(' ')[0]}" for part in old.split(", "))
     ).write.format("delta").option("delta.enableChangeDataFeed", "true").partitionBy("ds").save(
@@ -158,11 +160,18 @@ def test_tables_of_an_earlier_version_can_be_read_and_corrected(spark: SparkSess
         ("1", "b", "2024-03-04", None),
         ("2", "a", "2024-03-01", None),
     ]
-    frame = spark.createDataFrame(versions, "item_id string, kind string, valid_from string, valid_to string")
+    frame = warehouse.spark.createDataFrame(
+        versions, "item_id string, kind string, valid_from string, valid_to string"
+    )
     dates = frame.selectExpr(
         "item_id", "kind", *(f"cast({n} AS date) AS {n}" for n in ("valid_from", "valid_to"))
     )
     dates.write.format("delta").save(warehouse.path("items"))
+
+
+def test_tables_of_an_earlier_version_can_be_read_and_corrected(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = make_shop(spark, tmp_path, items={"columns": {"kind": "string"}})
+    write_old_tables(warehouse)
     assert [row[0] for row in log_of(warehouse)] == ["u", "v"]
     put_file(
         warehouse,
