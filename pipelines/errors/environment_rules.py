@@ -38,7 +38,7 @@ ENVIRONMENT: Final = (
         (?:ClassNotFoundException|NoClassDefFoundError).*(?:hadoop|s3a|azure|google|amazon|FileSystem)
         """,
         "put its jars on Spark's class path, of the version of Spark's Hadoop (s3a: hadoop-aws, abfs: "
-        "hadoop-azure; spark-submit --packages or spark.jars), or mend the path in the settings",
+        "hadoop-azure; spark-submit --packages or spark.jars), or correct the path in the settings",
     ),
     rule(
         SparkRefused,
@@ -58,7 +58,7 @@ ENVIRONMENT: Final = (
         Read-only file system|Mkdirs failed|DELTA_CANNOT_CREATE_LOG_PATH
         ParentNotDirectoryException|Not a directory
         """,
-        "grant the right, or mend spark.secrets and the environment variables that it names",
+        "grant the right, or correct spark.secrets and the environment variables that it names",
     ),
     rule(
         SparkRefused,
@@ -69,7 +69,7 @@ ENVIRONMENT: Final = (
         FilesystemNotFound
         UnknownStoreException
         """,
-        "create it, or mend the path in the settings",
+        "create it, or correct the path in the settings",
     ),
     rule(
         SparkRefused,
@@ -80,7 +80,7 @@ ENVIRONMENT: Final = (
         CertificateException
         CertPathValidator
         """,
-        "add its authority to the trust store of Java on every host, or mend the address",
+        "add its authority to the trust store of Java on every host, or correct the address",
     ),
     rule(
         SparkRefused,
@@ -95,7 +95,7 @@ ENVIRONMENT: Final = (
         Invalid bucket name|bucket is null
         File name too long
         """,
-        "mend warehouse, drops, bundles or export.parquet.path in the settings",
+        "correct warehouse, drops, bundles or export.parquet.path in the settings",
     ),
     rule(
         SparkRefused,
@@ -121,7 +121,7 @@ ENVIRONMENT: Final = (
         Failed to parse (?:byte|time) string
         NumberFormatException.*(?:spark|Size|byte)
         """,
-        "mend it under spark.conf in the settings, or where spark-submit gets it",
+        "correct it under spark.conf in the settings, or where spark-submit gets it",
     ),
     rule(
         SparkRefused,

@@ -44,7 +44,7 @@ RUNTIME: Final = (
         SlowDown|ServiceUnavailable|Status Code: 5\d\d
         RetriableException|StandbyException|SafeModeException|BlockMissingException
         """,
-        "nothing unfinished was committed: run the job again once it can be reached, or mend its address",
+        "nothing unfinished was committed: run the job again once it can be reached, or correct its address",
     ),
     rule(
         SparkLost,

@@ -64,6 +64,6 @@ def refuse(source: str, faults: Sequence[Fault], rows: Iterable[RowFault] = (), 
         named.append(f"and {len(faults) - MOST_NAMED} more faults of files and folders")
     bad = [f"bad rows: {row}" for row in rows]
     kept = "only the bad rows were committed, to events_quarantine" if bad else "nothing was committed"
-    end = f"{kept}; mend the drops or the settings, and load them again"
+    end = f"{kept}; correct the drops or the settings, and load the drops again"
     lines = [*named, *([share] if share else []), *bad, end]
     return DropError("\n".join(f"{source}: {line}" for line in lines))

@@ -85,7 +85,7 @@ class HadoopFile(io.RawIOBase):
 
 
 def read_footers(spark: SparkSession, files: Sequence[DropFile]) -> Footers:
-    """Read the footer of every file; a file that is no Parquet becomes a fault."""
+    """Read the footer of every file; a file that is not Parquet becomes a fault."""
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(lambda file: _read_footer(spark, file), files))
     return Footers(
@@ -106,8 +106,8 @@ def _read_footer(spark: SparkSession, file: DropFile) -> Footer | Fault:
         said = str(error).splitlines()[0]
     return Fault(
         file.uri,
-        f"this file of {file.size:,} bytes is no whole Parquet file ({said}); deliver it again, remove it, "
-        "or begin its name with _ to have it ignored",
+        f"this file of {file.size:,} bytes is not a complete Parquet file ({said}); deliver it again, "
+        "remove it, or begin its name with _ to have it ignored",
     )
 
 

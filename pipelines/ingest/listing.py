@@ -106,7 +106,9 @@ def list_days(spark: SparkSession, settings: Settings, source: str) -> DropDays:
             days.append(found[1])
         else:
             kind = "folder" if entry.is_folder else "file"
-            what = f"this {kind} is no day's drop; name folders ds=YYYY-MM-DD, or begin the name with _ to "
+            what = (
+                f"this {kind} is not a day's drop; name folders ds=YYYY-MM-DD, or begin the name with _ to "
+            )
             faults.append(Fault(entry.path, f"{what}have it ignored"))
     return DropDays(sorted(days), faults)
 
@@ -182,7 +184,7 @@ def _find_unlisted(uri: str) -> list[Fault]:
             path = os.path.join(root, name)
             shown = path.decode("utf-8", "backslashreplace")
             if not os.path.exists(path):
-                faults.append(Fault(shown, "this link leads to no file; mend it or remove it"))
+                faults.append(Fault(shown, "this link leads to no file; correct it or remove it"))
             elif name.decode("utf-8", "replace").encode() != name:
                 faults.append(Fault(shown, "the name of this file is not UTF-8; rename it"))
     return faults

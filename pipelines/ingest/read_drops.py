@@ -43,7 +43,7 @@ WHOLE_FILES = {  # a quoted line break makes the lines of a CSV file depend on e
 }
 READING = {
     "spark.sql.caseSensitive": "true",  # `Price` and `price` are two columns of a source
-    "spark.sql.ansi.enabled": "false",  # in a filter, text that is no number is null instead of an error
+    "spark.sql.ansi.enabled": "false",  # in a filter, text that is not a number is null
     "spark.sql.legacy.parquet.nanosAsLong": "true",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
@@ -157,12 +157,12 @@ def _keep(frame: DataFrame, wanted: Wanted) -> DataFrame:
     if wanted.where is None:
         return frame.select(row, F.lit(True).alias(KEPT))
     try:
-        plan = frame.where(F.expr(wanted.where))  # raises for what is no condition on one row
+        plan = frame.where(F.expr(wanted.where))  # raises for anything but a condition on one row
         rows = frame.select(row, F.expr(wanted.where).alias(KEPT))
     except AnalysisException as error:
         raise _unfit(wanted, str(error).strip().splitlines()[0]) from error
     if not plan._jdf.queryExecution().analyzed().deterministic():
-        raise _unfit(wanted, "it would say something else each time it is asked")
+        raise _unfit(wanted, "its result would differ each time it is evaluated")
     # A filter can't judge a line that could not be split into fields: the line is bad, and not left out.
     malformed = F.col(REASON).eqNullSafe("malformed_row")
     return rows.withColumn(KEPT, malformed | F.coalesce(KEPT, F.lit(False)))
@@ -181,7 +181,7 @@ def _without_notes(drop: Drop, wanted: Wanted, notes: Sequence[Row]) -> Drop:
     if drop.headed:
         headed = {spark_path(row[FILE]) for row in notes}
         faults += [
-            Fault(file.uri, "this file has not even a header line; deliver it again, or remove it")
+            Fault(file.uri, "this file does not even have a header line; deliver it again, or remove it")
             for file in drop.listing.files
             if plain_path(file.uri) not in headed
         ]

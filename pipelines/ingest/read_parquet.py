@@ -108,7 +108,7 @@ def _read_group(
     missing = F.lit(None).cast("string")
     values = [_as_arrow(c.source, known[c.source]) if c.source in known else missing for c in columns]
     fields = ", ".join(f"{c.name} {c.type}" for c in columns)
-    convert = arrow_udf(  # type: ignore[call-overload]  # its stub wants the default of the third one
+    convert = arrow_udf(  # type: ignore[call-overload]  # its stub requires a third argument
         _converter(columns, [known.get(c.source, "") for c in columns], settings.ingest.rules),
         f"{fields}, _reason string, _value string",
     )

@@ -45,7 +45,7 @@ def want_events(spark: SparkSession, settings: Settings) -> Wanted:
     """Return the columns of events and their source columns.
 
     Raises:
-        SettingsError: `ingest.events.where` is no condition in SQL.
+        SettingsError: `ingest.events.where` is not a condition in SQL.
     """
     ids, drop = settings.ids, settings.ingest.events
     columns = [
@@ -73,7 +73,7 @@ def want_entity(spark: SparkSession, settings: Settings, name: Entity) -> Wanted
         name: `items` or `users`.
 
     Raises:
-        SettingsError: the `where` of the source is no condition in SQL.
+        SettingsError: the `where` of the source is not a condition in SQL.
     """
     drop = settings.ingest.items if name == "items" else settings.ingest.users
     key, id_type = KEYS[name], settings.ids.item_id if name == "items" else settings.ids.user_id
@@ -92,7 +92,7 @@ def find_columns(spark: SparkSession, source: str, where: str | None) -> tuple[s
         where: the filter; None for no filter.
 
     Raises:
-        SettingsError: the filter is no condition in SQL.
+        SettingsError: the filter is not a condition in SQL.
     """
     if where is None:
         return ()
@@ -101,7 +101,7 @@ def find_columns(spark: SparkSession, source: str, where: str | None) -> tuple[s
         leaves = parser.parseExpression(where).collectLeaves()
     except ParseException as error:
         said = str(error).strip().splitlines()[0]
-        raise SettingsError(f"ingest.{source}.where is no condition in SQL: {where!r} ({said})") from error
+        raise SettingsError(f"ingest.{source}.where is not a condition in SQL: {where!r} ({said})") from error
     found = [leaves.apply(i) for i in range(leaves.size())]
     names = [str(leaf.nameParts().apply(0)) for leaf in found if leaf.nodeName() == "UnresolvedAttribute"]
     return tuple(dict.fromkeys(names))

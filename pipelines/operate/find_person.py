@@ -12,7 +12,7 @@ EXPECTED = {"bigint": "a whole number, such as 42", "string": "any text but one 
 
 
 class NoSuchId(LimeError):
-    """The given text is no id of the type that the settings declare."""
+    """The given text is not an id of the type that the settings declare."""
 
 
 def find_person(settings: Settings, user: str) -> Person:

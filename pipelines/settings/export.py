@@ -49,7 +49,7 @@ def _check_prefix(prefix: str) -> str:
     if len(prefix) > 200 or not re.fullmatch(PREFIX, prefix, re.ASCII):
         raise ValueError(
             "the prefix must be letters, digits and _ . - in parts that a colon separates, none of them a "
-            "date, 200 letters at most, such as lime or shop:lime; what lies under another one stays there"
+            "date, 200 letters at most, such as lime or shop:lime; keys under another prefix remain"
         )
     return prefix
 

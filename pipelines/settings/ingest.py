@@ -33,7 +33,7 @@ def _check_encoding(name: str) -> str:
         return found.name
     except (LookupError, UnicodeError, TypeError, ValueError):
         raise ValueError(
-            f"{name!r} is no text encoding; use a name such as utf-8, latin-1 or cp1252"
+            f"{name!r} is not a text encoding; use a name such as utf-8, latin-1 or cp1252"
         ) from None
 
 

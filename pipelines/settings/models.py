@@ -47,7 +47,7 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
         if self.labels is None and self.config.labelled:
-            raise ValueError("labelled: true wants labels, how to learn them: labels: {} for the defaults")
+            raise ValueError("labelled: true needs the section labels; labels: {} has the defaults")
         if self.labels is not None and self.config.tasks:
             raise ValueError("tasks are event types to come; a model with labels has one task, the label")
         return self
@@ -83,7 +83,7 @@ def _check_side(model: str, side: str, columns: Sequence[Column], types: Mapping
         if fits and found not in fits:
             raise ValueError(
                 f"model {model} reads {column.name} as a {column.kind}, and ingest.{side}.columns says "
-                f"{found}; a {column.kind} wants {' or '.join(fits)}"
+                f"{found}; a {column.kind} needs {' or '.join(fits)}"
             )
 
 

@@ -99,7 +99,7 @@ def load_settings(path: str | Path) -> Settings:
         raise SettingsError(str(error)) from None
     if not isinstance(raw, dict):
         raise SettingsError(
-            f"{path} holds no settings: it wants keys and values; see conf/local.yaml for some"
+            f"{path} holds no settings: it needs keys and values; see conf/local.yaml for an example"
         )
     try:
         return TypeAdapter(Settings).validate_python(_resolve_paths(raw, Path(path).resolve().parent))

@@ -27,7 +27,7 @@ def _check_master(master: str | None) -> str | None:
 def _check_sizes(conf: dict[str, str]) -> dict[str, str]:
     for key, value in conf.items():
         if SIZE_KEY.search(key) and not SIZE.fullmatch(value):
-            raise ValueError(f"{key} is {value!r}, which is no size; write it like 3g or 512m")
+            raise ValueError(f"{key} is {value!r}, which is not a size; write it like 3g or 512m")
     return conf
 
 

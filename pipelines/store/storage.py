@@ -89,7 +89,7 @@ def _check_searchable(local: str) -> None:
 
 
 def drop_folder(spark: SparkSession, uri: str) -> None:
-    """Remove a Hadoop folder with its content; a missing folder is no error."""
+    """Remove a Hadoop folder with its content; a missing folder is not an error."""
     path, fs = hadoop_path(spark, uri)
     with reaching(uri):
         fs.delete(path, True)

@@ -63,7 +63,7 @@ def read_person(
         delimiter: the delimiter of the source's lines; the usual delimiters are tried as well.
 
     Raises:
-        Unreadable: the text is no id of this type.
+        Unreadable: the text is not an id of this type.
     """
     empty = frozenset(text.strip().lower() for text in nulls)
     try:
@@ -103,7 +103,7 @@ def _object_names(person: Person, found: list[tuple[str, Any]], source: str | No
     if not names & {name for name, _ in found}:
         names = {USER}  # the settings may have named another column when the row was delivered
     users = [value for name, value in found if name in names and value is not None]
-    # A value that is no id at all, such as a list of ids: its text decides.
+    # The text decides for a value that is not an id at all, such as a list of ids.
     unclear = [_as_text(value) for value in users if not _is_id(person, value)]
     return any(map(person.matches, users)) or any(text_names(person, text) for text in (*torn, *unclear))
 

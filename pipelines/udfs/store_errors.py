@@ -47,19 +47,20 @@ ANSWERS: dict[str, Explanation] = {
         "leave export.redis.cluster out, or set it to true",
     ),
     "NOAUTH": (
-        "it wants a password and was given none",
+        "it needs a password and was given none",
         "put the password into an environment variable and name that in export.redis.password_env",
     ),
     "WRONGPASS": (
         "it refuses the user or the password",
-        "mend the user in export.redis.url, or the environment variable that export.redis.password_env names",
+        "correct the user in export.redis.url, or the environment variable that export.redis.password_env "
+        "names",
     ),
     "NOPERM": (
         "its access list refuses the user a command or a key",
         "allow GET, SET, EXISTS, UNLINK, EXPIRE, SCAN, EVAL, INFO, CLUSTER and those of sets and hashes on "
         "keys that begin with export.redis.prefix",
     ),
-    "MISCONF": ("it can't save to its disk and takes no writes", f"mend its disk, {AGAIN}"),
+    "MISCONF": ("it can't save to its disk and takes no writes", f"repair its disk, {AGAIN}"),
     "NOREPLICAS": ("it has too few replicas and takes no writes", f"bring them back, {AGAIN}"),
     "WRONGTYPE": (
         "a key that begins with the prefix belongs to another program",
@@ -78,7 +79,7 @@ PHRASES = (
     ("masterdown", "MASTERDOWN"),
 )
 NO_CLUSTER = (
-    "it is no cluster",
+    "it is not a cluster",
     "leave export.redis.cluster out, or set it to false",
 )
 NO_DATABASE = (
@@ -91,7 +92,7 @@ NOT_TRUSTED = (
     "add its authority to the host's, or name its file in export.redis.url by ?ssl_ca_certs=",
 )
 TLS = ("TLS failed", "begin export.redis.url with rediss:// for a server that speaks TLS, else with redis://")
-UNKNOWN_HOST = ("no such host is known", "mend the host in export.redis.url")
+UNKNOWN_HOST = ("no such host is known", "correct the host in export.redis.url")
 LOOK = (
     "see whether it is up, reachable from driver and executors, and speaks TLS (rediss://) or not "
     f"(redis://), {AGAIN}"
@@ -182,7 +183,7 @@ def _code(error: BaseException) -> str | None:
 
 
 def _cause(error: BaseException) -> Explanation | None:
-    """Explain an error for which there is no answer of the server, or none that `ANSWERS` has."""
+    """Explain an error for which there is no answer of the server, or none that `ANSWERS` knows."""
     chain = list(_chain(error))
     text = " ".join(map(_words, chain))
     if "Cluster mode is not enabled" in text or "cluster support disabled" in text:

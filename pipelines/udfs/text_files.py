@@ -184,7 +184,7 @@ class JsonReader:
 
     def _record(self, number: int, raw: str, found: object) -> Record:
         if not isinstance(found, _Pairs):
-            return Record(number, raw, None, "the line is no object")
+            return Record(number, raw, None, "the line is not an object")
         if found.repeated & self._named:
             return Record(
                 number, raw, None, f"the line has {sorted(found.repeated & self._named)[0]!r} twice"

@@ -89,7 +89,7 @@ def _split_lines(content: bytes, encoding: str, compression: str | None) -> Iter
             with pa.input_stream(pa.BufferReader(content), compression=compression) as stream:
                 content = stream.read()
         except (OSError, pa.ArrowException) as error:
-            raise FileFault(f"this file is no whole {compression} file ({error})") from None
+            raise FileFault(f"this file is not a complete {compression} file ({error})") from None
     text = content.decode(encoding, "replace").removeprefix("\ufeff")
     for line in (
         text.replace("\r\n", LINE_FEED).replace("\r", LINE_FEED).removesuffix(LINE_FEED).split(LINE_FEED)

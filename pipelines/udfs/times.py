@@ -51,7 +51,7 @@ def check_zone(name: str) -> str:
         if not ZONE.fullmatch(name) or name.startswith(("posix/", "right/")):  # Java does not know these
             raise ValueError(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is no time zone; use a name such as UTC or Europe/Berlin") from None
+        raise ValueError(f"{name!r} is not a time zone; use a name such as UTC or Europe/Berlin") from None
     return name
 
 
@@ -89,10 +89,10 @@ def to_python(pattern: str) -> str:
                 parts.append(LETTERS[text])
             else:
                 known = f"{AUTO}, {', '.join(EPOCHS)}, or a pattern such as dd.MM.yyyy HH:mm:ss"
-                raise ValueError(f"{pattern!r} is no format of times because of {text!r}; use {known}")
+                raise ValueError(f"{pattern!r} is not a format of times because of {text!r}; use {known}")
         python = "".join(parts)
     if not any(year in python for year in ("%Y", "%y", "%c", "%x")):
-        raise ValueError(f"{pattern!r} is no format of times: it has no year")
+        raise ValueError(f"{pattern!r} is not a format of times: it has no year")
     if "%Z" in python:
         raise ValueError(f"{pattern!r} has a zone by name; use %z for offsets, or ingest.source_timezone")
     if "%I" in python and "%p" not in python:
@@ -100,7 +100,7 @@ def to_python(pattern: str) -> str:
     try:  # Python reads what it writes only if it knows all letters
         dt.datetime.strptime(dt.datetime(2024, 3, 1, 12, 30, tzinfo=dt.UTC).strftime(python), python)
     except (ValueError, re.error):
-        raise ValueError(f"{pattern!r} is no format of times that Python's strptime can read") from None
+        raise ValueError(f"{pattern!r} is not a format of times that Python's strptime can read") from None
     return python
 
 
@@ -118,7 +118,7 @@ class TimeRule:
     zone: str = "UTC"  # the zone of times without an offset
 
     def read_micros(self, value: object) -> int | None:
-        """Read microseconds since 1970 UTC, rounded down; None for a value that is no time."""
+        """Read microseconds since 1970 UTC, rounded down; None for a value that is not a time."""
         try:
             if self.format in EPOCHS:
                 found = self._read_epoch(value)
@@ -130,7 +130,7 @@ class TimeRule:
         return found if found is not None and FIRST <= found <= LAST else None
 
     def read_local(self, value: object) -> dt.datetime | None:
-        """Read the local time of a value, with its offset if it has one; None for a value that is no time."""
+        """Read the local time of a value, with its offset if it has one; None if it is not a time."""
         if isinstance(value, dt.datetime):
             return value
         if isinstance(value, dt.date):
@@ -201,5 +201,5 @@ def _read_offset(text: str) -> dt.tzinfo:
     sign = -1 if found[1] == "-" else 1
     hours, minutes, seconds = (int(part or 0) for part in found.groups()[1:])
     if hours > 18 or minutes > 59 or seconds > 59:
-        raise ValueError(f"{text!r} is no offset")
+        raise ValueError(f"{text!r} is not an offset")
     return dt.timezone(sign * dt.timedelta(hours=hours, minutes=minutes, seconds=seconds))

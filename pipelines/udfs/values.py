@@ -69,7 +69,7 @@ def read_id(value: object, type_: str, nulls: frozenset[str]) -> int | str | Non
         nulls: the text that means null, in lower case.
 
     Raises:
-        Unreadable: the value is no id of this type.
+        Unreadable: the value is not an id of this type.
     """
     return read_value(value, WantedColumn("id", type_, "id", is_id=True), ValueRules(nulls))
 

@@ -188,9 +188,9 @@ def write_parquet(rng: random.Random, folder: Path, day: date, index: int) -> Fi
     pq.write_table(pa.table({name: columns[name] for name in order}), sink)
     data, kind, torn = sink.getvalue(), rng.random(), ""
     if kind < 0.03:
-        data, torn = data[: len(data) // 2], "no whole Parquet file"
+        data, torn = data[: len(data) // 2], "not a complete Parquet file"
     elif kind < 0.06:
-        data, torn = b"", "no whole Parquet file"
+        data, torn = b"", "not a complete Parquet file"
     return _put(
         folder / rng.choice(["part.parquet", "a b/c[1].parquet", "100%25.parquet", "no-ending"]),
         data,

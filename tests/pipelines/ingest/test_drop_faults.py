@@ -58,8 +58,8 @@ def test_every_file_is_read_named_or_ignored_by_a_rule(spark: SparkSession, tmp_
         "1 × null:item_id (such as '' in",
         "1 × unreadable_timestamp (such as 'never' in",
         "bad.csv, line 3)",
-        "ds=latest: this folder is no day's drop; name folders ds=YYYY-MM-DD",
-        "events/2024-03-06: this folder is no day's drop",
+        "ds=latest: this folder is not a day's drop; name folders ds=YYYY-MM-DD",
+        "events/2024-03-06: this folder is not a day's drop",
         "no drop folder",
     ):
         assert said in str(error.value)
@@ -96,7 +96,7 @@ def test_incomplete_files_are_named(spark: SparkSession, tmp_path: Path) -> None
     with pytest.raises(DropError) as error:
         ingest_events(warehouse, [DAY])
     for said in (
-        "empty.csv: this file has not even a header line",
+        "empty.csv: this file does not even have a header line",
         "put.csv._COPYING_: this file is being written",
         "link.csv: this link leads to no file",
     ):

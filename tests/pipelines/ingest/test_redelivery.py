@@ -63,10 +63,10 @@ def test_repeated_events_are_distinguished_from_redelivered_ones(
             with pytest.raises(MissingTable, match="loaded with another key; restore it"):
                 ingest_events(changed, [DAY])
     wrongs = {
-        "status >": "no condition in SQL",
+        "status >": "not a condition in SQL",
         "colour = 1": "the column 'colour', which `where` needs, is missing",
         "status": "is not a boolean",
-        "rand() > 2": "something else each time",
+        "rand() > 2": "differ each time",
         "row_number() OVER (ORDER BY line) = 1": "does not fit the columns",
         "nonsense(status)": "does not fit the columns",
     }

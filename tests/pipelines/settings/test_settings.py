@@ -78,7 +78,7 @@ def test_the_cluster_settings_override_those_of_the_demo(tmp_path: Path) -> None
         ({"spark": {"master": "spork"}}, r"spark.master: Spark knows no such master; use local"),
         (
             {"spark": {"conf": {"spark.driver.memory": "much"}}},
-            r"memory is 'much', which is no size",
+            r"memory is 'much', which is not a size",
         ),
         ({"warehouse": ""}, r"warehouse: .*at least 1 character"),
         ({"night": {"model": "mha", "k": 0}}, r"night.k: .*greater than or equal to 1 \(got 0\)"),
@@ -90,7 +90,7 @@ def test_the_cluster_settings_override_those_of_the_demo(tmp_path: Path) -> None
         ),
         (
             {"models": [{"name": "m", "config": {"labelled": True}}]},
-            r"labelled: true wants labels, how to learn them",
+            r"labelled: true needs the section labels",
         ),
         (
             {"models": [{"name": "m", "config": {"item_columns": [{"name": "tags", "kind": "lists"}]}}]},
@@ -111,7 +111,7 @@ def test_the_cluster_settings_override_those_of_the_demo(tmp_path: Path) -> None
         ),
         (
             {"models": [{"name": "m", "config": {"item_columns": [{"name": "kind", "kind": "number"}]}}]},
-            r"reads kind as a number, and ingest.items.columns says string; a number wants double or long",
+            r"reads kind as a number, and ingest.items.columns says string; a number needs double or long",
         ),
         ({"models": [{"name": "m", "config": {}}] * 2}, r"models have the same name: \['m'\]"),
         ({"models": [{"name": "m", "config": {}, "labels": {"dropout": 1}}]}, r"labels.dropout is 1.0"),
@@ -168,7 +168,7 @@ def test_exclude_seen_is_a_word_or_a_number_of_days(seen: Any) -> None:
             r"is not YAML: line 1, column 4: could not determine a constructor",
         ),
         ("[" * 5000, r"is not YAML: it is nested too deeply"),
-        ("", r"s.yaml holds no settings: it wants keys and values"),
+        ("", r"s.yaml holds no settings: it needs keys and values"),
         ("- a", r"s.yaml holds no settings"),
         ("warehouse: 5", r"warehouse: Input should be a valid string; put it in quotes \(got 5\)"),
         (b"a: \xff", r"s.yaml is not UTF-8 text \(byte 3\); save it as UTF-8"),

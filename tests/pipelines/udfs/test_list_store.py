@@ -157,12 +157,12 @@ def test_an_unreachable_store_or_one_of_another_kind_is_reported(
     at, plain = store_at(server), no_tls()
     for url, message in {
         "redis://127.0.0.1:1/0": "can't be reached; see whether it is up",
-        "redis://no-such-host.invalid:6379/0": "no such host is known; mend the host",
+        "redis://no-such-host.invalid:6379/0": "no such host is known; correct the host",
         f"rediss://127.0.0.1:{plain}/0": "TLS failed; begin export.redis.url with rediss://",
         f"redis://127.0.0.1:{server.port}/99": "no database of that number",
     }.items():
         assert message in refused(replace(at, url=url, password=None))
-    assert "it is no cluster; leave export.redis.cluster out" in refused(replace(at, cluster=True))
+    assert "it is not a cluster; leave export.redis.cluster out" in refused(replace(at, cluster=True))
     of_a_cluster = store_at(cluster[1], cluster=False)
     assert "is one of a cluster; leave export.redis.cluster out" in refused(of_a_cluster)
     numbered = store_at(cluster[1], cluster=True, url=f"redis://127.0.0.1:{cluster[1].port}/3")

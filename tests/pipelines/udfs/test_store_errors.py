@@ -50,10 +50,10 @@ def test_a_missing_or_wrong_password_is_reported_and_never_printed(server: Valke
     with ValkeyServer() as closed:
         client_of(closed).config_set("requirepass", "right")
         to = store_at(closed)
-        assert "wants a password and was given none; put the password into" in refused(to)
-        assert "refuses the user or the password; mend" in refused(replace(to, password=SECRET))
+        assert "needs a password and was given none; put the password into" in refused(to)
+        assert "refuses the user or the password; correct" in refused(replace(to, password=SECRET))
         user = f"redis://nobody@127.0.0.1:{closed.port}/0"
-        assert "refuses the user or the password; mend" in refused(replace(to, url=user, password=SECRET))
+        assert "refuses the user or the password; correct" in refused(replace(to, url=user, password=SECRET))
         client = redis.Redis(port=closed.port, password="right")
         client.acl_setuser(
             "reader", enabled=True, passwords=[f"+{SECRET}"], keys=["*"], commands=["+info", "+get", "+hello"]

@@ -141,13 +141,13 @@ def test_a_format_that_cannot_be_read_is_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             to_python(wrong)
-    with pytest.raises(ValueError, match="'Mars/Base' is no time zone"):
+    with pytest.raises(ValueError, match="'Mars/Base' is not a time zone"):
         IngestSettings(source_timezone="Mars/Base")
     for zone in ("Factory", "localtime", "right/Europe/Berlin"):  # Java does not know these
-        with pytest.raises(ValueError, match="is no time zone"):
+        with pytest.raises(ValueError, match="is not a time zone"):
             IngestSettings(source_timezone=zone)
     for encoding in ("latin-99", "rot13", "hex", "undefined", "idna"):
-        with pytest.raises(ValueError, match="is no text encoding"):
+        with pytest.raises(ValueError, match="is not a text encoding"):
             IngestSettings(encoding=encoding)
 
 
