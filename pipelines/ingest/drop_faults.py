@@ -29,7 +29,7 @@ class RowFault(NamedTuple):
 
     reason: str
     rows: int
-    value: str | None  # of the example, like the next two
+    value: str | None  # of the example; so are the file and the location
     file: str | None
     location: str | None  # the line or row in the file
 

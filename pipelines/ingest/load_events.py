@@ -153,15 +153,15 @@ def _write(
     if not counts["deleted"] and not counts["updated"]:
         warehouse.append("events", changed.select(*names).repartition(DS))
         return
-    if with_new_columns(warehouse.read("events")).columns != warehouse.read("events").columns:
-        warehouse.append(
-            "events", local_rows(warehouse.spark, [], warehouse.schema("events"))
-        )  # adds columns
+    stored = warehouse.read("events")
+    if with_new_columns(stored).columns != stored.columns:
+        # Appending no rows adds the columns that an earlier version's table lacks.
+        warehouse.append("events", local_rows(warehouse.spark, [], warehouse.schema("events")))
     target, source = F.col, F.col
     same = target(f"t.{DS}").between(F.lit(days[0]), F.lit(days[1]))
     for name in (*columns, DROP_DS):
-        stored = F.coalesce(target("t.repeat"), F.lit(0)) if name == REPEAT else target(f"t.{name}")
-        same = same & (stored == source(f"s.{name}"))
+        old = F.coalesce(target("t.repeat"), F.lit(0)) if name == REPEAT else target(f"t.{name}")
+        same = same & (old == source(f"s.{name}"))
     values: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in names}
     merge = (
         warehouse.delta("events").alias("t").merge(changed.alias("s"), same)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 REASON, VALUE, FILE, LOCATION, RAW = "_reason", "_value", "_file", "_location", "_raw"
 STATUS, KEPT, DROP_DAY = "_status", "_kept", "_drop_ds"
-ROWS_PER_BATCH = 8192  # of the Arrow batches that Python reads
+ROWS_PER_BATCH = 8192  # rows of an Arrow batch that Python reads
 MOST_BROKEN = 10  # files found broken while their rows are read, before the load gives up
 WHOLE_FILES = {  # a quoted line break makes the lines of a CSV file depend on each other
     "spark.sql.files.maxPartitionBytes": str(1 << 50),

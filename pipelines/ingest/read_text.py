@@ -68,15 +68,15 @@ def text_spec(settings: Settings, wanted: Wanted) -> TextSpec:
     """Collect what the UDF needs from the settings."""
     ingest, csv = settings.ingest, settings.ingest.csv
     return TextSpec(
-        "csv" if ingest.format == "csv" else "json",
-        wanted.columns,
-        wanted.filter_columns,
-        ingest.rules,
-        ingest.encoding,
-        csv.delimiter,
-        csv.quote,
-        csv.escape,
-        tuple(csv.header) if isinstance(csv.header, list) else None,
+        format="csv" if ingest.format == "csv" else "json",
+        wanted=wanted.columns,
+        where=wanted.filter_columns,
+        rules=ingest.rules,
+        encoding=ingest.encoding,
+        delimiter=csv.delimiter,
+        quote=csv.quote,
+        escape=csv.escape,
+        header=tuple(csv.header) if isinstance(csv.header, list) else None,
     )
 
 
@@ -117,9 +117,8 @@ def _stream(spark: SparkSession, settings: Settings, files: Sequence[DropFile], 
         F.col("_metadata.file_block_start").alias("start"),
         F.col("value").cast("binary").alias("line"),
     )
-    if (
-        settings.ingest.format == "csv"
-    ):  # each file is a partition; a task may read several, one after another
+    if settings.ingest.format == "csv":
+        # Each file is a partition. With fewer tasks than files, a task reads several files one after another.
         cores = spark.sparkContext.defaultParallelism
         tasks = max(2 * cores, sum(file.size for file in files) // TASK_BYTES)
         lines = lines.coalesce(max(1, min(len(files), tasks)))

@@ -14,8 +14,8 @@ from pipelines.settings.secrets import check_url
 URL_OPTIONS = {
     "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname",
 }  # fmt: skip
-# A prefix can be read in one way only before `:VERSION:`, and has no letter that means something to a scan
-# or to a cluster.
+# A prefix can be read in one way only before `:VERSION:`, and has no character with a meaning in the patterns
+# of a scan or in the hash tags of a cluster.
 PREFIX = r"(?:(?!\d{4}-\d\d-\d\d)[A-Za-z0-9_.-]+)(?::(?!\d{4}-\d\d-\d\d)[A-Za-z0-9_.-]+)*"
 
 

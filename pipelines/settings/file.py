@@ -58,7 +58,7 @@ def read_yaml(path: str | Path) -> Any:
             repeats nothing from the file, which may hold a secret.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # _Loader is a SafeLoader
     except FileNotFoundError:
         raise ValueError(f"no settings file at {path}; see conf/local.yaml for one") from None
     except OSError as error:
