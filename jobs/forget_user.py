@@ -13,7 +13,7 @@ import sys
 
 from jobs.arguments import night_options, parser, words
 from jobs.command import report, with_warehouse
-from pipelines.settings.checks import find_person
+from pipelines.operate.find_person import find_person
 from pipelines.settings.settings import Settings
 from pipelines.store.tables import Warehouse
 

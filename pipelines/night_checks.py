@@ -17,7 +17,8 @@ from pipelines.export.export_lists import find_exporters
 from pipelines.models.bundles import bundle_exists, bundle_uri
 from pipelines.models.champions import need_champion
 from pipelines.schemas import DS
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.steps import NEEDS, Job
 from pipelines.store.catalogue import read_entity
 from pipelines.store.leases import Run, find_run

@@ -1,7 +1,7 @@
 """Every table's columns, partitions, checksum and constraints: each is said here and nowhere else.
 
-The schemas of UDFs, the columns that a checksum covers and the `select`s of jobs derive from `TABLES`. `{user}`
-and `{item}` are the id types that the settings declare. There is no Spark in this module.
+The schemas of UDFs, the columns that a checksum covers and the `select`s of jobs derive from `TABLES`.
+`{user}` and `{item}` are the id types that the settings declare. There is no Spark in this module.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ CHECKSUM: Final = "checksum"  # of the computed bytes of the row
 
 EVENT_KEY: Final = (USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID)
 HISTORY_ORDER: Final = (EVENT_TS, SESSION_ID, ITEM_ID, EVENT_TYPE)
+
+SQL_TYPES: Final = {"long": "bigint", "string": "string"}  # by the id types of the settings
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ TABLES: Final[dict[str, Table]] = {
         },
         partitions=(MODEL_VERSION,),
         checksummed=(ITEM_ID, "link_weights", "head_input", "dot"),
-        properties=DELETION_VECTORS,  # a night that changes few rows leaves the files of the others as they are
+        properties=DELETION_VECTORS,  # a night that changes few rows leaves the files of the others
     ),
     "item_bias": Table(
         {

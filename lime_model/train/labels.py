@@ -1,8 +1,8 @@
 """Training on labels: the chance that an event's label is 1, from the history before its session.
 
 Every labelled event of a log is a target; windows of consecutive events share a history
-(`lime_model/train/windows.py`), whose actions show the labels that were given (`ModelConfig.labelled`). Binary
-cross-entropy, AdamW, one cycle of the learning rate; validation by normalised entropy ends a run that
+(`lime_model/train/windows.py`), whose actions show the labels that were given (`ModelConfig.labelled`).
+Binary cross-entropy, AdamW, one cycle of the learning rate; validation by normalised entropy ends a run that
 gets no better, and the best weights are kept.
 
 A peer (`lime_model/peers/`) may stand in for the links; everything else is then the same.

@@ -1,7 +1,7 @@
 """The candidate bank: the factors of every item, which no user enters and which are computed once.
 
-What moves with the date is in `item_bias`: the night's bias of each item, and which policies may recommend it.
-Only items that are new or whose features changed are encoded; the other rows of the bank are reused.
+What moves with the date is in `item_bias`: the night's bias of each item, and which policies may recommend
+it. Only items that are new or whose features changed are encoded; the other rows of the bank are reused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipelines.schemas import (
     MODEL_VERSION,
     ddl_of,
 )
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.frames import count_cases, persisted
 from pipelines.store.leases import Run
 from pipelines.store.manifests import BankManifest
@@ -180,9 +180,9 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
         stored: the bundle's rows of the bank.
 
     Returns:
-        A row for each item of either side: `item_id, fingerprint, is_current, damaged`. Without a fingerprint the
-        item is not in the corpus. `is_current`: its stored row was computed from the same features, and holds
-        what was computed. `damaged`: the row does not hold that, or the item has several rows.
+        A row for each item of either side: `item_id, fingerprint, is_current, damaged`. Without a fingerprint
+        the item is not in the corpus. `is_current`: its stored row was computed from the same features, and
+        holds what was computed. `damaged`: the row does not hold that, or the item has several rows.
     """
     computed = F.least(*(F.length(name) for name in BANK_FACTORS)) > 0  # empty: it could not be computed
     old = sound_fingerprints(stored.where(computed), TABLE, ITEM_ID, "was")

@@ -1,6 +1,7 @@
 """Which stored rows of users can be reused, which can take new events in, and which are computed anew.
 
-A night's users are the rows of `users` that are valid on the day before it, plus every user id in earlier events.
+A night's users are the rows of `users` that are valid on the day before it, plus every user id in earlier
+events.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ class UserComparison:
 
         Returns:
             `user_id, user_values, events, history_xor, history_sum, fingerprint, sound, is_current, merges`,
-            and the columns `PRIOR` where any user can merge, empty for users who do not. Without a fingerprint
-            the night does not know the user. `sound`: see `read_stored`; null for a user without rows.
-            `is_current`: both rows of the user were computed from the same history and features, and hold what
-            was computed. `merges`: the features are the same, and the history has only gained events.
+            and the columns `PRIOR` where any user can merge, empty for users who do not. Without a
+            fingerprint the night does not know the user. `sound`: see `read_stored`; null for a user without
+            rows.
+            `is_current`: both rows of the user were computed from the same history and features, and hold
+                what was computed. `merges`: the features are the same, and the history has only gained
+                events.
         """
         past = self._past(damaged)
         due = self.delta.counted if self.can_merge else None
@@ -87,7 +90,7 @@ class UserComparison:
         )  # fmt: skip
 
     def _past(self, damaged: DataFrame | None) -> DataFrame:
-        """Read the counted histories: all of them, or the changes and the whole histories of damaged users."""
+        """Read the counted histories: all, or the changes and the whole histories of damaged users."""
         night, events = self.night, self.versions["events"]
         if self.delta.counted is None:
             return read_histories(self.warehouse, night, events, self.bundle)
@@ -152,12 +155,12 @@ def read_stored(
         warehouse: that holds the tables.
         versions: of the two tables of states.
         model_version: whose rows are wanted.
-        due: users whose columns `PRIOR` are wanted too; those of other users are null. None: the result has no
-            such columns.
+        due: users whose columns `PRIOR` are wanted too; those of other users are null. None: the result has
+            no such columns.
 
     Returns:
-        `user_id, sound, was, was_*`: the fingerprint, and `HISTORY`. `sound`: both rows are there once, hold what
-        was computed, and were computed from the same inputs.
+        `user_id, sound, was, was_*`: the fingerprint, and `HISTORY`. `sound`: both rows are there once, hold
+            what was computed, and were computed from the same inputs.
     """
     sides = [_read_side(warehouse, name, versions[name], model_version, due) for name in (STATES, MEMORY)]
     sound = F.coalesce(F.col(STATES) == F.col(MEMORY), F.lit(False)).alias("sound")

@@ -1,7 +1,7 @@
 """The corpus: every item that a night knows, with what policies and the item bias need.
 
-A night's items are the rows of `items` that are valid on the day before it, plus every item id in earlier events
-(those have null features).
+A night's items are the rows of `items` that are valid on the day before it, plus every item id in earlier
+events (those have null features).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pyspark.sql import functions as F
 from lime_model.bundle import Bundle
 from pipelines.policies.sql import eligibility_bits
 from pipelines.schemas import DS, ELIGIBLE, ITEM_ID, MODEL_VERSION, RECENT, WITHDRAWN
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.catalogue import read_entity, read_withdrawn
 from pipelines.store.event_log import read_events
 from pipelines.store.tables import Warehouse

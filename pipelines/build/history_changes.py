@@ -1,9 +1,9 @@
 """Histories as counts and hashes: which users' histories changed since an earlier build.
 
-A history is the triple `(events, history_xor, history_sum)` over the hashes of its events. Events that the log
-gained and lost bring a stored triple up to date, so the log of past nights is not read again. Delta's change feed
-names these events. No timestamp is trusted: a late, corrected or deleted event is a change of the table like any
-other.
+A history is the triple `(events, history_xor, history_sum)` over the hashes of its events. Events that the
+log gained and lost bring a stored triple up to date, so the log of past nights is not read again. Delta's
+change feed names these events. No timestamp is trusted: a late, corrected or deleted event is a change of the
+table like any other.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class EarlierBuild(NamedTuple):
 class HistoryDelta(NamedTuple):
     """How the log changed since the build that wrote the stored rows.
 
-    `changes` are signed events (see `read_changes`), `counted` the same by user (see `count_histories`), persisted.
-    Both are None when every history has to be read; `reason` says why, or since which night changes are read.
+    `changes` are signed events (see `read_changes`), `counted` the same by user (see `count_histories`),
+    persisted. Both are None when every history has to be read; `reason` says why, or since which night
+    changes are read.
     """
 
     changes: DataFrame | None
@@ -149,8 +150,8 @@ def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events:
 def _is_readable(warehouse: Warehouse, name: str, version: int) -> bool:
     """Whether the rows of a version can still be read.
 
-    They can't when a build that never finished has replaced some of them, and upkeep has then removed the files
-    that no newer version holds.
+    They can't when a build that never finished has replaced some of them, and upkeep has then removed the
+    files that no newer version holds.
     """
     if version == warehouse.newest(name):
         return True
@@ -188,8 +189,8 @@ def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
     Returns:
         `user_id`, `HISTORY` of the events, and how many were `lost`.
     """
-    # Both digests are independent of the order of events. The sum is kept too, because two equal hashes cancel
-    # each other in an exclusive or.
+    # Both digests are independent of the order of events. The sum is kept too, because two equal hashes
+    # cancel each other in an exclusive or.
     key = F.xxhash64(*HISTORY_ORDER, *([LABEL] if bundle.config.labelled else []))
     return changes.groupBy(USER_ID).agg(
         F.sum(SIGN).alias("events"),
@@ -226,7 +227,8 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: EarlierBu
         # A row that was rewritten unchanged, or for another drop, went and came. Each repeat is its own row.
         changed = feed.groupBy(*EVENT, EVENT_ID, REPEAT).agg(F.sum(F.when(came, 1).otherwise(-1)).alias(SIGN))
         late = changed.where(F.col(SIGN) != 0).drop(EVENT_ID, REPEAT)
-        # The feed is read here, where a file that a vacuum removed can still be handled; most nights have none.
+        # The feed is read here, where a file that a vacuum removed can still be handled; most nights have
+        # none.
         some = late.take(1)
     except (PySparkException, Py4JJavaError):
         return None

@@ -1,8 +1,9 @@
 """Link states and repeat memory of every user: each history is read once.
 
-A user without events gets the empty state, which is a row like any other. Only users whose history or features
-changed are computed; the rows of the others are reused, whichever night computed them. LIME-MHA merges new events
-into stored rows, however late they come; a lost event or another feature needs the whole history again.
+A user without events gets the empty state, which is a row like any other. Only users whose history or
+features changed are computed; the rows of the others are reused, whichever night computed them. LIME-MHA
+merges new events into stored rows, however late they come; a lost event or another feature needs the whole
+history again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pipelines.schemas import (
     LABEL,
     MODEL_VERSION,
     REDUCED,
+    SQL_TYPES,
     USER_ID,
     ddl_of,
 )
@@ -36,7 +38,7 @@ from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
 from pipelines.store.manifests import StatesManifest
 from pipelines.store.runs import run_once
-from pipelines.store.tables import SQL_TYPES, Warehouse
+from pipelines.store.tables import Warehouse
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, reduce_states
 
 STORED: Final = ("user_link_states", "user_memory")
@@ -136,7 +138,8 @@ def compute_states(comparison: UserComparison, users: DataFrame, log: DataFrame)
     stacked = stack_histories(due, log).withColumn(BUCKET, bucket_of(buckets))
     # By the bucket itself: by its hash, several buckets would fall into one task and none into others.
     ordered = stacked.repartitionById(buckets, BUCKET)
-    # The user comes before the bucket in the order: Spark compares the first key before it looks at the others.
+    # The user comes before the bucket in the order: Spark compares the first key before it looks at the
+    # others.
     ordered = ordered.sortWithinPartitions(
         USER_ID, F.col(EVENT_TS).asc_nulls_first(), *HISTORY_ORDER[1:]
     ).select(BUCKET, USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, LABEL, *headers_of(due))
@@ -163,8 +166,8 @@ def _reduced_schema(warehouse: Warehouse) -> str:
 def stack_histories(users: DataFrame, log: DataFrame) -> DataFrame:
     """Stack a header row for each user (without an event; see `headers_of`) and a row for each event."""
     headers = users.select(USER_ID, *headers_of(users))
-    # Values are empty and not null: Spark sizes its Arrow batch after every row, and Arrow's vectors then walk back
-    # over all nulls since the last value, so that a batch would cost the square of its rows.
+    # Values are empty and not null: Spark sizes its Arrow batch after every row, and Arrow's vectors then
+    # walk back over all nulls since the last value, so that a batch would cost the square of its rows.
     nothing = {FEATURES: F.lit(""), FINGERPRINT: F.lit("")}
     nothing |= {name: F.lit(0).cast("long") for name in HISTORY[1:]}
     events = log.withColumns(nothing)

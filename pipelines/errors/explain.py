@@ -1,4 +1,4 @@
-"""An error of Spark, a storage or the operating system as a sentence of ours."""
+"""Explain an error of Spark, a storage or the operating system in one sentence."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pipelines.errors.stack_traces import UnknownFault, explain_text
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Raise what is known of an error of Spark as a `LimeError`; an unknown one keeps its traceback."""
+    """Raise a known error of Spark as a `LimeError`; an unknown one keeps its traceback."""
     try:
         yield
-    except (PySparkException, Py4JJavaError) as error:  # the second from iterators over rows
+    except (PySparkException, Py4JJavaError) as error:  # iterators over rows raise the second
         known = explain(error)
         if known is None or isinstance(known, UnknownFault):
             raise
@@ -27,7 +27,7 @@ def explained() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> LimeError | None:
-    """The sentence for an error of Spark, a storage or the operating system; None for any other error."""
+    """Explain an error of Spark, a storage or the operating system; return None for any other error."""
     if isinstance(error, LimeError):
         return error
     if isinstance(error, PySparkException | Py4JJavaError):
@@ -38,7 +38,7 @@ def explain(error: BaseException) -> LimeError | None:
 
 
 def _text(error: PySparkException | Py4JJavaError) -> str:
-    """The whole stack trace; less of it where the JVM does not answer any more."""
+    """Return the whole stack trace, or only the class of the error once the JVM no longer answers."""
     try:
         return getattr(error, "_stackTrace", None) or str(error)
     except (Py4JError, OSError):
@@ -46,7 +46,7 @@ def _text(error: PySparkException | Py4JJavaError) -> str:
 
 
 def _explain_system(error: OSError) -> LimeError | None:
-    """What the operating system refused the driver."""
+    """Explain what the operating system refused the driver."""
     what, said = error.filename or "a file", error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no room on the disk of the driver for {what}: {said}; make room and run it again")

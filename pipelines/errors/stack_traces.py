@@ -1,19 +1,24 @@
-"""A Java stack trace as one sentence, by the table of `error_table.py`.
+"""Explain a Java stack trace in one sentence, by the rules of `TABLE`.
 
-The sentence holds the cause that Spark hides below its stack trace (file, path, host, value) and the remedy.
-What the table does not know counts as a bug until somebody adds it: `UnknownFault` says its class and line.
+The sentence holds the cause that Spark hides below its stack trace (file, path, host or value) and the
+remedy. An error that no rule knows counts as a bug until a rule is added: `UnknownFault` names its class and
+line.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lime_model.errors import LimeError
-from pipelines.errors.rules import TABLE, Rule
+from pipelines.errors.environment_rules import ENVIRONMENT
+from pipelines.errors.rules import Rule
+from pipelines.errors.runtime_rules import RUNTIME
 from pipelines.errors.worker_errors import find_error
 
+# The first rule that matches any exception of a chain decides, so precise rules come first.
+TABLE: Final = (*ENVIRONMENT, *RUNTIME)
 LONGEST = 300  # characters of a cause in a sentence
 HOST = re.compile(r"Lost task \S+ in stage \S+ \(TID \d+\) \(([^)]*)\)")  # "10.0.0.7 executor 3"
 HEAD = re.compile(r"(?:Caused by: |: )?((?:[a-z_][\w$]*\.)+[A-Z][\w$]*)(?:: ?(.*))?")
@@ -22,25 +27,25 @@ PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 class UnknownFault(LimeError):
-    """The table does not know what was reported."""
+    """No rule knows the reported error."""
 
     remedy = "bug"
 
 
 class Cause(NamedTuple):
-    """One exception of a chain."""
+    """One exception of a chain of causes."""
 
     kind: str  # Java class
     text: str  # its whole message
 
     @property
     def line(self) -> str:
-        """Its message in one line."""
+        """The message in one line."""
         return one_line(self.text)
 
 
 def one_line(text: str) -> str:
-    """A message of Spark without its condition's name, its SQL state, the plan and the text of the query."""
+    """Shorten a message of Spark: drop the name of its condition, the SQL state, the plan and the query."""
     text = CONDITION.sub("", text.strip(), count=1).partition("\n== SQL")[0]
     text = re.sub(r"\s*SQLSTATE: \w+.*", "", text, flags=re.DOTALL)
     text = " ".join(text.split()).rstrip(" .;:")
@@ -48,7 +53,7 @@ def one_line(text: str) -> str:
 
 
 def explain_text(text: str) -> LimeError:
-    """What a Java stack trace says: an error of ours that a worker raised, or a rule of `TABLE`."""
+    """Explain a Java stack trace: by the error of ours that a worker raised, or by a rule of `TABLE`."""
     if ours := find_error(text):
         return ours
     causes = list(find_causes(text)) or [Cause("Spark", text)]
@@ -63,7 +68,7 @@ def explain_text(text: str) -> LimeError:
 
 
 def find_causes(text: str) -> Iterator[Cause]:
-    """The exceptions of a Java stack trace, the outermost first."""
+    """Yield the exceptions of a Java stack trace, the outermost first."""
     kind, lines = "", list[str]()
     for line in text.splitlines():
         frame = line.startswith(("\tat ", "\t... ", "Driver stacktrace:"))
@@ -95,13 +100,13 @@ def _say(rule: Rule, cause: Cause, causes: list[Cause]) -> str:
 
 
 def _root(causes: list[Cause], said: Cause) -> str:
-    """The innermost cause, where it says more than what was said."""
+    """Add the innermost cause in brackets, unless the sentence says it already."""
     last = causes[-1]
     return f" ({last.line})" if last.line and last.line not in said.text.replace("\n", " ") else ""
 
 
 def _unknown_python(text: str) -> UnknownFault:
-    """An error that is no `LimeError` in a Python worker: its last line, and where it was raised."""
+    """Report an unknown error of a Python worker: its last line, and where it was raised."""
     _, _, last = text.rpartition("Traceback (most recent call last):")
     ends = [line for line in last.splitlines() if line and not line[0].isspace()]
     places = PLACE.findall(last.partition(ends[0])[0] if ends else last)

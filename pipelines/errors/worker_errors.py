@@ -1,4 +1,4 @@
-"""An error of ours that a UDF raised reaches the driver as itself: one message instead of a traceback."""
+"""Recover an error of ours that a UDF raised, so that the driver reports one message and no traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OURS = re.compile(r"(?:lime_model|pipelines)\.[\w.]*?(\w+): (.+)")
 
 
 def find_error(text: str) -> LimeError | None:
-    """The `LimeError` that ended the last Python traceback in `text`, or None when something else did."""
+    """Return the `LimeError` that ended the last Python traceback in `text`, or None if another error did."""
     _, _, last = text.rpartition("Traceback (most recent call last):")
     ends = (line for line in last.splitlines() if line and not line[0].isspace())
     found = OURS.fullmatch(next(ends, ""))

@@ -22,7 +22,8 @@ from pipelines.store.write_errors import MissingTable
 
 log = logging.getLogger(__name__)
 
-# By the name of the section in `export` of the settings. A new exporter is its own file, its section and a line here.
+# By the name of the section in `export` of the settings. A new exporter is its own file, its section and a
+# line here.
 EXPORTERS: Final[dict[str, Callable[[Warehouse, Any], Exporter]]] = {
     "redis": lambda _, section: RedisExporter(section),
     "parquet": ParquetExporter,
@@ -95,8 +96,8 @@ def was_published(warehouse: Warehouse, version: int, night: str) -> bool:
     """Whether a version of `recommendations` holds a night that was published when its day had come.
 
     A night that was published more than a day before its own date is a mistake in the date. It would count as
-    newer than every right night for years, so it does not count as published. One day is allowed because drops may
-    be cut by a time zone ahead of UTC.
+    newer than every right night for years, so it does not count as published. One day is allowed because
+    drops may be cut by a time zone ahead of UTC.
 
     Args:
         warehouse: that holds the table.

@@ -1,7 +1,7 @@
 """What an exporter must do for a place that lists are served from; there is one file for each kind of place.
 
-A new kind is a file with an `Exporter`, a section of `export` in the settings, a line in `export_lists.py` and its
-tests.
+A new kind is a file with an `Exporter`, a section of `export` in the settings, a line in `export_lists.py`
+and its tests.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Published lists as compacted Parquet: one folder for each night and run, complete when it holds `_SUCCESS`."""
+"""Published lists as compacted Parquet: a folder for each night and run, complete with its `_SUCCESS`."""
 
 from __future__ import annotations
 
 from pyspark.sql import functions as F
 
 from pipelines.export.exporter import ExportDelayed, Lists, Report
-from pipelines.schemas import USER_ID
-from pipelines.settings.settings import ParquetExport
+from pipelines.schemas import SQL_TYPES, USER_ID
+from pipelines.settings.export import ParquetExport
 from pipelines.store.person_files import count_rows, find_spellings, list_parquet
 from pipelines.store.storage import drop_folder, list_folders, list_names, path_exists, rename_folder
-from pipelines.store.tables import SQL_TYPES, Warehouse
+from pipelines.store.tables import Warehouse
 from pipelines.udfs.list_store import escape_glob
 from pipelines.udfs.person import Person
 

@@ -1,8 +1,9 @@
 """Published lists to Redis or Valkey, a single server or a cluster.
 
 A night is loaded next to the one that is served, under keys of its own version (the run that published it).
-It is counted, and then one command moves `{prefix}:current` to it. A reader takes the version and then the list, so
-it never sees a mixture; the version before stays for a period of grace that is longer than any such reader takes.
+It is counted, and then one command moves `{prefix}:current` to it. A reader takes the version and then the
+list, so it never sees a mixture; the version before stays for a period of grace that is longer than any such
+reader takes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pyspark.sql import functions as F
 from pipelines.errors.explain import explained
 from pipelines.export.exporter import ExportDelayed, ExportFailed, ExportFault, Lists, Report, night_of
 from pipelines.schemas import USER_ID
-from pipelines.settings.settings import RedisExport
+from pipelines.settings.export import RedisExport
 from pipelines.udfs.list_store import PIPELINE, Store, scan_lists, unlink
 from pipelines.udfs.load_lists import SCHEMA, Load, count_lists, load_lists
 from pipelines.udfs.person import Person
@@ -111,8 +112,8 @@ class RedisExporter:
             self.served = str(now)
         if now != lists.run_id:
             raise ExportFailed(
-                f"the store at {show_url(self.store.url)}: {now} was put in place by another export meanwhile; "
-                "it is served. Export again what should be served"
+                f"the store at {show_url(self.store.url)}: {now} was put in place by another export "
+                "meanwhile; it is served. Export again what should be served"
             )
         with self._explained():
             # The next load of this run writes everything, with a new time to live.

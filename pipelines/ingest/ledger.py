@@ -1,4 +1,4 @@
-"""Which drops have been loaded, ever: what was loaded once stays loaded when its folder is gone."""
+"""Record which drops have been loaded; a day remains loaded when its folder is removed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TABLE = "loaded_drops"
 
 
 def loaded_days(warehouse: Warehouse, source: str) -> set[str]:
-    """Days of the drops of a source that were loaded."""
+    """Return the days of a source whose drops have been loaded."""
     return {str(row[DROP_DS]) for row in warehouse.read_cached(TABLE) if row["source"] == source} | (
         _days_of_manifests(warehouse) if source == "events" else set()
     )
 
 
 def _days_of_manifests(warehouse: Warehouse) -> set[str]:
-    """Days that earlier versions loaded, which kept no ledger."""
+    """Find the days that were loaded by earlier versions, which had no ledger."""
     found: set[str] = set()
     for done in find_manifests(warehouse, IngestManifest):
         if done.manifest.events is None:
@@ -33,14 +33,21 @@ def _days_of_manifests(warehouse: Warehouse) -> set[str]:
 
 
 def find_empty_days(warehouse: Warehouse, source: str) -> set[str]:
-    """Days that were loaded as days without rows because there was no file yet."""
+    """Find the days that were loaded as days without rows because they had no file yet."""
     rows = [row for row in warehouse.read_cached(TABLE) if row["source"] == source]
     filled = {str(row[DROP_DS]) for row in rows if row["had_files"]}
     return {str(row[DROP_DS]) for row in rows} - filled
 
 
 def note_loaded(warehouse: Warehouse, source: str, days: Iterable[str], with_files: Iterable[str]) -> None:
-    """Add days to the ledger; a day without files is noted again when they have come."""
+    """Add days to the ledger; a day without files is added again once it has some.
+
+    Args:
+        warehouse: where the ledger is.
+        source: `events`, `items` or `users`.
+        days: the days that count as loaded.
+        with_files: those of the days that have files.
+    """
     filled, mine = set(with_files), [row for row in warehouse.read_cached(TABLE) if row["source"] == source]
     known = {(str(row[DROP_DS]), bool(row["had_files"])) for row in mine}
     known |= {(day, False) for day, had_files in known if had_files}

@@ -1,4 +1,4 @@
-"""What loading events and loading items or users have in common: read, count, quarantine, refuse."""
+"""The common steps of loading events, items and users: read, check, count, quarantine or refuse."""
 
 from __future__ import annotations
 
@@ -19,23 +19,20 @@ from pipelines.store.frames import count_cases
 from pipelines.store.manifests import RowCounts, SourceReport
 from pipelines.store.tables import Warehouse
 
-DUPLICATE = "_duplicate"  # whether a row repeats another one of its drop, which is loaded
+DUPLICATE = "_duplicate"  # whether a row repeats another row of its drop; the other one is loaded
 
 
 class Loaded(NamedTuple):
-    """Checked rows of some days' drops; `rows` is persisted.
+    """The checked rows of some days' drops."""
 
-    `days` are those whose content the rows replace, `noted` those that count as loaded from now on.
-    """
-
-    rows: DataFrame
-    days: list[str]
-    noted: list[str]
+    rows: DataFrame  # persisted; the caller unpersists it
+    days: list[str]  # days whose content the rows replace
+    noted: list[str]  # days that count as loaded from now on
     report: SourceReport
 
     @property
     def good(self) -> DataFrame:
-        """Rows to load."""
+        """The rows to load."""
         return self.rows.where(F.col(KEPT) & ~F.col(DUPLICATE) & F.col(REASON).isNull())
 
 
@@ -45,10 +42,13 @@ def load_drops(
     """Read the drops of `days`, check their rows, and put the bad ones into quarantine.
 
     Args:
-        check: adds `DUPLICATE` and the reasons that need more than one value.
+        warehouse: where the tables are.
+        wanted: the source and its columns.
+        days: the days to load as `YYYY-MM-DD`, ascending.
+        check: a function that adds the column `DUPLICATE` and the reasons that need more than one value.
 
     Raises:
-        DropError: naming every fault of every drop; no good row was committed.
+        DropError: the drops have faults; the message names all of them, and no good row was committed.
     """
     settings, source = warehouse.settings, wanted.source
     drop = read_drops(warehouse.spark, settings, wanted, days)
@@ -82,7 +82,7 @@ def load_drops(
 
 
 def _missing(warehouse: Warehouse, source: str, absent: Sequence[str]) -> list[Fault]:
-    """Days that were never delivered, where the settings want every day."""
+    """Report the days that were never delivered, where the settings require every day."""
     if not absent or warehouse.settings.ingest.missing_drop == "empty":
         return []
     more = f" (and {len(absent) - 1} more days)" if len(absent) > 1 else ""
@@ -95,7 +95,7 @@ def _missing(warehouse: Warehouse, source: str, absent: Sequence[str]) -> list[F
 
 
 def _count(rows: DataFrame) -> dict[str, int]:
-    """Delivered rows, and what becomes of them; the other counts add up to the first."""
+    """Count the delivered rows and what becomes of them; the other counts add up to `delivered`."""
     kept, good = F.col(KEPT), F.col(REASON).isNull()
     cases = {
         "delivered": F.lit(1),
@@ -110,7 +110,7 @@ def _count(rows: DataFrame) -> dict[str, int]:
 def _set_aside(
     warehouse: Warehouse, drop: Drop, rows: DataFrame, source: str, *, loads: bool
 ) -> dict[str, RowFault]:
-    """Put the bad rows into quarantine; returns their faults by reason."""
+    """Put the bad rows into quarantine; return their faults by reason."""
     bad = rows.where(F.col(KEPT) & F.col(REASON).isNotNull())
     whole = with_raw_rows(warehouse.spark, warehouse.settings, drop, bad)
     quarantine(warehouse, source, drop.days, whole, loaded=loads)
@@ -119,7 +119,7 @@ def _set_aside(
 
 
 def _share(counts: dict[str, int], limit: float) -> str:
-    """Why the share of bad rows stops the load; empty if it does not."""
+    """Say why the share of bad rows stops the load; empty if it does not."""
     total = counts["delivered"] - counts["filtered"]
     share = counts["quarantined"] / total if total else 0.0
     if share <= limit:

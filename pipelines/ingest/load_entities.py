@@ -1,14 +1,15 @@
-"""Loading `items` and `users`: drops to versions with `_valid_from` and `_valid_to`.
+"""Load `items` and `users`: drops become versions of rows with `_valid_from` and `_valid_to`.
 
-A row of the table is a *run*: consecutive drops that said the same of one key. All runs together say what
-every drop ever delivered held, so any day can be corrected in any order, whether or not the folders of later
-days are still there, and the table is what loading all drops from nothing would make it.
+A row of the table is a *run*: consecutive drops that held the same row of one key. All runs together record
+what every delivered drop held. So any day can be corrected in any order, even if the folders of later days
+are gone, and the table equals the one that loading all drops into an empty warehouse would give.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -23,14 +24,26 @@ from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.manifests import SourceReport
 from pipelines.store.tables import Warehouse
 
-FIRST, LAST = "_first", "_last"  # places of a run's first and last drop among all drops, from 0
+FIRST, LAST = "_first", "_last"  # positions of a run's first and last drop among all drops, from 0
+
+
+class Stretch(NamedTuple):
+    """Consecutive drops, by the positions of the first and the last among all drops."""
+
+    first: int
+    last: int
 
 
 def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> SourceReport:
-    """Load the drops of `days`, in any order and as often as they are delivered.
+    """Load the drops of `days`; days may come in any order and more than once.
+
+    Args:
+        warehouse: where the tables are.
+        name: `items` or `users`.
+        days: the days to load as `YYYY-MM-DD`, ascending.
 
     Raises:
-        DropError: naming every fault of these drops; no version was committed.
+        DropError: the drops have faults; the message names all of them, and no version was committed.
     """
     wanted, key = want_entity(warehouse.spark, warehouse.settings, name), KEYS[name]
     columns = list(entity_types(warehouse.settings, name))
@@ -52,7 +65,7 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> So
 
 
 def _mark_duplicates(rows: DataFrame, key: str, columns: Sequence[str]) -> DataFrame:
-    """Of rows of one drop with one key, one is loaded; rows that contradict it are bad."""
+    """Choose one of the rows of a drop that share a key; rows that contradict it become bad."""
     good = F.col(KEPT) & F.col(REASON).isNull()
     spread = F.when(good, F.xxhash64(key)).otherwise(F.xxhash64(FILE, LOCATION))
     features = F.struct(*(name for name in columns if name != key), F.lit(0).alias("_no_features"))
@@ -71,26 +84,34 @@ def _mark_duplicates(rows: DataFrame, key: str, columns: Sequence[str]) -> DataF
 
 
 def _known_days(warehouse: Warehouse, name: Entity, stored: DataFrame) -> set[str]:
-    """Days of all drops that the stored runs are made of."""
+    """Return the days of all drops that the stored runs come from."""
     dates = F.explode(F.array(VALID_FROM, VALID_TO, DELIVERED_UNTIL)).alias("day")
     found = stored.select(dates).where("day IS NOT NULL").distinct().collect()
-    return {str(row[0]) for row in found} | loaded_days(warehouse, name)
+    return {str(row["day"]) for row in found} | loaded_days(warehouse, name)
 
 
 def _runs_of(
     warehouse: Warehouse, stored: DataFrame, every: Sequence[str], known: Sequence[str], again: Iterable[str]
 ) -> DataFrame:
-    """Stored runs by the places of their drops among `every`, without the drops that are loaded again."""
+    """Place the stored runs among all drops, and cut out the drops that are loaded again.
+
+    Args:
+        warehouse: where the table is.
+        stored: the rows of the table.
+        every: the days of all drops, ascending.
+        known: the days of the drops that the stored runs come from, ascending.
+        again: the days that are loaded again.
+    """
     names = [name for name in stored.columns if name not in (VALID_FROM, VALID_TO, DELIVERED_UNTIL)]
     days = F.array(*(F.lit(day).cast("date") for day in known)).cast("array<date>")
-    # A run that has ended and does not say when its key was last delivered is of an earlier version's table.
+    # A run that has ended without the date of its last delivery was written by an earlier version.
     before = F.array_max(
         F.filter(days, lambda day: day < F.coalesce(VALID_TO, F.lit("9999-12-31").cast("date")))
     )
     until = F.coalesce(DELIVERED_UNTIL, before)
     placed = _place(warehouse, stored.withColumn("_until", until), every, VALID_FROM, FIRST)
     placed = _place(warehouse, placed, every, "_until", LAST)
-    pieces = [{"_from": a, "_to": b} for a, b in find_pieces(every, set(again))]
+    pieces = [{"_from": first, "_to": last} for first, last in find_stretches(every, set(again))]
     kept = F.broadcast(local_rows(warehouse.spark, pieces, parse_schema("_from int, _to int")))
     cut = placed.join(kept, (F.col(FIRST) <= F.col("_to")) & (F.col(LAST) >= F.col("_from")))
     return cut.select(
@@ -98,28 +119,28 @@ def _runs_of(
     )  # fmt: skip
 
 
-def find_pieces(every: Sequence[str], again: set[str]) -> list[tuple[int, int]]:
-    """First and last places of the longest stretches of drops that are not loaded again."""
-    pieces: list[tuple[int, int]] = []
-    for place, day in enumerate(every):
+def find_stretches(every: Sequence[str], again: set[str]) -> list[Stretch]:
+    """Find the longest stretches of drops that are not loaded again."""
+    found: list[Stretch] = []
+    for position, day in enumerate(every):
         if day in again:
             continue
-        if pieces and pieces[-1][1] == place - 1:
-            pieces[-1] = (pieces[-1][0], place)
+        if found and found[-1].last == position - 1:
+            found[-1] = Stretch(found[-1].first, position)
         else:
-            pieces.append((place, place))
-    return pieces
+            found.append(Stretch(position, position))
+    return found
 
 
 def _place(warehouse: Warehouse, rows: DataFrame, every: Sequence[str], day: str, name: str) -> DataFrame:
-    """Adds the place of a day among all drops."""
+    """Add the column `name`: the position of the column `day` among all drops."""
     places = [{"_day": dt.date.fromisoformat(each), name: i} for i, each in enumerate(every)]
     table = local_rows(warehouse.spark, places, parse_schema(f"_day date, {name} int"))
     return rows.join(F.broadcast(table), F.col(day) == F.col("_day")).drop("_day")
 
 
 def merge_runs(runs: DataFrame, key: str) -> DataFrame:
-    """Runs of one key that follow each other and say the same become one."""
+    """Merge runs of one key that follow each other and hold the same row."""
     features = [name for name in runs.columns if name not in (key, FIRST, LAST)]
     by_key = Window.partitionBy(key).orderBy(FIRST)
     says = F.struct(*features, F.lit(0).alias("_no_features"))
@@ -134,7 +155,7 @@ def merge_runs(runs: DataFrame, key: str) -> DataFrame:
 def _date_runs(
     warehouse: Warehouse, runs: DataFrame, key: str, every: Sequence[str], remove: bool
 ) -> DataFrame:
-    """Runs with the dates on which they begin and cease to hold."""
+    """Add the dates on which each run becomes valid and ceases to be valid."""
     follows = F.lead(FIRST).over(Window.partitionBy(key).orderBy(FIRST))
     newest = len(every) - 1
     ends: Column = follows
@@ -152,7 +173,7 @@ def _date_runs(
 
 
 def _commit(warehouse: Warehouse, name: Entity, versions: DataFrame) -> bool:
-    """Write the versions unless the table says the same already."""
+    """Write the versions unless the table holds exactly them; return whether they were written."""
     rows = versions.persist()
     try:
         if warehouse.exists(name):

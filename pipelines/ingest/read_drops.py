@@ -1,7 +1,7 @@
-"""Reading drops: the rows of some days in one plan, whatever the format, and all that is wrong with them.
+"""Read drops: the rows of some days in one plan, for every format, and all faults of the drops.
 
-Every row comes out with our columns, with the reason why it is bad (null for a good row), and with the file
-and the place in it that it came from. Rows that the settings' filter leaves out are marked.
+Every row has our columns, the reason why it is bad (null for a good row), and the file and the place in it
+that it came from. Rows that the filter of the settings leaves out are marked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pipelines.ingest.read_errors import find_broken_file
 from pipelines.ingest.read_parquet import plain_path, read_parquet, read_raw_rows, spark_path
 from pipelines.ingest.read_text import read_text
 from pipelines.ingest.wanted_columns import Wanted, show_columns
-from pipelines.settings.settings import Settings, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.settings import Settings
 from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.progress import watch
 from pipelines.store.session import arrow_batches_of
@@ -34,15 +35,15 @@ log = logging.getLogger(__name__)
 
 REASON, VALUE, FILE, LOCATION, RAW = "_reason", "_value", "_file", "_location", "_raw"
 STATUS, KEPT, DROP_DAY = "_status", "_kept", "_drop_ds"
-ROWS_PER_BATCH = 8192
-MOST_BROKEN = 10  # files that are found broken while their rows are read, before the load gives up
+ROWS_PER_BATCH = 8192  # rows of an Arrow batch that Python reads
+MOST_BROKEN = 10  # files found broken while their rows are read, before the load gives up
 WHOLE_FILES = {  # a quoted line break makes the lines of a CSV file depend on each other
     "spark.sql.files.maxPartitionBytes": str(1 << 50),
     "spark.sql.files.openCostInBytes": str(1 << 50),
 }
 READING = {
     "spark.sql.caseSensitive": "true",  # `Price` and `price` are two columns of a source
-    "spark.sql.ansi.enabled": "false",  # in a filter, text that is no number is null and no error
+    "spark.sql.ansi.enabled": "false",  # in a filter, text that is not a number is null
     "spark.sql.legacy.parquet.nanosAsLong": "true",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
@@ -51,36 +52,31 @@ READING = {
 
 @dataclass(frozen=True)
 class Drop:
-    """What the drops of some days say.
+    """The rows and the faults of some days' drops; `release` frees the persisted rows."""
 
-    `rows` holds the wanted columns and `REASON`, `VALUE`, `FILE`, `LOCATION`, `RAW`, `KEPT`, `DROP_DAY`;
-    `release` frees what is kept of them. `days` have files: what these say replaces what the days' drops said
-    before.
-    """
-
-    rows: DataFrame
-    stored: DataFrame  # what is persisted, of which `rows` is a part
+    rows: DataFrame  # the wanted columns and REASON, VALUE, FILE, LOCATION, RAW, KEPT and DROP_DAY
+    stored: DataFrame  # the persisted frame that `rows` is a part of
     listing: Listing
-    names: frozenset[str]  # of all columns that any file has
-    extra: list[str]
-    missing: list[str]
+    names: frozenset[str]  # the names of all columns that any file has
+    extra: list[str]  # columns that nothing reads
+    missing: list[str]  # columns that the settings name and no file has
     faults: list[Fault]
     headed: bool  # whether each file must have a header line
-    raw_from: list[DropFile]  # Parquet files, whose rows as they were are read again where they are wanted
+    raw_from: list[DropFile]  # Parquet files whose original rows are read again where they are needed
 
     @property
     def days(self) -> list[str]:
-        """Days that have a file."""
+        """The days that have a file; their rows replace those that the days' drops had before."""
         return self.listing.days
 
     def release(self) -> None:
-        """Let the rows go; Spark would otherwise answer the next read of these files from memory."""
+        """Free the persisted rows; otherwise Spark would answer the next read of these files from memory."""
         self.stored.unpersist()
 
 
 @contextmanager
 def reading(spark: SparkSession, settings: Settings) -> Iterator[None]:
-    """Spark's settings for reading drops; what is read inside must be persisted there."""
+    """Set Spark's configuration for reading drops; frames that are read inside must be persisted inside."""
     wanted = READING | (WHOLE_FILES if settings.ingest.format == "csv" else {})
     before = {key: spark.conf.get(key, None) for key in wanted}
     with ExitStack() as stack:
@@ -92,7 +88,13 @@ def reading(spark: SparkSession, settings: Settings) -> Iterator[None]:
 
 
 def read_drops(spark: SparkSession, settings: Settings, wanted: Wanted, days: Sequence[str]) -> Drop:
-    """Read the drops of `days`; what is wrong is in the result, not raised.
+    """Read the drops of `days`; their faults are in the result and not raised.
+
+    Args:
+        spark: the session that reads.
+        settings: how drops are read.
+        wanted: the source and its columns.
+        days: the days to read as `YYYY-MM-DD`, ascending.
 
     Raises:
         SettingsError: the filter does not fit the source's columns.
@@ -110,7 +112,7 @@ def read_drops(spark: SparkSession, settings: Settings, wanted: Wanted, days: Se
     while True:
         drop = _read_once(spark, settings, wanted, listing, broken)
         try:
-            # This reads all rows, and Spark keeps them.
+            # This reads all rows, and Spark persists them.
             with reading(spark, settings), watch(spark.sparkContext, f"{wanted.source}: reading"):
                 notes = drop.rows.where(F.col(STATUS) != "row").select(STATUS, VALUE, FILE).collect()
             return _without_notes(drop, wanted, notes)
@@ -130,8 +132,8 @@ def _read_once(
         if settings.ingest.format == "parquet":
             frames, names, faults, files = read_parquet(spark, settings, wanted, listing.files)
         else:
-            frames, faults = read_text(spark, settings, wanted, listing.files)
-            names, files = set(), []
+            text = read_text(spark, settings, wanted, listing.files)
+            frames, faults, names, files = text.frames, text.faults, set(), []
         kept = [_keep(frame, wanted) for frame in frames] or [_no_rows(spark, wanted)]
         day = F.regexp_extract(FILE, rf"/{wanted.source}/ds=(\d{{4}}-\d{{2}}-\d{{2}})/", 1).cast("date")
         rows = reduce(DataFrame.unionByName, kept).withColumn(DROP_DAY, day)
@@ -150,18 +152,18 @@ def _no_rows(spark: SparkSession, wanted: Wanted) -> DataFrame:
 
 
 def _keep(frame: DataFrame, wanted: Wanted) -> DataFrame:
-    """The columns of the row, and whether the filter keeps the row; null keeps it not, as in SQL."""
+    """Add whether the filter keeps a row; as in SQL, null means that it does not."""
     row = f"{wanted.row_name}.*"
     if wanted.where is None:
         return frame.select(row, F.lit(True).alias(KEPT))
     try:
-        plan = frame.where(F.expr(wanted.where))  # refuses what is no condition on one row
+        plan = frame.where(F.expr(wanted.where))  # raises for anything but a condition on one row
         rows = frame.select(row, F.expr(wanted.where).alias(KEPT))
     except AnalysisException as error:
         raise _unfit(wanted, str(error).strip().splitlines()[0]) from error
     if not plan._jdf.queryExecution().analyzed().deterministic():
-        raise _unfit(wanted, "it would say something else each time it is asked")
-    # Of a line that could not be taken apart the filter knows nothing: it is bad, and not left out.
+        raise _unfit(wanted, "its result would differ each time it is evaluated")
+    # A filter can't judge a line that could not be split into fields: the line is bad, and not left out.
     malformed = F.col(REASON).eqNullSafe("malformed_row")
     return rows.withColumn(KEPT, malformed | F.coalesce(KEPT, F.lit(False)))
 
@@ -173,19 +175,19 @@ def _unfit(wanted: Wanted, why: str) -> SettingsError:
 
 
 def _without_notes(drop: Drop, wanted: Wanted, notes: Sequence[Row]) -> Drop:
-    """The drop with what its files said of themselves as names and faults, and with rows alone."""
-    names: set[str] = {name for row in notes if row[0] == "header" for name in json.loads(row[1])}
-    faults = [Fault(row[2], row[1]) for row in sorted(notes) if row[0] == "fault"]
+    """Turn the notes of files about themselves into names and faults, so that only rows remain."""
+    names: set[str] = {name for row in notes if row[STATUS] == "header" for name in json.loads(row[VALUE])}
+    faults = [Fault(row[FILE], row[VALUE]) for row in sorted(notes) if row[STATUS] == "fault"]
     if drop.headed:
-        spoke = {spark_path(row[2]) for row in notes}
+        headed = {spark_path(row[FILE]) for row in notes}
         faults += [
-            Fault(file.uri, "this file has not even a header line; deliver it again, or remove it")
+            Fault(file.uri, "this file does not even have a header line; deliver it again, or remove it")
             for file in drop.listing.files
-            if plain_path(file.uri) not in spoke
+            if plain_path(file.uri) not in headed
         ]
     names |= drop.names
     rows = drop.rows.where(F.col(STATUS) == "row")
-    # Of events a column counts as named where the settings give it another name than ours.
+    # The columns of events count as named only where the settings give them another name than ours.
     named = [c for c in wanted.columns if wanted.source != "events" or c.source != c.name]
     missing = [column.source for column in named if column.source not in names] if names else []
     for name in missing:
@@ -195,19 +197,26 @@ def _without_notes(drop: Drop, wanted: Wanted, notes: Sequence[Row]) -> Drop:
 
 
 def describe_bad(bad: DataFrame) -> list[RowFault]:
-    """The reasons of bad rows, the most frequent first, each with an example."""
+    """Count the bad rows by reason, the most frequent first, each with an example."""
     example = F.min_by(F.struct(VALUE, FILE, LOCATION), F.struct(FILE, LOCATION))
-    found = bad.groupBy(REASON).agg(F.count("*"), example).collect()
-    faults = [RowFault(row[0], row[1], row[2][0], row[2][1], row[2][2]) for row in found]
+    found = bad.groupBy(REASON).agg(F.count("*").alias("rows"), example.alias("example")).collect()
+    faults = [RowFault(row[REASON], row["rows"], *row["example"]) for row in found]
     return sorted(faults, key=lambda fault: (-fault.rows, fault.reason))
 
 
 def with_raw_rows(spark: SparkSession, settings: Settings, drop: Drop, bad: DataFrame) -> DataFrame:
-    """Bad rows with `RAW`, the row as it was delivered, all of its columns included."""
+    """Add `RAW` to bad rows: the row as it was delivered, with all of its columns.
+
+    Args:
+        spark: the session that reads.
+        settings: how drops are read.
+        drop: the drop that the rows are from.
+        bad: some of its rows.
+    """
     if not drop.raw_from:
         return bad
     with reading(spark, settings):
-        found = {row[0] for row in bad.select(FILE).distinct().collect()}
+        found = {row[FILE] for row in bad.select(FILE).distinct().collect()}
         raw = read_raw_rows(spark, drop.raw_from, found)
         rows = bad.drop(RAW).join(raw, [FILE, LOCATION], "left").persist(StorageLevel.MEMORY_AND_DISK)
         rows.count()

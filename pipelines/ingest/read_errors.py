@@ -1,4 +1,4 @@
-"""Files that turn out to be broken while their rows are read: which one, and what Spark buries below it."""
+"""Find which file is broken, and why, in an error that Spark raised while it read rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAUSE = re.compile(r"Caused by: (?:\S+\.)?(\w+(?:Exception|Error)?): (.+)")
 
 
 def find_broken_file(error: Py4JJavaError | PySparkException, files: Sequence[str]) -> Fault | None:
-    """The file that an error of Spark is about, with the innermost cause; None when it is about no file."""
+    """Return which of `files` an error is about, with the innermost cause; None if it is about none."""
     text = str(error)
     found = FILE.search(text)
     if found is None:

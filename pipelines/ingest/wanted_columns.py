@@ -1,4 +1,4 @@
-"""What ingest wants of each source: our columns, their types, and the source columns that hold them."""
+"""The columns that ingest reads from each source: our columns, their types, and their source columns."""
 
 from __future__ import annotations
 
@@ -8,31 +8,28 @@ from dataclasses import dataclass
 from pyspark.errors import ParseException
 from pyspark.sql import SparkSession
 
-from pipelines.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, USER_ID
-from pipelines.settings.settings import Settings, SettingsError
+from pipelines.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, SQL_TYPES, USER_ID
+from pipelines.settings.base import SettingsError
+from pipelines.settings.settings import Settings
 from pipelines.store.catalogue import KEYS, Entity
-from pipelines.store.tables import SQL_TYPES
 from pipelines.udfs.values import WantedColumn
 
 COUNT = "_count"  # how many times an event happened
-KEY = "_key_"  # with a number: a part of what names an event
+KEY = "_key_"  # followed by a number: a column of `ingest.events.key`
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns of a source, and the filter of its rows.
+    """The columns of a source, and the filter of its rows."""
 
-    `filter_columns` are the source columns that `where` names.
-    """
-
-    source: str
+    source: str  # `events`, `items` or `users`
     columns: tuple[WantedColumn, ...]
-    where: str | None
-    filter_columns: tuple[str, ...]
+    where: str | None  # a condition in SQL; None: all rows count
+    filter_columns: tuple[str, ...]  # the source columns that `where` names
 
     @property
     def row_name(self) -> str:
-        """Of the column that holds our columns, while those of the filter have the source's names."""
+        """The name of the column that holds our columns; those of the filter keep the source's names."""
         name = "row"
         while name in self.filter_columns:
             name += "_"
@@ -40,15 +37,15 @@ class Wanted:
 
     @property
     def sources(self) -> list[str]:
-        """All source columns that are read, each once."""
+        """The source columns that are read, each once."""
         return list(dict.fromkeys([*(c.source for c in self.columns), *self.filter_columns]))
 
 
 def want_events(spark: SparkSession, settings: Settings) -> Wanted:
-    """Columns of an event and where the drop has them.
+    """Return the columns of events and their source columns.
 
     Raises:
-        SettingsError: `ingest.events.where` is no SQL.
+        SettingsError: `ingest.events.where` is not a condition in SQL.
     """
     ids, drop = settings.ids, settings.ingest.events
     columns = [
@@ -68,10 +65,15 @@ def want_events(spark: SparkSession, settings: Settings) -> Wanted:
 
 
 def want_entity(spark: SparkSession, settings: Settings, name: Entity) -> Wanted:
-    """The key and the features of `items` or `users`.
+    """Return the key and the features of `items` or `users`, and their source columns.
+
+    Args:
+        spark: the session whose parser reads the filter.
+        settings: the columns, the types and the filter.
+        name: `items` or `users`.
 
     Raises:
-        SettingsError: `where` is no SQL.
+        SettingsError: the `where` of the source is not a condition in SQL.
     """
     drop = settings.ingest.items if name == "items" else settings.ingest.users
     key, id_type = KEYS[name], settings.ids.item_id if name == "items" else settings.ids.user_id
@@ -82,10 +84,15 @@ def want_entity(spark: SparkSession, settings: Settings, name: Entity) -> Wanted
 
 
 def find_columns(spark: SparkSession, source: str, where: str | None) -> tuple[str, ...]:
-    """Source columns that a filter names, by Spark's own parser.
+    """Find the source columns that a filter names, with Spark's own parser.
+
+    Args:
+        spark: the session whose parser reads the filter.
+        source: `events`, `items` or `users`.
+        where: the filter; None for no filter.
 
     Raises:
-        SettingsError: the filter is no SQL.
+        SettingsError: the filter is not a condition in SQL.
     """
     if where is None:
         return ()
@@ -94,12 +101,12 @@ def find_columns(spark: SparkSession, source: str, where: str | None) -> tuple[s
         leaves = parser.parseExpression(where).collectLeaves()
     except ParseException as error:
         said = str(error).strip().splitlines()[0]
-        raise SettingsError(f"ingest.{source}.where is no condition in SQL: {where!r} ({said})") from error
+        raise SettingsError(f"ingest.{source}.where is not a condition in SQL: {where!r} ({said})") from error
     found = [leaves.apply(i) for i in range(leaves.size())]
     names = [str(leaf.nameParts().apply(0)) for leaf in found if leaf.nodeName() == "UnresolvedAttribute"]
     return tuple(dict.fromkeys(names))
 
 
 def show_columns(columns: Iterable[str]) -> list[str]:
-    """Names of columns for people; a nameless one, such as an index that pandas wrote, has a word."""
+    """Sort the names of columns for a report; a column without a name, such as a pandas index, gets one."""
     return sorted(name or "(no name)" for name in columns)

@@ -30,7 +30,7 @@ from pipelines.learn.evaluate_labels import evaluate_labels
 from pipelines.models.champions import need_champion
 from pipelines.schemas import DS, EVENT_TS, ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.score.stage import score_candidates
-from pipelines.settings.settings import SettingsError
+from pipelines.settings.base import SettingsError
 from pipelines.store.apart import set_apart
 from pipelines.store.event_log import read_events, read_log
 from pipelines.store.leases import Run

@@ -34,7 +34,7 @@ from lime_model.train.labels import Answerer, Predictions, predict
 from lime_model.train.windows import WindowBuilder
 from pipelines.learn.training_log import read_source
 from pipelines.models.bundles import find_bundle
-from pipelines.settings.settings import SettingsError
+from pipelines.settings.base import SettingsError
 from pipelines.store.tables import Warehouse
 
 Floats = NDArray[np.float64]

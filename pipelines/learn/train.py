@@ -20,7 +20,7 @@ from lime_model.train.fit import TrainingSource, fit_labels, fit_variants
 from pipelines.learn.training_log import read_source
 from pipelines.models.bundles import bundle_uri, fetch_folder, find_bundle, settle_folder, store_folder
 from pipelines.models.champions import promote
-from pipelines.settings.settings import ModelSettings
+from pipelines.settings.models import ModelSettings
 from pipelines.store.manifests import TrainManifest
 from pipelines.store.runs import find_manifest, record
 from pipelines.store.storage import drop_folder
@@ -87,8 +87,8 @@ def _train(
         groups.setdefault(_trunk(settings), []).append(settings)
     with tempfile.TemporaryDirectory(prefix="lime-") as folder:
         for trunk, group in groups.items():
-            # The checkpoints have the name of the first model of the settings with this trunk, which may be trained
-            # already while others are not.
+            # The checkpoints have the name of the first model of the settings with this trunk, which may be
+            # trained already while others are not.
             name = next(model.name for model in warehouse.settings.models if _trunk(model) == trunk)
             unfinished = f"{bundle_uri(warehouse, name)}.training"
             local = Path(folder) / f"{name}.training"

@@ -77,8 +77,8 @@ def warn_of_newer_inputs(warehouse: Warehouse, run: Run, done: BankManifest | St
     read = {name: done.versions.get(name, -1) for name in ("events", "items", "users")}
     if newer := [name for name, version in read.items() if version not in (-1, warehouse.newest(name))]:
         log.warning(
-            "night %s, run %r: %s was done before and is kept; newer since then: %s. A new --run-key reads them",
-            run.ds, run.key, done.job, ", ".join(newer),
+            "night %s, run %r: %s was done before and is kept; newer since then: %s. "
+            "A new --run-key reads them", run.ds, run.key, done.job, ", ".join(newer),
         )  # fmt: skip
 
 

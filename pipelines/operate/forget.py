@@ -22,10 +22,10 @@ from pyspark.sql import functions as F
 from lime_model.errors import LimeError
 from pipelines.export.export_lists import find_exporters
 from pipelines.learn.training_log import drop_fetched
+from pipelines.operate.find_person import find_person
 from pipelines.operate.pins import find_pins, release
 from pipelines.operate.upkeep import vacuum
 from pipelines.schemas import USER_ID
-from pipelines.settings.checks import find_person
 from pipelines.store.apart import drop_all
 from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.manifests import ForgetManifest

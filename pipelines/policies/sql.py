@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 
 
 def eligibility_bits(policies: Sequence[Policy]) -> Column:

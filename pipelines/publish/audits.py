@@ -1,10 +1,12 @@
 """Audits: the staged lists against what every night must keep, and against the last published night.
 
-Some audits must always hold (every user once, K items or a reported shortfall, in order, finite, eligible, unseen,
-certified). Others distinguish a bad night from a good one by degree (drift, churn, concentration): their limits
-are in the settings, and one night may be published in spite of them, with a reason that the manifest keeps.
+Some audits must always hold (every user once, K items or a reported shortfall, in order, finite, eligible,
+unseen, certified). Others distinguish a bad night from a good one by degree (drift, churn, concentration):
+their limits are in the settings, and one night may be published in spite of them, with a reason that the
+manifest keeps.
 
-The exact audits count over all rows; drift and churn are measured on a sample of users, each segment on its own.
+The exact audits count over all rows; drift and churn are measured on a sample of users, each segment on its
+own.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pipelines.models.pinned_inputs import NightInputs
 from pipelines.policies.sql import eligible_bit, seen_items
 from pipelines.publish.verify_night import user_segment
 from pipelines.schemas import DS, ITEM_ID, MODEL_VERSION, POLICY, RUN_ID, USER_ID, VALID_FROM, VALID_TO
-from pipelines.settings.settings import AuditSettings, SoftCheck
+from pipelines.settings.night import AuditSettings, SoftCheck
 from pipelines.store.catalogue import read_versions
 from pipelines.store.frames import persisted
 from pipelines.store.leases import Run
@@ -126,8 +128,8 @@ def _explain(run: Run, failed: Sequence[Check], before: str | None) -> str:
     )
     return (
         f"night {run.ds}, run {run.key!r}: {'; '.join(map(str, failed))} (compared with night {before}); "
-        f"nothing was published, the last lists remain in force, the staged rows are kept under run_id {run.run_id}. "
-        + remedy
+        f"nothing was published, the last lists remain in force, the staged rows are kept under "
+        f"run_id {run.run_id}. " + remedy
     )
 
 

@@ -1,7 +1,7 @@
 """What the certificate reads: items and histories from their sources, not from the bank or the link states.
 
-A proof reads by another path than what it proves. Only the bundle, and how it encodes ids and columns, is shared
-with scoring.
+A proof reads by another path than what it proves. Only the bundle, and how it encodes ids and columns, is
+shared with scoring.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lime_model.rows.items import ItemEncoder, ItemInputs
 from pipelines.build.corpus import CorpusVersions, read_corpus
 from pipelines.models.pinned_inputs import NightInputs
 from pipelines.schemas import ELIGIBLE, EVENT_TS, HISTORY_ORDER, ITEM_ID, RECENT, USER_ID
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.catalogue import read_entity
 from pipelines.store.event_log import read_events
 from pipelines.store.frames import sorted_arrow
@@ -36,7 +36,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CertifiedCorpus:
-    """All items of a night `[C]` in id order: `recent` counts events, `eligible` is for the published policy."""
+    """All items of a night `[C]` by id: `recent` counts events, `eligible` is for the published policy."""
 
     ids: pa.Array
     items: ItemInputs

@@ -1,7 +1,7 @@
 """The proof of an incremental night: the same night is scored in full, and every list is compared.
 
-The full night reads the same states and bank. It is staged apart from the nightly tables, under a run that owns no
-night.
+The full night reads the same states and bank. It is staged apart from the nightly tables, under a run that
+owns no night.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def verify_full(warehouse: Warehouse, run: Run) -> FullComparisonManifest:
     """Compare all staged lists of the published policy with those of a full night.
 
     Raises:
-        CertificateFailed: naming how many users differ, one of them, and the command that takes such lists back
-            where readers are served them. The run is marked, so that no later night starts from it and that it
-            is neither published nor exported.
+        CertificateFailed: naming how many users differ, one of them, and the command that takes such lists
+            back where readers are served them. The run is marked, so that no later night starts from it and
+            that it is neither published nor exported.
     """
 
     def work() -> FullComparisonManifest:
@@ -52,10 +52,10 @@ def verify_full(warehouse: Warehouse, run: Run) -> FullComparisonManifest:
             disproved = DisprovedManifest(users=found["users"], full_run=whole.run.run_id)
             record(warehouse, run.run_id, run.ds, disproved)
             raise CertificateFailed(
-                f"night {run.ds}, run {run.key!r}: {found['users']} of {full_report.users} lists are not those "
-                f"of a full night, such as user {found['first']!r}'s; compare run_id {run.run_id} in staging "
-                f"and {whole.run.run_id} in {whole.warehouse.path('staging')}. {_describe_served(warehouse)}"
-                "Score the night with night.reuse: false under a new --run-key"
+                f"night {run.ds}, run {run.key!r}: {found['users']} of {full_report.users} lists are not "
+                f"those of a full night, such as user {found['first']!r}'s; compare run_id {run.run_id} in "
+                f"staging and {whole.run.run_id} in {whole.warehouse.path('staging')}. "
+                f"{_describe_served(warehouse)}Score the night with night.reuse: false under a new --run-key"
             )
         return FullComparisonManifest(
             users=full_report.users,
@@ -77,7 +77,7 @@ class FullNight(NamedTuple):
 
 
 def _describe_served(warehouse: Warehouse) -> str:
-    """Name the disproved lists, or lists that were built on such, that readers are served, with the remedy."""
+    """Describe the lists in service that are disproved or built on disproved ones, with the remedy."""
     said = [
         f"Readers of night {state.night} are served the lists of run {state.in_force}, which is "
         f"disproved or was built on such a run. {describe_remedy(state)}; then export the night again. "

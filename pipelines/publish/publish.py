@@ -1,7 +1,7 @@
 """Publishing: staged, certified and audited lists become `recommendations` in one commit.
 
-The metadata of the commit carries the manifest, and what they say counts. The commit's transaction number is the
-epoch of the lease, so Delta itself refuses an older run. A failed night leaves the last lists in force.
+The metadata of the commit carries the manifest, and what they say counts. The commit's transaction number is
+the epoch of the lease, so Delta itself refuses an older run. A failed night leaves the last lists in force.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The night's exactness certificate: staged lists of sampled users against the unfolded model.
 
-At least `night.certificate_users` users are certified (all users when there are fewer). A quarter of them each has
-no history, has the longest histories, was active in the last week, and was idle. In an incremental night half of
-the sample are users whose lists were taken over, those of the oldest anchors first.
+At least `night.certificate_users` users are certified (all users when there are fewer). A quarter of them
+each has no history, has the longest histories, was active in the last week, and was idle. In an incremental
+night half of the sample are users whose lists were taken over, those of the oldest anchors first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.models.pinned_inputs import NightInputs
 from pipelines.publish.certified_sources import CertifiedCorpus, HistorySource
 from pipelines.schemas import ITEM_ID, POLICY, RUN_ID, USER_ID
 from pipelines.score.users import read_users
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.manifests import CertificateManifest, ScoreManifest
 from pipelines.store.runs import need_manifest, run_once

@@ -1,7 +1,7 @@
 """From which earlier run an incremental night starts: the newest one that was certified and is comparable.
 
-A night starts from the newest earlier run that was scored for the same model, policy, K and code and that passed
-its certificate; else it is a full night, and its manifest says why.
+A night starts from the newest earlier run that was scored for the same model, policy, K and code and that
+passed its certificate; else it is a full night, and its manifest says why.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from lime_model.digests import code_digest
 from pipelines.schemas import RUN_ID
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.manifests import (
     BaseRun,
@@ -111,8 +111,8 @@ def _find_difference(kept: EntriesReport, rules: EntryRules, run_id: str) -> str
 def is_staged(warehouse: Warehouse, run_id: str) -> bool:
     """Whether rows of the run are there, in both tables that a later night needs.
 
-    Upkeep records what it is about to drop, apart from pinned and unfinished runs; where that record is wrong, the
-    tables are right.
+    Upkeep records what it is about to drop, apart from pinned and unfinished runs; where that record is
+    wrong, the tables are right.
     """
     mine = F.col(RUN_ID) == run_id
     return all(warehouse.read(name).where(mine).select(RUN_ID).take(1) for name in STAGED)

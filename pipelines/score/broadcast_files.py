@@ -1,13 +1,13 @@
 """Files that all Python workers of a host map: sent as broadcast chunks, unpacked once on each host.
 
-Spark's broadcast carries chunks, far below its limits of size, from executor to executor, and leaves each chunk in
-a file that a worker reads only when it asks for the value. The first worker of a host that needs the files unpacks
-them, chunk by chunk, into a folder that the host's workers share; the other workers find them there and map the
-same pages.
+Spark's broadcast carries chunks, far below its limits of size, from executor to executor, and leaves each
+chunk in a file that a worker reads only when it asks for the value. The first worker of a host that needs the
+files unpacks them, chunk by chunk, into a folder that the host's workers share; the other workers find them
+there and map the same pages.
 
-The folder lies under Spark's local directory of the application, next to the block manager's. Standalone workers
-and YARN's node managers share that directory among the application's executors on the host, and remove it when the
-application ends. With a local master the folder is the driver's scratch folder.
+The folder lies under Spark's local directory of the application, next to the block manager's. Standalone
+workers and YARN's node managers share that directory among the application's executors on the host, and
+remove it when the application ends. With a local master the folder is the driver's scratch folder.
 """
 
 from __future__ import annotations

@@ -142,8 +142,8 @@ def _take_over(
 ) -> Callable[[], object]:
     """Takes the lists of these users over: the first candidates have changed, and bias moves the last ones.
 
-    Moved candidates are scored by `SMALLEST_SUBSET` at least, so fewer on average are those of some users alone: of
-    anchor 2, where anchor 1 moves nothing.
+    Moved candidates are scored by `SMALLEST_SUBSET` at least, so fewer on average are those of some users
+    alone: of anchor 2, where anchor 1 moves nothing.
     """
     lists = score_top_k(weights, users, [cells], sizes.wanted, scorer)
     rows, beta = np.arange(len(cells)), cells.beta(np.arange(len(cells)))

@@ -1,7 +1,7 @@
 """What each run's candidates looked like: the table that tells a changed candidate from an unchanged one.
 
-`candidate_history` also carries the biases of the anchor nights on. Change and reference bias are read from the
-rows of the run before, and not from times or from Delta versions, which a vacuum may remove.
+`candidate_history` also carries the biases of the anchor nights on. Change and reference bias are read from
+the rows of the run before, and not from times or from Delta versions, which a vacuum may remove.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TABLE = "candidate_history"
 def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: BaseRun | None) -> None:
     """Write what the run's candidates look like, once.
 
-    `since` is the night (days since 1970) when a candidate took its present form, `reference` its bias on that
-    night, and `biases` are those of the base's anchor nights, null where it was no candidate.
+    `since` is the night (days since 1970) when a candidate took its present form, `reference` its bias on
+    that night, and `biases` are those of the base's anchor nights, null where it was no candidate.
 
     Args:
         warehouse: that holds the tables.

@@ -1,7 +1,7 @@
 """What a night will take, before it runs: pairs, bytes, memory, tasks, seconds and cost.
 
-The work is that of the night as scoring will plan it (`workload.py`): for an incremental night, the users who are
-scored in full and those whose lists are taken over. The speeds of both are measured (`calibration.py`).
+The work is that of the night as scoring will plan it (`workload.py`): for an incremental night, the users who
+are scored in full and those whose lists are taken over. The speeds of both are measured (`calibration.py`).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from pipelines.store.tables import Warehouse
 
 # The private memory of a worker in bytes, in addition to the shared bank (benchmarks/results/scoring.json).
 WORKER_BYTES = 600 << 20
-# Seconds of a commit in addition to the cores' work, to start tasks, to read and to write, where no earlier night
-# says it; and the most that a night of the other kind (full or incremental) may say.
+# Seconds of a commit in addition to the cores' work, to start tasks, to read and to write, where no earlier
+# night says it; and the most that a night of the other kind (full or incremental) may say.
 COMMIT_SECONDS, MOST_SECONDS = 3.0, 15.0
 
 Hosts = Sequence[Mapping[str, Any]]  # what `calibrate` measured on each core or GPU

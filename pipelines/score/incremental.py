@@ -1,8 +1,8 @@
 """What scoring takes over from an earlier night: the lists of users who did not change.
 
 The staged rows of a run hold each list together with the entries that
-`lime_model/scoring/incremental/kept_entries.py` needs on a later night. Both are in one commit, so a crash cannot
-separate them.
+`lime_model/scoring/incremental/kept_entries.py` needs on a later night. Both are in one commit, so a crash
+cannot separate them.
 """
 
 from __future__ import annotations

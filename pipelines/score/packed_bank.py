@@ -1,7 +1,7 @@
 """The packed bank on its way to every host: executors pack shards, and broadcasts carry them.
 
-Rows that are damaged (not finite, of another width, or not what was written) fail the night; or they are left out
-of it and listed in `bank_quarantine`, up to `night.max_damaged_share`.
+Rows that are damaged (not finite, of another width, or not what was written) fail the night; or they are left
+out of it and listed in `bank_quarantine`, up to `night.max_damaged_share`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ INDEX = Path("bank.arrow")  # in the folder of the shards
 
 
 class ShippedBank(NamedTuple):
-    """The files of a packed bank on their way, and the damaged items that were left out with their reasons."""
+    """The files of a packed bank on their way, and the damaged items that were left out, with reasons."""
 
     files: BroadcastFiles
     damaged: dict[Any, str]

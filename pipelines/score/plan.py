@@ -1,7 +1,7 @@
 """What a run scores and how, fixed by its first attempt before it starts.
 
-A night is a list of work units: each is a bucket of users against all eligible candidates. A retry takes up the
-units that are not staged yet.
+A night is a list of work units: each is a bucket of users against all eligible candidates. A retry takes up
+the units that are not staged yet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from pipelines.models.pinned_inputs import NightInputs
 from pipelines.score.base_night import describe_entries, find_base
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.manifests import EntryRules, ScoringPlanManifest
 from pipelines.store.runs import run_once
@@ -24,8 +25,8 @@ def fix_scoring_plan(
 ) -> ScoringPlanManifest:
     """Make the plan of the run, or find the one that its first attempt made.
 
-    A retry that grouped the units in another way could not tell which of them are staged, and one that started
-    from another night would mix the two.
+    A retry that grouped the units in another way could not tell which of them are staged, and one that
+    started from another night would mix the two.
 
     Args:
         warehouse: that holds the runs.
@@ -85,6 +86,6 @@ def group_buckets(plan: ScoringPlanManifest) -> list[list[int]]:
 
 
 def find_missing(groups: Iterable[Sequence[int]], staged: Iterable[int]) -> list[int]:
-    """Find the indices of the groups without a staged bucket: a group is one commit, there whole or not at all."""
+    """Find the indices of the groups without a staged bucket; one commit stages a whole group."""
     done = set(staged)
     return [i for i, group in enumerate(groups) if not done & set(group)]

@@ -14,7 +14,8 @@ from pipelines.score.incremental import ShippedChanges, ship_night_changes
 from pipelines.score.packed_bank import ShippedBank, ship_bank
 from pipelines.score.plan import fix_scoring_plan
 from pipelines.score.workload import PastNight, count_active_users, estimate_workload
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.manifests import BankManifest, BaseRun, ScoringPlanManifest, StatesManifest
 from pipelines.store.runs import need_manifest
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 class PreparedNight(NamedTuple):
     """What was planned and sent.
 
-    `banks` are by eligibility rule; `changes` is None for a full night; `pairs` is about how many will be scored.
+    `banks` are by eligibility rule; `changes` is None for a full night; `pairs` is about how many will be
+    scored.
     """
 
     plan: ScoringPlanManifest
@@ -111,7 +113,7 @@ def check_policies(bank: BankManifest, policies: Sequence[Policy]) -> None:
 def _ship_banks(
     warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, policies: Sequence[Policy]
 ) -> dict[str, ShippedBank]:
-    """Ship one bank for each eligibility rule: one dense pass serves all policies over the same candidates."""
+    """Ship one bank for each eligibility rule: one dense pass serves all policies of the same rule."""
     bits: dict[str, int] = {}
     for bit, policy in enumerate(policies):
         bits.setdefault(policy.eligible, bit)

@@ -1,7 +1,7 @@
 """Broadcast scoring: the packed bank goes to every host once, and states stream through one Arrow UDF.
 
-Results are staged under the run, a few work units in each commit; a retry takes up the units that are missing.
-Readers of `recommendations` see nothing of this.
+Results are staged under the run, a few work units in each commit; a retry takes up the units that are
+missing. Readers of `recommendations` see nothing of this.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from pyspark.sql import functions as F
 from lime_model.bundle import Bundle
 from pipelines.models.bundles import ship_bundle, shipped_folder
 from pipelines.models.pinned_inputs import NightInputs
-from pipelines.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, SCORED, USER_ID, ddl_of
+from pipelines.schemas import (
+    BUCKET,
+    CHECKSUM,
+    FINGERPRINT,
+    POLICY,
+    RUN_ID,
+    SCORED,
+    SQL_TYPES,
+    USER_ID,
+    ddl_of,
+)
 from pipelines.score.broadcast_files import BroadcastFiles, unpack_once
 from pipelines.score.forecast import compare_forecast, find_forecast
 from pipelines.score.incremental import ENTRIES, FILE, take_over
@@ -29,7 +39,7 @@ from pipelines.score.placement import Placement, own_device, place_scoring
 from pipelines.score.plan import find_missing, group_buckets
 from pipelines.score.prepare import PreparedNight, prepare_scoring
 from pipelines.score.users import READ, read_users
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.steps import Job
 from pipelines.store.leases import Run, begin_attempt, check_lease
 from pipelines.store.manifests import (
@@ -42,7 +52,7 @@ from pipelines.store.manifests import (
 from pipelines.store.progress import Progress
 from pipelines.store.row_digests import compute_checksum
 from pipelines.store.runs import run_once
-from pipelines.store.tables import SQL_TYPES, Warehouse
+from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import WriteConflict
 from pipelines.udfs.score_users import ScoreTask, score_users
 

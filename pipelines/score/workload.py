@@ -1,8 +1,9 @@
 """How many pairs a night scores, estimated before it starts.
 
-An incremental night scores every candidate for the users who changed since the run that it starts from. For the
-other users it scores the candidates that changed, and those whose bias rose by more than the slack of the user's
-list. How many these are is known only as each user is scored, so the estimate takes the number of the night before.
+An incremental night scores every candidate for the users who changed since the run that it starts from. For
+the other users it scores the candidates that changed, and those whose bias rose by more than the slack of the
+user's list. How many these are is known only as each user is scored, so the estimate takes the number of the
+night before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pyspark.sql import functions as F
 from lime_model.scoring.incremental.night_changes import too_many_changed
 from pipelines.schemas import DS, USER_ID, VALID_FROM, VALID_TO
 from pipelines.score.base_night import describe_entries, find_base
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.event_log import read_events
 from pipelines.store.leases import Run
 from pipelines.store.manifests import BankManifest, BaseRun, ScoreManifest, StatesManifest
@@ -25,7 +26,8 @@ from pipelines.store.tables import Warehouse
 class Workload(NamedTuple):
     """The pairs of a night.
 
-    Of the `users`, `in_full` are scored against all `candidates`. Each of the others, whose lists are taken over,
+    Of the `users`, `in_full` are scored against all `candidates`. Each of the others, whose lists are taken
+    over,
     is scored against about `each` candidates: those that `changed` and those that the bias moves.
     """
 
@@ -63,8 +65,8 @@ class Workload(NamedTuple):
 class PastNight(NamedTuple):
     """What the run that a night starts from says about the night's work.
 
-    `renewed` is the share of users that were scored in full though they had not changed. `moved` is the number of
-    candidates that were scored for a user whose list was taken over because their bias had risen.
+    `renewed` is the share of users that were scored in full though they had not changed. `moved` is the
+    number of candidates that were scored for a user whose list was taken over because their bias had risen.
     """
 
     renewed: float = 0.0

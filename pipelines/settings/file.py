@@ -1,8 +1,8 @@
-"""A YAML file as plain values, and what is wrong with them in one line each.
+"""Read a YAML file into plain values, and explain in one line each what is wrong with them.
 
 Plain YAML reads `yes` as a truth value, and Python takes a truth value for the number 1. Here a plain `yes`,
-`no`, `on`, `off`, `true` or `false` stays the text that it is; only a setting that is true or false makes it
-a truth value. A key that is given twice is an error: YAML would take the last one without a word.
+`no`, `on`, `off`, `true` or `false` remains text; only a setting that is true or false turns it into a truth
+value. A key that is given twice is an error: YAML would silently take the last one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pydantic import BaseModel
 
 from pipelines.settings.secrets import shown
 
-NEAR = 0.6  # of 1: less alike is no suggestion
+NEAR = 0.6  # similarity, at most 1; a name that is less similar is not suggested
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 TRUTH = "tag:yaml.org,2002:bool"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with the two differences above."""
+    """PyYAML's safe loader, with the two differences that the module's docstring describes."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -51,14 +51,14 @@ _Loader.add_constructor(TRUTH, _as_written)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The file's content.
+    """Read the content of a YAML file.
 
     Raises:
-        ValueError: it can't be read or is not YAML; the message names the file and the place, and repeats
-            nothing of the file, which may hold a secret.
+        ValueError: the file can't be read or is not YAML; the message names the file and the place, and
+            repeats nothing from the file, which may hold a secret.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # _Loader is a SafeLoader
     except FileNotFoundError:
         raise ValueError(f"no settings file at {path}; see conf/local.yaml for one") from None
     except OSError as error:
@@ -75,7 +75,12 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def explain_problem(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    """One readable line for one of pydantic's errors about `model`."""
+    """Write one of pydantic's errors as one readable line.
+
+    Args:
+        model: the class that was validated.
+        problem: one entry of `ValidationError.errors()`.
+    """
     place: Sequence[str | int] = problem["loc"]
     where = ".".join(str(part) for part in place)
     if problem["type"] not in UNKNOWN:
@@ -93,24 +98,35 @@ def _is_plain(value: object) -> bool:
 
 
 def suggest(name: str, known: Iterable[str], what: str) -> str:
-    """The nearest of the known names; all of them when none is near."""
+    """Suggest the nearest of the known names, or list all of them when none is near.
+
+    Args:
+        name: the name that is not known.
+        known: the names that are.
+        what: the word for such a name, such as `column`.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=NEAR)
     return f"nearest {what}: {near[0]}" if near else f"{what}s here: {', '.join(names) or 'none'}"
 
 
 def known_keys(model: type, place: Sequence[str | int]) -> list[str]:
-    """Keys of the section at `place`, which is a location as pydantic's errors have it."""
+    """List the keys of the section at a place.
+
+    Args:
+        model: the class of the whole file.
+        place: the location of the section, in the form of pydantic's errors.
+    """
     kinds: list[Any] = [model]
     for part in place:
-        # A part that leads nowhere is pydantic's label of a union's member: it stays at the section.
+        # A part that leads nowhere is pydantic's label for a member of a union; the section stays the same.
         kinds = [inner for kind in kinds for inner in _inside(kind, part)] or kinds
     fields = [set(_fields(kind)) for kind in kinds]
     return sorted(set[str]().union(*fields))
 
 
 def _inside(kind: Any, part: str | int) -> list[Any]:
-    """What a section, list or mapping holds at a key or index."""
+    """The types that a section, list or mapping holds at a key or index."""
     if isinstance(part, str) and part in (fields := _fields(kind)):
         return _members(fields[part])
     origin, inner = get_origin(kind), get_args(kind)
@@ -120,7 +136,7 @@ def _inside(kind: Any, part: str | int) -> list[Any]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The types that an annotation allows, without what qualifies them."""
+    """The types that an annotation allows, without `Annotated` and without unions."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -130,7 +146,7 @@ def _members(annotation: Any) -> list[Any]:
 
 
 def _fields(kind: Any) -> dict[str, Any]:
-    """Annotations by key, of a section or a dataclass."""
+    """The annotations of a section or a dataclass by key."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):

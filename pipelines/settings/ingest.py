@@ -1,4 +1,7 @@
-"""The `ingest` section of the settings: what drops look like and how they are read; see docs/ingest.md."""
+"""The `ingest` section of the settings: what drops look like and how they are read.
+
+docs/ingest.md describes it for operators.
+"""
 
 from __future__ import annotations
 
@@ -7,59 +10,53 @@ import difflib
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from pipelines.settings.base import Section
 from pipelines.udfs.times import AUTO, TimeRule, check_format, check_zone
 from pipelines.udfs.values import ValueRules
 
 ColumnType = Literal["string", "long", "double", "boolean", "date", "array<string>", "array<double>"]
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-NULLS = ("", "null", "\\N", "nan", "none", "<na>", "nat", "n/a", "#n/a")  # whatever the case of the letters
+NULLS = ("", "null", "\\N", "nan", "none", "<na>", "nat", "n/a", "#n/a")  # in upper or lower case
 
 
-def _encoding(name: str) -> str:
+def _check_encoding(name: str) -> str:
     try:
         found = codecs.lookup(name)
         if found.name in ("idna", "punycode") or not isinstance(
             found.decode(found.encode("a,\n")[0])[0], str
         ):
             raise LookupError(name)
-        if "a,\n".encode(found.name).decode(found.name) != "a,\n":  # fails for codecs that are not of text
+        if "a,\n".encode(found.name).decode(found.name) != "a,\n":  # codecs that do not encode text fail here
             raise LookupError(name)
         return found.name
     except (LookupError, UnicodeError, TypeError, ValueError):
         raise ValueError(
-            f"{name!r} is no text encoding; use a name such as utf-8, latin-1 or cp1252"
+            f"{name!r} is not a text encoding; use a name such as utf-8, latin-1 or cp1252"
         ) from None
 
 
-def _one_letter(text: str | None) -> str | None:
+def _check_letter(text: str | None) -> str | None:
     if text is not None and len(text) != 1:
         raise ValueError(f"{text!r} is not one character; leave the key out where files have none")
     return text
 
 
-FROZEN = ConfigDict(frozen=True, extra="forbid")
-
-
-class TimestampSettings(BaseModel):
+class TimestampSettings(Section):
     """How the times of events are written."""
-
-    model_config = FROZEN
 
     # iso, epoch_seconds, epoch_millis, epoch_micros, epoch_nanos, or a pattern such as dd.MM.yyyy HH:mm:ss
     format: Annotated[str, AfterValidator(check_format)] = AUTO
 
 
-class CsvSettings(BaseModel):
-    """The dialect of CSV files: RFC 4180 unless said otherwise."""
+class CsvSettings(Section):
+    """The dialect of CSV files; the defaults are those of RFC 4180."""
 
-    model_config = FROZEN
-
-    delimiter: str = Field(default=",", min_length=1)  # more than one character needs quote: null
-    quote: Annotated[str | None, AfterValidator(_one_letter)] = '"'
-    escape: Annotated[str | None, AfterValidator(_one_letter)] = None  # null: a quote is doubled
-    header: bool | list[str] = True  # or the names of the columns of files that have no header
+    delimiter: str = Field(default=",", min_length=1)  # several characters need quote: null
+    quote: Annotated[str | None, AfterValidator(_check_letter)] = '"'  # null: no field is quoted
+    escape: Annotated[str | None, AfterValidator(_check_letter)] = None  # null: a quote in a field is doubled
+    header: bool | list[str] = True  # true, or the names of the columns where files have no header
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -81,22 +78,21 @@ class CsvSettings(BaseModel):
         return self
 
 
-class EventDrop(BaseModel):
-    """`raw/events`: which source column is which, which rows count, and what makes an event unique."""
+class EventDrop(Section):
+    """How to read `raw/events`: the source columns, the rows that count, and what makes an event unique."""
 
-    model_config = FROZEN
-
+    # For each of our columns, the name of the source column that holds it.
     user_id: str = "user_id"
     item_id: str = "item_id"
     event_ts: str = "event_ts"
     event_type: str = "event_type"
     session_id: str = "session_id"
     label: str = "label"
-    where: str | None = None  # SQL over the source's columns; other rows are counted and left out
-    # Source columns that name an event within its day; by default user, item, time, type and session do.
-    key: list[str] = []
-    count: str | None = None  # source column: how many times the event happened
-    # Rows of one drop that are alike: the same event delivered twice, or each an event of its own.
+    where: str | None = None  # SQL condition over source columns; other rows are counted and left out
+    # Source columns that identify an event within its day; by default user, item, time, type and session do.
+    key: list[str] = Field(default_factory=list)
+    count: str | None = None  # source column with how many times the event happened; null: once
+    # What identical rows of one drop are: the same event delivered twice, or each an event of its own.
     identical: Literal["once", "each"] = "once"
 
     @model_validator(mode="after")
@@ -110,19 +106,17 @@ class EventDrop(BaseModel):
         return self
 
     def source(self, name: str) -> str:
-        """The source column of one of our columns."""
+        """The source column that holds one of our columns."""
         return str(getattr(self, name))
 
 
-class EntityDrop(BaseModel):
-    """`raw/items` or `raw/users`: which source column is which, and their types."""
+class EntityDrop(Section):
+    """How to read `raw/items` or `raw/users`: the source columns and their types."""
 
-    model_config = FROZEN
-
-    source: dict[str, str] = {}  # our column -> source column; others have the same name
-    columns: dict[str, ColumnType] = {}
-    where: str | None = None  # as of events
-    absent: Literal["keep", "remove"] = "keep"  # what becomes of an id that a later drop does not have
+    source: dict[str, str] = Field(default_factory=dict)  # our column -> source column, if named differently
+    columns: dict[str, ColumnType] = Field(default_factory=dict)  # our columns, in addition to the id
+    where: str | None = None  # SQL condition over source columns; other rows are counted and left out
+    absent: Literal["keep", "remove"] = "keep"  # what becomes of an id that a later drop lacks
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -145,40 +139,40 @@ class EntityDrop(BaseModel):
         return self
 
 
-class IngestSettings(BaseModel):
+class IngestSettings(Section):
     """How drops are read and how much bad input is tolerated."""
-
-    model_config = FROZEN
 
     format: Literal["parquet", "csv", "json"] = "parquet"
     csv: CsvSettings = CsvSettings()
-    encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"  # of CSV and JSON lines
-    # Of CSV and JSON lines; auto: by the ending of the file's name.
+    encoding: Annotated[str, AfterValidator(_check_encoding)] = "utf-8"  # for CSV and JSON lines
+    # For CSV and JSON lines; auto: the ending of the file's name decides.
     compression: Literal["auto", "none", "gzip", "bz2", "zstd", "lz4"] = "auto"
     timestamp: TimestampSettings = TimestampSettings()
-    source_timezone: Annotated[str, AfterValidator(check_zone)] = "UTC"  # of times without an offset
-    # By whose midnight the folders ds=YYYY-MM-DD are cut; null: source_timezone.
+    source_timezone: Annotated[str, AfterValidator(check_zone)] = "UTC"  # for times without an offset
+    # The zone whose midnight separates the folders ds=YYYY-MM-DD; null: source_timezone.
     folder_timezone: Annotated[str, AfterValidator(check_zone)] | None = None
-    null_values: list[str] = list(NULLS)  # text that means null, whatever the case of its letters
+    # Text that means null, in upper or lower case.
+    null_values: list[str] = Field(default_factory=lambda: list(NULLS))
     events: EventDrop = EventDrop()
-    default_event_type: str = "event"
-    late_days: int = Field(default=3, ge=0, le=3650)
+    default_event_type: str = "event"  # the type of events whose row has none
+    late_days: int = Field(default=3, ge=0, le=3650)  # days that an event may be older than its drop
+    # Share (of 1) of the rows that may be bad; with more, a load fails.
     max_rejected_share: float = Field(default=0.01, ge=0.0, le=1.0)
-    missing_drop: Literal["fail", "empty"] = "fail"
+    missing_drop: Literal["fail", "empty"] = "fail"  # whether a day without a folder fails or has no rows
     items: EntityDrop = EntityDrop()
     users: EntityDrop = EntityDrop()
 
     @property
     def nulls(self) -> frozenset[str]:
-        """Lower-case text that means null; blank text always does."""
+        """The text that means null, in lower case; blank text always does."""
         return frozenset({"", *(text.strip().lower() for text in self.null_values)})
 
     @property
     def rules(self) -> ValueRules:
-        """How values are read."""
+        """The rules by which values are read."""
         return ValueRules(self.nulls, TimeRule(self.timestamp.format, self.source_timezone))
 
     @property
     def day_zone(self) -> str:
-        """The zone whose midnights cut the drop folders."""
+        """The zone whose midnight separates the drop folders."""
         return self.folder_timezone or self.source_timezone

@@ -1,7 +1,8 @@
 """Which strings can name a run, a model or a policy.
 
-They become folders, partitions, transaction names and values of predicates, on every storage and in every
-reader; so they are plain, whatever quotes the code that uses them. A run key may be any run id of Airflow.
+These names become folders, partitions, transaction names and values of predicates, on every storage and in
+every reader. They are therefore limited to plain characters, although the code that uses them quotes them as
+well. A run key may be any run id of Airflow.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import re
 LONGEST_KEY, LONGEST_NAME = 250, 64  # Airflow's own limit for a run id; a name is part of a path
 KEY = re.compile(r"[A-Za-z0-9_.~:+-]+")  # Airflow's default `allowed_run_id_pattern`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # of an environment
-TAKEN = ("champions",)  # a table beside the models' folders
-SUFFIXES = (".training", ".new")  # of folders beside a model's own
+TAKEN = ("champions",)  # a table in the folder that holds the models' folders
+SUFFIXES = (".training", ".new")  # the ends of the names of a model's temporary folders
 
 
 def check_run_key(key: str) -> str:
-    """The key itself.
+    """Return the run key if it is a valid one.
 
     Raises:
-        ValueError: it has other characters than a run key, none, or too many.
+        ValueError: the key is empty or too long, or has a character that a run key can't have.
     """
     if not KEY.fullmatch(key) or len(key) > LONGEST_KEY or not key.strip("."):
         raise ValueError(
@@ -31,10 +31,10 @@ def check_run_key(key: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """The name itself, of a model or a policy.
+    """Return the name of a model or a policy if it is a valid one.
 
     Raises:
-        ValueError: it can't be the name of a folder beside others.
+        ValueError: the name has a character that a name can't have, or is already taken.
     """
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ValueError(

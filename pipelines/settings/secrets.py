@@ -1,7 +1,7 @@
-"""Secrets in the settings: found wherever they are, refused, and never repeated.
+"""Find secrets anywhere in the settings and refuse them, without repeating them in a message.
 
-Settings are files that people share, and what `spark.conf` says ends on a command line, where every user of
-the machine can read it. A secret lives in the environment of the driver; the settings name the variable
+People share settings files, and the values of `spark.conf` end up on a command line, where every user of the
+machine can read them. A secret lives in the environment of the driver; the settings name the variable
 (`spark.secrets`, `export.redis.password_env`).
 """
 
@@ -11,42 +11,42 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-# As spark.redaction.regex has it by default, and what Java, Hadoop and the clouds call their keys besides.
-# Spark gets it, too, so it must be a regular expression of Java.
+# The default of spark.redaction.regex, and what Java, Hadoop and the clouds call their keys in addition.
+# Spark gets this expression, too, so it must also be a regular expression of Java.
 SECRET = re.compile(
     r"(?i)secret|passw|passphrase|passwd|pwd|token|key[._-]?pass|[._-]pass(\b|_|$)|(^|[._-])sas([._-]|$)|signature"
     r"|(access|account|private|encryption|session|api|shared|storage|master|client)[._-]?key"
     r"|credentials?($|[._-]?(value|json|key))"
 )
-# `name=value` or `name: value` in a longer text, such as java options, a query of a URL or a JDBC address.
+# `name=value` or `name: value` in a longer text: Java's options, the query of a URL, a JDBC address.
 INSIDE = re.compile(r"(?i)([\w.-]+)\s*[=:]\s*[^\s=:]")
 SHAPES = re.compile(
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN|[?&;]sig=|\beyJ[\w-]{10,}\.[\w-]{10,}\.", re.IGNORECASE
 )
 USERINFO = re.compile(r"[\w+.-]+://[^/\s@]*:[^/\s@]*@")  # scheme://user:password@
 OPTION = re.compile(r"(?i)(?:^|\s)--?[\w.-]*(?:secret|passw|token)[\w.-]*\s+[^\s-]")  # --password hush
-QUERY = ("auth", "pass", "key", "sig", "code")  # of URLs, besides what SECRET matches
-# Kubernetes' own: they name a secret of the cluster and where it is mounted.
+QUERY = ("auth", "pass", "key", "sig", "code")  # options of URLs that are secret, in addition to SECRET
+# These keys of Kubernetes name a secret of the cluster and where it is mounted; they do not hold it.
 REFERENCE = re.compile(r"^spark\.kubernetes\.(driver|executor)\.(secrets|secretKeyRef)\.")
 
 
 def names_secret(name: str) -> bool:
-    """Whether a key is called as a secret is."""
+    """Whether the name of a key says that its value is a secret."""
     return bool(SECRET.search(name)) and not REFERENCE.match(name)
 
 
 def holds_secret(text: str) -> bool:
-    """Whether a value says a secret: a password in a URL, a `-Dx.password=…`, a signed address, a key."""
+    """Whether a value holds a secret: a password in a URL, a `-Dx.password=…`, a signed address or a key."""
     if USERINFO.search(text) or SHAPES.search(text) or OPTION.search(text):
         return True
     return any(names_secret(name) for name in INSIDE.findall(text))
 
 
 def check_conf(conf: Mapping[str, str]) -> dict[str, str]:
-    """The Spark configuration itself; see above what it ends on.
+    """Return a Spark configuration if it holds no secret, as it ends up on a command line.
 
     Raises:
-        ValueError: a key or a value of it is a secret; the message has the key alone.
+        ValueError: a key names a secret or a value holds one; the message repeats only the key.
     """
     for key, value in conf.items():
         if names_secret(key):
@@ -65,13 +65,17 @@ def check_conf(conf: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_url(url: str, remedy: str) -> str:
-    """The URL itself.
+    """Return a URL if it holds no password.
+
+    Args:
+        url: the URL of a store or a storage.
+        remedy: the end of the error message: where the password belongs.
 
     Raises:
-        ValueError: it holds a password, in its user part or in its query; the message ends with `remedy`.
+        ValueError: the URL holds a password, in its user part or in its query.
     """
     parts = urlsplit(url)
-    # A slash in a password ends the host for a parser; of other storages an @ may be part of a path.
+    # A slash in a password ends the host for a parser. For other storages, an @ may be a part of the path.
     torn = parts.scheme.startswith("redis") and ":" in url.partition("://")[2].rpartition("@")[0]
     asked = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     secret = any(names_secret(name) or name.lower() in QUERY for name in asked)
@@ -81,10 +85,10 @@ def check_url(url: str, remedy: str) -> str:
 
 
 def check_variable(name: str) -> str:
-    """The name of an environment variable itself.
+    """Return the name of an environment variable if it is a valid one.
 
     Raises:
-        ValueError: it can't be one; it may be the secret itself, so it is in no message.
+        ValueError: it can't be such a name. It may be the secret itself, so the message does not repeat it.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(
@@ -95,7 +99,12 @@ def check_variable(name: str) -> str:
 
 
 def shown(where: str, value: object) -> str:
-    """A wrong value for an error message; nothing of a section, and nothing that may be or hold a secret."""
+    """Show a wrong value at the end of an error message, unless it may be or hold a secret.
+
+    Args:
+        where: the key, such as `night.k`.
+        value: the wrong value; a whole section is not shown.
+    """
     if value is None or isinstance(value, bool | int | float):
         return f" (got {value!r})"
     if not isinstance(value, str) or where.startswith(("spark.", "export.")):

@@ -11,11 +11,11 @@ from typing import Literal
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.schemas import DELIVERED_UNTIL, ITEM_ID, USER_ID, VALID_FROM, VALID_TO
+from pipelines.schemas import DELIVERED_UNTIL, ITEM_ID, SQL_TYPES, USER_ID, VALID_FROM, VALID_TO
 from pipelines.settings.ingest import EntityDrop
 from pipelines.settings.settings import Settings
 from pipelines.store.frames import local_rows, parse_schema
-from pipelines.store.tables import SQL_TYPES, Warehouse
+from pipelines.store.tables import Warehouse
 
 Entity = Literal["items", "users"]
 KEYS: dict[str, str] = {"items": ITEM_ID, "users": USER_ID}

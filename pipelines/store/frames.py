@@ -39,7 +39,7 @@ def count_cases(frame: DataFrame, cases: Mapping[str, Column]) -> dict[str, int]
 
 
 def sorted_arrow(frame: DataFrame, *keys: str) -> pa.Table:
-    """Bring all rows to the driver, ascending by `keys`; `orderBy` would run its input twice, to sample it."""
+    """Bring all rows to the driver, ascending by `keys`; `orderBy` would run its input twice."""
     return frame.toArrow().sort_by([(key, "ascending") for key in keys])
 
 

@@ -1,7 +1,7 @@
 """What each job of a run read, wrote, counted and took: one frozen class for each job's row of `runs`.
 
-A manifest is stored as JSON. Rows that earlier versions of this project wrote still load: fields that they did
-not have are optional here, and fields that are gone are ignored.
+A manifest is stored as JSON. Rows that earlier versions of this project wrote still load: fields that they
+did not have are optional here, and fields that are gone are ignored.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What files hold of a person: the files themselves are listed and read, past Delta and its log.
+"""Find a person's rows in the files of a table, without Delta and its log.
 
-Reads every Parquet file that lies under a folder, of whichever version, hidden folders such as
-`_change_data` and what a killed job left included, by Spark's plain reader and in tasks; ids are compared in
-Python, value by value, so no statistics and no predicate of a delete are believed.
+Spark's plain reader reads every Parquet file under a folder, of all versions, including hidden folders such
+as `_change_data` and files that a killed job left. Ids are compared in Python, value by value, so the result
+does not depend on statistics or on the predicate of a delete.
 """
 
 from __future__ import annotations
@@ -29,29 +29,32 @@ from pipelines.udfs.values import ValueRules, WantedColumn
 
 LOG = "/_delta_log/"
 AT_ONCE = 2000  # files that one Spark job reads
-REJECTED = "source string, row string"  # of a quarantine, besides the user
+REJECTED = "source string, row string"  # columns that a quarantine has in addition to the user
 
 
 class Unproven(LimeError):
-    """A file can't be read, so nobody knows whether it holds the person."""
+    """A file can't be read, so it is unknown whether it holds the person."""
 
 
 def list_parquet(spark: SparkSession, folder: str) -> list[str]:
-    """Data files under a folder, at any depth; not those of Delta's log."""
+    """List the data files under a folder, at any depth, without those of Delta's log."""
     return [path for path in list_files(spark, folder) if path.endswith(".parquet") and LOG not in path]
 
 
 def count_rows(
     spark: SparkSession, files: Sequence[str], type_: str, person: Person, *, rejected: bool = False
 ) -> dict[str, int]:
-    """Rows of the person by file, of those files that hold any.
+    """Count the rows of a person by file; files without such rows are left out.
 
     Args:
-        type_: SQL type of the column `user_id` in these files; one without the column holds nobody.
-        rejected: files of a quarantine, whose rows name a person in a text.
+        spark: the session that reads.
+        files: the paths of Parquet files.
+        type_: the SQL type of the column `user_id` in these files; a file without the column holds no user.
+        person: whose rows to count.
+        rejected: whether the files are a quarantine's, whose rows name a person in a text.
 
     Raises:
-        Unproven: naming a file that can't be read.
+        Unproven: a file can't be read; the message names it.
     """
     wanted = parse_schema(f"user_id {type_}" + (f", {REJECTED}" if rejected else ""))
     found: Counter[str] = Counter()
@@ -62,7 +65,7 @@ def count_rows(
         try:
             rows = reader.parquet(*paths).select("*", F.col("_metadata.file_path").alias("path"))
             held = rows.mapInArrow(lambda batches: _held(batches, person), "path string")
-            found.update({row[0]: row[1] for row in held.groupBy("path").count().collect()})
+            found.update({row["path"]: row["count"] for row in held.groupBy("path").count().collect()})
         except (PySparkException, Py4JJavaError) as error:
             raise Unproven(
                 f"a file under {_folder_of(paths)} can't be read, so nothing is proven of it: "
@@ -73,7 +76,7 @@ def count_rows(
 
 
 def _held(batches: Iterable[pa.RecordBatch], person: Person) -> Iterator[pa.RecordBatch]:
-    """The file of each row that is the person's."""
+    """Yield the file of each row that is the person's."""
     for batch in batches:
         mine = match_rows(batch, person)
         if any(mine):
@@ -81,7 +84,7 @@ def _held(batches: Iterable[pa.RecordBatch], person: Person) -> Iterator[pa.Reco
 
 
 def match_rows(batch: pa.RecordBatch, person: Person) -> list[bool]:
-    """Whether each row is the person's: by `user_id`, and in a quarantine by `row`."""
+    """Whether each row is the person's, by `user_id`, and in a quarantine also by `row`."""
     users = batch.column(USER_ID)
     if "row" in batch.schema.names:
         texts = (batch.column(name).to_pylist() for name in ("source", "row"))
@@ -95,7 +98,7 @@ def match_rows(batch: pa.RecordBatch, person: Person) -> list[bool]:
 
 
 def find_spellings(rows: DataFrame, person: Person) -> list[object]:
-    """How a table's `user_id` spells the person: older versions of the jobs may have kept `42.0` as text."""
+    """Find the spellings of a person's id in a table; earlier versions may have stored `42.0` as text."""
     if dict(rows.dtypes)[USER_ID] != "string":
         return [int(person.id)] if re.fullmatch(r"-?[0-9]+", str(person.id)) else []
     ids = rows.select(USER_ID).distinct()
@@ -104,11 +107,17 @@ def find_spellings(rows: DataFrame, person: Person) -> list[object]:
         for batch in batches:
             yield batch.filter(pa.array(match_rows(batch, person)))
 
-    return [row[0] for row in ids.mapInArrow(mine, f"{USER_ID} string").collect()]
+    return [row[USER_ID] for row in ids.mapInArrow(mine, f"{USER_ID} string").collect()]
 
 
 def count_log_entries(spark: SparkSession, folder: str, person: Person) -> int:
-    """Entries of a Delta log whose statistics name the person as the smallest or largest id of a file."""
+    """Count the entries of a Delta log whose statistics name a person as a file's smallest or largest id.
+
+    Args:
+        spark: the session that reads.
+        folder: the folder of the table.
+        person: whom to look for.
+    """
     logs = [path for path in list_files(spark, folder) if LOG in path]
     commits = [escape_glob(path) for path in logs if path.endswith(".json")]
     checkpoints = [escape_glob(path) for path in logs if path.endswith(".parquet")]
@@ -133,7 +142,7 @@ def _count_entries(lines: DataFrame, person: Person) -> int:
 
 
 def entry_names(text: str, person: Person) -> bool:
-    """Whether a line of a Delta log, or the statistics of one file, name the person."""
+    """Whether a line of a Delta log, or the statistics of one file, names the person."""
     entry = json.loads(text)
     texts = [action.get("stats") for action in entry.values() if isinstance(action, dict)]
     bounds = [json.loads(stats) for stats in texts if isinstance(stats, str)] + [entry]

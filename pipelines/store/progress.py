@@ -1,4 +1,4 @@
-"""How far a long job is: in the driver's log, and in the Spark UI as the description of its jobs."""
+"""Report the progress of a long job in the driver's log and in the descriptions of the Spark UI."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pyspark import SparkContext
 
 log = logging.getLogger(__name__)
-EVERY_SECONDS = 10.0
+EVERY_SECONDS = 10.0  # between two lines of the log
 
 
 @contextmanager
 def watch(context: SparkContext, what: str) -> Iterator[None]:
-    """Say every few seconds how many tasks of the Spark jobs inside are done."""
+    """Log every few seconds how many tasks of the Spark jobs inside are done; `what` names the work."""
     over, tracker = threading.Event(), context.statusTracker()
 
     def report() -> None:
@@ -39,16 +39,16 @@ def watch(context: SparkContext, what: str) -> Iterator[None]:
 
 @dataclass
 class Progress:
-    """Commits that share `pairs` about evenly; users are hashed to them."""
+    """The progress of scoring, whose commits have about the same number of pairs, as users are hashed."""
 
     context: SparkContext
-    what: str
+    what: str  # the name of the work
     commits: int
-    pairs: int
-    started: float = field(default_factory=time.monotonic)
+    pairs: int  # of a user and an item, over all commits
+    started: float = field(default_factory=time.monotonic)  # seconds
 
     def report(self, done: int) -> str:
-        """Say that `done` commits are there, what rate that is, and how long the others will take."""
+        """Report that `done` commits are finished, at which rate, and how long the others will take."""
         spent = time.monotonic() - self.started
         scored = self.pairs * done / max(self.commits, 1)
         text = f"{self.what}: {done} of {self.commits} commits, about {scored:,.0f} of {self.pairs:,} pairs"
@@ -56,6 +56,6 @@ class Progress:
             left = spent / done * (self.commits - done)
             text += f", {scored / spent / 1e6:,.2f} M pairs/s, {left:,.0f} s left"
         log.info(text)
-        over = done == self.commits  # the jobs that follow are others: None takes the description off
+        over = done == self.commits  # the next jobs do other work: None removes the description
         self.context.setJobDescription(None if over else text)  # type: ignore[arg-type]
         return text

@@ -1,8 +1,8 @@
 """Fingerprints and checksums of stored rows: nothing is computed twice.
 
-A stored row is current when its fingerprint is that of the night's inputs, so that computing it again would give
-the same bytes, and when its checksum is that of its own bytes, so that a damaged row is computed again and never
-passed on.
+A stored row is current when its fingerprint is that of the night's inputs, so that computing it again would
+give the same bytes, and when its checksum is that of its own bytes, so that a damaged row is computed again
+and never passed on.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ M = TypeVar("M", bound=Manifest)
 def find_manifest(warehouse: Warehouse, run_id: str, kind: type[M]) -> M | None:
     """Find the manifest of a finished job; None when the run has not finished it.
 
-    What this process has read before is not read again, as a finished job's manifest never changes. A row that
-    is not known is looked for again once another process has committed to `runs`.
+    What this process has read before is not read again, as a finished job's manifest never changes. A row
+    that is not known is looked for again once another process has committed to `runs`.
 
     Args:
         warehouse: that holds the table.

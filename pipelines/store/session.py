@@ -1,7 +1,7 @@
-"""The Spark session of every job.
+"""Open the Spark session of a job.
 
-The Delta jars come from the `.jars` folder that set-up filled (or from `LIME_JARS`), so
-that no session resolves them over the network.
+The Delta jars come from the `.jars` folder, which `make setup` fills, or from `LIME_JARS`, so that no session
+resolves them over the network.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from lime_model.errors import LimeError
+from pipelines.settings.base import SettingsError
 from pipelines.settings.secrets import SECRET
-from pipelines.settings.settings import Settings, SettingsError
+from pipelines.settings.settings import Settings
 
 JARS = Path(__file__).resolve().parents[2] / ".jars"
 
@@ -30,18 +31,18 @@ DEFAULTS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",  # a night is a UTC day
-    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",  # users of one scoring batch
-    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # whatever their histories weigh
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",  # users that are scored in one batch
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # a bound for users with long histories
     "spark.sql.sources.partitionOverwriteMode": "static",
-    "spark.sql.variable.substitute": "false",  # a `${…}` in a path or a rule is what it says
-    # Whether an old version can be read is told by its files: a pin, or nobody's vacuum, may have kept them.
+    "spark.sql.variable.substitute": "false",  # a `${…}` in a path or a rule is literal
+    # An old version can be read while its files exist; a pin may have kept them, or no vacuum may have run.
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
-    # A worker reads one core: several torch threads in several workers collapse each other.
+    # A worker uses one core: several torch threads in each of several workers slow each other down.
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
 }
 
-# These log the stack trace of an error that reaches Python as well: a job says it once, in one line.
+# These log the stack trace of an error that also reaches Python, where a job reports it once, in one line.
 TWICE = (
     "org.apache.spark.executor.Executor",
     "org.apache.spark.scheduler.TaskSetManager",
@@ -53,31 +54,30 @@ TWICE = (
 
 
 class NoJava(LimeError):
-    """Spark's JVM is not there or does not start."""
+    """Spark's JVM is missing or does not start."""
 
 
 def open_session(settings: Settings, app: str, *, verbose: bool = False) -> SparkSession:
-    """A session with Delta, UTC and the settings' own configuration on top.
+    """Open a session with Delta, in UTC, and with the configuration of the settings.
 
     Args:
-        settings: which master, configuration and secrets.
-        app: the application's name.
-        verbose: let Spark log the stack trace of every error, besides what a job says of it.
+        settings: the master, the configuration and the secrets.
+        app: the name of the application.
+        verbose: whether Spark logs the stack trace of every error, in addition to the job's own message.
 
     Raises:
-        SettingsError: the Delta jars or a secret are not there.
+        SettingsError: the Delta jars or the variable of a secret are missing.
         NoJava: no Java was found, or its JVM ended at once.
     """
     find_java()
     if "spark.pyspark.python" not in settings.spark.conf:
-        os.environ.setdefault(
-            "PYSPARK_PYTHON", sys.executable
-        )  # workers need this environment, not `python3`
+        # Workers need this environment, not the `python3` of the host.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     named = {
         "spark.app.name": app,
         **({"spark.master": settings.spark.master} if settings.spark.master else {}),
     }
-    # What Spark writes of Hadoop's configuration, to its event log and pages, leaves secrets out.
+    # Spark writes Hadoop's configuration to its event log and its pages; this leaves secrets out.
     hidden = "|".join([SECRET.pattern, *map(re.escape, settings.spark.secrets)])
     given = {**named, **DEFAULTS, "spark.redaction.regex": hidden, **_jars(), **settings.spark.conf}
     _launch(given, verbose=verbose)
@@ -88,10 +88,10 @@ def open_session(settings: Settings, app: str, *, verbose: bool = False) -> Spar
 
 
 def find_java() -> None:
-    """Look for what Spark's scripts will start, before they do.
+    """Check that there is a Java for Spark's scripts to start.
 
     Raises:
-        NoJava: it is not there.
+        NoJava: no Java was found.
     """
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM
         return
@@ -102,12 +102,12 @@ def find_java() -> None:
 
 
 def _launch(given: Mapping[str, str], *, verbose: bool) -> None:
-    """Start the JVM, or find the one of spark-submit, and quiet it before it makes a session.
+    """Start the JVM, or connect to that of spark-submit, and limit its log before it opens a session.
 
     Raises:
-        NoJava: it ended at once.
+        NoJava: the JVM ended at once.
     """
-    # What py4j logs as an error it raises too, and what it says as it closes comes when handlers are gone.
+    # py4j also raises what it logs as an error, and what it logs while it closes has no handlers any more.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     try:
         SparkContext._ensure_initialized(conf=SparkConf().setAll(list(given.items())))
@@ -126,7 +126,7 @@ def _launch(given: Mapping[str, str], *, verbose: bool) -> None:
 
 
 def _set_secrets(spark: SparkSession, secrets: Mapping[str, str]) -> None:
-    """Straight into Hadoop's configuration: pyspark puts what the builder is given on a command line.
+    """Set secrets in Hadoop's configuration; pyspark would put what the builder gets on a command line.
 
     Raises:
         SettingsError: an environment variable is not set.
@@ -135,7 +135,7 @@ def _set_secrets(spark: SparkSession, secrets: Mapping[str, str]) -> None:
     for key, variable in secrets.items():
         if variable not in os.environ:
             raise SettingsError(
-                # Not by what it says: somebody may have put the value itself there.
+                # The message does not repeat the name, which may be the secret itself by mistake.
                 f"spark.secrets.{key}: the environment variable that it names is not set"
             )
         hadoop.set(key, os.environ[variable])
@@ -143,7 +143,7 @@ def _set_secrets(spark: SparkSession, secrets: Mapping[str, str]) -> None:
 
 @contextmanager
 def arrow_batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
-    """Jobs run inside get Arrow batches of `rows` rows, where the session's default suits other rows."""
+    """Set the number of rows in an Arrow batch for the jobs inside."""
     name = "spark.sql.execution.arrow.maxRecordsPerBatch"
     before = spark.conf.get(name)
     spark.conf.set(name, rows)
@@ -154,7 +154,7 @@ def arrow_batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
 
 
 def start_workers(spark: SparkSession) -> None:
-    """Run an empty Python task, so that the daemon that forks workers is up when a UDF wants one."""
+    """Run an empty Python task, so that the daemon that forks workers is running when a UDF needs one."""
     spark.sparkContext.parallelize([0], 1).foreach(_nothing)
 
 
@@ -163,7 +163,7 @@ def _nothing(_: int) -> None:
 
 
 def _jars() -> dict[str, str]:
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit started this driver, its jars were fixed then
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit started this driver with its jars
         return {}
     folder = Path(os.environ.get("LIME_JARS", JARS))
     jars = sorted(str(path) for path in folder.glob("delta-*.jar"))

@@ -1,6 +1,7 @@
-"""Hadoop paths: whatever storage Spark can reach (file:, hdfs:, s3a:, abfs:), by its own client.
+"""Read and change Hadoop paths, on every storage that Spark can reach (file:, hdfs:, s3a:, abfs:).
 
-What is not there and what may not be read are two answers: the second is never taken for the first.
+A path that is missing and a path that may not be read are different results; the second is never reported as
+the first.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -18,13 +19,20 @@ from pipelines.errors.explain import explain
 from pipelines.errors.rules import SparkRefused
 from pipelines.errors.stack_traces import UnknownFault
 
-# Spark's own option for the files of its tables: a path is itself, whatever brackets or stars are in it.
+# Spark's option for the files of its own tables: brackets and stars in a path have no special meaning.
 NO_GLOB: Final = {"__globPaths__": "false"}
+
+
+class HadoopPath(NamedTuple):
+    """A Hadoop path and its file system, as objects of the JVM, for which py4j has no types."""
+
+    path: Any
+    fs: Any
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """A call of a storage about `uri`.
+    """Explain the errors of calls to a storage about `uri`.
 
     Raises:
         LimeError: the storage refused it or can't be reached; the message names the path.
@@ -38,22 +46,22 @@ def reaching(uri: str) -> Iterator[None]:
         raise type(known)(f"{uri}: {known}") from error
 
 
-def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:  # py4j has no types
-    """A Hadoop path and its file system, as JVM objects.
+def hadoop_path(spark: SparkSession, uri: str) -> HadoopPath:
+    """Return a Hadoop path and its file system.
 
     Raises:
         LimeError: Spark has no connector for the storage, or it can't be reached.
     """
     with reaching(uri):
         path = spark._jvm.org.apache.hadoop.fs.Path(uri)  # type: ignore[union-attr]
-        return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
+        return HadoopPath(path, path.getFileSystem(spark._jsc.hadoopConfiguration()))
 
 
 def path_exists(spark: SparkSession, uri: str) -> bool:
-    """Whether a Hadoop path is there.
+    """Whether a Hadoop path exists.
 
     Raises:
-        LimeError: this can't be known: the storage does not let this user look, or can't be reached.
+        LimeError: this is unknown, as the storage does not let this user look or can't be reached.
     """
     return _is_there(uri, *hadoop_path(spark, uri))
 
@@ -63,7 +71,7 @@ def _is_there(uri: str, path: Any, fs: Any) -> bool:
         if fs.exists(path):
             return True
         local = str(path.toUri().getPath()) if str(fs.getUri().getScheme()) == "file" else ""
-    if local:  # Java calls a path missing that lies in a folder which may not be searched
+    if local:  # Java reports a path as missing when its folder may not be searched
         _check_searchable(local)
     return False
 
@@ -73,29 +81,34 @@ def _check_searchable(local: str) -> None:
         os.stat(local)
     except PermissionError:
         raise SparkRefused(
-            f"{local}: the storage does not let this user in (Permission denied), so nobody can say whether "
-            "it is there; grant the right to read it and to search the folders above it"
+            f"{local}: the storage does not let this user in (Permission denied), so it is unknown "
+            "whether it is there; grant the right to read it and to search the folders above it"
         ) from None
-    except OSError:  # it is not there
+    except OSError:  # the path is missing
         return
 
 
 def drop_folder(spark: SparkSession, uri: str) -> None:
-    """Remove a Hadoop folder and what is in it; nothing when it is not there."""
+    """Remove a Hadoop folder with its content; a missing folder is not an error."""
     path, fs = hadoop_path(spark, uri)
     with reaching(uri):
         fs.delete(path, True)
 
 
 def rename_folder(spark: SparkSession, uri: str, to: str) -> None:
-    """Give a Hadoop folder another name; nothing may be there.
+    """Rename a Hadoop folder.
+
+    Args:
+        spark: the session whose storage client renames the folder.
+        uri: the folder.
+        to: its new URI, where nothing may exist.
 
     Raises:
         SparkRefused: the storage refused.
     """
     path, fs = hadoop_path(spark, uri)
     with reaching(uri):
-        renamed = fs.rename(path, hadoop_path(spark, to)[0])
+        renamed = fs.rename(path, hadoop_path(spark, to).path)
     if not renamed:
         raise SparkRefused(
             f"{uri} can't be renamed to {to}; look whether something is there already, and at the rights"
@@ -103,7 +116,7 @@ def rename_folder(spark: SparkSession, uri: str, to: str) -> None:
 
 
 def list_names(spark: SparkSession, uri: str) -> list[str]:
-    """Names in a folder, ascending; none when the folder is not there.
+    """List the names in a folder, ascending; a missing folder has none.
 
     Raises:
         LimeError: the folder may not be read, or the storage can't be reached.
@@ -115,18 +128,16 @@ def list_names(spark: SparkSession, uri: str) -> list[str]:
         found = fs.listStatus(path)
         if not len(found):
             return []
-        # As one text: asking the array's objects one by one would be calls to the JVM, two a name.
+        # The names come as one text: reading them one by one would take two calls to the JVM for each.
         jvm = spark._jvm
         paths = jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(found)  # type: ignore[union-attr]
         text = str(jvm.scala.runtime.ScalaRunTime.stringOf(paths))  # type: ignore[union-attr]
-        folder = (
-            f"{found[0].getPath().getParent().toString()}/"  # no name holds a slash, so it separates them
-        )
+        folder = f"{found[0].getPath().getParent().toString()}/"  # no name has a slash, so it separates names
         return sorted(text.removeprefix(f"Array({folder}").removesuffix(")").split(f", {folder}"))
 
 
 def newest_change(spark: SparkSession, uri: str) -> float:
-    """When a file in a folder, however deep, was last written, in seconds since 1970; 0 without a file."""
+    """Return when a file below a folder was last written, in seconds since 1970; 0 if there is no file."""
     path, fs = hadoop_path(spark, uri)
     files, newest = fs.listFiles(path, True), 0
     while files.hasNext():
@@ -135,7 +146,7 @@ def newest_change(spark: SparkSession, uri: str) -> float:
 
 
 def read_text(spark: SparkSession, uri: str) -> str:
-    """A small text file, whole."""
+    """Read a small text file."""
     path, fs = hadoop_path(spark, uri)
     with reaching(uri):
         stream = fs.open(path)
@@ -146,7 +157,7 @@ def read_text(spark: SparkSession, uri: str) -> str:
 
 
 def list_files(spark: SparkSession, uri: str) -> list[str]:
-    """URIs of all files under a folder, at any depth, hidden ones too; none when the folder is not there."""
+    """List the URIs of all files below a folder, hidden ones included; a missing folder has none."""
     path, fs = hadoop_path(spark, uri)
     if not fs.exists(path):
         return []
@@ -157,7 +168,7 @@ def list_files(spark: SparkSession, uri: str) -> list[str]:
 
 
 def list_folders(spark: SparkSession, uri: str) -> list[str]:
-    """Names of the folders in a folder, ascending."""
+    """List the names of the folders in a folder, ascending."""
     return [name for name in list_names(spark, uri) if _is_folder(spark, f"{uri}/{name}")]
 
 

@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from pipelines.schemas import TABLES
+from pipelines.schemas import SQL_TYPES, TABLES
 from pipelines.settings.settings import Settings
 from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.predicates import Predicate
@@ -24,7 +24,6 @@ from pipelines.store.write_errors import MissingTable, WriteConflict, writing
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # of a merge, which has no option for it
 COMMIT = re.compile(r"(\d{20})\.json")
-SQL_TYPES = {"long": "bigint", "string": "string"}
 
 
 class CachedRow(NamedTuple):

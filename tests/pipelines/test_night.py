@@ -29,7 +29,8 @@ from pipelines.publish.publish import publish_recommendations
 from pipelines.publish.verify_night import CertificateFailed, verify_night
 from pipelines.schemas import TABLES
 from pipelines.score.stage import score_candidates
-from pipelines.settings.settings import Policy, SettingsError
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
 from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.store.manifests import BankManifest, ScoreManifest, StatesManifest

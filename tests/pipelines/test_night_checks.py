@@ -12,10 +12,14 @@ from lime_model.bundle import BundleError
 from lime_model.errors import LimeError
 from pipelines.models.champions import roll_back_model
 from pipelines.night_checks import check_eligible, check_plan, check_steps
+from pipelines.operate.find_person import NoSuchId, find_person
 from pipelines.operate.pins import NothingToPin, pin_night
-from pipelines.operate.rollback import NothingToRollBack, plan_rollback
-from pipelines.settings.checks import NoSuchId, check_models, check_night, find_person
-from pipelines.settings.settings import Policy, SettingsError, load_settings
+from pipelines.operate.rollback import plan_rollback
+from pipelines.publish.night_state import NothingToRollBack
+from pipelines.settings.base import SettingsError
+from pipelines.settings.checks import check_models, check_night
+from pipelines.settings.night import Policy
+from pipelines.settings.settings import load_settings
 from pipelines.steps import NEEDS, NIGHT_STEPS
 from pipelines.store.leases import BadRunKey, acquire_lease, check_lease
 from pipelines.store.tables import Warehouse

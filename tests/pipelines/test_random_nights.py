@@ -21,7 +21,7 @@ from pipelines.build.history_changes import read_histories
 from pipelines.night import STEPS
 from pipelines.operate.upkeep import vacuum
 from pipelines.publish.full_comparison import verify_full
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import acquire_lease
 from pipelines.store.manifests import ScoreManifest, StatesManifest
 from pipelines.store.runs import need_manifest

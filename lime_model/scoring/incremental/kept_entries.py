@@ -169,8 +169,8 @@ def advance_list(
 
     Args:
         kept: the entries of the night before, their rows those of tonight (-1: has left).
-        changed: of `CandidateChanges.changed`, those that the user may be recommended and whose published score
-            reaches `kept.tau`.
+        changed: of `CandidateChanges.changed`, those that the user may be recommended and whose published
+            score reaches `kept.tau`.
         anchor: the night of the user's last full scoring.
         night: what changed for everybody.
         k: list length.

@@ -112,7 +112,7 @@ class NightChanges:
         weights: Weights,
         backend: Backend,
     ) -> Iterator[tuple[AdvancedList | None, int]]:
-        """NightChanges's answer of each user, or None (see `kept_entries.advance_list`), and how many pairs that took.
+        """Advance each user's list, or yield None (see `kept_entries.advance_list`), and count the pairs.
 
         Also None for an anchor night that this night does not know, and for all users when too many
         candidates changed.

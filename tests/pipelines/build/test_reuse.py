@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pipelines.build.candidate_bank import build_candidate_bank
 from pipelines.build.link_states import build_link_states
 from pipelines.ingest.load_days import ingest_days
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run
 from pipelines.store.manifests import BankManifest, StatesManifest
 from pipelines.store.tables import Warehouse

@@ -1,4 +1,4 @@
-"""What Spark, Delta and the storages report becomes one sentence with the cause and the remedy."""
+"""An error of Spark, Delta or a storage becomes one sentence with the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOST = "Lost task 0.3 in stage 1.0 (TID 9) (10.0.0.7 executor 3): "
 
 
 def trace(*causes: str) -> str:
-    """A Java stack trace of some exceptions."""
+    """Write a Java stack trace of some exceptions."""
     return "An error occurred while calling o1.x.\n: " + f"\n{FRAMES}Caused by: ".join(causes) + f"\n{FRAMES}"
 
 
@@ -34,7 +34,7 @@ Traceback (most recent call last):
     1 / 0
 ZeroDivisionError: division by zero
 """
-CASES: list[tuple[str, list[str], list[str]]] = [  # who mends it, what is reported, what the sentence holds
+CASES: list[tuple[str, list[str], list[str]]] = [  # the remedy, the exceptions, parts of the sentence
     ("retry", [f"{SPARK}{LOST}java.io.IOException: No space left on device"],
      ["no room on the disk of 10.0.0.7 executor 3", "run the job again"]),
     ("retry", [f"{SPARK}Job aborted: {LOST}ExecutorLostFailure (killed)"],
@@ -68,7 +68,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [  # who mends it, what is repor
 
 
 @pytest.mark.parametrize(("remedy", "causes", "parts"), CASES)
-def test_what_is_reported_becomes_a_sentence(remedy: str, causes: list[str], parts: list[str]) -> None:
+def test_a_stack_trace_becomes_one_sentence(remedy: str, causes: list[str], parts: list[str]) -> None:
     found = explain_text(trace(*causes))
     assert found.remedy == remedy, found
     for part in parts:
@@ -77,13 +77,13 @@ def test_what_is_reported_becomes_a_sentence(remedy: str, causes: list[str], par
         assert part not in str(found).replace("local[*]", "")
 
 
-def test_causes_are_told_apart_and_messages_of_several_lines_are_kept() -> None:
+def test_causes_are_separated_and_messages_of_several_lines_are_kept() -> None:
     causes = list(find_causes(trace("a.b.First: one\ntwo", "c.d.Second")))
     assert [(cause.kind, cause.line) for cause in causes] == [("a.b.First", "one two"), ("c.d.Second", "")]
 
 
 def failing(spark: SparkSession, folder: Path) -> dict[str, tuple[Callable[[], object], str, str]]:
-    """Faults that the real Spark has: what to do, who mends it, and what the sentence holds."""
+    """Make faults of a real Spark: the work that fails, the remedy, and a part of the sentence."""
     spark.range(4).coalesce(1).write.parquet(f"{folder}/torn")
     (file,) = (folder / "torn").glob("*.parquet")
     file.write_bytes(file.read_bytes()[:-20])
@@ -124,7 +124,7 @@ def test_faults_of_the_real_spark_are_explained(spark: SparkSession, tmp_path: P
         assert "\n" not in str(found)
 
 
-def test_the_driver_s_own_system_is_explained_and_a_bug_is_not() -> None:
+def test_an_error_of_the_drivers_system_is_explained_and_a_bug_is_not() -> None:
     full = explain(OSError(28, "No space left on device", "/tmp/x"))
     assert full is not None
     assert (full.remedy, "/tmp/x" in str(full)) == ("retry", True)

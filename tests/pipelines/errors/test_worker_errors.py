@@ -1,4 +1,4 @@
-"""Which error of a worker's traceback reaches the operator."""
+"""Only an error of ours is taken from a worker's traceback, and never in place of a bug."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipelines.errors.worker_errors import find_error
 
 
 def text_of(work: Callable[[], None]) -> str:
-    """What Spark makes of an error in a worker, with Java frames around it."""
+    """Return the text of Spark's error for an error in a worker, with Java frames around it."""
     try:
         work()
     except (LimeError, ValueError):
-        told = traceback.format_exc()
-    return f"Job aborted: thrown from the Python worker:\n{told}\n\tat org.apache.spark.Task.run\n"
+        printed = traceback.format_exc()
+    return f"Job aborted: thrown from the Python worker:\n{printed}\n\tat org.apache.spark.Task.run\n"
 
 
 def ours() -> None:
@@ -39,7 +39,7 @@ def a_bug_while_handling_ours() -> None:
         raise ValueError("a bug") from None
 
 
-def a_bug_beside_ours() -> None:
+def a_bug_after_ours() -> None:
     try:
         ours()
     finally:
@@ -47,16 +47,16 @@ def a_bug_beside_ours() -> None:
 
 
 @pytest.mark.parametrize("work", [ours, ours_after_another])
-def test_an_error_of_ours_comes_out_as_itself(work: Callable[[], None]) -> None:
+def test_an_error_of_ours_reaches_the_driver_unchanged(work: Callable[[], None]) -> None:
     found = find_error(text_of(work))
     assert isinstance(found, BundleError)
     assert str(found) == "the bank is broken: train again"
 
 
-@pytest.mark.parametrize("work", [a_bug_while_handling_ours, a_bug_beside_ours])
+@pytest.mark.parametrize("work", [a_bug_while_handling_ours, a_bug_after_ours])
 def test_a_bug_is_never_hidden_behind_one_of_ours(work: Callable[[], None]) -> None:
     assert find_error(text_of(work)) is None
 
 
-def test_other_text_is_no_error_of_ours() -> None:
+def test_other_text_is_not_an_error_of_ours() -> None:
     assert find_error("java.lang.OutOfMemoryError: Java heap space") is None

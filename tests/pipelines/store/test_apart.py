@@ -15,7 +15,7 @@ from pipelines.night import STEPS
 from pipelines.operate.upkeep import tidy_tables
 from pipelines.publish.full_comparison import verify_full
 from pipelines.schemas import TABLES
-from pipelines.settings.settings import UpkeepSettings
+from pipelines.settings.night import UpkeepSettings
 from pipelines.store import apart
 from pipelines.store.leases import acquire_lease, check_lease
 from pipelines.store.manifests import Manifest, ScoreManifest, StatesManifest

@@ -1,4 +1,4 @@
-"""Whatever a string holds, in SQL it is a value and nothing else; whatever a path holds, it is that path."""
+"""Any string is only a value in SQL, and any path is only that path; names and run keys are plain."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Numbered(Manifest):
     n: int = 0
 
 
-def test_the_row_of_an_odd_run_is_rewritten_alone(empty_shop: Warehouse) -> None:
+def test_only_the_row_of_an_odd_run_is_rewritten(empty_shop: Warehouse) -> None:
     odd = "x' OR 'a'='a"
     for run_id, number in (("plain", 1), (odd, 1), (odd, 2)):
         record(empty_shop, run_id, "2024-01-01", Numbered(n=number))
@@ -73,7 +73,7 @@ def test_the_row_of_an_odd_run_is_rewritten_alone(empty_shop: Warehouse) -> None
 
 
 def test_a_warehouse_may_have_any_path(spark: SparkSession, tmp_path: Path) -> None:
-    """Delta's statements take it as a name, Spark's readers as a pattern, and both replace variables."""
+    """Delta's statements read it as a name, Spark's readers as a pattern, and both replace variables."""
     warehouse = open_shop(spark, tmp_path / "te`am's [a]{b} ${spark.app.name} 100%?*")
     record(warehouse, "run", "2024-01-01", Numbered())
     set_properties(warehouse, "runs", {LOG: FOR_EVER})
@@ -104,6 +104,6 @@ def test_any_other_run_key_is_refused(key: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "a/b", "..", "it's", "a:b", "-a", "champions", "mha.training", "mha.new", "n" * 65]
 )
-def test_a_name_is_one_folder_that_is_nobody_elses(name: str) -> None:
+def test_a_name_that_is_not_a_free_folder_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"choose another one$"):
         check_name(name)

@@ -1,4 +1,4 @@
-"""What every job's session promises to its Python workers."""
+"""The session of every job bounds the Arrow batches of its Python workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 
 def test_an_arrow_batch_is_bounded_by_bytes_too(spark: SparkSession) -> None:
-    """200 rows of a megabyte would be one batch of the 256 that rows alone allow."""
+    """By rows alone, up to 256, these 200 rows of a megabyte would be one batch."""
 
     def weigh(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from (pa.record_batch({"rows": [b.num_rows], "bytes": [b.nbytes]}) for b in batches)

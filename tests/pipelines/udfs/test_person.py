@@ -1,4 +1,4 @@
-"""Whether a value or a rejected row names a person, whatever it is spelt and wrapped like."""
+"""A person is found in a value or a rejected row in every spelling and layout, and no other user is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.udfs.person import Person, names_person, read_person
-from pipelines.udfs.values import Unreadable
+from pipelines.udfs.whole_numbers import Unreadable
 
 NULLS = ("", "NULL", "\\n", "NaN", "none")
 COLUMNS = {"events": 'user `id`.x "y"', "users": "customer"}
-# Words of the rest of a row that no id of these tests is.
+# Words for the rest of a row; no id of these tests equals one.
 OTHERS = ["9000001", "milk", "2024-05-01T10:00:42", "a_42", "x"]
 
 longs = st.integers(-(10**15), 10**15).filter(lambda number: str(number) not in OTHERS)
@@ -35,7 +35,7 @@ def person_of(id_: int | str) -> Person | None:
 
 
 def spellings(number: int) -> list[str]:
-    """A whole number as programs write it."""
+    """List the spellings in which programs write a whole number."""
     sign, digits = ("-" if number < 0 else ""), str(abs(number))
     return [
         str(number), f" {number}", f"{number}\t", f"{sign}00{digits}",
@@ -46,13 +46,14 @@ def spellings(number: int) -> list[str]:
 
 
 def as_csv(fields: list[str], **dialect: Any) -> str:
+    """Write fields as one line of CSV."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n", **dialect).writerow(fields)
     return out.getvalue()
 
 
 def layouts(value: str, raw: str) -> list[tuple[str, str]]:
-    """Source and `row` of rejected rows that hold a user as text `value`, and as JSON `raw`."""
+    """List rejected rows, as source and row, that hold a user: `value` as text, `raw` as JSON."""
     rows = []
     for source, name in COLUMNS.items():
         key = json.dumps(name)
@@ -110,12 +111,11 @@ def test_a_number_is_not_found_in_rows_of_others(number: int, other: int) -> Non
         if person.matches(spelling):
             continue
         for source, row in layouts(spelling, json.dumps(spelling)):
-            # A name with another word before the number, in quotes, is a name.
             assert not names_person(person, source, row), row
 
 
 @given(texts, texts)
-def test_a_whole_row_is_of_the_user_in_its_column_alone(one: str, other: str) -> None:
+def test_only_the_user_column_of_a_whole_row_decides(one: str, other: str) -> None:
     person, another = person_of(one), person_of(other)
     assume(person is not None and another is not None and person.id != another.id)
     assert person is not None
@@ -128,19 +128,24 @@ def test_a_whole_row_is_of_the_user_in_its_column_alone(one: str, other: str) ->
 @pytest.mark.parametrize(
     ("source", "row", "user_id", "mine"),
     [
-        ("events", "7,42,2024-05-01", "7", False),  # the id that ingest read decides for a whole line
-        ("events", '7,"torn\n42,1,2024-05-01', "7", True),  # not for a line that swallowed another
+        ("events", "7,42,2024-05-01", "7", False),  # for a whole line, the id that ingest read decides
+        (
+            "events",
+            '7,"torn\n42,1,2024-05-01',
+            "7",
+            True,
+        ),  # it does not for a line that swallowed another one
         ("events", "anything", "42", True),
         ("users", None, "042", True),
         ("events", None, None, False),
-        ("items", "42,milk", None, False),  # has no users
+        ("items", "42,milk", None, False),  # items have no users
         ("items", '{"customer": 42}', None, False),
         (None, '{"customer": 42}', None, True),
-        ("users", '{"user `id`.x \\"y\\"": 42}', None, False),  # the other source's column
-        ("users", '{"user_id": 42}', None, True),  # as when the column was not mapped yet
+        ("users", '{"user `id`.x \\"y\\"": 42}', None, False),  # this is the column of the other source
+        ("users", '{"user_id": 42}', None, True),  # the column was not mapped yet
         ("users", '{"user_id": 42, "customer": 7}', None, False),
         ("users", "x~~42~~7", None, True),
-        ("users", '{"customer": [41, 42]}', None, True),  # nobody knows what it says
+        ("users", '{"customer": [41, 42]}', None, True),  # a list may name several users
         ("users", '{"customer": "4 2"}', None, False),
         ("users", '{"customer": true}', None, False),
         ("users", '{"customer": ' + "[" * 100_000, None, False),
@@ -148,10 +153,12 @@ def test_a_whole_row_is_of_the_user_in_its_column_alone(one: str, other: str) ->
         ("users", "\ufeff42;7", None, True),
         ("users", "\udcff42,7", None, True),
         ("users", "4.20E1 and more", None, True),
-        ("users", "2024-05-01 10:42:42.42+0042 x", None, False),  # minutes and seconds are no users
+        ("users", "2024-05-01 10:42:42.42+0042 x", None, False),  # minutes and seconds are not ids
     ],
 )
-def test_what_decides(source: str | None, row: str | None, user_id: str | None, mine: bool) -> None:
+def test_the_user_column_or_the_text_decides_whether_a_row_names_the_person(
+    source: str | None, row: str | None, user_id: str | None, mine: bool
+) -> None:
     person = person_of(42)
     assert person is not None
     assert names_person(person, source, row, user_id) == mine
@@ -174,7 +181,7 @@ def test_a_text_that_is_no_id_is_refused(text: str, type_: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  ", "NULL", " null", "\\N", "nan", "None"])
-def test_a_text_that_means_null_is_nobody(text: str) -> None:
+def test_a_text_that_means_null_names_no_person(text: str) -> None:
     assert read_person(text, "bigint", NULLS, {}) is None
     assert read_person(text, "string", NULLS, {}) is None
 

@@ -1,4 +1,4 @@
-"""Lines of CSV and JSON to rows: what is written is read, and what is broken never passes for a row."""
+"""Lines of CSV and JSON become rows: every written row is read, and no broken line becomes a row."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def spec(how: str = "csv", **options: Any) -> TextSpec:
 
 
 def read(text: str | bytes, options: TextSpec) -> list[dict[str, Any]]:
-    """All that comes out of a file: rows, its header and its faults."""
+    """Read a file: return its rows, its header and its faults."""
     data = text.encode() if isinstance(text, str) else text
 
-    def lines() -> Iterator[bytes]:  # as Spark cuts a file: at \r\n, \n and \r
+    def lines() -> Iterator[bytes]:  # Spark splits a file at \r\n, \n and \r
         yield from data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removesuffix(b"\n").split(b"\n")
 
     return [row for batch in read_file("f", 0, lines(), options) for row in batch.to_pylist()]
@@ -48,7 +48,7 @@ def rows_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def good(found: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
-    """User and note of the good rows."""
+    """Return the user and the note of each good row."""
     return [(row["user_id"], row["_where_0"]) for row in rows_of(found) if row["_reason"] is None]
 
 
@@ -62,7 +62,7 @@ def test_csv_is_read_as_pandas_and_the_standard_library_write_it(
 ) -> None:
     table = pd.DataFrame({"user": [f"u{i}" for i in range(len(notes))], "time": TIME, "note": notes})
     if by_pandas:
-        text = table.to_csv(sep=delimiter, index=True)  # an index without a name is one more column
+        text = table.to_csv(sep=delimiter, index=True)  # the index is one more column, without a name
     else:
         sink = io.StringIO()
         writer = csv.writer(sink, delimiter=delimiter)
@@ -76,18 +76,20 @@ def test_csv_is_read_as_pandas_and_the_standard_library_write_it(
 @pytest.mark.parametrize(
     ("lines", "malformed", "loaded"),
     [
-        # A field that is opened and never closed: no line below it passes for a row.
+        # A field is opened and never closed: no line below it becomes a row.
         (['u1,{t},"never closed', "u2,{t},x", "u3,{t},y"], 3, []),
-        # A quote in a quoted field that spans lines: its middle line is no row of a user u9.
+        # A quote is in a quoted field of several lines: the middle line is no row of a user u9.
         (['u1,{t},"he said "hi" and', "u9,{t},phantom", 'the end"', "u2,{t},x"], 3, ["u2"]),
-        # A broken line that holds all of its quotes is one bad row.
+        # A broken line with an even number of quotes is one bad row.
         (['u1,{t},"say "hi" there"', "u2,{t},x"], 1, ["u2"]),
         (["u1,{t}", "u2,{t},x,y", "u3,{t},z"], 2, ["u3"]),
         (["", "u1,{t},x", ""], 0, ["u1"]),
         (['u1,{t},5" pipe', "u2,{t},x"], 0, ["u1", "u2"]),
     ],
 )
-def test_a_part_of_a_broken_row_is_no_row(lines: list[str], malformed: int, loaded: list[str]) -> None:
+def test_a_part_of_a_broken_row_is_not_read_as_a_row(
+    lines: list[str], malformed: int, loaded: list[str]
+) -> None:
     found = read("\n".join(["user,time,note", *lines]).format(t=TIME), spec())
     assert [user for user, _ in good(found)] == loaded
     bad = [row for row in rows_of(found) if row["_reason"] == "malformed_row"]
@@ -100,7 +102,7 @@ def test_a_part_of_a_broken_row_is_no_row(lines: list[str], malformed: int, load
 
 @settings(derandomize=True, max_examples=300)
 @given(st.binary(max_size=60), st.sampled_from(["csv", "json"]))
-def test_no_bytes_end_in_an_error(data: bytes, how: str) -> None:
+def test_no_bytes_cause_an_error(data: bytes, how: str) -> None:
     head = b"user,time,note\n" if how == "csv" else b""
     for row in rows_of(read(head + data, spec(how))):
         assert row["_reason"] is not None or row["user_id"]
@@ -142,7 +144,7 @@ def test_json_numbers_are_numbers_and_text_is_text() -> None:
         (b"PAR1rubbish", {}, "this file is Parquet, not text"),
     ],
 )  # fmt: skip
-def test_what_keeps_a_file_from_being_read_is_said(
+def test_the_reason_why_a_file_cannot_be_read_is_reported(
     data: bytes, options: dict[str, Any], message: str
 ) -> None:
     found = read(data, spec(**options))
@@ -150,7 +152,7 @@ def test_what_keeps_a_file_from_being_read_is_said(
     assert re.search(message, fault["_value"])
 
 
-def test_encodings_dialects_and_files_without_a_header() -> None:
+def test_encodings_dialects_and_files_without_a_header_are_read() -> None:
     text = f"user,time,note\nJosé,{TIME},Käse"
     assert good(read(text.encode("cp1252"), spec(encoding="cp1252"))) == [("José", "Käse")]
     (row,) = rows_of(read(text.encode("cp1252"), spec()))

@@ -1,4 +1,4 @@
-"""UDF bodies without Spark: what cannot be computed fails by name, or is left empty."""
+"""UDF bodies without Spark: a row that can't be computed fails by name, or is left empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of drops: one rule, whatever Python or Arrow type delivers a value. No JVM runs here."""
+"""Values of drops are read by one rule, from all Python and Arrow types; no JVM is started."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from pipelines.settings.ingest import IngestSettings
 from pipelines.udfs.times import TimeRule, check_format, to_python
 from pipelines.udfs.value_columns import combine, read_column
-from pipelines.udfs.values import Unreadable, ValueRules, WantedColumn, read_id, read_value
+from pipelines.udfs.values import ValueRules, WantedColumn, read_id, read_value
+from pipelines.udfs.whole_numbers import Unreadable
 
 RULES = IngestSettings().rules
 NULLS = IngestSettings().nulls
 
 
 def time(text: object, zone: str = "UTC", how: str = "iso") -> str | None:
-    """The instant that a value means, in UTC."""
+    """Read a value as a time, and return the instant in UTC."""
     micros = TimeRule(how, zone).read_micros(text)
     return None if micros is None else str(dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micros))
 
@@ -33,7 +34,7 @@ def test_one_number_is_one_id(value: object, kind: str) -> None:
     assert read_id(value, kind, NULLS) == (42 if kind == "bigint" else "42")
 
 
-def test_text_that_is_no_written_float_stays_as_it_is() -> None:
+def test_text_that_is_no_written_float_remains_unchanged() -> None:
     for text in ("0042", "12E4", "1.10", "a.0", "-", "1.5e-3", "00.0", "+7"):
         assert read_id(text, "string", NULLS) == text
     assert read_id("0042", "bigint", NULLS) == 42
@@ -41,7 +42,7 @@ def test_text_that_is_no_written_float_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("value", ["", "  ", "NULL", "null", r"\N", "nan", "NaN", "None", float("nan"), None])
 @pytest.mark.parametrize("kind", ["bigint", "string"])
-def test_text_for_null_names_nobody(value: object, kind: str) -> None:
+def test_text_that_means_null_is_not_an_id(value: object, kind: str) -> None:
     assert read_id(value, kind, NULLS) is None
     other = IngestSettings(null_values=["-"]).nulls
     assert read_id("-", kind, other) is None
@@ -70,7 +71,7 @@ def test_text_for_null_names_nobody(value: object, kind: str) -> None:
         (b"\xff\xfe", "string", "invalid_text"),
     ],
 )
-def test_what_is_no_id_says_why(value: object, kind: str, reason: str) -> None:
+def test_a_value_that_is_no_id_is_refused_with_the_reason(value: object, kind: str, reason: str) -> None:
     with pytest.raises(Unreadable, match=reason):
         read_id(value, kind, NULLS)
 
@@ -115,7 +116,7 @@ def test_an_offset_in_the_text_wins_and_other_text_is_local(text: str, zone: str
         ("yyyy-MM-dd'T'HH:mm:ssXXX", "2024-03-01T12:00:00+02:00", "2024-03-01 10:00:00"),
     ],
 )
-def test_numbers_and_patterns_by_setting(how: str, value: object, expected: str) -> None:
+def test_numbers_and_patterns_are_read_by_their_format(how: str, value: object, expected: str) -> None:
     assert check_format(how) == how
     assert time(value, how=how) == expected
 
@@ -127,7 +128,7 @@ def test_numbers_and_patterns_by_setting(how: str, value: object, expected: str)
         "2024-03-01T12:00:00+25:00", "2024-03-01 12:00 Mars/Base", "0000-01-01", [], "2024", "٢٠٢٤-٠٣-٠١",
     ],
 )  # fmt: skip
-def test_what_is_no_time_is_said_so(value: object) -> None:
+def test_a_value_that_is_no_time_is_unreadable(value: object) -> None:
     assert time(value) is None
     with pytest.raises(Unreadable, match="unreadable_timestamp"):
         read_value(value, WantedColumn("event_ts", "timestamp", "t"), RULES)
@@ -140,13 +141,13 @@ def test_a_format_that_cannot_be_read_is_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             to_python(wrong)
-    with pytest.raises(ValueError, match="'Mars/Base' is no time zone"):
+    with pytest.raises(ValueError, match="'Mars/Base' is not a time zone"):
         IngestSettings(source_timezone="Mars/Base")
-    for zone in ("Factory", "localtime", "right/Europe/Berlin"):  # which Java does not know
-        with pytest.raises(ValueError, match="is no time zone"):
+    for zone in ("Factory", "localtime", "right/Europe/Berlin"):  # Java does not know these
+        with pytest.raises(ValueError, match="is not a time zone"):
             IngestSettings(source_timezone=zone)
     for encoding in ("latin-99", "rot13", "hex", "undefined", "idna"):
-        with pytest.raises(ValueError, match="is no text encoding"):
+        with pytest.raises(ValueError, match="is not a text encoding"):
             IngestSettings(encoding=encoding)
 
 
@@ -160,7 +161,7 @@ def test_numbers_keep_all_of_their_digits_or_are_refused() -> None:
     assert narrow.problems == {1: "inexact_number"}
 
 
-def test_dates_that_python_has_no_value_for_condemn_their_row() -> None:
+def test_dates_that_python_cannot_represent_are_unreadable() -> None:
     column = WantedColumn("event_ts", "timestamp", "t", required=True)
     berlin = ValueRules(NULLS, TimeRule("iso", "Europe/Berlin"))
     for values in (
@@ -192,7 +193,7 @@ TYPES = {
 
 @settings(derandomize=True, max_examples=200)
 @given(st.data(), st.sampled_from(sorted(VALUES)), st.booleans())
-def test_an_arrow_array_reads_as_its_values_do(data: st.DataObject, kind: str, is_id: bool) -> None:
+def test_an_arrow_array_is_read_like_its_values(data: st.DataObject, kind: str, is_id: bool) -> None:
     values = data.draw(st.lists(st.none() | VALUES[kind], max_size=12))
     array = pa.array(values, TYPES[kind])
     for wanted in ("bigint", "string", "double", "boolean", "date", "timestamp", "array<string>"):
@@ -208,7 +209,7 @@ MOMENTS = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2037, 1, 1))
 
 @settings(derandomize=True, max_examples=200)
 @given(MOMENTS, st.sampled_from(ZONES))
-def test_local_clocks_read_the_same_from_arrow_text_and_zoneinfo(moment: dt.datetime, zone: str) -> None:
+def test_local_times_from_arrow_and_text_agree_with_zoneinfo(moment: dt.datetime, zone: str) -> None:
     rules = ValueRules(NULLS, TimeRule("iso", zone))
     column = WantedColumn("event_ts", "timestamp", "t")
     array = pa.array([moment], pa.timestamp("us"))
@@ -218,7 +219,7 @@ def test_local_clocks_read_the_same_from_arrow_text_and_zoneinfo(moment: dt.date
     assert from_arrow == from_text == expected
 
 
-def test_numbers_that_are_not_finite() -> None:
+def test_numbers_that_are_not_finite_are_null_or_unreadable() -> None:
     column = WantedColumn("price", "double", "price")
     found = read_column(["1.5", "inf", "nan", "-1e3", "1,5", "0x1", True], column, RULES)
     assert found.values.to_pylist() == [1.5, None, None, -1000.0, None, None, 1.0]
