@@ -41,8 +41,8 @@ def test_every_file_is_read_named_or_ignored_by_a_rule(spark: SparkSession, tmp_
         put_file(warehouse, f"ds={DAY}/{name}", "rubbish")
     report = ingest_events(warehouse, [DAY])
     assert [row[0] for row in log_of(warehouse, "user_id", "session_id")] == ["José", "v", "w"]
-    assert report["extra_columns"] == ["note"]
-    assert sorted(path.split(f"ds={DAY}/")[1] for path in report["ignored_files"]) == sorted(ignored)
+    assert report.extra_columns == ["note"]
+    assert sorted(path.split(f"ds={DAY}/")[1] for path in report.ignored_files) == sorted(ignored)
     put_file(warehouse, f"ds={NEXT}/packed.zip", "PK")
     put_file(warehouse, f"ds={NEXT}/torn.csv.gz", gzip.compress(head.encode() * 9000)[:-40])
     put_file(warehouse, f"ds={NEXT}/other.csv", "user_id;when\n1;2\n")
@@ -72,7 +72,7 @@ def test_a_filter_does_not_hide_malformed_rows(spark: SparkSession, tmp_path: Pa
     good = {"user_id": "u", "item_id": "i", "event_ts": DAY, "status": "ok", "price": 1.5, "row": None}
     lines = [json.dumps(good), json.dumps({**good, "price": 0.5}), "{torn", '{"user_id": 1, "user_id": 2}']
     put_file(warehouse, f"ds={DAY}/a.json", "\n".join(lines))
-    counts = ingest_events(warehouse, [DAY])["rows"]
+    counts = dict(ingest_events(warehouse, [DAY]).rows)
     assert counts == {"delivered": 4, "loaded": 1, "duplicates": 0, "quarantined": 2, "filtered": 1}
     # A refused load keeps the rows of what was loaded before.
     put_file(warehouse, f"ds={DAY}/a.json", "\n".join(lines[2:]))
@@ -81,7 +81,7 @@ def test_a_filter_does_not_hide_malformed_rows(spark: SparkSession, tmp_path: Pa
     kept = warehouse.read("events_quarantine").groupBy("loaded").count().collect()
     assert {row["loaded"]: row["count"] for row in kept} == {True: 2, False: 2}
     put_file(warehouse, f"ds={DAY}/a.json", lines[0])
-    assert ingest_events(warehouse, [DAY])["rows"]["loaded"] == 1
+    assert ingest_events(warehouse, [DAY]).rows.loaded == 1
     assert reasons(warehouse) == {}
 
 

@@ -42,7 +42,7 @@ def test_a_log_delivered_by_local_days_is_loaded_completely(spark: SparkSession,
         f"u3,a,{DAY}T12:00:00Z\n"  # has its own zone
         f"u4,a,{DAY}T01:00:00+09:00\n",
     )
-    assert ingest_events(warehouse, [DAY])["rejected"] == {}
+    assert ingest_events(warehouse, [DAY]).rejected == {}
     assert log_of(warehouse) == [
         ("u1", "a", "2024-03-04 15:30:00"),
         ("u2", "a", "2024-03-05 14:30:00"),
@@ -104,10 +104,14 @@ def test_parquet_files_of_different_types_are_read_as_one_log(spark: SparkSessio
     assert "with%20space%20%5B1%5D.parquet, row 1)" in str(error.value)
     lenient = make_shop(spark, tmp_path, events=names, max_rejected_share=0.5)
     report = ingest_events(lenient, [DAY, NEXT])
-    assert report["rows"] == {"delivered": 6, "loaded": 4, "duplicates": 0, "quarantined": 2, "filtered": 0}
-    assert {"Price", "price", "a`b.c d", "_metadata", "clock", "half", "drop_ds"} == set(
-        report["extra_columns"]
-    )
+    assert dict(report.rows) == {
+        "delivered": 6,
+        "loaded": 4,
+        "duplicates": 0,
+        "quarantined": 2,
+        "filtered": 0,
+    }
+    assert {"Price", "price", "a`b.c d", "_metadata", "clock", "half", "drop_ds"} == set(report.extra_columns)
     both = log_of(lenient, "user_id", "item_id", "string(event_ts)", "label")
     assert both == [
         ("12345678", "7", f"{DAY} 12:00:00", 1.0),
@@ -119,7 +123,7 @@ def test_parquet_files_of_different_types_are_read_as_one_log(spark: SparkSessio
     whole = json.loads(kept["row"])
     assert (whole["ds"], whole["file"], whole["drop_ds"]) == (None, 8.5, "q")
     for day in (NEXT, DAY):  # reading one day alone gives the same rows
-        assert ingest_events(lenient, [day])["updated"] == 0
+        assert ingest_events(lenient, [day]).updated == 0
     assert log_of(lenient, "user_id", "item_id", "string(event_ts)", "label") == both
 
 
@@ -153,7 +157,7 @@ def test_text_formats_are_read_and_wrong_types_are_refused(
     with path.open("a") as file:
         file.write('{"user_id": 1,\n' if suffix == "json" else "1,2,3,4,5,6,7\n")
     manifest = ingest_events(warehouse, [DAY])
-    assert manifest["rejected"] == {"wrong_type:user_id": 1, "unreadable_timestamp": 1, "malformed_row": 1}
+    assert manifest.rejected == {"wrong_type:user_id": 1, "unreadable_timestamp": 1, "malformed_row": 1}
     assert log_of(warehouse) == [(1, 2, f"{DAY} 10:00:00")]
 
 
@@ -190,4 +194,4 @@ def test_a_column_that_is_all_null_on_one_day_is_read(empty_shop: Warehouse) -> 
         }
     )
     pq.write_table(table, path)
-    assert ingest_events(empty_shop, [DAY, "2024-03-06"])["inserted"] == 2
+    assert ingest_events(empty_shop, [DAY, "2024-03-06"]).inserted == 2

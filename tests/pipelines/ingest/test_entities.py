@@ -35,9 +35,9 @@ def test_items_are_valid_from_the_day_of_their_drop(empty_shop: Warehouse) -> No
         "2024-03-03": [(1, "kind-z", "p"), (3, None, None)],
     }.items():
         shop.write_drop(root, "items", day, pd.DataFrame(rows, columns=["item_id", "kind", "price"]))
-    assert ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"])["changed"]
-    assert not ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"])["changed"]
-    assert not ingest_entity(empty_shop, "items", ["2024-03-03"])["changed"]
+    assert ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"]).changed
+    assert not ingest_entity(empty_shop, "items", ["2024-03-01", "2024-03-03"]).changed
+    assert not ingest_entity(empty_shop, "items", ["2024-03-03"]).changed
 
     def kinds(night: str) -> dict[int, str | None]:
         return {row["item_id"]: row["kind"] for row in read_entity(empty_shop, "items", night).collect()}
@@ -45,7 +45,7 @@ def test_items_are_valid_from_the_day_of_their_drop(empty_shop: Warehouse) -> No
     assert kinds("2024-03-01") == {}
     assert kinds("2024-03-03") == {1: "kind-a", 2: "kind-b"}  # the drop of a day is valid from that day on
     assert kinds("2024-03-04") == {1: "kind-z", 2: "kind-b", 3: None}
-    assert not ingest_entity(empty_shop, "items", ["2024-03-01"])["changed"]  # in any order
+    assert not ingest_entity(empty_shop, "items", ["2024-03-01"]).changed  # in any order
     write_events(empty_shop, [(1, 2, "2024-03-01 10:00:00", "a")], "2024-03-01")
     ingest_days(empty_shop, "2024-03-01", "2024-03-01")
     assert kinds("2024-03-03") == {1: "kind-a", 2: "kind-b"}

@@ -43,10 +43,10 @@ def test_bad_rows_are_quarantined_with_a_reason(spark: SparkSession, tmp_path: P
     expected = {
         "null:user_id": 1, "null:item_id": 1, "null:event_ts": 1, "future_timestamp": 1, "too_late": 1,
     }  # fmt: skip
-    assert manifest["rejected"] == expected == reasons(warehouse)
+    assert manifest.rejected == expected == reasons(warehouse)
     rows = {"delivered": 8, "loaded": 2, "duplicates": 1, "quarantined": 5, "filtered": 0}
-    assert manifest["rows"] == rows  # a row that comes twice is one event and no fault
-    assert manifest["inserted"] == 2
+    assert dict(manifest.rows) == rows  # a row that comes twice is one event and no fault
+    assert manifest.inserted == 2
     assert log_of(warehouse) == [(1, 2, f"{DAY} 10:00:00"), (1, 3, "2024-03-03 23:59:59")]
     days = {str(row[0]) for row in warehouse.read("events").select("ds").collect()}
     assert days == {DAY, "2024-03-03"}  # a late event belongs to its own day
@@ -59,7 +59,7 @@ def test_a_missing_folder_fails_and_an_empty_one_is_a_day_without_events(
     with pytest.raises(DropError, match=r"no drop folder .*ds=2024-03-05.*missing_drop: empty"):
         ingest_events(strict, [DAY])
     (Path(strict.settings.drops) / "events" / f"ds={DAY}").mkdir(parents=True)
-    assert ingest_events(strict, [DAY])["inserted"] == 0  # a day may have no events
+    assert ingest_events(strict, [DAY]).inserted == 0  # a day may have no events
     assert read_events(strict, "2024-03-06").count() == 0
 
 
@@ -68,17 +68,17 @@ def test_a_night_loads_days_that_earlier_nights_left_out(empty_shop: Warehouse) 
     days = [f"2024-03-0{day}" for day in range(4, 9)]
     for day in days[:3]:
         write_events(empty_shop, [(1, 2, f"{day} 10:00:00", "s")], day=day)
-    assert ingest_night(empty_shop, days[1])["events"]["days"] == [days[0], days[0]]
-    assert ingest_night(empty_shop, days[3])["events"]["days"] == [days[1], days[2]]
+    assert ingest_night(empty_shop, days[1]).events.days == (days[0], days[0])
+    assert ingest_night(empty_shop, days[3]).events.days == (days[1], days[2])
     assert len(log_of(empty_shop)) == 3
     write_events(empty_shop, [(1, 2, f"{days[4]} 10:00:00", "s")], day=days[4])
     with pytest.raises(DropError, match=rf"no drop folder .*ds={days[3]}: deliver it"):
         ingest_night(empty_shop, "2024-03-09")
     assert len(log_of(empty_shop)) == 3
-    assert ingest_night(empty_shop, days[1])["events"]["days"] == [
+    assert ingest_night(empty_shop, days[1]).events.days == (
         days[0],
         days[0],
-    ]  # the days before that night only
+    )  # the days before that night only
 
 
 def test_the_columns_of_drops_may_change_from_day_to_day(empty_shop: Warehouse) -> None:
@@ -91,13 +91,13 @@ def test_the_columns_of_drops_may_change_from_day_to_day(empty_shop: Warehouse) 
     path.parent.mkdir(parents=True)
     frame.to_parquet(path, coerce_timestamps="us")
     manifest = ingest_events(empty_shop, [DAY])  # there is an extra column and no session
-    assert manifest["extra_columns"] == ["colour"]
-    assert manifest["inserted"] == 1
+    assert manifest.extra_columns == ["colour"]
+    assert manifest.inserted == 1
     frame.drop(columns="item_id").to_parquet(path, coerce_timestamps="us")
     with pytest.raises(DropError, match=r"required column 'item_id' \(our item_id\) is missing"):
         ingest_events(empty_shop, [DAY])
     frame.astype({"item_id": float}).to_parquet(path, coerce_timestamps="us")
-    assert ingest_events(empty_shop, [DAY])["updated"] == 0  # 2.0 is the item 2
+    assert ingest_events(empty_shop, [DAY]).updated == 0  # 2.0 is the item 2
     frame.assign(item_id=2.5).to_parquet(path, coerce_timestamps="us")
     with pytest.raises(DropError, match=r"1 × wrong_type:item_id \(such as '2.5' in .*part.parquet, row 1\)"):
         ingest_events(empty_shop, [DAY])

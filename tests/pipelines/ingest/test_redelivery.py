@@ -55,9 +55,9 @@ def test_repeated_events_are_distinguished_from_redelivered_ones(
     put_file(warehouse, f"ds={DAY}/a.parquet", pa.Table.from_pandas(pd.DataFrame(ROWS, columns=names)))
     report = ingest_events(warehouse, [DAY])
     assert len(log_of(warehouse)) == rows
-    assert counts.items() <= report["rows"].items()
-    assert report["rows"]["delivered"] == len(ROWS) == sum(report["rows"].values()) - len(ROWS)
-    assert ingest_events(warehouse, [DAY])["inserted"] == 0
+    assert counts.items() <= dict(report.rows).items()
+    assert report.rows.delivered == len(ROWS) == sum(dict(report.rows).values()) - len(ROWS)
+    assert ingest_events(warehouse, [DAY]).inserted == 0
     if events == {"key": ["line"]}:
         for other in ({}, {"key": ["status"]}):
             changed = make_shop(spark, tmp_path, events=other, max_rejected_share=0.7)
@@ -83,13 +83,13 @@ def test_loading_again_changes_nothing_and_a_corrected_drop_replaces_the_old_one
     write_events(empty_shop, rows)
     first = ingest_events(empty_shop, [DAY])
     again = ingest_events(empty_shop, [DAY])
-    assert again["version"] == first["version"]
-    assert {k: again[k] for k in ("inserted", "updated", "deleted")} == dict.fromkeys(
+    assert again.version == first.version
+    assert {k: getattr(again, k) for k in ("inserted", "updated", "deleted")} == dict.fromkeys(
         ("inserted", "updated", "deleted"), 0
     )
     write_events(empty_shop, [rows[0], (4, 9, f"{DAY} 12:00:00", "b")])
     corrected = ingest_events(empty_shop, [DAY])
-    assert (corrected["inserted"], corrected["deleted"]) == (1, 2)
+    assert (corrected.inserted, corrected.deleted) == (1, 2)
     assert log_of(empty_shop) == [(1, 2, f"{DAY} 10:00:00"), (4, 9, f"{DAY} 12:00:00")]
 
 
@@ -101,10 +101,10 @@ def test_an_event_that_two_drops_deliver_counts_once(spark: SparkSession, tmp_pa
     )
     ingest_events(warehouse, [DAY])
     manifest = ingest_events(warehouse, ["2024-03-06"])
-    assert manifest["rejected"] == {}
-    assert (manifest["inserted"], manifest["updated"]) == (2, 1)
+    assert manifest.rejected == {}
+    assert (manifest.inserted, manifest.updated) == (2, 1)
     assert len(log_of(warehouse)) == 2
-    assert ingest_events(warehouse, ["2024-03-06"])["inserted"] == 0
+    assert ingest_events(warehouse, ["2024-03-06"]).inserted == 0
 
 
 def test_a_correction_removes_an_event_that_a_lower_late_days_would_refuse(
@@ -131,7 +131,7 @@ def test_loaded_rows_remain_when_the_landing_zone_is_emptied(spark: SparkSession
     for path in Path(warehouse.settings.drops).rglob("*.parquet"):
         path.unlink()
     (Path(warehouse.settings.drops) / "events" / f"ds={DAY}").rmdir()
-    report = ingest_days(warehouse, DAY, NEXT)["events"]
+    report = ingest_days(warehouse, DAY, NEXT).events
     assert (report["deleted"], report["rows"]["delivered"]) == (0, 0)
     assert [row[0] for row in log_of(warehouse)] == [DAY, NEXT]
 
@@ -195,10 +195,10 @@ def test_a_drop_that_arrives_after_its_day_was_loaded_as_empty_is_loaded(
 ) -> None:
     warehouse = make_shop(spark, tmp_path, missing_drop="empty")
     ingest_night(warehouse, NEXT)
-    assert ingest_night(warehouse, "2024-03-07")["events"]["days"] == [NEXT, NEXT]
+    assert ingest_night(warehouse, "2024-03-07").events.days == (NEXT, NEXT)
     put_file(
         warehouse, f"ds={DAY}/a.parquet", pa.table({"user_id": ["u"], "item_id": ["i"], "event_ts": [DAY]})
     )
-    assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == [DAY, "2024-03-07"]
+    assert ingest_night(warehouse, "2024-03-08").events.days == (DAY, "2024-03-07")
     assert len(log_of(warehouse)) == 1
-    assert ingest_night(warehouse, "2024-03-08")["events"]["days"] == ["2024-03-07"] * 2
+    assert ingest_night(warehouse, "2024-03-08").events.days == ("2024-03-07",) * 2
