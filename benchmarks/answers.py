@@ -42,6 +42,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import RESULTS, ROOT, Row, interleave, median_ratio, publish, row
+from lime_model.arrays import Bools
 from lime_model.bundle import build_model
 from lime_model.config import Column, LabelTraining, ModelConfig, Variant
 from lime_model.digests import code_digest, source_digest
@@ -51,7 +52,6 @@ from lime_model.peers.registry import PEERS
 from lime_model.train.dataset import build_catalogue, build_training_data, fit_encoders
 from lime_model.train.examples import EventLog, TrainingData
 from lime_model.train.labels import Asked, LabelTrainer, Predictions
-from lime_model.train.windows import Bools
 
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"
 DONE = ROOT / ".bench" / "labels"

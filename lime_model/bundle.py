@@ -26,6 +26,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
+from lime_model.arrays import Floats
 from lime_model.config import ModelConfig
 from lime_model.errors import LimeError
 from lime_model.model.encoders import Entries, encoder_from_json, encoder_to_json
@@ -138,11 +139,11 @@ def bundle_version(folder: Path) -> str:
     return _version(_checked(folder))
 
 
-def known_item_vectors(model: LimeModel, catalogue: Catalogue) -> np.ndarray[Any, np.dtype[np.float64]]:
+def known_item_vectors(model: LimeModel, catalogue: Catalogue) -> Floats:
     """T of every catalogue row `[I + 1, D]` in float64; row 0 is the unknown item."""
     model.items.double()
     with torch.inference_mode():
-        array: np.ndarray[Any, np.dtype[np.float64]] = model.embed_items(catalogue).numpy()
+        array: Floats = model.embed_items(catalogue).numpy()
     return array
 
 

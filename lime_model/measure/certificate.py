@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.bundle import Bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.model.encoders import Entries
@@ -23,8 +23,6 @@ from lime_model.model.lime import Features, History, UserState
 from lime_model.model.repeat_memory import compute_memory_features
 from lime_model.rows.items import ItemInputs
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 CHUNK = 512  # candidates at once; keeps the [B, C, D] buffer near the cores
 
 
@@ -60,9 +58,7 @@ class Certifier:
         eligible: `[C]`.
     """
 
-    def __init__(
-        self, bundle: Bundle, items: ItemInputs, recent: Floats, eligible: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, bundle: Bundle, items: ItemInputs, recent: Floats, eligible: Bools) -> None:
         self.bundle, self.model = bundle, bundle.model.double()
         self.eligible = eligible
         with torch.inference_mode():
@@ -88,7 +84,7 @@ class Certifier:
         scores: Floats,
         excluded: Ints,
         rows: Ints,
-        published: NDArray[np.float32],
+        published: F32,
         k: int,
         tolerance: float,
     ) -> Finding:

@@ -6,16 +6,15 @@ Golden values by hand in `tests/lime_model/measure/test_drift.py`.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.arrays import Floats, Items
+
 PERSISTENCE = 0.98  # p of the rank-biased overlap: the first 50 ranks weigh about two thirds
 BINS = 10
 FLOOR = 1e-4  # least share of a bin: an empty one would make the index infinite
-
-Items = NDArray[Any]
 
 
 def jaccard(a: Items, b: Items) -> float:
@@ -38,7 +37,7 @@ def rank_biased_overlap(a: Items, b: Items) -> float:
 
 
 @functools.cache
-def _overlap_weights(depth: int) -> NDArray[np.float64]:
+def _overlap_weights(depth: int) -> Floats:
     """What an item adds that both lists have shown at rank r `[depth]`; they sum to 1."""
     ranks = np.arange(1, depth + 1)
     each = (1 - PERSISTENCE) / PERSISTENCE * PERSISTENCE**ranks / ranks

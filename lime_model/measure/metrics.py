@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import bootstrap, mannwhitneyu
 
-Floats = NDArray[np.float64]
+from lime_model.arrays import Floats, Ints
 
 
 def recall_at_k(ranked: Sequence[object], relevant: Collection[object]) -> float:
@@ -52,14 +51,14 @@ def auc(label: Floats, score: Floats) -> float:
 
 
 def auc_interval(
-    label: Floats, score: Floats, user: NDArray[np.int64], *, minus: Floats | None = None, draws: int = 200
+    label: Floats, score: Floats, user: Ints, *, minus: Floats | None = None, draws: int = 200
 ) -> tuple[float, float]:
     """95 % interval of the AUC, or of how much it is above that of the score `minus`, by resampling users.
 
     The same for the same values; NaN when no draw has both labels.
     """
 
-    def measure(events: NDArray[np.int64], _: np.random.Generator) -> float:
+    def measure(events: Ints, _: np.random.Generator) -> float:
         less = auc(label[events], minus[events]) if minus is not None else 0.0
         return auc(label[events], score[events]) - less
 
@@ -67,8 +66,8 @@ def auc_interval(
 
 
 def interval_over_users(
-    measure: Callable[[NDArray[np.int64], np.random.Generator], float],
-    user: NDArray[np.int64],
+    measure: Callable[[Ints, np.random.Generator], float],
+    user: Ints,
     draws: int = 200,
 ) -> tuple[float, float]:
     """95 % interval of a measure of events by resampling their users; NaN when it is in every draw."""
@@ -83,7 +82,7 @@ def interval_over_users(
     return float(low), float(high)
 
 
-def grouped_auc(label: Floats, score: Floats, user: NDArray[np.int64]) -> float:
+def grouped_auc(label: Floats, score: Floats, user: Ints) -> float:
     """AUC inside each user, weighted by the user's labels; users with one label only are left out.
 
     GAUC of arXiv:1706.06978; NaN when every user is left out.

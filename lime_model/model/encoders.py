@@ -28,13 +28,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Ints
 from lime_model.config import Column, Kind
 from lime_model.errors import LimeError
-
-Ints = NDArray[np.int64]
-F32 = NDArray[np.float32]
 
 KNOTS, LONGEST_LIST = 16, 8  # sizes of a number and of a list that say none
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.config import ModelConfig
 from lime_model.errors import TrainingError
-from lime_model.model.encoders import F32, Encoder, Entries, FeatureError, Ints
+from lime_model.model.encoders import Encoder, Entries, FeatureError
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def encode_known(
     return entries
 
 
-def encode_actions(event_type: Ints, label: NDArray[np.float64], config: ModelConfig) -> Ints:
+def encode_actions(event_type: Ints, label: Floats, config: ModelConfig) -> Ints:
     """Action codes `[n]` of event type codes (0 unknown) and labels (NaN: none); `config.actions` of them."""
     if not config.labelled:
         return event_type
@@ -111,7 +111,7 @@ def event_actions(events: pa.Table, config: ModelConfig) -> Ints:
     return encode_actions(types, read_labels(events), config) if config.labelled else types
 
 
-def read_labels(events: pa.Table) -> NDArray[np.float64]:
+def read_labels(events: pa.Table) -> Floats:
     """Labels `[n]`, NaN where null.
 
     Raises:
@@ -142,7 +142,7 @@ class Catalogue:
         item_ids: Sequence[str],
         columns: Mapping[str, Sequence[object]],
         encoders: Encoders,
-        has_id: NDArray[np.bool_],
+        has_id: Bools,
     ) -> Catalogue:
         """From items in any order, none taken yet.
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lime_model.arrays import Ints
 from lime_model.config import ModelConfig, ScoreTerm
-from lime_model.model.encoders import Entries, Ints
+from lime_model.model.encoders import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.links import LinkAttention, Links, finish_softmax, reduce_pools
 from lime_model.model.repeat_memory import RepeatMemory

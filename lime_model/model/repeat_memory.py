@@ -29,14 +29,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lime_model.arrays import F32, Floats
 from lime_model.config import MEMORY_FEATURES, ModelConfig
-
-Floats = NDArray[np.float64]
 
 
 def compute_memory_features(
-    count: Floats, gap_days: Floats, span_days: Floats, decays: Floats, fame: NDArray[np.float32]
-) -> NDArray[np.float32]:
+    count: Floats, gap_days: Floats, span_days: Floats, decays: Floats, fame: F32
+) -> F32:
     """The features `[M, Q]`.
 
     Args:
@@ -99,9 +98,7 @@ def merge_pairs(old: PairCounts, new: PairCounts, windows: tuple[float, float]) 
     return PairCounts(items, count, first, last, decays)
 
 
-def pair_features(
-    pairs: PairCounts, now: float, windows: tuple[float, float], fame: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def pair_features(pairs: PairCounts, now: float, windows: tuple[float, float], fame: F32) -> F32:
     """The features `[m, Q]` when the user's last event was at `now` days; `fame [m, 3]` of the items."""
     gap = now - pairs.last
     decays = pairs.decays * np.exp(-gap[:, None] / np.asarray(windows))

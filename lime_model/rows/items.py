@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from lime_model.arrays import F32, F64, Ints
 from lime_model.bundle import Bundle
-from lime_model.model.encoders import Entries, Ints
+from lime_model.model.encoders import Entries
 from lime_model.model.features import encode_rows
-from lime_model.scoring.canonical import F32, F64, Weights, sum_entries
+from lime_model.scoring.canonical import Weights, sum_entries
 
 
 class ItemInputs(NamedTuple):

@@ -24,17 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from lime_model.arrays import F32, Floats, Ints
 from lime_model.bundle import Bundle, BundleError, known_item_vectors, worker_bundle
 from lime_model.config import ModelConfig
 from lime_model.model.encoders import Entries
 from lime_model.model.lime import Features, History
 from lime_model.model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 PIECE = 4096  # events reduced at once; part of the definition of the stored bits
 ALIKE = 4096  # users of different features whose contextual links a worker keeps
@@ -60,7 +57,7 @@ def encode_state(state: LinkState) -> bytes:
     return b"".join(part.astype("<f4").tobytes() for part in [*parts, *_parts(state.pools)])
 
 
-def decode_state(raw: bytes, config: ModelConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def decode_state(raw: bytes, config: ModelConfig) -> tuple[Floats, Floats]:
     """P_u `[L, D]` and pools `[J, D]` in float64.
 
     Raises:
@@ -199,7 +196,7 @@ def _merge(a: LinkState, b: LinkState) -> LinkState:
     return LinkState(links, merge_softmax(a.pools, b.pools))
 
 
-def _parts(state: SoftmaxSum) -> list[NDArray[np.float32]]:
+def _parts(state: SoftmaxSum) -> list[F32]:
     """Rows of (top, weight, mean): `[R, 2 + W]` as one array."""
     top = state.top.to(torch.float32).to(state.top.dtype)
     finite = torch.isfinite(top)

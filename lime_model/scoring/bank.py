@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Ints
 from lime_model.bundle import BundleError
-from lime_model.scoring.canonical import F32, Rows
-from lime_model.scoring.cells import WIDTH, Cells, Ints, Shape, Stats
+from lime_model.scoring.canonical import Rows
+from lime_model.scoring.cells import WIDTH, Cells, Shape, Stats
 
 FACTORS = ("link_weights", "head_input", "dot")
 

@@ -19,13 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lime_model.arrays import F32, F64, Ints
 from lime_model.model.encoders import Entries
 from lime_model.model.lime import LimeModel
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 Multiply = Callable[[F64, F64], F64]
 
 
@@ -44,7 +42,7 @@ class Rows(NamedTuple):
     d: F32
     beta: F32
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
+    def take(self, rows: Ints) -> Rows:
         """The candidates at `rows`, copied."""
         return Rows(self.a[rows], self.b[rows], self.d[rows], self.beta[rows])
 

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.arrays import F32, F64, Ints
 from lime_model.bundle import BundleError
-from lime_model.scoring.canonical import F32, F64, Rows
+from lime_model.scoring.canonical import Rows
 
 WIDTH = 32
-Ints = NDArray[np.int64]
 
 
 class Shape(NamedTuple):

@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lime_model.arrays import F32, F64, Bools, Ints
 from lime_model.errors import LimeError
-from lime_model.scoring.canonical import F32, F64, UserRow, Weights, publish
-from lime_model.scoring.cells import Cells, Ints
+from lime_model.scoring.canonical import UserRow, Weights, publish
+from lime_model.scoring.cells import Cells
 
 LARGEST, SMALLEST = 1e30, 1e-25  # far inside fp32's 3e38 and 1e-38: sums and steps of int8 need room
 TINY = 2.0**-126  # the smallest normal fp32 number; processors may take less for zero
@@ -48,7 +48,7 @@ class Memory(NamedTuple):
 
     rows: Ints
     features: F32
-    excluded: NDArray[np.bool_]
+    excluded: Bools
 
     @classmethod
     def empty(cls, features: int, policies: int = 1) -> Memory:
@@ -72,7 +72,7 @@ class TopK(NamedTuple):
         """Of nobody."""
         return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
 
-    def take(self, which: Ints | NDArray[np.bool_]) -> TopK:
+    def take(self, which: Ints | Bools) -> TopK:
         """Some of them."""
         return TopK(self.rows[which], self.scores[which], self.z[which])
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lime_model.arrays import Floats, Ints
 from lime_model.config import DAY_US, Column, ModelConfig
 from lime_model.errors import TrainingError
-from lime_model.model.encoders import Entries, Ints, fit_encoder
+from lime_model.model.encoders import Entries, fit_encoder
 from lime_model.model.features import Catalogue, Encoders, encode_known, event_actions, read_labels
 from lime_model.train.examples import EventLog, TrainingData, item_counts, item_fame
 from lime_model.train.mapped_log import Pieces, map_arrays
@@ -121,9 +122,7 @@ def _encode(
     }
 
 
-def _session_starts(
-    owner: NDArray[np.generic], sessions: pa.ChunkedArray, days: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _session_starts(owner: NDArray[np.generic], sessions: pa.ChunkedArray, days: Floats) -> Floats:
     """When the session of each event began; without a session, the event itself."""
     codes = pc.dictionary_encode(sessions).combine_chunks().indices.to_numpy(zero_copy_only=False)
     _, users = np.unique(owner, return_inverse=True)

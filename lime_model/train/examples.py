@@ -17,12 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.model.encoders import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.repeat_memory import count_pairs, pair_features
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 FLAT = (
     "memory_item", "memory_shown", "memory_features", "pool_weights",
@@ -104,7 +102,7 @@ class HistoryPairs(NamedTuple):
     """Distinct items of one history, their memory features `[m, Q]`, and the index of each event `[N]`."""
 
     item: Ints
-    features: NDArray[np.float32]
+    features: F32
     inverse: Ints
 
 
@@ -115,15 +113,15 @@ class Batch:
     item: Ints  # [B, N] catalogue rows, padding first
     event_type: Ints  # [B, N]
     days: Floats  # [B, N], before the example's last event
-    keep: NDArray[np.bool_]  # [B, N]
+    keep: Bools  # [B, N]
     users: Ints  # [B]
     cuts: Ints  # [B] index of the cut
     memory_row: Ints  # [M], of the whole history, hidden items included
     memory_item: Ints  # [M]
-    memory_shown: NDArray[np.bool_]  # [M], False where the item is hidden
-    memory_features: NDArray[np.float32]  # [M, Q]
-    pool_weights: NDArray[np.float32]  # [M, J] of the item in its example's pools, 0 where hidden
-    type_weights: NDArray[np.float32]  # [B, J, event types]
+    memory_shown: Bools  # [M], False where the item is hidden
+    memory_features: F32  # [M, Q]
+    pool_weights: F32  # [M, J] of the item in its example's pools, 0 where hidden
+    type_weights: F32  # [B, J, event types]
     target_row: Ints
     target_item: Ints
     target_task: Ints
@@ -133,7 +131,7 @@ class Batch:
 
 
 def history_pairs(
-    item: Ints, days: Floats, now: float, decay_days: tuple[float, float], fame: NDArray[np.float32]
+    item: Ints, days: Floats, now: float, decay_days: tuple[float, float], fame: F32
 ) -> HistoryPairs:
     """Memory features of every distinct item in one time-ordered history that ends at `now`.
 
@@ -157,7 +155,7 @@ def item_counts(log: EventLog, cut: float, window: float, rows: int) -> Ints:
     return counts
 
 
-def item_fame(counts: Ints) -> NDArray[np.float32]:
+def item_fame(counts: Ints) -> F32:
     """log1p of `item_counts`, as the repeat memory reads them."""
     return np.log1p(counts).astype(np.float32)
 
@@ -173,7 +171,7 @@ class ExampleBuilder:
     hide_share: float
     decay_days: tuple[float, float]
     pool_days: tuple[float, ...]
-    fame: NDArray[np.float32]  # [cuts, I + 1, 3] as of each cut: no example sees later events
+    fame: F32  # [cuts, I + 1, 3] as of each cut: no example sees later events
     event_types: int  # codes, 0 included
     tasks: tuple[int, ...] = ()  # codes of the event types that are each a task; none: any event is the task
 
@@ -243,20 +241,20 @@ class ExampleBuilder:
             "fresh_task": np.repeat(np.arange(len(fresh)), [len(part) for part in fresh]),
         }
 
-    def _pool_weights(self, age: Floats, keep: NDArray[np.bool_]) -> Floats:
+    def _pool_weights(self, age: Floats, keep: Bools) -> Floats:
         """Weights `[J, N]` of the events in the pools, as `reduce_pools` has them; all 0 if none is kept."""
         rates = np.array([1.0 / d for d in self.pool_days] + [0.0])
         weights = np.exp(rates[:, None] * age) * keep
         normalised: Floats = weights / np.maximum(weights.sum(1, keepdims=True), 1e-30)
         return normalised
 
-    def _shown(self, unique: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
+    def _shown(self, unique: Ints, rng: np.random.Generator) -> Bools:
         """Which distinct items stay in the history; the hidden share becomes targets."""
-        shown: NDArray[np.bool_] = rng.random(len(unique)) >= self.hide_share
+        shown: Bools = rng.random(len(unique)) >= self.hide_share
         return shown
 
 
-def _sum_by(group: Ints, weights: Floats, size: int) -> NDArray[np.float32]:
+def _sum_by(group: Ints, weights: Floats, size: int) -> F32:
     """Sums of `weights [J, N]` by group `[N]`, `[J, size]`."""
     return np.stack([np.bincount(group, row, size) for row in weights]).astype(np.float32)
 

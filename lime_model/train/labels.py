@@ -20,16 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lime_model.arrays import Bools, Floats, Ints
 from lime_model.config import LabelTraining
 from lime_model.errors import TrainingError
 from lime_model.measure.metrics import auc, normalised_entropy
 from lime_model.model.lime import Features, History, LimeModel
 from lime_model.peers.past import Past
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import EventLog, Floats, Ints, TrainingData
+from lime_model.train.examples import EventLog, TrainingData
 from lime_model.train.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient
 from lime_model.train.prefixes import pair_dots, pair_links, read_before
-from lime_model.train.windows import Bools, Window, WindowBuilder
+from lime_model.train.windows import Window, WindowBuilder
 
 PHASE = "labels"
 

@@ -16,9 +16,10 @@ import torch
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from lime_model.arrays import Floats
 from lime_model.model.features import Catalogue
 from lime_model.model.lime import LimeModel
-from lime_model.train.examples import EventLog, Floats
+from lime_model.train.examples import EventLog
 
 DOT_SCALE = 0.6  # of the starting dot with the pools
 POPULARITY = 0.3  # starting weight of log1p(recent count) in the dot; the bias has the rest of 1

@@ -26,14 +26,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lime_model.arrays import Floats, Ints
 from lime_model.config import TrainConfig
 from lime_model.errors import TrainingError
 from lime_model.model.lime import LimeModel
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import ExampleBuilder, Ints, TrainingData, item_counts, item_fame
+from lime_model.train.examples import ExampleBuilder, TrainingData, item_counts, item_fame
 from lime_model.train.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient
 from lime_model.train.losses import Objective
 from lime_model.train.svd_start import set_start
@@ -94,7 +94,7 @@ class Trainer:
         self.start = model.items.ids.weight.detach().clone()
         self.curve: Curve = []
 
-    def _recent_first(self, cuts: Ints) -> NDArray[np.float64]:
+    def _recent_first(self, cuts: Ints) -> Floats:
         """Chances `[n]` of examples at these cuts."""
         weight = 0.5 ** (-self.builder.cuts[cuts] / self.config.cut_half_life_days)
         return weight / weight.sum()

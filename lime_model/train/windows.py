@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lime_model.arrays import Bools, Floats, Ints
 from lime_model.errors import TrainingError
-from lime_model.train.examples import EventLog, Floats, Ints
-
-Bools = NDArray[np.bool_]
+from lime_model.train.examples import EventLog
 
 LONGEST_SESSION = 1  # history; of a longer session the later targets see less
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from lime_model.arrays import F32
 from lime_model.bundle import BundleError, worker_bundle
 from lime_model.model.encoders import FeatureError
 from lime_model.rows.items import ItemEncoder
-from lime_model.scoring.canonical import F32
 
 # As they came. The bank calls the second one `fingerprint`; here an item column may have that name.
 PASSED = ("item_id", "_fingerprint")

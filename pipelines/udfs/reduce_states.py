@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from lime_model.arrays import F32, Floats
 from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US
 from lime_model.model.encoders import Entries, FeatureError
@@ -198,7 +199,7 @@ class _Worker:
             "features": self._features(pairs, now).astype("<f4").tobytes(),
         }
 
-    def _features(self, pairs: PairCounts, now: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _features(self, pairs: PairCounts, now: float) -> F32:
         return pair_features(pairs, now, self.windows, self.catalogue.fame[self.catalogue.rows(pairs.items)])
 
     def _state(self, user: _User) -> bytes:
@@ -217,11 +218,11 @@ class _Worker:
             ) from error
         return state
 
-    def _days(self, us: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
-        days: np.ndarray[Any, np.dtype[np.float64]] = (us.to_numpy() - self.cutoff_us) / DAY_US
+    def _days(self, us: pa.Array | pa.ChunkedArray) -> Floats:
+        days: Floats = (us.to_numpy() - self.cutoff_us) / DAY_US
         return days
 
-    def _us(self, days: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
+    def _us(self, days: Floats) -> list[int]:
         return (np.rint(days * DAY_US).astype(np.int64) + self.cutoff_us).tolist()
 
 

@@ -11,16 +11,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
+from lime_model.arrays import F64, Bools, Ints
 from lime_model.bundle import Bundle, BundleError, worker_bundle
 from lime_model.config import DAY_US, MEMORY_FEATURES
 from lime_model.model.encoders import Entries
 from lime_model.rows.link_states import decode_state
 from lime_model.scoring.backends.choose import make_backend
 from lime_model.scoring.bank import PackedBank, open_bank
-from lime_model.scoring.canonical import F64, UserRow, Weights, sum_entries
-from lime_model.scoring.cells import Ints
+from lime_model.scoring.canonical import UserRow, Weights, sum_entries
 from lime_model.scoring.incremental.kept_entries import KeptEntries, keep_best
 from lime_model.scoring.incremental.night_changes import NightChanges, UnchangedUser, day_number
 from lime_model.scoring.topk import Backend, Memory, Query, TopK, score_in_halves
@@ -324,7 +323,7 @@ def _entries(batch: pa.RecordBatch, i: int) -> Entries:
     return Entries(slots[None], weights[None])
 
 
-def _excluded(seen: ExcludeSeen, last_us: Ints, night_us: int) -> NDArray[np.bool_]:
+def _excluded(seen: ExcludeSeen, last_us: Ints, night_us: int) -> Bools:
     """Which items of a history a policy keeps out of a night, by when they came last."""
     if isinstance(seen, int):
         return last_us >= night_us - seen * DAY_US

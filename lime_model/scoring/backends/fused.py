@@ -33,9 +33,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lime_model.arrays import F32, F64, Ints
 from lime_model.scoring.backends.tiled import Leaders, OwnItems, error_bound
-from lime_model.scoring.canonical import F32, F64, Weights
-from lime_model.scoring.cells import Cells, Ints, Stats
+from lime_model.scoring.canonical import Weights
+from lime_model.scoring.cells import Cells, Stats
 from lime_model.scoring.topk import Backend, Query
 
 UNIT = 2.0**-11  # of fp16

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lime_model.scoring.canonical import F32, Weights
-from lime_model.scoring.cells import Cells, Ints
+from lime_model.arrays import F32, Ints
+from lime_model.scoring.canonical import Weights
+from lime_model.scoring.cells import Cells
 from lime_model.scoring.topk import Backend, Query
 
 

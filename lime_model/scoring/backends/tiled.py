@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lime_model.scoring.canonical import F32, F64, Weights
-from lime_model.scoring.cells import Cells, Ints, Stats
+from lime_model.arrays import F32, F64, Ints
+from lime_model.scoring.canonical import Weights
+from lime_model.scoring.cells import Cells, Stats
 from lime_model.scoring.topk import Backend, Query
 
 LOWEST = float(torch.finfo(torch.float32).min)

@@ -25,10 +25,9 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lime_model.scoring.canonical import F32, F64, publish
-from lime_model.scoring.cells import Ints
+from lime_model.arrays import F32, F64, Bools, Ints
+from lime_model.scoring.canonical import publish
 from lime_model.scoring.topk import TopK
 
 # Of the numbers involved: fp32 rounds the scores (2⁻²⁴), float64 the sums (2⁻⁵³); both twice over, and room.
@@ -89,7 +88,7 @@ def keep_best(best: TopK, wanted: int) -> KeptEntries:
     return KeptEntries(best.rows, best.z, float(np.nextafter(best.scores[-1], np.float32(np.inf))))
 
 
-def drop_entries(kept: KeptEntries, changed: NDArray[np.bool_]) -> KeptEntries:
+def drop_entries(kept: KeptEntries, changed: Bools) -> KeptEntries:
     """Without entries whose candidate has left (row -1) or is one of `changed [C]`: that z is past."""
     stands = kept.rows >= 0
     stands[stands] = ~changed[kept.rows[stands]]  # none may be left to look up
@@ -138,7 +137,7 @@ class CandidateChanges(NamedTuple):
     """
 
     beta: F32
-    changed: NDArray[np.bool_]
+    changed: Bools
     movers: Mapping[int, Movers]
     largest: float
     limit: int

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lime_model.arrays import Ints
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Weights
-from lime_model.scoring.cells import Ints
 from lime_model.scoring.incremental.kept_entries import (
     AdvancedList,
     CandidateChanges,

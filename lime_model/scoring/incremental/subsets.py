@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lime_model.arrays import Ints
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Weights, publish
-from lime_model.scoring.cells import Cells, Ints
+from lime_model.scoring.cells import Cells
 from lime_model.scoring.topk import Backend, Memory, Query, TopK, filter_rows, score_memories
 
 

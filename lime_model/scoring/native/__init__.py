@@ -24,9 +24,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.arrays import F32, F64, Ints
 from lime_model.scoring.backends.tiled import error_bound
-from lime_model.scoring.canonical import F32, F64, UserRow, Weights
-from lime_model.scoring.cells import Cells, Ints, Shape
+from lime_model.scoring.canonical import UserRow, Weights
+from lime_model.scoring.cells import Cells, Shape
 from lime_model.scoring.topk import Backend, Query
 
 HERE = files(__package__)  # a folder, or inside the zip that spark-submit ships

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from lime_model.scoring.canonical import F32, F64
-from lime_model.scoring.cells import Ints
+from lime_model.arrays import F32, F64, Ints
 from lime_model.scoring.incremental.kept_entries import (
     CandidateChanges,
     KeptEntries,

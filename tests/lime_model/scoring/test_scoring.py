@@ -14,6 +14,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lime_model.arrays import F32, Ints
 from lime_model.bundle import Bundle, BundleError
 from lime_model.config import MEMORY_FEATURES
 from lime_model.measure.certificate import Certifier
@@ -24,8 +25,8 @@ from lime_model.scoring.backends.fused import TritonBackend
 from lime_model.scoring.backends.reference import ReferenceBackend
 from lime_model.scoring.backends.tiled import TiledBackend, error_bound
 from lime_model.scoring.bank import PackedBank
-from lime_model.scoring.canonical import F32, Rows, UserRow, Weights, publish
-from lime_model.scoring.cells import Cells, Ints, Shape, Stats, quantise_weights
+from lime_model.scoring.canonical import Rows, UserRow, Weights, publish
+from lime_model.scoring.cells import Cells, Shape, Stats, quantise_weights
 from lime_model.scoring.incremental.kept_entries import KeptEntries
 from lime_model.scoring.incremental.night_changes import NightChanges, UnchangedUser, write_night_changes
 from lime_model.scoring.incremental.subsets import CandidateSubset, find_reaching
