@@ -29,7 +29,8 @@ from safetensors.torch import load_file, save_file
 from lime_model.arrays import Floats
 from lime_model.config import ModelConfig
 from lime_model.errors import LimeError
-from lime_model.model.encoders import Entries, encoder_from_json, encoder_to_json
+from lime_model.model.encoders import encoder_from_json, encoder_to_json
+from lime_model.model.entries import Entries
 from lime_model.model.features import Catalogue, Encoders, table_rows
 from lime_model.model.lime import LimeModel
 

@@ -18,7 +18,7 @@ import torch
 from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.bundle import Bundle
 from lime_model.config import MEMORY_FEATURES
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.lime import Features, History, UserState
 from lime_model.model.repeat_memory import compute_memory_features
 from lime_model.rows.items import ItemInputs

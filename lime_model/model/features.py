@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.config import ModelConfig
 from lime_model.errors import TrainingError
-from lime_model.model.encoders import Encoder, Entries, FeatureError
+from lime_model.model.encoders import Encoder
+from lime_model.model.entries import Entries, FeatureError
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from lime_model.arrays import Ints
 from lime_model.config import ModelConfig, ScoreTerm
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.links import LinkAttention, Links, finish_softmax, reduce_pools
 from lime_model.model.repeat_memory import RepeatMemory

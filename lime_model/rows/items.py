@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lime_model.arrays import F32, F64, Ints
 from lime_model.bundle import Bundle
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.features import encode_rows
 from lime_model.scoring.canonical import Weights, sum_entries
 

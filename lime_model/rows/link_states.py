@@ -29,7 +29,7 @@ from torch import Tensor
 from lime_model.arrays import F32, Floats, Ints
 from lime_model.bundle import Bundle, BundleError, known_item_vectors, worker_bundle
 from lime_model.config import ModelConfig
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.lime import Features, History
 from lime_model.model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
 

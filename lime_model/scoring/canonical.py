@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from lime_model.arrays import F32, F64, Ints
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.lime import LimeModel
 
 Multiply = Callable[[F64, F64], F64]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from lime_model.arrays import Floats, Ints
 from lime_model.config import DAY_US, Column, ModelConfig
 from lime_model.errors import TrainingError
-from lime_model.model.encoders import Entries, fit_encoder
+from lime_model.model.encoders import fit_encoder
+from lime_model.model.entries import Entries
 from lime_model.model.features import Catalogue, Encoders, encode_known, event_actions, read_labels
 from lime_model.train.examples import EventLog, TrainingData, item_counts, item_fame
 from lime_model.train.mapped_log import Pieces, map_arrays

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_model.arrays import F32, Bools, Floats, Ints
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.repeat_memory import count_pairs, pair_features
 

@@ -33,7 +33,8 @@ from pipelines.store.row_digests import compute_checksum
 from pipelines.store.runs import Manifest, run_once
 from pipelines.store.schemas import BUCKET, CHECKSUM, FINGERPRINT, POLICY, RUN_ID, USER_ID
 from pipelines.store.tables import SQL_TYPES, Warehouse, WriteConflict
-from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+from pipelines.udfs.score_task import ScoreTask
+from pipelines.udfs.score_users import SCHEMA, score_users
 
 TASKS_PER_CORE = 2  # of a commit, at least
 # What is said of a policy, and what nobody staged gives.

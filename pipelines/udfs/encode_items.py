@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lime_model.arrays import F32
 from lime_model.bundle import BundleError, worker_bundle
-from lime_model.model.encoders import FeatureError
+from lime_model.model.entries import FeatureError
 from lime_model.rows.items import ItemEncoder
 
 # As they came. The bank calls the second one `fingerprint`; here an item column may have that name.

@@ -22,7 +22,7 @@ import torch
 from lime_model.arrays import F32, Floats
 from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US
-from lime_model.model.encoders import Entries, FeatureError
+from lime_model.model.entries import Entries, FeatureError
 from lime_model.model.features import encode_rows, event_actions
 from lime_model.model.repeat_memory import PairCounts, count_pairs, merge_pairs, pair_features
 from lime_model.rows.link_states import PIECE, HistoryReader, decode_state, encode_state, worker_states

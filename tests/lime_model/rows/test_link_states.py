@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lime_model.bundle import Bundle, BundleError
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.lime import History
 from lime_model.rows import link_states as states
 from lime_model.rows.link_states import StateBuilder, decode_state, encode_state, state_bytes

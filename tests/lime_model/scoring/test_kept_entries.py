@@ -20,7 +20,7 @@ from lime_model.scoring.incremental.kept_entries import (
     find_slack,
     keep_best,
 )
-from lime_model.scoring.topk import TopK
+from lime_model.scoring.queries import TopK
 
 USERS, ITEMS = 4, 30
 ANY_ITEM = st.integers(0, ITEMS - 1)

@@ -20,6 +20,7 @@ from lime_model.config import MEMORY_FEATURES
 from lime_model.measure.certificate import Certifier
 from lime_model.rows.items import ItemEncoder
 from lime_model.scoring import native
+from lime_model.scoring.backends.backend import Backend
 from lime_model.scoring.backends.choose import BackendError, choose_backend, make_backend
 from lime_model.scoring.backends.fused import TritonBackend
 from lime_model.scoring.backends.reference import ReferenceBackend
@@ -29,18 +30,12 @@ from lime_model.scoring.canonical import Rows, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells, Shape, Stats, quantise_weights
 from lime_model.scoring.incremental.kept_entries import KeptEntries
 from lime_model.scoring.incremental.night_changes import NightChanges, UnchangedUser, write_night_changes
-from lime_model.scoring.incremental.subsets import CandidateSubset, find_reaching
-from lime_model.scoring.native import ISAS, NativeBackend, compile_for, kernel_words, why_not
-from lime_model.scoring.topk import (
-    Backend,
-    DeviceFull,
-    Memory,
-    Query,
-    ShapeMismatch,
-    TopK,
-    score_in_halves,
-    score_top_k,
-)  # fmt: skip
+from lime_model.scoring.incremental.subsets import CandidateSubset
+from lime_model.scoring.native import ISAS, compile_for, why_not
+from lime_model.scoring.native.backend import First, NativeBackend, kernel_words
+from lime_model.scoring.queries import Memory, Query, TopK
+from lime_model.scoring.shapes import ShapeMismatch
+from lime_model.scoring.topk import DeviceFull, Engine
 from tests.host import HAS_NATIVE, WHY
 from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
@@ -145,7 +140,7 @@ def test_lists_are_exact_to_the_bit(
     levels: int, scale: float, cuts: list[int],
 ) -> None:  # fmt: skip
     weights, queries, bank = make_case(seed, users, candidates, links, hidden, dot, levels, scale)
-    lists = score_top_k(weights, queries, cut(bank, cuts), k, BACKENDS[backend])
+    lists = Engine(weights, BACKENDS[backend]).score_top_k(queries, cut(bank, cuts), k)
     for query, by_policy in zip(queries, lists, strict=True):
         for policy, found in enumerate(by_policy):
             assert len(found.rows) == min(k, candidates - int(query.memory.excluded[policy].sum()))
@@ -164,12 +159,12 @@ def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
     weights, queries, rows = make_case(seed, 2, candidates, 4, 5, 3, levels, 1.0)
     bank = PackedBank(cut(rows, cuts), pa.array(range(candidates)), None)
     chosen = np.flatnonzero(np.random.default_rng(seed).random(candidates) < share)
-    part = CandidateSubset.of(bank, chosen)
+    part, engine = CandidateSubset.of(bank, chosen), Engine(weights, BACKENDS[backend])
     for policy in range(2):
         whole = [brute_force(weights, query, rows, candidates, policy) for query in queries]
         some = [float(each.scores[at % len(each.scores)]) if len(each.scores) else 0.0 for each in whole]
         for floors in ([-np.inf] * len(queries), some):
-            found = find_reaching(weights, queries, part, floors, BACKENDS[backend], policy)
+            found = part.find_reaching(engine, queries, floors, policy)
             for mine, each, floor in zip(found, whole, floors, strict=True):
                 expected = each.take(np.isin(each.rows, chosen) & (each.scores >= floor))
                 assert same(mine.best(candidates), expected)
@@ -191,7 +186,7 @@ def test_when_a_quarter_of_the_candidates_changed_or_none_is_left_nobody_is_adva
     kept = KeptEntries(np.arange(min(5, candidates)), np.zeros(min(5, candidates)), -np.inf)
     user = UnchangedUser(queries[0], kept, 1, np.zeros(0, np.int64))
     ((answer, pairs),) = NightChanges(tmp_path / "tonight.arrow", bank).advance_users(
-        [user], 3, weights, ReferenceBackend()
+        [user], 3, Engine(weights, ReferenceBackend())
     )
     assert (answer is not None, pairs) == (advances, changed if advances else 0)
 
@@ -218,7 +213,7 @@ def test_all_scores_equal_go_by_row(backend: str) -> None:
     weights, queries, bank = make_case(1, 2, 30, 3, 3, 2, 1, 1.0)
     flat = Rows(*(np.repeat(x[:1], 30, 0) for x in bank))
     nobody = [Query(q.factors, Memory.empty(MEMORY_FEATURES)) for q in queries]
-    for (found,) in score_top_k(weights, nobody, cut(flat, [9, 9]), 7, BACKENDS[backend]):
+    for (found,) in Engine(weights, BACKENDS[backend]).score_top_k(nobody, cut(flat, [9, 9]), 7):
         assert found.rows.tolist() == list(range(7))
 
 
@@ -232,7 +227,7 @@ def test_a_near_tie_at_the_threshold_is_kept(backend: str) -> None:
     ).permutation(64)
     near = near._replace(beta=beta.astype(np.float32))
     query = Query(queries[0].factors, Memory.empty(MEMORY_FEATURES))
-    [[found]] = score_top_k(weights, [query], cut(near, [20]), 10, BACKENDS[backend])
+    [[found]] = Engine(weights, BACKENDS[backend]).score_top_k([query], cut(near, [20]), 10)
     assert same(found, brute_force(weights, query, near, 10))
 
 
@@ -240,7 +235,7 @@ def test_everything_excluded_gives_an_empty_list() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
     memory = Memory(np.arange(9), np.zeros((9, MEMORY_FEATURES), np.float32), np.ones((1, 9), np.bool_))
     query = Query(queries[0].factors, memory)
-    [[found]] = score_top_k(weights, [query], cut(bank, [4]), 5, TiledBackend())
+    [[found]] = Engine(weights, TiledBackend()).score_top_k([query], cut(bank, [4]), 5)
     assert len(found.rows) == 0
 
 
@@ -248,9 +243,9 @@ def test_bad_shapes_are_refused_by_name() -> None:
     weights, queries, bank = make_case(1, 1, 9, 3, 3, 2, 5, 1.0)
     cells, wider = Cells.pack(bank), bank._replace(a=np.full((9, 4), 0.25, np.float32))
     with pytest.raises(ValueError, match="k is 0"):
-        score_top_k(weights, queries, [cells], 0, ReferenceBackend())
+        Engine(weights, ReferenceBackend()).score_top_k(queries, [cells], 0)
     with pytest.raises(ValueError, match=r"\(4, 3, 2\).*\(3, 3, 2\).*build_candidate_bank"):
-        score_top_k(weights, queries, [Cells.pack(wider)], 5, ReferenceBackend())
+        Engine(weights, ReferenceBackend()).score_top_k(queries, [Cells.pack(wider)], 5)
     good, (g, e) = queries[0], queries[0].factors
     late = good.memory._replace(rows=np.asarray([9]), features=np.zeros((1, MEMORY_FEATURES), np.float32))
     for bad, message in (
@@ -260,7 +255,7 @@ def test_bad_shapes_are_refused_by_name() -> None:
         (good._replace(memory=late), "memory of user 1 must be ascending rows below 9"),
     ):
         with pytest.raises(ShapeMismatch, match=message):
-            score_top_k(weights, [good, bad], [cells], 5, ReferenceBackend())
+            Engine(weights, ReferenceBackend()).score_top_k([good, bad], [cells], 5)
     with pytest.raises(BundleError, match="hold NaN or infinity"):
         Cells.pack(bank._replace(d=bank.d * np.float32(np.nan)))
 
@@ -268,7 +263,7 @@ def test_bad_shapes_are_refused_by_name() -> None:
 def every_backend() -> list[Backend]:
     """All of them, the native one in every pass on every instruction set that this processor runs."""
     runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
-    compiled = [NativeBackend(first, isa) for isa in runnable for first in get_args(native.First)]
+    compiled = [NativeBackend(first, isa) for isa in runnable for first in get_args(First)]
     return [*compiled, BACKENDS["tiled"], BACKENDS["tiled-tiny"], BACKENDS["triton"]]
 
 
@@ -297,9 +292,9 @@ def test_lists_are_exact_where_fp32_leaves_its_range(
         query.factors.g[:, units] *= g
     queries = [Query(UserRow(q.factors.g, q.factors.e * e), none) for q in queries]
     cells = [Cells.pack(bank)]
-    expected = score_top_k(weights, queries, cells, 9, ReferenceBackend())
+    expected = Engine(weights, ReferenceBackend()).score_top_k(queries, cells, 9)
     for backend in every_backend():
-        found = score_top_k(weights, queries, cells, 9, backend)
+        found = Engine(weights, backend).score_top_k(queries, cells, 9)
         for one, other in zip(chain(*found), chain(*expected), strict=True):
             assert same(one, other), backend
 
@@ -309,7 +304,7 @@ def test_lists_are_exact_where_fp32_leaves_its_range(
 def test_a_k_beyond_all_candidates_lists_them_all(backend: str, k: int) -> None:
     weights, queries, bank = make_case(3, 1, 70, 3, 4, 2, 5, 1.0)
     query = queries[0]._replace(memory=Memory.empty(MEMORY_FEATURES))
-    ((found,),) = score_top_k(weights, [query], [Cells.pack(bank)], k, BACKENDS[backend])
+    ((found,),) = Engine(weights, BACKENDS[backend]).score_top_k([query], [Cells.pack(bank)], k)
     assert len(found.rows) == 70
 
 
@@ -350,13 +345,13 @@ class Narrow(TiledBackend):
 def test_a_block_that_a_device_cannot_hold_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, queries, bank = make_case(5, 7, 60, 3, 4, 2, 1000, 1.0)
     cells = cut(bank, [20])
-    whole = score_top_k(weights, queries, cells, 9, TiledBackend())
-    halved = score_in_halves(weights, queries, cells, 9, Narrow())
+    whole = Engine(weights, TiledBackend()).score_top_k(queries, cells, 9)
+    halved = Engine(weights, Narrow()).score_in_halves(queries, cells, 9)
     assert len(halved) == len(queries)
     assert all(same(*pair) for pair in zip(chain(*whole), chain(*halved), strict=True))
     monkeypatch.setattr(Narrow, "room", 0)
     with pytest.raises(DeviceFull, match="no memory for one user over 60 candidates: tried to hold 1 users"):
-        score_in_halves(weights, queries, cells, 9, Narrow())
+        Engine(weights, Narrow()).score_in_halves(queries, cells, 9)
 
 
 @pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
@@ -423,9 +418,9 @@ def test_kernels_keep_every_list_at_real_sizes(
     elif lopsided == "w":
         weights.out[-1] *= 1e4
     cells = cut(bank, [70])
-    expected = score_top_k(weights, queries, cells, 9, ReferenceBackend())
+    expected = Engine(weights, ReferenceBackend()).score_top_k(queries, cells, 9)
     for backend in every_backend():
-        found = score_top_k(weights, queries, cells, 9, backend)
+        found = Engine(weights, backend).score_top_k(queries, cells, 9)
         for one, other in zip(chain(*found), chain(*expected), strict=True):
             assert same(one, other)
 
