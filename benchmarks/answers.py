@@ -50,7 +50,7 @@ from lime_model.measure.metrics import auc, auc_interval, grouped_auc, interval_
 from lime_model.model.features import Encoders
 from lime_model.peers.registry import PEERS
 from lime_model.train.dataset import build_catalogue, build_training_data, fit_encoders
-from lime_model.train.examples import EventLog, TrainingData
+from lime_model.train.event_log import EventLog, TrainingData
 from lime_model.train.labels import Asked, LabelTrainer, Predictions
 
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"

@@ -119,7 +119,7 @@ def refuse_damaged(table: pa.Table, damaged: Mapping[int, str]) -> None:
 
 
 def pack_shard(table: pa.Table, widths: Shape) -> Cells:
-    """Pack rows of `item_id, link_weights, head_input, dot, bias` that are sorted by item id and not damaged."""
+    """Pack rows of `item_id, link_weights, head_input, dot, bias` that are sorted by item id and sound."""
     a, b, d = (_floats(table[name], width) for name, width in zip(FACTORS, widths, strict=True))
     beta = table["bias"].combine_chunks().to_numpy().astype(np.float32)
     return Cells.pack(Rows(a, b, d, beta))

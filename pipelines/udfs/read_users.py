@@ -154,7 +154,7 @@ class UserReader:
         return _Stored(links, pools, _read_entries(batch, i), memory, lapsed)
 
     def _read_memory(self, batch: pa.RecordBatch, i: int, rows: Ints, last: Ints) -> tuple[Memory, Ints]:
-        """Return the user's own items among the candidates, and the rows whose exclusion lapsed, see `User`."""
+        """Return the user's own items among the candidates, and the rows whose exclusion lapsed."""
         here = np.flatnonzero(rows >= 0)
         here = here[np.argsort(rows[here])]
         if len(here) == 0:

@@ -75,7 +75,7 @@ def _choose(device: str, *, cuda: bool, reason: str) -> Choice:
 
 
 def _isa(backend: str) -> str:
-    """Return the instruction set that a native backend needs; bf16 emulated by other sets is for tests only."""
+    """Return the instruction set that a native backend needs; only tests emulate bf16 with another set."""
     return "avx512-bf16" if backend == "native-bf16" else native.BASE
 
 

@@ -18,8 +18,9 @@ and tensor cores may truncate where IEEE rounds.
 On a machine without a GPU the kernel runs in Triton's interpreter (TRITON_INTERPRET=1), as it does in the
 tests.
 
-Letters: U users of a block, S candidates of a stripe, V candidates of a tile, C all candidates, L links,
-F hidden units, E width of the dot, K list length, n pairs; LP and FP are L and F padded for `tl.dot`.
+Letters: U users of a block, C candidates, L links,
+F hidden units, E width of the dot, K list length, n pairs; LP and FP are L and F padded for
+`tl.dot`, and the kernel's T is the candidates of a tile.
 """
 
 from __future__ import annotations
@@ -48,17 +49,17 @@ PER = 16  # users of one program
 @triton.jit  # type: ignore[untyped-decorator]
 def _add_hidden(  # type: ignore[no-untyped-def]  # pointers and sizes of the compiler
     a, b, g, middle, reach, w, scores, count, stride,
-    users, L: tl.constexpr, F: tl.constexpr, LP: tl.constexpr, FP: tl.constexpr, V: tl.constexpr,
+    users, L: tl.constexpr, F: tl.constexpr, LP: tl.constexpr, FP: tl.constexpr, T: tl.constexpr,
     PER: tl.constexpr,
 ):  # fmt: skip
     """Add w . relu(r_u A_c . ((G_u - m_u) / r_u) + B_c + m_u) to scores[u, c] for a tile and PER users."""
-    rows = tl.program_id(0) * V + tl.arange(0, V)
+    rows = tl.program_id(0) * T + tl.arange(0, T)
     first = tl.program_id(1) * PER
     links, units = tl.arange(0, LP), tl.arange(0, FP)
     live, unit = rows < count, units < F
     weights = tl.load(
         a + rows[:, None] * L + links[None, :], live[:, None] & (links < L)[None, :], 0.0
-    )  # [V, LP] fp16
+    )  # [T, LP] fp16
     start = tl.load(b + rows[:, None] * F + units[None, :], live[:, None] & unit[None, :], 0.0)
     out = tl.load(w + units, unit, 0.0)
     for user in range(first, min(first + PER, users)):  # the tile stays in registers
@@ -148,13 +149,13 @@ class TritonBackend(Backend):
         return torch.tensor(2.0 * bound, dtype=torch.float32, device=self.device)
 
     def _score_stripe(self, bank: _Bank, part: slice, links: tuple[Tensor, ...], e: Tensor) -> Tensor:
-        """Return the scores `[U, S]` of a stripe; `links` are (G - m) / r in fp16, m, r and w."""
+        """Return the scores `[U, stripe]` of a stripe; `links` are (G - m) / r in fp16, m, r and w."""
         scores = torch.addmm(bank.beta[part], e, bank.d[part].T).contiguous()
         users, width, hidden = links[0].shape
         count = scores.shape[1]
         _add_hidden[(triton.cdiv(count, self.tile), triton.cdiv(users, PER))](
             bank.short[part], bank.b[part], *links, scores, count, count, users,
-            L=width, F=hidden, LP=_padded(width), FP=_padded(hidden), V=self.tile, PER=PER,
+            L=width, F=hidden, LP=_padded(width), FP=_padded(hidden), T=self.tile, PER=PER,
         )  # fmt: skip
         return scores
 

@@ -15,7 +15,7 @@ and A_c >= 0 sums to 1 up to rounding, so
 
 which covers the rounding of the published score as well.
 
-Letters: U users of a block, S candidates of a stripe, V candidates of a tile, C all candidates, L links,
+Letters: U users of a block, C candidates, L links,
 F hidden units, E width of the dot, K list length.
 """
 
@@ -90,7 +90,7 @@ class TiledBackend(Backend):
                 rows = candidates.slice(start, start + self.stripe)
                 bank = tuple(torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in rows)
                 for (g, e), best, mine in zip(factors, leaders, own, strict=True):
-                    scores = self._score_stripe(out, g, e, bank)  # [U, S]
+                    scores = self._score_stripe(out, g, e, bank)  # [U, stripe]
                     mine.hide(scores, start)
                     best.offer(scores, start)
         return [rows for best in leaders for rows in best.rows()]
@@ -101,12 +101,12 @@ class TiledBackend(Backend):
         return g, torch.from_numpy(np.stack([u.factors.e for u in users])).to(self.device)
 
     def _score_stripe(self, out: Tensor, g: Tensor, e: Tensor, bank: tuple[Tensor, ...]) -> Tensor:
-        """Return the approximate scores `[U, S]` of a stripe."""
+        """Return the approximate scores `[U, stripe]` of a stripe."""
         a, b, d, beta = bank
-        scores = torch.addmm(beta, e, d.T)  # [U, S]
+        scores = torch.addmm(beta, e, d.T)  # [U, stripe]
         for start in range(0, len(beta), self.tile):
             part = slice(start, start + self.tile)
-            hidden = torch.matmul(a[part], g).add_(b[part]).relu_()  # [U, V, F]
+            hidden = torch.matmul(a[part], g).add_(b[part]).relu_()  # [U, tile, F]
             scores[:, part] += hidden @ out
         return scores
 
@@ -123,7 +123,7 @@ class OwnItems:
         self.row, self.user = torch.from_numpy(self.at).to(device), torch.from_numpy(owner[order]).to(device)
 
     def hide(self, scores: Tensor, start: int) -> None:
-        """Set their scores to -inf in `scores [U, S]`, whose first candidate is at row `start`."""
+        """Set their scores to -inf in `scores [U, stripe]`, whose first candidate is at row `start`."""
         low, high = np.searchsorted(self.at, [start, start + scores.shape[1]])
         scores[self.user[low:high], self.row[low:high] - start] = -torch.inf
 
@@ -147,7 +147,9 @@ class Leaders:
         self.hits: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def offer(self, scores: Tensor, start: int) -> None:
-        """Take the scores `[U, S]` of a stripe whose first candidate is at row `start`; -inf never counts."""
+        """Take the scores `[U, stripe]` of a stripe whose first candidate is at row `start`; -inf never
+        counts.
+        """
         first = not self.hits
         if first:  # without a threshold before the first comparison, every pair would pass it
             self._improve(scores.topk(min(self.k, scores.shape[1])).values)

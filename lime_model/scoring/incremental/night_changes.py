@@ -79,7 +79,7 @@ class UnchangedUser(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """The answer for a user, or None where only a full pass gives it; and the pairs that were scored for it."""
+    """The answer for a user, or None where only a full pass gives it; and the number of pairs scored."""
 
     answer: AdvancedList | None
     pairs: int
@@ -126,7 +126,7 @@ class NightChanges:
         self._movers: dict[tuple[int, int], CandidateSubset] = {}  # the oldest first
 
     def movers(self, anchor: int, count: int) -> CandidateSubset:
-        """Return the first `count` movers of an anchor night, or more: sizes double, so users share subsets."""
+        """Return the first `count` movers of an anchor night, or more: users share subsets of doubling size."""
         size = SMALLEST_SUBSET
         while size < count:
             size *= 2

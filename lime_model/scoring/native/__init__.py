@@ -52,7 +52,7 @@ def kernel_path(isa: str) -> Path:
 
 @functools.cache
 def _folder() -> Path:
-    """Return where sources and libraries lie as files: the package's folder, or one next to the zip it is in."""
+    """Return where sources and libraries lie as files: the package's folder, or one next to its zip."""
     if "LIME_NATIVE" in os.environ:
         return Path(os.environ["LIME_NATIVE"])
     if isinstance(HERE, Path):
@@ -135,7 +135,7 @@ def processor_level() -> int:
 
 @functools.cache
 def best_isa() -> str:
-    """Return the fastest instruction set that is compiled and runs here; AVX2 when there is none (`why_not`)."""
+    """Return the fastest instruction set that is compiled and runs here; AVX2 when there is none."""
     return next((isa for isa in ISAS if not why_not(isa)), BASE)
 
 

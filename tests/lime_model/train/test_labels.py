@@ -16,7 +16,7 @@ from lime_model.model.features import Catalogue, encode_actions, encode_columns
 from lime_model.model.lime import LimeModel
 from lime_model.peers.registry import PEERS
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import EventLog, TrainingData
+from lime_model.train.event_log import EventLog, TrainingData
 from lime_model.train.labels import Asked, LabelTrainer, check_order
 from lime_model.train.windows import WindowBuilder, visible_before
 

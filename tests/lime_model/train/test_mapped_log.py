@@ -10,7 +10,7 @@ import pytest
 
 from lime_model.config import ModelConfig
 from lime_model.train.dataset import build_catalogue, build_training_data
-from lime_model.train.examples import item_counts
+from lime_model.train.event_log import item_counts
 from lime_model.train.mapped_log import map_arrays, whole_users
 
 CONFIG = ModelConfig(links=2, width=4, hidden=2, heads=1, cutoff_ds="2024-01-01")

@@ -19,7 +19,8 @@ from lime_model.config import ModelConfig, TrainConfig, Variant
 from lime_model.model.features import Catalogue, encode_columns
 from lime_model.model.lime import LimeModel
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import EventLog, ExampleBuilder, TrainingData, item_counts, item_fame
+from lime_model.train.event_log import EventLog, TrainingData, item_counts, item_fame
+from lime_model.train.examples import ExampleBuilder
 from lime_model.train.losses import cross_entropy
 from lime_model.train.two_phase import Trainer, start_from_svd
 
