@@ -202,7 +202,7 @@ def _per_second(work: Callable[[], object], seconds: float) -> float:
 
 
 def _room() -> dict[str, Any]:
-    """Return this host's name, this executor, the free bytes of Spark's local directory, and the free memory."""
+    """Return this host's name, this executor, and the free bytes of Spark's local directory and of memory."""
     return {
         "host": os.uname().nodename,
         "executor": os.getppid(),  # its daemon forked this worker
@@ -212,7 +212,7 @@ def _room() -> dict[str, Any]:
 
 
 def _available() -> int:
-    """Return the bytes of memory that are available on the host; a very large number where that is unknown."""
+    """Return the bytes of memory available on the host; a very large number where that is unknown."""
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line), 1 << 62)

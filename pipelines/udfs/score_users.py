@@ -53,7 +53,7 @@ def score_users(
 
 
 class _Advanced(NamedTuple):
-    """Users whose entries were tried, by place in the batch: their answers, or the pairs scored without an answer."""
+    """The answers that entries gave, by place in the batch, and the pairs scored for users without one."""
 
     answers: dict[int, list[Answer]]
     spent: dict[int, int]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lime_model.bundle import CHECKSUMS, BundleError, load_bundle, save_bundle
-from tests.lime_model.rows.test_link_states import toy_bundle
+from tests.lime_model.toys import toy_bundle
 
 
 def test_round_trip(tmp_path: Path) -> None:

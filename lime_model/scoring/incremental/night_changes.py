@@ -126,7 +126,7 @@ class NightChanges:
         self._movers: dict[tuple[int, int], CandidateSubset] = {}  # the oldest first
 
     def movers(self, anchor: int, count: int) -> CandidateSubset:
-        """Return the first `count` movers of an anchor night, or more: users share subsets of doubling size."""
+        """Return the first `count` movers of an anchor night, or more: sizes double, and users share them."""
         size = SMALLEST_SUBSET
         while size < count:
             size *= 2

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lime_model.config import Column, Kind
-from lime_model.model.encoders import Encoder, Knots, encoder_from_json, encoder_to_json, fit_encoder
+from lime_model.model.column_kinds import Knots
+from lime_model.model.encoders import Encoder, encoder_from_json, encoder_to_json, fit_encoder
 from lime_model.model.entries import Entries, FeatureError, as_text
 from lime_model.model.features import encode_columns, encode_rows, table_rows
 from lime_model.model.lime import Features, FeatureSum

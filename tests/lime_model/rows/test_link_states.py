@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.bundle import Bundle, BundleError
+from lime_model.bundle import BundleError
 from lime_model.model.entries import Entries
 from lime_model.model.lime import History
 from lime_model.rows import link_states as states
 from lime_model.rows.link_states import StateBuilder, decode_state, encode_state, state_bytes
-from tests.lime_model.toys import toy_catalogue, toy_config, toy_model, toy_users
-
-
-def toy_bundle(variant: str) -> Bundle:
-    catalogue, items, users = toy_catalogue()
-    return Bundle(toy_model(toy_config(variant)), catalogue, items, users, {}, "v1")
+from tests.lime_model.toys import toy_bundle, toy_config, toy_users
 
 
 def random_history(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
