@@ -1,4 +1,4 @@
-"""Stored link states: independent of pieces, decoded as built, refused when damaged."""
+"""Stored link states do not depend on pieces, decode to what was built, and are refused when damaged."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def test_damaged_states_are_refused() -> None:
 
 
 def test_the_piece_size_is_part_of_the_format() -> None:
-    """Changing it changes stored bits: every state would have to be rebuilt."""
+    """Another piece size would change stored bits, so every state would have to be rebuilt."""
     assert states.PIECE == 4096

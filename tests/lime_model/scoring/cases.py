@@ -21,7 +21,9 @@ from lime_model.scoring.queries import Memory, Query, TopK
 from tests.host import HAS_NATIVE
 from tests.lime_model.toys import toy_config, toy_model
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # there in Triton's interpreter: conftest.py
+DEVICE = (
+    "cuda" if torch.cuda.is_available() else "cpu"
+)  # on the CPU in Triton's interpreter, see tests/conftest.py
 BACKENDS: dict[str, Backend] = {
     "reference": ReferenceBackend(),
     "tiled": TiledBackend(),
@@ -34,9 +36,7 @@ BACKENDS: dict[str, Backend] = {
             "native": NativeBackend(),
             "native-quads": NativeBackend(isa="avx2-quads"),  # what VNNI computes, without VNNI
             "native-bf16": NativeBackend("bf16"),
-            "native-bf16-emulated": NativeBackend(
-                "bf16", isa="avx2"
-            ),  # the same pass without its instruction
+            "native-bf16-emulated": NativeBackend("bf16", isa="avx2"),  # without the bf16 instruction
             "native-fp32": NativeBackend("fp32"),
         }
         if HAS_NATIVE
@@ -48,7 +48,7 @@ BACKENDS: dict[str, Backend] = {
 def make_case(
     seed: int, users: int, candidates: int, links: int, hidden: int, dot: int, levels: int, scale: float
 ) -> tuple[Weights, list[Query], Rows]:
-    """A random problem; few `levels` make many exact ties, a large `scale` makes rounding matter."""
+    """Return a random problem; few `levels` make many exact ties, and a large `scale` makes rounding matter."""
     rng = np.random.default_rng(seed)
     weights = Weights.of(toy_model(toy_config(links=links, hidden=hidden, dot=dot), seed))
 
@@ -70,13 +70,13 @@ def make_case(
 
 
 def cut(bank: Rows, cuts: list[int]) -> list[Cells]:
-    """The candidates as shards that end at `cuts`; some may be empty."""
+    """Return the candidates as shards that end at `cuts`; some shards may be empty."""
     ends = [*sorted(min(end, len(bank.beta)) for end in cuts), len(bank.beta)]
     return [Cells.pack(bank.take(np.arange(*pair))) for pair in pairwise([0, *ends])]
 
 
 def brute_force(weights: Weights, user: Query, bank: Rows, k: int, policy: int = 0) -> TopK:
-    """Score every candidate in turn, sort Python tuples."""
+    """Score every candidate in turn and sort Python tuples."""
     features = dict(zip(user.memory.rows.tolist(), user.memory.features, strict=True))
     excluded = set(user.memory.rows[user.memory.excluded[policy]].tolist())
     scored = []
@@ -101,7 +101,7 @@ def same(a: TopK, b: TopK) -> bool:
 
 
 def every_backend() -> list[Backend]:
-    """All of them, the native one in every pass on every instruction set that this processor runs."""
+    """Return all backends, the native one with every pass on every instruction set that this processor runs."""
     runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
     compiled = [NativeBackend(first, isa) for isa in runnable for first in get_args(First)]
     return [*compiled, BACKENDS["tiled"], BACKENDS["tiled-tiny"], BACKENDS["triton"]]

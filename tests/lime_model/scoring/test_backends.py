@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("compiled_kernels")
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-3, 1.0, 1e3]), outlier=st.booleans())
 def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
     weights, queries, bank = make_case(seed, 3, 50, 5, 6, 4, 1000, scale)
-    if outlier:  # one huge column, where cancellation is worst
+    if outlier:  # one huge column makes cancellation worst
         queries[0].factors.g[:, 0] *= 1e4
         bank.b[:, 0] *= -1e4
     bound = error_bound(weights, queries, Stats.of(bank))
@@ -41,8 +41,8 @@ def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
 
 
 @pytest.mark.skipif(not HAS_NATIVE, reason=WHY)
-def test_a_processor_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked for, the kernel is refused by name, on driver and workers; `auto` says why it took torch."""
+def test_a_processor_without_the_instructions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that was asked for is refused by name on driver and workers; `auto` says why torch scores."""
     monkeypatch.setattr(native, "processor_level", lambda: 0)
     native.why_not.cache_clear()
     try:
@@ -75,7 +75,7 @@ def test_a_damaged_kernel_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Monk
         native.why_not.cache_clear()
         assert "is damaged; run" in why_not("avx2")
         assert choose_backend("auto", "cpu", cuda=torch.cuda.is_available()).backend == "tiled"
-        assert compile_for("avx2") == ""  # which makes it again
+        assert compile_for("avx2") == ""  # compiles it again
         assert why_not("avx2") == ""
     finally:
         native._folder.cache_clear()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("compiled_kernels")
     seed=st.integers(0, 10_000), candidates=st.integers(1, 60), levels=st.sampled_from([1, 3, 1000]),
     cuts=st.lists(st.integers(0, 60), max_size=2), share=st.floats(0, 1), at=st.integers(0, 59),
 )  # fmt: skip
-def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
+def test_a_subset_gives_all_that_reach_a_floor_as_the_whole_bank_does(
     backend: str, seed: int, candidates: int, levels: int, cuts: list[int], share: float, at: int
 ) -> None:
     weights, queries, rows = make_case(seed, 2, candidates, 4, 5, 3, levels, 1.0)
@@ -48,7 +48,7 @@ def test_a_part_gives_all_that_reach_a_floor_as_the_whole_bank_does(
 @pytest.mark.parametrize(
     ("candidates", "changed", "advances"), [(40, 9, True), (40, 10, False), (0, 0, False)]
 )
-def test_when_a_quarter_of_the_candidates_changed_or_none_is_left_nobody_is_advanced(
+def test_no_user_is_advanced_when_a_quarter_of_the_candidates_changed_or_none_is_left(
     tmp_path: Path, candidates: int, changed: int, advances: bool
 ) -> None:
     weights, queries, rows = make_case(0, 1, candidates, 4, 5, 3, 1000, 1.0)
@@ -56,10 +56,10 @@ def test_when_a_quarter_of_the_candidates_changed_or_none_is_left_nobody_is_adva
     bias = pa.array(rows.beta)
     since = pa.array([2 if row < changed else 0 for row in range(candidates)], pa.int64())
     table = pa.table({"item_id": bank.item_ids, "since": since, "reference": bias, "bias_0": bias})
-    write_night_changes(tmp_path / "tonight.arrow", table, 2, {1: "bias_0"})
+    write_night_changes(tmp_path / "night_changes.arrow", table, 2, {1: "bias_0"})
     kept = KeptEntries(np.arange(min(5, candidates)), np.zeros(min(5, candidates)), -np.inf)
     user = UnchangedUser(queries[0], kept, 1, np.zeros(0, np.int64))
-    ((answer, pairs),) = NightChanges(tmp_path / "tonight.arrow", bank).advance_users(
+    ((answer, pairs),) = NightChanges(tmp_path / "night_changes.arrow", bank).advance_users(
         [user], 3, Engine(weights, ReferenceBackend())
     )
     assert (answer is not None, pairs) == (advances, changed if advances else 0)

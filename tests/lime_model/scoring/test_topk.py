@@ -47,7 +47,7 @@ def test_lists_are_exact_to_the_bit(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_all_scores_equal_go_by_row(backend: str) -> None:
+def test_equal_scores_are_ordered_by_row(backend: str) -> None:
     weights, queries, bank = make_case(1, 2, 30, 3, 3, 2, 1, 1.0)
     flat = Rows(*(np.repeat(x[:1], 30, 0) for x in bank))
     nobody = [Query(q.factors, Memory.empty(MEMORY_FEATURES)) for q in queries]
@@ -140,7 +140,7 @@ def test_a_k_beyond_all_candidates_lists_them_all(backend: str, k: int) -> None:
 
 
 class Narrow(TiledBackend):
-    """A device with room for so many users at once."""
+    """A device that has room for `room` users at once."""
 
     room = 2
 

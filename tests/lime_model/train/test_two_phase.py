@@ -1,4 +1,4 @@
-"""Training: deterministic by seed, learns what is there to learn, never looks past its cut."""
+"""Training is deterministic by seed, finds the pattern in the log, and never reads past its cut."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_variant_that_adopts_towers_is_the_one_trained_alone() -> None:
     trainer = Trainer(mha, data, dataclasses.replace(SHORT, seed=1))
     trainer.fit_towers()
     xor = trainer.adopt(fresh("lime-xor", 1))
-    trainer.fit_links()  # first, so that it would show if they shared anything
+    trainer.fit_links()  # before the other trainer, so that shared state would show
     curve = xor.fit_links()
     alone, expected = train("lime-xor")
     assert curve == expected
@@ -57,7 +57,7 @@ def test_a_variant_that_adopts_towers_is_the_one_trained_alone() -> None:
 
 
 @pytest.mark.parametrize("variant", ["lime-mha", "lime-xor"])
-def test_same_seed_same_model(variant: str) -> None:
+def test_the_same_seed_gives_the_same_model(variant: str) -> None:
     (first, curve), (second, again) = train(variant), train(variant)
     assert curve == again
     for name, value in first.state_dict().items():
@@ -67,19 +67,23 @@ def test_same_seed_same_model(variant: str) -> None:
 
 def test_the_loss_falls_below_guessing_over_all_items() -> None:
     _, curve = train("lime-mha")
-    assert curve[-1]["loss"] < np.log(TRIBE_ITEMS / 2) + 0.1 < np.log(TRIBE_ITEMS)  # knows the tribe
+    assert (
+        curve[-1]["loss"] < np.log(TRIBE_ITEMS / 2) + 0.1 < np.log(TRIBE_ITEMS)
+    )  # the model knows the tribe
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
-    """SIGKILL at about half of 120 steps; the second process needs no more than the rest."""
+    """The first process gets SIGKILL at about half of 120 steps, and the second one makes the remaining
+    steps.
+    """
     steps = 120
     command = [sys.executable, "-m", "tests.lime_model.train.train_toy", str(tmp_path), str(steps)]
     killed = subprocess.Popen(command)
-    look = tmp_path / "look"  # at a copy: safetensors opens a file twice, and it may be replaced between
+    look = tmp_path / "look"  # a copy, as safetensors opens a file twice and it may be replaced in between
     look.mkdir()
     done = 0
     while done < steps // 2:
-        assert killed.poll() is None, "it ended before it was killed"
+        assert killed.poll() is None, "the run ended before it was killed"
         if (tmp_path / "towers.safetensors").exists():
             shutil.copyfile(tmp_path / "towers.safetensors", look / "towers.safetensors")
         saved = Checkpoints(look, "toy").load("towers")
@@ -97,7 +101,7 @@ def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [SHORT, dataclasses.replace(JUDGED, steps=1000)])
 def test_towers_saved_under_one_variant_serve_another(config: TrainConfig, tmp_path: Path) -> None:
-    """Also towers that were not trained to their last step."""
+    """This also holds for towers whose training ended before their last step."""
     toy_trainer(config, Checkpoints(tmp_path, "one")).fit_towers()
     other = toy_trainer(config, Checkpoints(tmp_path, "one"), "lime-xor")
     alone = toy_trainer(config, variant="lime-xor")
@@ -107,7 +111,7 @@ def test_towers_saved_under_one_variant_serve_another(config: TrainConfig, tmp_p
 
 
 def test_a_phase_ends_when_users_it_never_learns_from_gain_nothing() -> None:
-    """Four users are learnt by heart; the twenty others say when, and which weights were best."""
+    """Four users are memorised; twenty others decide when to stop, and which weights were best."""
     config = dataclasses.replace(JUDGED, steps=1000, learning_rate=0.05, link_steps=1000, link_rate=0.05)
     trainer = toy_trainer(config)
     judges, learners = set(trainer.judged[0].tolist()), set(trainer.users.tolist())
@@ -251,7 +255,7 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
-    """The loss is finite: only its gradient tells, and a step by it would spoil every weight."""
+    """The loss is finite and only its gradient is not; a step with it would spoil every weight."""
     trainer = toy_trainer(SHORT, Checkpoints(tmp_path, "toy", every_seconds=0.0))
     steps = iter(range(SHORT.steps))
     weight = trainer.model.dot_item.weight
