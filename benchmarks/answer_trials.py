@@ -21,15 +21,15 @@ import pyarrow as pa
 import torch
 
 from benchmarks.report import ROOT, Row, interleave, median_ratio, row
+from lime_model.arrays import Bools
 from lime_model.bundle import build_model
 from lime_model.config import Column, LabelTraining, ModelConfig, Variant
 from lime_model.digests import code_digest, source_digest
 from lime_model.model.features import Encoders
 from lime_model.peers.registry import PEERS
 from lime_model.train.dataset import build_catalogue, build_training_data, fit_encoders
-from lime_model.train.examples import TrainingData
+from lime_model.train.event_log import TrainingData
 from lime_model.train.labels import Asked, LabelTrainer, Predictions
-from lime_model.train.windows import Bools
 
 DONE = ROOT / ".bench" / "labels"
 BARE, BF16 = " bare", " bf16"  # suffixes of a contestant without the dot, and of one trained in bf16

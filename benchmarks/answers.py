@@ -45,7 +45,7 @@ from benchmarks.answer_trials import (
 from benchmarks.report import RESULTS, ROOT, Row, publish, row
 from lime_model.measure.metrics import auc, auc_interval, grouped_auc, interval_over_users, normalised_entropy
 from lime_model.peers.registry import PEERS
-from lime_model.train.examples import EventLog
+from lime_model.train.event_log import EventLog
 
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"
 EPOCHS = {"part": 4.0, "whole": 6.0}  # with more epochs, validation gets worse again

@@ -17,8 +17,9 @@ from matplotlib import pyplot as plt
 from benchmarks import histories
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import RESULTS, interleave
-from lime_model.scoring.native import NativeBackend
-from lime_model.scoring.topk import Query, score_top_k
+from lime_model.scoring.native.backend import NativeBackend
+from lime_model.scoring.queries import Query
+from lime_model.scoring.topk import Engine
 
 USERS = 8
 Curve = dict[float, float]
@@ -89,7 +90,7 @@ def _of(problem: Problem, points: Mapping[int, tuple[int, list[Query]]]) -> Curv
 
 def _scoring(problem: Problem, k: int, queries: list[Query] | None = None) -> Callable[[], object]:
     mine = problem.queries if queries is None else queries
-    return lambda: score_top_k(problem.weights, mine, [problem.cells], k, NativeBackend())
+    return lambda: Engine(problem.weights, NativeBackend()).score_top_k(mine, [problem.cells], k)
 
 
 def _seconds(runs: Mapping[int, Callable[[], object]]) -> Curve:

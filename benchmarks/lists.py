@@ -19,7 +19,8 @@ from lime_model.measure.metrics import ndcg_at_k, recall_at_k
 from lime_model.model.fold import ItemFactors, fold_items, fold_users, folded_scores
 from lime_model.model.lime import Features, History, LimeModel
 from lime_model.train.dataset import build_training_data
-from lime_model.train.examples import TrainingData, history_pairs, item_counts
+from lime_model.train.event_log import TrainingData, item_counts
+from lime_model.train.examples import history_pairs
 
 K = 100
 Scores = NDArray[np.float32]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.problem import CONFIG, make_model
 from benchmarks.report import Row, interleave, median_ratio, row
 from lime_model.bundle import Bundle
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
 from lime_model.rows.link_states import LinkState, StateBuilder, decode_state, decode_sums, encode_state

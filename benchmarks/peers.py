@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.problem import K, Problem
-from lime_model.scoring.canonical import F32
+from lime_model.arrays import F32
 
 WIDE = 64  # d of the peers that score by one dot product
 

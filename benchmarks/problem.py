@@ -18,7 +18,7 @@ from lime_model.config import MEMORY_FEATURES, ModelConfig
 from lime_model.model.lime import LimeModel, UserState
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import Cells
-from lime_model.scoring.topk import Memory, Query
+from lime_model.scoring.queries import Memory, Query
 
 CONFIG = ModelConfig(links=32, width=64, hidden=64, dot=32)
 K = 100

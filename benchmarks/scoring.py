@@ -24,8 +24,10 @@ from benchmarks import cost, histories, peers, spark_job
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import Row, interleave, median_ratio, publish, row
 from lime_model.scoring.backends.tiled import TiledBackend
-from lime_model.scoring.native import NativeBackend, best_isa, why_not
-from lime_model.scoring.topk import TopK, score_top_k
+from lime_model.scoring.native import best_isa, why_not
+from lime_model.scoring.native.backend import NativeBackend
+from lime_model.scoring.queries import TopK
+from lime_model.scoring.topk import Engine
 
 GEMM = 1536  # rows of the square matrices whose product shows the peak
 
@@ -51,18 +53,18 @@ def contestants(problem: Problem, users: int) -> tuple[dict[str, Callable[[], An
         "naive per-user eager": lambda: peers.naive(problem, 1),
         "folded eager torch": lambda: peers.folded(problem, 2),
         "torch.compile": peers.compiled(problem, 8),
-        "tiled torch": lambda: score_top_k(weights, problem.queries[:8], [cells], K, TiledBackend()),
-        "native fp32": lambda: score_top_k(weights, some, [cells], K, NativeBackend("fp32")),
-        "exact native": lambda: score_top_k(weights, some, [cells], K, NativeBackend()),
-        "exact native, K 500, 500 excluded": lambda: score_top_k(
-            weights, heavy, [cells], 500, NativeBackend()
+        "tiled torch": lambda: Engine(weights, TiledBackend()).score_top_k(problem.queries[:8], [cells], K),
+        "native fp32": lambda: Engine(weights, NativeBackend("fp32")).score_top_k(some, [cells], K),
+        "exact native": lambda: Engine(weights, NativeBackend()).score_top_k(some, [cells], K),
+        "exact native, K 500, 500 excluded": lambda: Engine(weights, NativeBackend()).score_top_k(
+            heavy, [cells], 500
         ),
         "gemm fp32": gemm(GEMM, torch.float32),
         "faiss flat, d 64": peers.faiss_flat(len(cells), users),
         "implicit top-k, d 64": peers.implicit_topk(len(cells), users),
     }
     if not why_not("avx512-bf16"):
-        runs["native bf16"] = lambda: score_top_k(weights, some, [cells], K, NativeBackend("bf16"))
+        runs["native bf16"] = lambda: Engine(weights, NativeBackend("bf16")).score_top_k(some, [cells], K)
         runs["gemm bf16"] = gemm(GEMM, torch.bfloat16)
     served = {"naive per-user eager": 1, "folded eager torch": 2, "torch.compile": 8, "tiled torch": 8}
     return runs, {name: served.get(name, users) for name in runs}
@@ -117,8 +119,9 @@ def _instructions() -> str:
 def agreement(problem: Problem) -> list[Row]:
     """Check that the exact contestants agree, and measure the share of pairs that int8 leaves to fp32."""
     few, native = problem.queries[:4], NativeBackend()
-    lists = score_top_k(problem.weights, few, [problem.cells], K, native)
-    agree = same_lists(lists, score_top_k(problem.weights, few, [problem.cells], K, TiledBackend()))
+    lists = Engine(problem.weights, native).score_top_k(few, [problem.cells], K)
+    tiled = Engine(problem.weights, TiledBackend()).score_top_k(few, [problem.cells], K)
+    agree = same_lists(lists, tiled)
     left = native.rescored / (len(few) * len(problem.cells))
     return [
         row("exact native and tiled give the same lists to the bit", float(agree), "", ">= 1"),

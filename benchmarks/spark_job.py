@@ -29,9 +29,10 @@ from lime_model.model.features import Catalogue
 from lime_model.rows.link_states import state_bytes
 from lime_model.scoring.bank import Shard, pack_shard, shard_path, write_index
 from lime_model.scoring.cells import Shape
-from lime_model.scoring.native import NativeBackend
-from lime_model.scoring.topk import score_top_k
-from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+from lime_model.scoring.native.backend import NativeBackend
+from lime_model.scoring.topk import Engine
+from pipelines.udfs.score_task import ScoreTask
+from pipelines.udfs.score_users import SCHEMA, score_users
 
 TASKS, BATCH, USERS, FEW = 2, 256, 1024, 512
 SHARD = 1 << 18  # candidates
@@ -63,8 +64,8 @@ def time_als(candidates: int, users: int) -> dict[str, list[float]]:
     with session("local[1]") as spark:
         runs = {
             "als": peers.spark_als(spark, candidates, users),
-            "native": lambda: score_top_k(
-                problem.weights, problem.queries, [problem.cells], K, NativeBackend()
+            "native": lambda: Engine(problem.weights, NativeBackend()).score_top_k(
+                problem.queries, [problem.cells], K
             ),
         }
         return interleave(runs)

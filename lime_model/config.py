@@ -1,7 +1,7 @@
-"""What a LIME model is made of: sizes, variant and the columns it reads.
+"""What a LIME model is made of: sizes, variant and the columns it reads; and how it is trained.
 
-One frozen object, written as JSON into the bundle and read back by every job, so
-that training, encoding and scoring cannot disagree about a shape.
+The sizes are one frozen object, written as JSON into the bundle and read back by every job, so that training,
+encoding and scoring cannot disagree about a shape. No module that this one imports loads torch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ ScoreTerm = Literal["dot", "bias", "memory"]
 Kind = Literal["category", "hash", "number", "list", "vector"]
 
 DAY_US = 86_400_000_000  # microseconds of a day
-MEMORY_FEATURES = 9  # see lime_model/model/repeat_memory.py for the nine
+MEMORY_FEATURES = 9  # lime_model/model/repeat_memory.py lists them
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of item or user features and how a model reads it; see `lime_model/model/encoders.py`.
 
-    `size` by kind: category, none; hash, rows of its table; number, knots; list, values that count;
-    vector, its length. 0 is the kind's default, where it has one.
+    Args:
+        name: name of the column.
+        kind: how its values become entries of an embedding table.
+        size: for a hash the rows of its table, for a number its knots, for a list the values that count, and
+            for a vector its length; a category has no size. 0 is the default of a number and a list.
 
     Raises:
-        ValueError: an unknown kind, or a size that the kind can't have.
+        ValueError: the kind is unknown, or can't have this size.
     """
 
     name: str
@@ -46,8 +49,10 @@ class Column:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of one LIME model (letters as in docs/model.md); the defaults are those beyond which neither
-    lists nor labels got better in `make bench-quality-full`, see benchmarks/results/quality-sizes.svg.
+    """The sizes of one LIME model (letters as in docs/model.md).
+
+    Neither lists nor labels got better with sizes above the defaults in `make bench-quality-full`; see
+    benchmarks/results/quality-sizes.svg.
 
     Raises:
         ValueError: a size is not positive, `heads` do not divide `width`, or weights do not fit the tasks.
@@ -58,22 +63,22 @@ class ModelConfig:
     width: int = 40  # D
     hidden: int = 16  # F, hidden units of the scoring head
     dot: int = 40  # E, width of the two-tower dot
-    heads: int = 2  # of the MHA link attention; the link weights have one
+    heads: int = 2  # heads of the MHA link attention; the link weights have one
     xor_blocks: int = 3
-    max_events: int = 256  # N_max: the last events that LIME-XOR reads
+    max_events: int = 256  # N_max: how many of the last events LIME-XOR reads
     user_width: int = 16  # X, width of x_u
     memory_hidden: int = 16
-    pool_days: tuple[float, ...] = (90.0, 21.0)  # decayed pools; a flat one is always there
+    pool_days: tuple[float, ...] = (90.0, 21.0)  # decays of the pools; there is always a flat one as well
     memory_days: tuple[float, float] = (90.0, 21.0)  # decays of the repeat memory
     bias_days: int = 28  # window of the recent count in the nightly item bias
     event_types: tuple[str, ...] = ("purchase",)
     item_columns: tuple[Column, ...] = ()
     user_columns: tuple[Column, ...] = ()
-    tasks: tuple[str, ...] = ()  # event types that are each a task; none: one task, any event
-    task_weights: tuple[float, ...] = ()  # of the tasks' logits in the score, in their order; none: 1 each
+    tasks: tuple[str, ...] = ()  # event types that are each a task; without any, one task of all events
+    task_weights: tuple[float, ...] = ()  # weights of the tasks' logits in the score; without any, 1 each
     labelled: bool = False  # histories show the label of each event: an action is an event type and a label
-    without: tuple[ScoreTerm, ...] = ()  # parts of the score that stay zero, for a bare comparison
-    cutoff_ds: str = "1970-01-01"  # the bundle has seen no event from this day on
+    without: tuple[ScoreTerm, ...] = ()  # parts of the score that stay zero, for comparisons
+    cutoff_ds: str = "1970-01-01"  # the model was trained on events before this day only
 
     def __post_init__(self) -> None:
         sizes = ("links", "width", "hidden", "dot", "heads", "xor_blocks", "max_events", "user_width")
@@ -110,26 +115,28 @@ class ModelConfig:
 
     @property
     def mix(self) -> tuple[float, ...]:
-        """Weight of every task's logit in the score, `[T]`."""
+        """The weight of every task's logit in the score `[O]`, for O tasks."""
         return self.task_weights or (1.0,) * max(1, len(self.tasks))
 
     @property
     def pools(self) -> int:
-        """Number of pooled histories J: the decayed ones and the flat mean."""
+        """The number of pools J: the decayed ones and the flat mean."""
         return len(self.pool_days) + 1
 
     @property
     def actions(self) -> int:
-        """Number of action codes: 0 is unknown, then each event type, thrice when labels are shown."""
+        """The number of action codes: 0 for unknown, and one for each event type, or three when labels are
+        shown.
+        """
         return 1 + len(self.event_types) * (3 if self.labelled else 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return the fields as plain JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_json`; lists become tuples."""
+        """Return the config that `to_json` wrote; lists become tuples."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         for side in ("item_columns", "user_columns"):
             fields[side] = tuple(Column(**column) for column in fields[side])
@@ -138,29 +145,29 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; days are days of event time."""
+    """How to learn the next items of a history; days are days of event time."""
 
     steps: int = 300  # first phase: dot, bias and memory, over all items with an id embedding
     batch: int = 128
     learning_rate: float = 1e-3
-    memory_rate: float = 2e-2  # few weights, far from their start
-    id_decay: float = 0.01  # pull of the id embeddings to their start, a step
+    memory_rate: float = 2e-2  # high, as these few weights end far from their start
+    id_decay: float = 0.01  # how far each step pulls the id embeddings back to their start
     link_steps: int = 60  # second phase: links and head too, over sampled items
     link_batch: int = 32
     link_rate: float = 5e-4
-    tower_share: float = 0.2  # of its rate, for what the first phase has trained
-    candidates: int = 2048  # of the second phase, with the positives; at least a quarter is drawn
+    tower_share: float = 0.2  # in the second phase, parameters of the first phase have this share of the rate
+    candidates: int = 2048  # candidates of the second phase, positives included; at least a quarter is drawn
     weight_decay: float = 0.01
-    dropout: float = 0.5  # of link state and pools
+    dropout: float = 0.5  # dropout of link state and pools
     horizon_days: float = 28.0
     cut_every_days: float = 7.0
     cut_half_life_days: float = 60.0
-    first_cut_days: float = 270.0  # before the cut-off
+    first_cut_days: float = 270.0  # days before the cut-off
     min_events: int = 20
     max_events: int = 512
-    hide_share: float = 0.85  # of a history's items: asked back as if new: the model fills in, not copies
-    valid_share: float = 0.02  # of the users: no step learns from them, their losses judge the run
-    patience: int = 6  # rows of the curve without a gain there that end a phase; it has six rows or more
+    hide_share: float = 0.85  # share of a history's items that are hidden and become targets
+    valid_share: float = 0.02  # share of the users whom no step learns from; their losses judge the run
+    patience: int = 6  # rows of the curve without a gain in validation that end a phase of six rows or more
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -182,20 +189,20 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LabelTraining:
-    """How to learn labels: `epochs` over the windows of a log, stopped when validation gets no better."""
+    """How to learn labels: `epochs` over the windows of a log, fewer when validation stops improving."""
 
     epochs: float = 3.0
     batch: int = 32  # windows
     targets: int = 32  # events of a window that are predicted; they share the history before them
     learning_rate: float = 1e-3
-    embedding_rate: float = 2e-2  # of items, features and actions: each is met in few steps
+    embedding_rate: float = 2e-2  # rate of items, features and actions, each of which occurs in few steps
     weight_decay: float = 0.01
-    dropout: float = 0.2  # of link state and pools
+    dropout: float = 0.2  # dropout of link state and pools
     stride: int = 32  # events between two readings of LIME-XOR, see lime_model/train/prefixes.py
-    validations: int = 6  # over the whole run, evenly
+    validations: int = 6  # validations, spread evenly over the whole run
     patience: int = 2  # validations in a row without a gain that end training
-    valid_days: float = 14.0  # before the cut-off: the events that judge
-    bf16: bool = False  # products of a step in bf16: a gain for LIME-XOR where the processor has it
+    valid_days: float = 14.0  # the events of the last days before the cut-off judge the run
+    bf16: bool = False  # products of a step in bf16: faster for LIME-XOR where the processor has it
     seed: int = 7
 
     def __post_init__(self) -> None:

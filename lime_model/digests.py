@@ -1,10 +1,10 @@
 """Digests of code: rows and models that other code has computed do not count as unchanged.
 
-What a digest covers is never listed by hand. It is the import closure of an entry module: the module itself
-and whatever it imports, directly or not, in the packages that compute. Modules that only move rows (tables,
+A digest covers the import closure of an entry module, and nobody lists it by hand: the module itself and all
+modules that it imports, directly or not, in the packages that compute. Modules that only move rows (tables,
 storage, sessions) lie outside these packages, so that editing them costs no recomputation.
 
-    code_digest("lime_model.train.fit")     # of everything that decides the bits of a trained model
+    code_digest("lime_model.train.fit")     # covers everything that decides the bits of a trained model
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 PACKAGES = ("lime_model", "pipelines.udfs", "pipelines.policies")  # their modules compute
-COMPILED = (".cpp", ".h")  # sources beside a module that compiles and loads them
+COMPILED = (".cpp", ".h")  # sources in the folder of a package that compiles them
 
 
 @functools.cache
 def code_digest(*entries: str) -> str:
-    """Name the code of some entry modules and of everything that they import.
+    """Return a name for the code of some entry modules and of everything that they import.
 
     Args:
         entries: dotted names of modules, in any package of this project.
@@ -53,7 +53,7 @@ def import_closure(*entries: str) -> list[str]:
 
 
 def find_sources(modules: Iterable[str]) -> list[Traversable]:
-    """Find the source files of modules, and what those compile, in the order of the modules.
+    """Find the source files of modules, and the sources that packages compile, in the order of the modules.
 
     They may lie in a folder or in the zip that spark-submit ships.
     """
@@ -63,13 +63,13 @@ def find_sources(modules: Iterable[str]) -> list[Traversable]:
         assert file is not None, module
         sources.append(file)
         if file.name == "__init__.py":
-            beside = files(module).iterdir()
-            sources += sorted((f for f in beside if f.name.endswith(COMPILED)), key=lambda f: f.name)
+            neighbours = files(module).iterdir()
+            sources += sorted((f for f in neighbours if f.name.endswith(COMPILED)), key=lambda f: f.name)
     return sources
 
 
 def source_digest(sources: Iterable[Traversable]) -> str:
-    """The first 16 hexadecimal digits of a SHA-256 over the names and texts of some files, in order."""
+    """Return 16 hexadecimal digits of a SHA-256 over the names and texts of some files, in order."""
     digest = hashlib.sha256()
     for file in sources:
         digest.update(file.name.encode())
@@ -78,6 +78,7 @@ def source_digest(sources: Iterable[Traversable]) -> str:
 
 
 def _computes(module: str) -> bool:
+    """Whether a module lies in one of `PACKAGES`."""
     return any(module == package or module.startswith(f"{package}.") for package in PACKAGES)
 
 
@@ -96,7 +97,7 @@ def _imports(module: str) -> Iterator[str]:
 
 
 def _with_packages(module: str) -> Iterator[str]:
-    """The module, if it is one of this project, and the packages whose `__init__` Python runs before it."""
+    """Yield a module of this project after the packages whose `__init__` Python runs before it."""
     parts = module.split(".")
     if _find_source(module):
         yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
@@ -104,7 +105,7 @@ def _with_packages(module: str) -> Iterator[str]:
 
 @functools.cache
 def _find_source(module: str) -> Traversable | None:
-    """The file of a module of this project; None for any other name."""
+    """Return the file of a module of this project; None for any other name."""
     package, *rest = module.split(".")
     if package not in ("lime_model", "pipelines"):
         return None

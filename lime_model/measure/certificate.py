@@ -1,9 +1,10 @@
-"""The exactness certificate: a user's published list against the unfolded model in float64.
+"""The exactness certificate: a user's published list is compared with the unfolded model in float64.
 
-What is shared with the scoring path is the bundle and how it encodes ids and columns; the
-history is read again from raw events, attention and head run unfolded over every candidate.
+Only the bundle and its encoding of ids and columns are shared with the scoring path. The history is read
+again from raw events, and attention and head run unfolded over every candidate.
 
-Letters: C candidates, N events, D width.
+Letters: U users, C candidates (here every item of the corpus), N events, D width, P entries of a row's
+features.
 """
 
 from __future__ import annotations
@@ -14,22 +15,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.bundle import Bundle
 from lime_model.config import MEMORY_FEATURES
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.lime import Features, History, UserState
 from lime_model.model.repeat_memory import compute_memory_features
 from lime_model.rows.items import ItemInputs
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-CHUNK = 512  # candidates at once; keeps the [B, C, D] buffer near the cores
+CHUNK = 512  # candidates at once, so that the [U, C, D] buffer fits a cache
 
 
 class Finding(NamedTuple):
-    """Outcome for one user: an empty `fault` is a pass."""
+    """The outcome for one user; an empty `fault` means that the list passed."""
 
     fault: str
     worst: float  # largest |published - recomputed| / max(1, |score|)
@@ -39,8 +38,8 @@ class Finding(NamedTuple):
 class RawHistory:
     """One user's events in time order, and features.
 
-    `items [N]` corpus rows, `rows [N]` catalogue rows, `types [N]`, `days [N]` from the
-    cut-off, `features [1, P]`.
+    `items [N]` are corpus rows, `rows [N]` catalogue rows, `types [N]` event type codes, `days [N]` event
+    times from the bundle's cut-off, and `features [1, P]` the user's entries.
     """
 
     items: Ints
@@ -55,14 +54,12 @@ class Certifier:
 
     Args:
         bundle: the model.
-        items: of the corpus `[C]`, in item-id order.
+        items: items of the corpus `[C]`, in item-id order.
         recent: events of each item in the bias window `[C]`.
-        eligible: `[C]`.
+        eligible: which items may be recommended `[C]`.
     """
 
-    def __init__(
-        self, bundle: Bundle, items: ItemInputs, recent: Floats, eligible: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, bundle: Bundle, items: ItemInputs, recent: Floats, eligible: Bools) -> None:
         self.bundle, self.model = bundle, bundle.model.double()
         self.eligible = eligible
         with torch.inference_mode():
@@ -72,7 +69,7 @@ class Certifier:
             self.bias = self.model.item_bias(torch.from_numpy(recent)).numpy()
 
     def scores(self, histories: Sequence[RawHistory]) -> Floats:
-        """Scores `[B, C]` of every candidate, exclusions and eligibility not applied."""
+        """Compute the scores `[U, C]` of every candidate, without exclusions and eligibility."""
         with torch.inference_mode():
             states = [self._read(history) for history in histories]
             state = UserState(*(torch.cat(parts) for parts in zip(*states, strict=True)))
@@ -88,11 +85,20 @@ class Certifier:
         scores: Floats,
         excluded: Ints,
         rows: Ints,
-        published: NDArray[np.float32],
+        published: F32,
         k: int,
         tolerance: float,
     ) -> Finding:
-        """Compare a published list (`rows [k]` of the corpus, scores `[k]`) with `scores [C]`."""
+        """Compare one user's published list with the recomputed scores.
+
+        Args:
+            scores: the recomputed scores `[C]`.
+            excluded: corpus rows that must not be listed.
+            rows: corpus rows of the list `[k]`, -1 for an unknown item.
+            published: scores of the list `[k]`.
+            k: wanted list length.
+            tolerance: largest relative error of a score.
+        """
         allowed = self.eligible.copy()
         allowed[excluded] = False
         if len(rows) != min(k, int(allowed.sum())):
@@ -122,6 +128,7 @@ class Certifier:
         return Finding("", float(error.max()))
 
     def _read(self, history: RawHistory) -> UserState:
+        """Read one user's state with the unfolded model."""
         known = self.known[torch.from_numpy(history.rows)]
         events = self.model.embed_events(known, torch.from_numpy(history.types))
         keep = torch.ones(1, len(history.rows), dtype=torch.bool)
@@ -129,7 +136,7 @@ class Certifier:
         return self.model.read(History(events[None], days, keep), Features.of(history.features))
 
     def _memory(self, history: RawHistory) -> tuple[Ints, Floats]:
-        """Corpus rows of the distinct items and their features, by plain loops."""
+        """Return corpus rows of the distinct items and their memory features, computed by plain loops."""
         by_item: dict[int, list[float]] = {}
         for item, day in zip(history.items.tolist(), history.days.tolist(), strict=True):
             by_item.setdefault(item, []).append(day)

@@ -1,35 +1,36 @@
-"""How far tonight's lists are from an earlier night's: one user's two lists, or two sets of scores.
+"""How far this night's lists are from an earlier night's: one user's two lists, or two sets of scores.
 
-Golden values by hand in `tests/lime_model/measure/test_drift.py`.
+`tests/lime_model/measure/test_drift.py` has golden values that were computed by hand.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.arrays import Floats, Items
+
 PERSISTENCE = 0.98  # p of the rank-biased overlap: the first 50 ranks weigh about two thirds
 BINS = 10
-FLOOR = 1e-4  # least share of a bin: an empty one would make the index infinite
-
-Items = NDArray[Any]
+FLOOR = 1e-4  # least share of a bin, as an empty bin would make the index infinite
 
 
 def jaccard(a: Items, b: Items) -> float:
-    """Items in both lists over items in either; 1 for two empty lists."""
+    """Return the number of items in both lists over that of items in either; 1 for two empty lists."""
     both = len(np.intersect1d(a, b))
     return both / (len(a) + len(b) - both) if len(a) or len(b) else 1.0
 
 
 def rank_biased_overlap(a: Items, b: Items) -> float:
-    """Agreement of two rankings, the first ranks counting most: RBO_ext of Webber, Moffat and Zobel (2010,
-    doi:10.1145/1852102.1852106, eq. 32) at the depth of the longer one; 1 for the same, 0 for disjoint ones.
+    """Return how far two rankings agree, with the first ranks counting most: 1 when equal, 0 when disjoint.
 
-    An item counts from the depth at which both lists have shown it, so each is a look-up by that rank.
+    It is RBO_ext of Webber, Moffat and Zobel (2010, doi:10.1145/1852102.1852106, eq. 32) at the depth of the
+    longer ranking.
     """
+    # An item counts from the depth at which both lists have shown it, so its part of the sum depends on that
+    # rank alone.
     depth = max(len(a), len(b))
     if not depth:
         return 1.0
@@ -38,17 +39,18 @@ def rank_biased_overlap(a: Items, b: Items) -> float:
 
 
 @functools.cache
-def _overlap_weights(depth: int) -> NDArray[np.float64]:
-    """What an item adds that both lists have shown at rank r `[depth]`; they sum to 1."""
+def _overlap_weights(depth: int) -> Floats:
+    """Return what an item adds that both lists have shown at each rank `[depth]`; the weights sum to 1."""
     ranks = np.arange(1, depth + 1)
     each = (1 - PERSISTENCE) / PERSISTENCE * PERSISTENCE**ranks / ranks
     return np.cumsum(each[::-1])[::-1] + PERSISTENCE**depth / depth
 
 
 def population_stability(reference: NDArray[np.floating], found: NDArray[np.floating]) -> float:
-    """Population stability index of `found` over tenths of `reference`: Σ (q - p) ln(q / p), 0 for the same.
+    """Return the population stability index of `found` over tenths of `reference`: Σ (q - p) ln(q / p).
 
-    By custom below 0.1 is no change and above 0.25 a large one (Siddiqi 2006, Credit Risk Scorecards).
+    It is 0 when both have the same distribution. By convention, values below 0.1 mean no change and values
+    above 0.25 a large one (Siddiqi 2006, Credit Risk Scorecards).
     """
     edges = np.unique(np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1]))
     p, q = (

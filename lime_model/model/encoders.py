@@ -1,7 +1,7 @@
-"""Columns to entries of an embedding table, five kinds of them.
+"""Encoders: five kinds of columns to entries of an embedding table.
 
-Whatever a column holds, a value becomes a few *entries*: rows of the column's table, each with a
-weight, and its embedding is their weighted sum. So one sparse product reads every kind:
+Whatever a column holds, a value becomes a few *entries*: rows of the column's table, each with a weight. The
+value's embedding is their weighted sum, so one sparse product reads every kind:
 
 | kind | entries of a value |
 |---|---|
@@ -9,207 +9,51 @@ weight, and its embedding is their weighted sum. So one sparse product reads eve
 | hash | the row that its CRC-32 falls on, weight 1: no vocabulary, for ids by the million |
 | number | the two nearest knots, weighted by nearness; knots are quantiles of training |
 | list | the rows of its values, which share weight 1 |
-| vector | every dimension, weighted by its number over training's root mean square |
+| vector | every dimension, weighted by its number divided by training's root mean square |
 
-Row 0 is null, and a category that training did not know. Piecewise-linear numbers: Gorishniy et al.
-2022, arXiv:2203.05556. Everything is fixed at training time and lies in the bundle.
+Row 0 is null, and also a category that training did not know. Piecewise-linear numbers follow Gorishniy et
+al. 2022, arXiv:2203.05556. Everything is fixed at training time and stored in the bundle.
 
-Letters: n values, P entries of a value, K knots.
+Letters: n values, P entries of a value.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Protocol, Self
 
 from lime_model.config import Column, Kind
-from lime_model.errors import LimeError
-
-Ints = NDArray[np.int64]
-F32 = NDArray[np.float32]
-
-KNOTS, LONGEST_LIST = 16, 8  # sizes of a number and of a list that say none
-
-
-class FeatureError(LimeError):
-    """A value that its column's kind can't read."""
-
-
-class Entries(NamedTuple):
-    """Table rows `slots [n, P]` and their `weights [n, P]`; an entry of weight 0 says nothing."""
-
-    slots: Ints
-    weights: F32
+from lime_model.model.column_kinds import Hashed, Knots, Listed, Vector, Vocabulary
+from lime_model.model.entries import Entries, FeatureError
 
 
 class Encoder(Protocol):
-    """A column as training knew it; its fields are plain JSON."""
+    """A column as training knew it; its fields are plain JSON types."""
 
     @classmethod
     def fit(cls, column: Column, values: Sequence[Any], at_least: int) -> Self:
-        """From the values of training without nulls; a category needs `at_least` of them for a row."""
+        """Fit an encoder to the values of training.
 
-    @property
-    def rows(self) -> int:
-        """Of its embedding table, row 0 included."""
-
-    def encode(self, values: Sequence[Any]) -> Entries:
-        """Entries of some values; null is row 0.
+        Args:
+            column: name, kind and size.
+            values: the values of training without nulls.
+            at_least: how often a category must occur to get a row.
 
         Raises:
             FeatureError: a value is not what the kind reads.
         """
 
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Known values in the order of their rows, from 1 on."""
-
-    values: tuple[str, ...]
-
-    @classmethod
-    def fit(cls, column: Column, values: Sequence[Any], at_least: int) -> Self:
-        counts = Counter(map(as_text, values))
-        return cls(tuple(sorted(value for value, count in counts.items() if count >= at_least)))
-
     @property
     def rows(self) -> int:
-        return len(self.values) + 1
+        """Rows of the column's embedding table, row 0 included."""
 
     def encode(self, values: Sequence[Any]) -> Entries:
-        return _single(self.row(value) for value in values)
+        """Encode some values; null is row 0.
 
-    def row(self, value: Any) -> int:
-        """Of a value, 0 when null or never seen in training."""
-        return 0 if value is None else self._rows.get(as_text(value), 0)
-
-    @functools.cached_property
-    def _rows(self) -> dict[str, int]:
-        return {value: row for row, value in enumerate(self.values, 1)}
-
-
-@dataclass(frozen=True)
-class Hashed:
-    """Rows 1 to `size`, by CRC-32 of the value's text."""
-
-    size: int
-
-    @classmethod
-    def fit(cls, column: Column, values: Sequence[Any], at_least: int) -> Self:
-        return cls(column.size)
-
-    @property
-    def rows(self) -> int:
-        return self.size + 1
-
-    def encode(self, values: Sequence[Any]) -> Entries:
-        texts = (None if value is None else as_text(value).encode() for value in values)
-        return _single(0 if text is None else 1 + zlib.crc32(text) % self.size for text in texts)
-
-
-@dataclass(frozen=True)
-class Knots:
-    """Quantiles of a number in training, ascending and distinct; a number beyond them counts as the last."""
-
-    knots: tuple[float, ...]
-
-    @classmethod
-    def fit(cls, column: Column, values: Sequence[Any], at_least: int) -> Self:
-        numbers = np.array([_number(value) for value in values], np.float64)
-        numbers = numbers[np.isfinite(numbers)]
-        if not len(numbers):
-            return cls(())
-        quantiles = np.quantile(numbers, np.linspace(0.0, 1.0, column.size or KNOTS))
-        return cls(tuple(np.unique(quantiles).tolist()))
-
-    @property
-    def rows(self) -> int:
-        return len(self.knots) + 1
-
-    def encode(self, values: Sequence[Any]) -> Entries:
-        numbers = np.array([_number(value) for value in values], np.float64)
-        slots, weights = np.zeros((len(numbers), 2), np.int64), np.zeros((len(numbers), 2), np.float32)
-        weights[:, 0] = 1.0
-        known, last = np.isfinite(numbers) & bool(self.knots), len(self.knots) - 1
-        if known.any():
-            place = np.interp(numbers[known], self.knots, np.arange(last + 1))
-            low = np.clip(place.astype(np.int64), 0, max(last - 1, 0))
-            slots[known] = 1 + np.stack([low, np.minimum(low + 1, last)], 1)
-            weights[known] = np.stack([1.0 - (place - low), place - low], 1)
-        return Entries(slots, weights)
-
-
-@dataclass(frozen=True)
-class Listed:
-    """The first `size` values of a list share weight 1; an empty one is null."""
-
-    values: tuple[str, ...]
-    size: int
-
-    @classmethod
-    def fit(cls, column: Column, values: Sequence[Any], at_least: int) -> Self:
-        flat = [part for value in values for part in _sequence(value)]
-        return cls(Vocabulary.fit(column, flat, at_least).values, column.size or LONGEST_LIST)
-
-    @property
-    def rows(self) -> int:
-        return len(self.values) + 1
-
-    def encode(self, values: Sequence[Any]) -> Entries:
-        slots = np.zeros((len(values), self.size), np.int64)
-        weights = np.zeros((len(values), self.size), np.float32)
-        for row, value in enumerate(values):
-            kept = [self._known.row(part) for part in _sequence(value)[: self.size]] or [0]
-            slots[row, : len(kept)] = kept
-            weights[row, : len(kept)] = 1.0 / len(kept)
-        return Entries(slots, weights)
-
-    @functools.cached_property
-    def _known(self) -> Vocabulary:
-        return Vocabulary(self.values)
-
-
-@dataclass(frozen=True)
-class Vector:
-    """Numbers of a fixed length, divided by `scale`; one that is not finite makes the whole null."""
-
-    size: int
-    scale: float
-
-    @classmethod
-    def fit(cls, column: Column, values: Sequence[Any], at_least: int) -> Self:
-        lengths = Counter(len(_sequence(value)) for value in values)
-        if lengths and (usual := lengths.most_common(1)[0][0]) != column.size:
-            raise FeatureError(f"most vectors have {usual} numbers, the column says size: {column.size}")
-        numbers = np.array([_number(part) for value in values for part in value], np.float64)
-        numbers = numbers[np.isfinite(numbers)]
-        scale = float(np.sqrt(np.mean(numbers**2))) if len(numbers) else 0.0
-        return cls(column.size, scale or 1.0)
-
-    @property
-    def rows(self) -> int:
-        return self.size + 1
-
-    def encode(self, values: Sequence[Any]) -> Entries:
-        slots = np.tile(np.arange(self.rows), (len(values), 1))
-        weights = np.zeros((len(values), self.rows), np.float32)
-        for row, value in enumerate(values):
-            numbers = [_number(part) for part in _sequence(value)]
-            if numbers and len(numbers) != self.size:
-                raise FeatureError(f"a vector has {len(numbers)} numbers, its column says size: {self.size}")
-            if numbers and np.isfinite(numbers).all():
-                weights[row, 1:] = np.array(numbers) / self.scale
-            else:
-                weights[row, 0] = 1.0
-        return Entries(slots, weights)
+        Raises:
+            FeatureError: a value is not what the kind reads.
+        """
 
 
 ENCODERS: dict[Kind, type[Encoder]] = {
@@ -222,7 +66,12 @@ ENCODERS: dict[Kind, type[Encoder]] = {
 
 
 def fit_encoder(column: Column, values: Sequence[Any], *, at_least: int = 1) -> Encoder:
-    """What a column looks like in training; without values all is null.
+    """Fit the encoder of a column; without values, every value is null.
+
+    Args:
+        column: name, kind and size.
+        values: the values of training, nulls included.
+        at_least: how often a category must occur to get a row.
 
     Raises:
         FeatureError: a value is not what the kind reads, naming the column.
@@ -234,46 +83,11 @@ def fit_encoder(column: Column, values: Sequence[Any], *, at_least: int = 1) -> 
 
 
 def encoder_to_json(encoder: Encoder) -> dict[str, Any]:
-    """Plain JSON types; with the column's kind it is the whole encoder."""
-    return asdict(encoder)  # type: ignore[call-overload]  # every one is a dataclass
+    """Return the encoder's fields as plain JSON types; with the column's kind they are the whole encoder."""
+    return asdict(encoder)  # type: ignore[call-overload]  # every encoder is a dataclass
 
 
 def encoder_from_json(column: Column, raw: dict[str, Any]) -> Encoder:
-    """The inverse of `encoder_to_json`."""
+    """Return the encoder that `encoder_to_json` wrote for a column."""
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
     return ENCODERS[column.kind](**fields)
-
-
-def as_text(value: Any) -> str:
-    """One text for one value, wherever it was read: Arrow, JSON and Spark spell some of them apart."""
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
-    return str(value)
-
-
-def _single(rows: Iterable[int]) -> Entries:
-    slots = np.array(list(rows), np.int64)[:, None]
-    return Entries(slots, np.ones(slots.shape, np.float32))
-
-
-def _number(value: Any) -> float:
-    """NaN for null."""
-    if value is None:
-        return math.nan
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise FeatureError(f"{value!r} is no number; declare the column's type in ingest") from None
-
-
-def _sequence(value: Any) -> Sequence[Any]:
-    """Empty for null."""
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple):
-        raise FeatureError(f"{value!r} is no list; declare the column as an array in ingest")
-    return value

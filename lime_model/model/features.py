@@ -1,10 +1,10 @@
 """Feature columns to entries of one embedding table, and the frozen catalogue of a bundle.
 
-The columns of a side (items, users) share one table: each has a block of rows, in the order of the
-settings (`lime_model/model/encoders.py`). Everything is fixed at training time. An item or value not seen
-then maps to rows that were learned, so unseen items and users get a sensible score.
+The columns of a side (items, users) share one table, in which each column has a block of rows, in the order
+of the settings (`lime_model/model/encoders.py`). Everything is fixed at training time. An item or value that
+training did not see maps to rows that were learned, so unseen items and users get a sensible score.
 
-Letters: n rows of a table of data, P entries of a row, I items.
+Letters: n rows of a table of data, P entries of a row's features, I items.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.config import ModelConfig
 from lime_model.errors import TrainingError
-from lime_model.model.encoders import F32, Encoder, Entries, FeatureError, Ints
+from lime_model.model.encoders import Encoder
+from lime_model.model.entries import Entries, FeatureError
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,17 @@ Encoders = Mapping[str, Encoder]
 
 
 def table_rows(encoders: Encoders) -> int:
-    """Of the embedding table that all columns of a side share."""
+    """Return the number of rows of the embedding table that all columns of a side share."""
     return sum(encoder.rows for encoder in encoders.values())
 
 
 def encode_columns(columns: Mapping[str, Sequence[object]], encoders: Encoders, rows: int) -> Entries:
-    """Entries `[rows, P]`, the columns' side by side in the order of `encoders`.
+    """Encode columns to entries `[n, P]`, concatenated in the order of `encoders`.
 
-    A missing column is all null.
+    Args:
+        columns: values `[n]` by name; a missing column is all null.
+        encoders: encoders by name.
+        rows: n.
 
     Raises:
         FeatureError: a value is not what its column's kind reads, naming the column.
@@ -49,7 +53,16 @@ def encode_columns(columns: Mapping[str, Sequence[object]], encoders: Encoders, 
 def encode_rows(
     columns: Mapping[str, Sequence[object]], encoders: Encoders, rows: int
 ) -> tuple[Entries, dict[int, str]]:
-    """`encode_columns` of what can be read: other values are null, faults are told by the row's place."""
+    """Encode what can be read, as `encode_columns` does; other values are null.
+
+    Args:
+        columns: values `[n]` by name; a missing column is all null.
+        encoders: encoders by name.
+        rows: n.
+
+    Returns:
+        The entries `[n, P]`, and for each row with an unreadable value the fault, by the row's place.
+    """
     parts, first = [Entries(np.zeros((rows, 0), np.int64), np.zeros((rows, 0), np.float32))], 0
     faults: dict[int, str] = {}
     for name, encoder in encoders.items():
@@ -61,7 +74,7 @@ def encode_rows(
 
 
 def _encode_readable(values: Sequence[object], encoder: Encoder) -> tuple[Entries, dict[int, str]]:
-    """Entries of a column, null where a value can't be read, and why."""
+    """Encode a column; return its entries, null where a value can't be read, and the faults by place."""
     try:
         return encoder.encode(values), {}
     except FeatureError:
@@ -78,7 +91,13 @@ def _encode_readable(values: Sequence[object], encoder: Encoder) -> tuple[Entrie
 def encode_known(
     columns: Mapping[str, Sequence[object]], encoders: Encoders, names: Sequence[object]
 ) -> Entries:
-    """`encode_columns` for training: a value that can't be read is null, and said in the log by name."""
+    """Encode columns for training: a value that can't be read is null, and the log names such a row.
+
+    Args:
+        columns: values `[n]` by name.
+        encoders: encoders by name.
+        names: what the log calls each row `[n]`.
+    """
     entries, faults = encode_rows(columns, encoders, len(names))
     if faults:
         row, fault = next(iter(faults.items()))
@@ -91,8 +110,14 @@ def encode_known(
     return entries
 
 
-def encode_actions(event_type: Ints, label: NDArray[np.float64], config: ModelConfig) -> Ints:
-    """Action codes `[n]` of event type codes (0 unknown) and labels (NaN: none); `config.actions` of them."""
+def encode_actions(event_type: Ints, label: Floats, config: ModelConfig) -> Ints:
+    """Return action codes `[n]` below `config.actions`.
+
+    Args:
+        event_type: codes of event types `[n]`, 0 where unknown.
+        label: labels `[n]`, NaN for none.
+        config: whether labels are shown.
+    """
     if not config.labelled:
         return event_type
     shown = np.where(np.isnan(label), 0, 1 + (label > 0))
@@ -100,19 +125,19 @@ def encode_actions(event_type: Ints, label: NDArray[np.float64], config: ModelCo
 
 
 def event_actions(events: pa.Table, config: ModelConfig) -> Ints:
-    """Action codes `[n]` of events with `event_type`, and `label` where the model is shown labels.
+    """Return action codes `[n]` of events with `event_type`, and with `label` if the model is shown labels.
 
     Raises:
-        TrainingError: the model is, and the log has no column of labels.
+        TrainingError: the model is shown labels, and the log has no column of labels.
     """
     kinds = pc.index_in(events["event_type"], value_set=pa.array(config.event_types, pa.string()))
-    # A copy: torch wants writable memory.
+    # A copy, because torch needs writable memory.
     types = np.array(pc.fill_null(kinds, -1).to_numpy(), np.int64) + 1
     return encode_actions(types, read_labels(events), config) if config.labelled else types
 
 
-def read_labels(events: pa.Table) -> NDArray[np.float64]:
-    """Labels `[n]`, NaN where null.
+def read_labels(events: pa.Table) -> Floats:
+    """Return labels `[n]`, NaN for null.
 
     Raises:
         TrainingError: the log has no column of labels.
@@ -124,11 +149,11 @@ def read_labels(events: pa.Table) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items as training knew them; row 0 is every item it did not know.
+    """The items as training knew them; row 0 is shared by all other items.
 
-    `id_rows [I + 1]` is the id embedding of a row (0 where the item was too rare to
-    have one), `features [I + 1, P]` its entries, `fame [I + 1, 3]` how often it was taken before the
-    cut-off (`examples.item_fame`). Ids are held as text.
+    `id_rows [I + 1]` is the row of each item's id embedding (0 when the item was too rare to have one),
+    `features [I + 1, P]` are its entries, and `fame [I + 1, 3]` says how often it was taken before the
+    cut-off (`lime_model.train.event_log.item_fame`). Ids are held as text.
     """
 
     item_ids: tuple[str, ...]
@@ -142,15 +167,15 @@ class Catalogue:
         item_ids: Sequence[str],
         columns: Mapping[str, Sequence[object]],
         encoders: Encoders,
-        has_id: NDArray[np.bool_],
+        has_id: Bools,
     ) -> Catalogue:
-        """From items in any order, none taken yet.
+        """Build a catalogue of items in any order, with zero fame.
 
         Args:
             item_ids: `[I]`.
             columns: feature values `[I]` by name.
-            encoders: of the columns that count.
-            has_id: which items get an embedding of their own `[I]`.
+            encoders: encoders of the columns that the model reads.
+            has_id: which items get an id embedding of their own `[I]`.
         """
         order = sorted(range(len(item_ids)), key=item_ids.__getitem__)
         flags = has_id[order]
@@ -164,7 +189,7 @@ class Catalogue:
         )
 
     def rows(self, item_ids: Iterable[object]) -> Ints:
-        """Catalogue rows of `item_ids`, 0 where unknown."""
+        """Return the catalogue rows of some item ids, 0 where unknown."""
         return np.asarray([self._index.get(str(i), 0) for i in item_ids], np.int64)
 
     def __post_init__(self) -> None:

@@ -2,15 +2,15 @@
 
     score(u, c) = w·relu([o ; T_c ; x_u] W + b) + d_c·e_u + s_u(c) + β_c,   o = A_c P_u
 
-Tasks differ in w, e_u and s_u, each linear in what they share; the score is the weighted sum
-of their logits, so it has the same form. The repeat memory sees the weighted sum z, too.
+Tasks have a w, e_u and s_u of their own, and each logit is linear in them. The score is the weighted sum of
+the tasks' logits, so it has the same form. The repeat memory also reads the weighted sum z.
 
-`lime_model/model/fold.py` folds it into per-user and per-item factors. Source:
-arXiv:2510.18239 for links, link weights and the XOR mask; the dot, the bias and the
-memory are this project's.
+`lime_model/model/fold.py` folds the score into factors per user and per item. Links, link weights and the XOR
+mask are those of arXiv:2510.18239; the dot, the bias and the memory are this project's.
 
-Letters: B users, N events, C candidates, L links, D width, X user width, F hidden
-units, E width of the dot, J pools, P entries of a row's features, T tasks.
+Letters: U users, N events, C candidates, n rows that are asked for, L links, D width, X user width, F hidden
+units, E width of the dot, J pools, P entries of a row's features, M pairs of the history, Q memory features,
+O tasks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lime_model.arrays import Ints
 from lime_model.config import ModelConfig, ScoreTerm
-from lime_model.model.encoders import Entries, Ints
+from lime_model.model.entries import Entries
 from lime_model.model.features import Catalogue
 from lime_model.model.links import LinkAttention, Links, finish_softmax, reduce_pools
 from lime_model.model.repeat_memory import RepeatMemory
@@ -33,7 +34,7 @@ from lime_model.model.xor import XorStack
 class History(NamedTuple):
     """A padded block of histories.
 
-    `events [B, N, D]`, `days [B, N]` (time in days, origin fixed per user), `keep [B, N]`.
+    `events [U, N, D]`, `days [U, N]` (time in days, origin fixed per user), `keep [U, N]`.
     Events are in time order, padding first, so the last N_max are a suffix.
     """
 
@@ -43,7 +44,7 @@ class History(NamedTuple):
 
 
 class UserState(NamedTuple):
-    """What scoring knows of a user: P_u `[B, L, D]`, pools `[B, J, D]`, x_u `[B, X]`."""
+    """What scoring reads of users: P_u `[U, L, D]`, pools `[U, J, D]` and x_u `[U, X]`."""
 
     links: Tensor
     pools: Tensor
@@ -58,16 +59,16 @@ class Features(NamedTuple):
 
     @classmethod
     def of(cls, entries: Entries, rows: Ints | slice = slice(None)) -> Features:
-        """Some rows of what a table of data was encoded to."""
+        """Return some rows of encoded entries as tensors."""
         return cls(torch.from_numpy(entries.slots[rows]), torch.from_numpy(entries.weights[rows]))
 
     def at(self, rows: slice) -> Features:
-        """Of some rows."""
+        """Return some rows."""
         return Features(self.slots[rows], self.weights[rows])
 
 
 class FeatureSum(nn.Module):
-    """Weighted sum of embeddings, of whatever kinds the columns are (`lime_model/model/encoders.py`)."""
+    """The weighted sum of a row's embeddings, for columns of any kind (`lime_model/model/encoders.py`)."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class FeatureSum(nn.Module):
         nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, features: Features) -> Tensor:
-        """`[n, width]`; zeros without columns."""
+        """Compute the sums `[n, width]`; without columns they are zero."""
         table = self.table.weight
         if features.slots.shape[1] == 0:
             return table.new_zeros(len(features.slots), table.shape[1])
@@ -84,7 +85,7 @@ class FeatureSum(nn.Module):
 
 
 class ItemTower(nn.Module):
-    """T_c from the item's id and features; row 0 of the ids is every item without an id of its own."""
+    """T_c from the item's id and features; row 0 of the ids is shared by items without an id of their own."""
 
     def __init__(self, rows: int, feature_rows: int, width: int) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class ItemTower(nn.Module):
         nn.init.zeros_(last.weight)
 
     def forward(self, rows: Tensor, features: Features) -> Tensor:
-        """T `[n, D]` from id rows `[n]` and features `[n]`."""
+        """Compute T `[n, D]` from id rows `[n]` and features `[n]`."""
         flat = self.ids(rows) + self.features(features)
         deep: Tensor = self.deep(flat)
         return flat + deep
@@ -106,8 +107,10 @@ class LimeModel(nn.Module):
     """The whole model.
 
     Args:
+        config: sizes, variant and columns.
         item_rows: id embeddings, row 0 included.
-        item_feature_rows, user_feature_rows: of the tables that all columns of a side share.
+        item_feature_rows: rows of the table that all item columns share.
+        user_feature_rows: rows of the table that all user columns share.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class LimeModel(nn.Module):
             with torch.no_grad():
                 self.action_scale.weight[2::3] = -1.0  # label 0, see `encode_actions`
         nn.init.normal_(last.weight, std=1e-3)
-        # Last, so that a seed gives every variant the same towers; see `Trainer.adopt`.
+        # The links come last, so that a seed gives every variant the same towers; see `Trainer.adopt`.
         self.links = Links(config)
         self.reader = LinkAttention(config) if config.variant == "lime-mha" else XorStack(config)
         self.head = nn.Linear(2 * config.width + config.user_width, config.hidden)
@@ -146,7 +149,7 @@ class LimeModel(nn.Module):
         self.silence()
 
     def silence(self) -> None:
-        """Zero the parts that `config.without` names, and keep them from training."""
+        """Set the parts that `config.without` names to zero, and exclude them from training."""
         last = self.dot_user[-1]
         assert isinstance(last, nn.Linear)
         parts: dict[ScoreTerm, list[nn.Parameter]] = {
@@ -160,23 +163,24 @@ class LimeModel(nn.Module):
                 parameter.requires_grad_(False)
 
     def embed_items(self, catalogue: Catalogue, rows: Ints | slice = slice(None)) -> Tensor:
-        """T `[n, D]` of some catalogue rows."""
+        """Compute T `[n, D]` of some catalogue rows."""
         ids = torch.from_numpy(catalogue.id_rows[rows])
         vectors: Tensor = self.items(ids, Features.of(catalogue.features, rows))
         return vectors
 
     def embed_events(self, items: Tensor, actions: Tensor) -> Tensor:
-        """Event embeddings from T of their items `[..., D]` and action codes `[...]`.
+        """Embed events, from T of their items `[..., D]` and their action codes `[...]`.
 
-        A label scales the item, and starts as its sign: a mean over events then tells which items were
-        liked, where a sum of both would tell which there were and how many were liked.
+        A label scales the item's vector, and the scale starts as the label's sign. So a mean over events
+        shows which items were liked; a sum of item and label would only show which items there were and how
+        many were liked.
         """
         scaled = items * self.action_scale(actions) if self.config.labelled else items
         events: Tensor = scaled + self.event_type(actions)
         return events
 
     def read(self, history: History, features: Features) -> UserState:
-        """Histories and user features `[B]` to what scoring needs."""
+        """Read histories and user features `[U]` into the state that scoring needs."""
         user = self.users(features)
         queries = self.links.contextual(user)
         pools = reduce_pools(history.events, history.days, history.keep, self.config.pool_days)
@@ -187,35 +191,35 @@ class LimeModel(nn.Module):
         return UserState(links, finish_softmax(pools), user)
 
     def dot_vector(self, state: UserState) -> Tensor:
-        """e_u of every task `[B, T, E]`."""
+        """Compute e_u of every task `[U, O, E]`."""
         pools = state.pools.flatten(1)
         wide = torch.cat([state.links.flatten(1), pools, state.user], -1)
         dot: Tensor = self.dot_pools(pools) + self.dot_user(wide)
         return dot.view(len(dot), -1, self.config.dot)
 
     def base_scores(self, state: UserState, items: Tensor) -> Tensor:
-        """Links and dot `[B, C]` for T `[C, D]`: the score without memory and bias."""
+        """Compute the score without memory and bias `[U, C]` for T `[C, D]`: links and dot."""
         return self.weigh(self.task_scores(state, items), 1)
 
     def repeat_boost(self, features: Tensor, base: Tensor) -> Tensor:
-        """s `[M]` from features `[M, Q]` and base scores `[M]`."""
+        """Compute the boost s `[M]` from features `[M, Q]` and base scores `[M]`."""
         return self.weigh(self.memory(features, base), 1)
 
     def weigh(self, values: Tensor, axis: int) -> Tensor:
-        """The weighted sum of the tasks, which lie along `axis`."""
+        """Return the weighted sum of the tasks, which lie along `axis`."""
         parts = (weight * part for weight, part in zip(self.config.mix, values.unbind(axis), strict=True))
         return functools.reduce(torch.add, parts)
 
     def task_scores(self, state: UserState, items: Tensor) -> Tensor:
-        """Links and dot of every task `[B, T, C]` for T `[C, D]`."""
-        attended = self.links.weights(items) @ state.links  # o [B, C, D]
+        """Compute links and dot of every task `[U, O, C]` for T `[C, D]`."""
+        attended = self.links.weights(items) @ state.links  # o [U, C, D]
         blocks = [self.config.width, self.config.width, self.config.user_width]
         of_links, of_item, of_user = self.head.weight.split(blocks, 1)  # W over [o ; T_c ; x_u]
-        hidden = (attended @ of_links.T).add_(items @ of_item.T + self.head.bias)  # [B, C, F]
+        hidden = (attended @ of_links.T).add_(items @ of_item.T + self.head.bias)  # [U, C, F]
         hidden = hidden.add_((state.user @ of_user.T).unsqueeze(1)).relu_()
         shallow: Tensor = self.head_out(hidden).transpose(1, 2)
         return shallow + self.dot_vector(state) @ self.dot_item(items).T
 
     def item_bias(self, recent_count: Tensor) -> Tensor:
-        """β `[C]` from the number of events in the last `bias_days` before the night."""
+        """Compute β `[C]` from the number of events in the last `bias_days` before the night."""
         return self.bias_weight * torch.log1p(recent_count)

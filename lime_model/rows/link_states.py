@@ -1,8 +1,9 @@
-"""Link states as rows of a table: build one user's from events, write and read fixed-width bytes.
+"""Link states as rows of a table: one user's is built from events, written to fixed-width bytes and read
+back.
 
-One user at a time, in float64, in pieces of a fixed number of events counted from the
-start of the history: a state never depends on its neighbours, on partitioning or on
-Arrow batch sizes. Stored as little-endian fp32.
+Users are reduced one at a time, in float64, in pieces of a fixed number of events counted from the start of
+the history. So a state does not depend on other users, on partitioning or on the sizes of Arrow batches. It
+is stored as little-endian fp32.
 
 Layout of a row, R rows of W numbers:
 
@@ -10,10 +11,11 @@ Layout of a row, R rows of W numbers:
     LIME-XOR   P_u [L, D]                                        then the pools
     pools      per pool: top, weight, mean [D]
 
-A mean is stored instead of the monoid's total, so that fp32 keeps its digits over many
-merges; `top` is rounded to fp32 before anything is relative to it.
+The mean is stored instead of the monoid's total, so that fp32 keeps its digits over many merges. `top` is
+rounded to fp32 first, and weight and mean are relative to the rounded value.
 
-Letters: N events of a piece, L links, H heads, D width, J pools, X user width.
+Letters: N events of a piece, L links, H heads, D width, W = D / H, J pools, R rows of a softmax sum, P
+entries of a row's features, I items.
 """
 
 from __future__ import annotations
@@ -24,51 +26,50 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from lime_model.arrays import F32, Floats, Ints
 from lime_model.bundle import Bundle, BundleError, known_item_vectors, worker_bundle
 from lime_model.config import ModelConfig
-from lime_model.model.encoders import Entries
+from lime_model.model.entries import Entries
 from lime_model.model.lime import Features, History
 from lime_model.model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 PIECE = 4096  # events reduced at once; part of the definition of the stored bits
-ALIKE = 4096  # users of different features whose contextual links a worker keeps
+ALIKE = 4096  # different features whose contextual links a worker keeps
 
 
 class LinkState(NamedTuple):
-    """`links` is a monoid for LIME-MHA, P_u `[L, D]` for LIME-XOR; `pools` is a monoid `[J, D]`."""
+    """A user's state: `links` is a monoid for LIME-MHA and P_u `[L, D]` for LIME-XOR, `pools` a monoid `[J,
+    D]`.
+    """
 
     links: SoftmaxSum | Tensor
     pools: SoftmaxSum
 
 
 def state_bytes(config: ModelConfig) -> int:
-    """Bytes of one stored state."""
+    """Return the number of bytes of a stored state."""
     mha = config.heads * config.links * (2 + config.width // config.heads)
     links = mha if config.variant == "lime-mha" else config.links * config.width
     return 4 * (links + config.pools * (2 + config.width))
 
 
 def encode_state(state: LinkState) -> bytes:
-    """Fixed-width fp32 bytes."""
+    """Return a state as fixed-width fp32 bytes."""
     parts = _parts(state.links) if isinstance(state.links, SoftmaxSum) else [state.links.numpy()]
     return b"".join(part.astype("<f4").tobytes() for part in [*parts, *_parts(state.pools)])
 
 
-def decode_state(raw: bytes, config: ModelConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """P_u `[L, D]` and pools `[J, D]` in float64.
+def decode_state(raw: bytes, config: ModelConfig) -> tuple[Floats, Floats]:
+    """Return P_u `[L, D]` and pools `[J, D]` of a stored state, in float64.
 
     Raises:
         BundleError: the length is not that of this model, or a number is not finite.
     """
     if not raw:
         raise BundleError(
-            "there is no link state: the user's columns can't be read, or its numbers were not finite"
+            "there is no link state: the user's columns can't be read, or the state's numbers were not finite"
         )
     if len(raw) != state_bytes(config):
         raise BundleError(
@@ -85,13 +86,13 @@ def decode_state(raw: bytes, config: ModelConfig) -> tuple[NDArray[np.float64], 
 
 
 def decode_sums(raw: bytes, config: ModelConfig) -> LinkState:
-    """A stored LIME-MHA state, checked before, as sums that new events are merged into."""
+    """Return a stored LIME-MHA state, which must be valid, as sums that new events can be merged into."""
     links, pools = _split(raw, config)
     return LinkState(_sums(links), _sums(pools))
 
 
 def _split(raw: bytes, config: ModelConfig) -> tuple[Floats, Floats]:
-    """Rows of the links (LIME-MHA: `[H, L, 2 + W]`) and of the pools `[J, 2 + D]`."""
+    """Return the rows of the links (LIME-MHA: `[H, L, 2 + W]`) and of the pools `[J, 2 + D]`."""
     flat = np.frombuffer(raw, "<f4").astype(np.float64)
     pools = flat[-config.pools * (2 + config.width) :].reshape(config.pools, 2 + config.width)
     links = flat[: -pools.size]
@@ -99,13 +100,13 @@ def _split(raw: bytes, config: ModelConfig) -> tuple[Floats, Floats]:
 
 
 def _sums(rows: Floats) -> SoftmaxSum:
-    """The inverse of `_parts`."""
+    """Return the sums whose rows `_parts` wrote."""
     top, weight, mean = (torch.from_numpy(part) for part in np.split(rows, [1, 2], -1))
     return SoftmaxSum(top[..., 0], weight[..., 0], mean * weight)
 
 
 class StateBuilder:
-    """Reads histories into link states with one bundle; made once per worker."""
+    """Reads histories into link states with one bundle; a worker makes it once."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.config = bundle.config
@@ -114,7 +115,7 @@ class StateBuilder:
         self.queries: dict[tuple[bytes, bytes], Tensor] = {}
 
     def query(self, features: Entries) -> Tensor:
-        """Q_u `[1, L, D]` of one user with features `[1, P]`; users of the same features share it."""
+        """Return Q_u `[1, L, D]` of one user with features `[1, P]`; users with equal features share it."""
         key = features.slots.tobytes(), features.weights.tobytes()
         if key not in self.queries:
             if len(self.queries) == ALIKE:
@@ -124,14 +125,22 @@ class StateBuilder:
         return self.queries[key]
 
     def open(self, features: Entries, before: bytes = b"") -> HistoryReader:
-        """A reader for one user with features `[1, P]`; a stored LIME-MHA state is gone on from."""
+        """Return a reader for one user with features `[1, P]`; it continues from a stored LIME-MHA state
+        `before`.
+        """
         reader = HistoryReader(self, self.query(features))
         if before:
             reader.state = decode_sums(before, self.config)
         return reader
 
     def embed(self, items: Ints, types: Ints, days: Floats) -> History:
-        """Catalogue rows, event type codes and days, each `[N]`, as one history `[1, N, *]`."""
+        """Embed events as one history `[1, N, *]`.
+
+        Args:
+            items: catalogue rows `[N]`.
+            types: event type codes `[N]`.
+            days: event times from the bundle's cut-off `[N]`.
+        """
         events = self.model.embed_events(self.vectors[torch.from_numpy(items)], torch.from_numpy(types))
         keep = torch.ones(1, len(items), dtype=torch.bool)
         return History(events[None], torch.from_numpy(days)[None], keep)
@@ -139,14 +148,18 @@ class StateBuilder:
 
 @functools.cache
 def worker_states(folder: Path) -> StateBuilder:
-    """One builder per worker process and bundle; embedding the catalogue takes a second."""
+    """Return the builder of a bundle, one per worker process, as embedding the catalogue takes a second."""
     return StateBuilder(worker_bundle(folder))
 
 
 class HistoryReader:
-    """The state of one user under construction; feed it the history in order, `PIECE` events at a time.
+    """The state of one user under construction, from the history in order, `PIECE` events at a time.
 
-    What LIME-MHA reads may come in any order.
+    LIME-MHA may read the events in any order.
+
+    Args:
+        builder: the bundle's builder.
+        queries: Q_u `[1, L, D]`.
     """
 
     def __init__(self, builder: StateBuilder, queries: Tensor) -> None:
@@ -155,12 +168,12 @@ class HistoryReader:
         self.tail: tuple[Ints, Ints, Floats] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
     def read(self, items: Ints, types: Ints, days: Floats) -> None:
-        """Fold in the next events.
+        """Read the next events.
 
         Args:
             items: catalogue rows `[N]`, 0 where unknown.
             types: event type codes `[N]`, 0 where unknown.
-            days: from the bundle's cut-off `[N]`.
+            days: event times from the bundle's cut-off `[N]`.
         """
         with torch.inference_mode():
             history = self.builder.embed(items, types, days)
@@ -176,7 +189,7 @@ class HistoryReader:
             self.state = piece if self.state is None else _merge(self.state, piece)
 
     def finish(self) -> LinkState:
-        """The state of everything read; an empty history gives P_u = 0 and empty pools."""
+        """Return the state of all events read; an empty history gives P_u = 0 and empty pools."""
         if self.state is None:
             self.read(*self.tail)
         assert self.state is not None
@@ -188,19 +201,20 @@ class HistoryReader:
 
 
 def _first(x: SoftmaxSum) -> SoftmaxSum:
-    """Without the batch dimension of one."""
+    """Remove the batch dimension, whose size is one."""
     return SoftmaxSum(*(part[0] for part in x))
 
 
 def _merge(a: LinkState, b: LinkState) -> LinkState:
+    """Merge the states of two disjoint sets of events; `finish` computes the links of LIME-XOR."""
     links: SoftmaxSum | Tensor = a.links
     if isinstance(a.links, SoftmaxSum) and isinstance(b.links, SoftmaxSum):
         links = merge_softmax(a.links, b.links)
     return LinkState(links, merge_softmax(a.pools, b.pools))
 
 
-def _parts(state: SoftmaxSum) -> list[NDArray[np.float32]]:
-    """Rows of (top, weight, mean): `[R, 2 + W]` as one array."""
+def _parts(state: SoftmaxSum) -> list[F32]:
+    """Return the rows (top, weight, mean) of a softmax sum in one array `[..., R, 2 + W]`."""
     top = state.top.to(torch.float32).to(state.top.dtype)
     finite = torch.isfinite(top)
     shift = torch.where(finite, torch.exp(state.top - torch.where(finite, top, 0.0)), 0.0)

@@ -1,8 +1,8 @@
-"""The state of a training run on disk: a run that was killed goes on where it was, with the same numbers.
+"""The state of a training run on disk: a run that was killed continues from there, with the same numbers.
 
-A phase of training has one file of safetensors: parameters, moments of the optimiser and torch's
-random state as tensors, everything else as JSON in its header. It is replaced by a rename, so a kill
-leaves the old one or the new one.
+A phase of training has one safetensors file: parameters, moments of the optimiser and torch's random state as
+tensors, and everything else as JSON in its header. The file is replaced by a rename, so a kill leaves either
+the old file or the new one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Schedule = torch.optim.lr_scheduler.LRScheduler
 
 
 class Saved(NamedTuple):
-    """`tensors` by name, and what is no tensor."""
+    """What a file holds: `tensors` by name, and the rest of the `state` as JSON types."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
@@ -38,11 +38,12 @@ class Checkpoints:
     """The files of one run.
 
     Args:
-        folder: where they are; made when missing.
-        source: names what the run depends on; files of another are not taken up.
-        every_seconds: at most so often a phase is saved before its end.
-        opened, last: seconds of the monotonic clock, `last` of each phase's newest save.
-        stored: called after every save, to carry the folder where a restarted run looks.
+        folder: where the files lie; made when missing.
+        source: names everything that the run depends on; files of another source are ignored.
+        every_seconds: least time between two saves of a phase before its end.
+        stored: called after every save, to copy the folder to where a restarted run looks.
+        opened: when the run started, seconds of the monotonic clock.
+        last: when each phase was last saved, seconds of the monotonic clock.
     """
 
     folder: Path
@@ -53,11 +54,17 @@ class Checkpoints:
     last: dict[str, float] = field(default_factory=dict)
 
     def due(self, phase: str) -> bool:
-        """Whether the phase's last save is long ago."""
+        """Whether the phase's last save is older than `every_seconds`."""
         return time.monotonic() - self.last.get(phase, self.opened) >= self.every_seconds
 
     def save(self, phase: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Replace the file of `phase`."""
+        """Replace the file of a phase.
+
+        Args:
+            phase: name of the phase.
+            tensors: tensors by name.
+            state: everything else, as JSON types.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{phase}.safetensors"
         header = {"source": self.source, "state": json.dumps(state)}
@@ -67,7 +74,9 @@ class Checkpoints:
         self.last[phase] = time.monotonic()
 
     def load(self, phase: str) -> Saved | None:
-        """What was saved of `phase`; None when nothing was, or it is of another run or damaged."""
+        """Return what was saved for a phase; None when there is no file, or it is damaged or of another
+        source.
+        """
         path = self.folder / f"{phase}.safetensors"
         if not path.exists():
             return None
@@ -75,7 +84,7 @@ class Checkpoints:
             with safe_open(path, "pt") as file:
                 header = file.metadata()
                 if header["source"] != self.source:
-                    log.info("%s is of other settings, tables or code; training starts anew", path)
+                    log.info("%s was saved with other settings, tables or code; training starts anew", path)
                     return None
                 return Saved({k: file.get_tensor(k) for k in file.keys()}, json.loads(header["state"]))  # noqa: SIM118
         except SafetensorError as error:
@@ -84,14 +93,20 @@ class Checkpoints:
 
 
 def pack_optimiser(optimiser: torch.optim.Optimizer, schedule: Schedule) -> Saved:
-    """Moments as tensors; rates, momenta and the place in the schedule as JSON."""
+    """Return moments as tensors, and rates, momenta and the place in the schedule as JSON types."""
     whole = optimiser.state_dict()
     tensors = {f"{i}.{name}": value for i, part in whole["state"].items() for name, value in part.items()}
     return Saved(tensors, {"groups": whole["param_groups"], "schedule": schedule.state_dict()})
 
 
 def unpack_optimiser(saved: Saved, optimiser: torch.optim.Optimizer, schedule: Schedule) -> None:
-    """The inverse of `pack_optimiser`, in place."""
+    """Restore what `pack_optimiser` returned, in place.
+
+    Args:
+        saved: moments, rates and the place in the schedule.
+        optimiser: takes moments and rates.
+        schedule: takes its place.
+    """
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in saved.tensors.items():
         index, name = key.split(".")

@@ -10,8 +10,8 @@ PANEL = (4.0, 2.6)  # inches
 
 
 def plot_curve(curve: Curve, path: Path) -> None:
-    """Write the rows of a curve as an image; the suffix of `path` says which kind."""
-    from matplotlib.figure import Figure  # executors train nothing and need no plots
+    """Draw the rows of a curve as an image; the suffix of `path` gives its format."""
+    from matplotlib.figure import Figure  # imported here, as executors have no plots to draw
 
     names = [name for name in curve[-1] if name != "step"]
     figure = Figure(figsize=(PANEL[0] * len(names), PANEL[1]), layout="constrained")

@@ -1,6 +1,6 @@
-"""Arrow tables of events, items and users to what the trainer reads.
+"""Arrow tables of events, items and users to the arrays that training reads.
 
-Letters: U users, n events, I items.
+Letters: U users, n events of the log, I items.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lime_model.arrays import Floats, Ints
 from lime_model.config import DAY_US, Column, ModelConfig
 from lime_model.errors import TrainingError
-from lime_model.model.encoders import Entries, Ints, fit_encoder
+from lime_model.model.encoders import fit_encoder
+from lime_model.model.entries import Entries
 from lime_model.model.features import Catalogue, Encoders, encode_known, event_actions, read_labels
-from lime_model.train.examples import EventLog, TrainingData, item_counts, item_fame
+from lime_model.train.event_log import EventLog, TrainingData, item_counts, item_fame
 from lime_model.train.mapped_log import Pieces, map_arrays
 
 MIN_VALUE_COUNT = 3  # rows that a category value needs for an embedding of its own
 
 
 def fit_encoders(table: pa.Table, columns: tuple[Column, ...], *, at_least: int = 1) -> Encoders:
-    """One encoder per column; a column that the table lacks is all null.
+    """Fit one encoder for each column; a column that the table lacks is all null.
+
+    Args:
+        table: the rows of training.
+        columns: names, kinds and sizes.
+        at_least: how often a category must occur to get a row.
 
     Raises:
         FeatureError: a value is not what its column's kind reads, naming the column.
@@ -40,10 +47,17 @@ def fit_encoders(table: pa.Table, columns: tuple[Column, ...], *, at_least: int 
 
 
 def build_catalogue(items: pa.Table, events: Pieces, encoders: Encoders, min_buyers: int) -> Catalogue:
-    """Listed items and items seen in events; those taken by `min_buyers` users get an id of their own."""
+    """Build the catalogue of listed items and of items that occur in events.
+
+    Args:
+        items: `item_id` and feature columns.
+        events: the log, in pieces of whole users.
+        encoders: encoders of the item columns.
+        min_buyers: users who must have taken an item for it to get an id embedding of its own.
+    """
     listed = pc.cast(items["item_id"], pa.string()).to_pylist()
     buyers: Counter[str] = Counter()
-    for piece in events():  # of whole users: no pair is in two
+    for piece in events():  # pieces hold whole users, so no pair of user and item is in two of them
         pairs = piece.group_by(["user_id", "item_id"]).aggregate([])
         for found in pc.value_counts(pc.cast(pairs["item_id"], pa.string())).to_pylist():
             buyers[found["values"]] += found["counts"]
@@ -65,12 +79,15 @@ def build_training_data(
     encoders: Encoders,
     config: ModelConfig,
 ) -> TrainingData:
-    """Arrays for the trainer, the log's mapped from disk; its catalogue knows how often items were taken.
+    """Build the arrays of training; those of the log are mapped from disk.
 
     Args:
         events: `user_id, item_id, event_ts, event_type, session_id` and `label`, if any, sorted by user,
             then in history order; all before `config.cutoff_ds`.
         users: `user_id` and feature columns; may lack users of the log.
+        catalogue: the items; the result holds a copy with the `fame` of this log.
+        encoders: encoders of the user columns.
+        config: event types, labels and the cut-off.
 
     Raises:
         TrainingError: there are no events, or one is not before the cut-off.
@@ -104,7 +121,7 @@ def build_training_data(
 def _encode(
     piece: pa.Table, owner: NDArray[np.generic], catalogue: Catalogue, config: ModelConfig
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of an `EventLog` for some whole users."""
+    """Encode the events of some whole users to the arrays of an `EventLog`."""
     us = pc.cast(piece["event_ts"], pa.int64()).to_numpy()
     days = (us - int(np.datetime64(config.cutoff_ds, "us").astype(np.int64))) / DAY_US
     if days.max() >= 0:
@@ -121,10 +138,8 @@ def _encode(
     }
 
 
-def _session_starts(
-    owner: NDArray[np.generic], sessions: pa.ChunkedArray, days: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """When the session of each event began; without a session, the event itself."""
+def _session_starts(owner: NDArray[np.generic], sessions: pa.ChunkedArray, days: Floats) -> Floats:
+    """Return when the session of each event began `[n]`; an event without a session is its own."""
     codes = pc.dictionary_encode(sessions).combine_chunks().indices.to_numpy(zero_copy_only=False)
     _, users = np.unique(owner, return_inverse=True)
     _, group = np.unique(users.astype(np.int64) * (int(codes.max()) + 1) + codes, return_inverse=True)
@@ -135,7 +150,7 @@ def _session_starts(
 
 
 def _user_features(user_ids: NDArray[np.generic], users: pa.Table, encoders: Encoders) -> Entries:
-    """Features `[U]` in the order of the log; those of a user the table lacks are all null."""
+    """Encode the features `[U]` of the log's users in order; a user whom the table lacks is all null."""
     columns = {c: [None, *users[c].to_pylist()] for c in encoders if c in users.column_names}
     names = [None, *users["user_id"].to_pylist()]
     known = encode_known(columns, encoders, names)

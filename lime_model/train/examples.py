@@ -1,28 +1,24 @@
-"""From an event log to training examples: a user at a cut, and what was taken after it.
+"""From an event log to training examples: a user at a cut, and what the user took after it.
 
-An example is (user, cut day): the history is everything strictly before the cut, the
-targets are the items of the `horizon` days after it. A session (basket) that began
-before the cut is never a target, so no basket predicts itself.
+An example is (user, cut day): the history is everything strictly before the cut, and the targets are the
+items of the `horizon` days after it. A session (basket) that began before the cut is never a target, so no
+basket predicts itself.
 
-Letters: U users, n events, B examples of a batch, N events of the longest history
-kept, M (example, item) pairs of memory, J pools.
+Letters: B examples of a batch, N events of the longest history kept, M (example, item) pairs of the memory,
+m items of one history, Q memory features, J pools, I items of the catalogue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_model.model.encoders import Entries
-from lime_model.model.features import Catalogue
+from lime_model.arrays import F32, Bools, Floats, Ints
 from lime_model.model.repeat_memory import count_pairs, pair_features
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from lime_model.train.event_log import EventLog
 
 FLAT = (
     "memory_item", "memory_shown", "memory_features", "pool_weights",
@@ -30,141 +26,74 @@ FLAT = (
 )  # fmt: skip
 
 
-class EventLog(NamedTuple):
-    """Events grouped by user, in time order within one.
-
-    `offsets [U + 1]`, the others `[n]`, which may be mapped from disk. `item` is the catalogue row (0: not
-    in the catalogue), `event_type` an action code where labels are shown, times are days from the bundle's
-    cut-off, `label` is NaN where there is none.
+class HistoryPairs(NamedTuple):
+    """The distinct items `[m]` of one history, their memory features `[m, Q]`, and the item's place of each
+    event `[N]`.
     """
 
-    offsets: Ints
     item: Ints
-    event_type: Ints
-    days: Floats
-    session_start: Floats
-    label: Floats
-
-    @classmethod
-    def of(
-        cls, offsets: Ints, item: Ints, event_type: Ints, days: Floats, *,
-        session_start: Floats | None = None, label: Floats | None = None,
-    ) -> EventLog:  # fmt: skip
-        """A log of which each event is a session of its own and none has a label, unless given."""
-        begun = days if session_start is None else session_start
-        return cls(
-            offsets, item, event_type, days, begun, np.full(len(item), np.nan) if label is None else label
-        )
-
-    @property
-    def owners(self) -> Ints:
-        """User of every event `[n]`: for a chunk, not for a whole log."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-    def owner(self, events: Ints) -> Ints:
-        """Users of some events, by their places in the log."""
-        return np.searchsorted(self.offsets, events, side="right") - 1
-
-    def chunks(self, events: int = 1_000_000) -> Iterator[EventLog]:
-        """The log, some users at a time: at least `events` of them where there are so many."""
-        users, first = len(self.offsets) - 1, 0
-        while first < users:
-            wanted = np.searchsorted(self.offsets, self.offsets[first] + events)
-            last = min(max(int(wanted), first + 1), users)
-            start = self.offsets[first]
-            part = slice(start, self.offsets[last])
-            yield EventLog(
-                self.offsets[first : last + 1] - start,
-                self.item[part],
-                self.event_type[part],
-                self.days[part],
-                self.session_start[part],
-                self.label[part],
-            )
-            first = last
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The log, the item side of it, and the users' features and ids `[U]`."""
-
-    log: EventLog
-    catalogue: Catalogue
-    users: Entries
-    ids: tuple[object, ...]
-
-    def name_users(self, users: Ints, most: int = 8) -> str:
-        """Some users by their ids, for a message."""
-        chosen = np.unique(users)
-        named = ", ".join(repr(self.ids[user]) for user in chosen[:most])
-        return f"users {named}" + (f" and {len(chosen) - most} more" if len(chosen) > most else "")
-
-
-class HistoryPairs(NamedTuple):
-    """Distinct items of one history, their memory features `[m, Q]`, and the index of each event `[N]`."""
-
-    item: Ints
-    features: NDArray[np.float32]
+    features: F32
     inverse: Ints
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Numpy arrays of one step; `*_row` index the batch, `*_item` the catalogue."""
+    """The arrays of one step; `*_row` are places in the batch, `*_item` are catalogue rows."""
 
     item: Ints  # [B, N] catalogue rows, padding first
     event_type: Ints  # [B, N]
-    days: Floats  # [B, N], before the example's last event
-    keep: NDArray[np.bool_]  # [B, N]
+    days: Floats  # [B, N] counted from the example's last event, 0 or less
+    keep: Bools  # [B, N]
     users: Ints  # [B]
-    cuts: Ints  # [B] index of the cut
-    memory_row: Ints  # [M], of the whole history, hidden items included
+    cuts: Ints  # [B] places of the cuts
+    memory_row: Ints  # [M] pairs of the whole history, hidden items included
     memory_item: Ints  # [M]
-    memory_shown: NDArray[np.bool_]  # [M], False where the item is hidden
-    memory_features: NDArray[np.float32]  # [M, Q]
-    pool_weights: NDArray[np.float32]  # [M, J] of the item in its example's pools, 0 where hidden
-    type_weights: NDArray[np.float32]  # [B, J, event types]
-    target_row: Ints
+    memory_shown: Bools  # [M], False where the item is hidden
+    memory_features: F32  # [M, Q]
+    pool_weights: F32  # [M, J] weight of the item in the example's pools, 0 where hidden
+    type_weights: F32  # [B, J, event types]
+    target_row: Ints  # targets: everything that follows the cut
     target_item: Ints
     target_task: Ints
-    fresh_row: Ints  # targets that are new to the shown history
+    fresh_row: Ints  # targets that are new to the shown history, hidden items included
     fresh_item: Ints
     fresh_task: Ints
 
 
 def history_pairs(
-    item: Ints, days: Floats, now: float, decay_days: tuple[float, float], fame: NDArray[np.float32]
+    item: Ints, days: Floats, now: float, decay_days: tuple[float, float], fame: F32
 ) -> HistoryPairs:
-    """Memory features of every distinct item in one time-ordered history that ends at `now`.
+    """Compute the memory features of every distinct item in one time-ordered history.
 
-    `fame [I + 1, 3]` of all catalogue rows.
+    Args:
+        item: catalogue rows `[N]`.
+        days: event times `[N]`.
+        now: time of the user's last event, in days.
+        decay_days: the two windows of the decayed counts.
+        fame: `Catalogue.fame` of all catalogue rows `[I + 1, 3]`.
     """
     pairs = count_pairs(item, days, decay_days)
     rows, inverse = pairs.items.astype(np.int64), np.searchsorted(pairs.items, item)
     return HistoryPairs(rows, pair_features(pairs, now, decay_days, fame[rows]), inverse)
 
 
-def item_counts(log: EventLog, cut: float, window: float, rows: int) -> Ints:
-    """Of every item its events in the `window` days before `cut`, all before it, and its users before it,
-    `[rows, 3]`; zeros in row 0, which is every unknown item."""
-    counts = np.zeros((rows, 3), np.int64)
-    for part in log.chunks():
-        before = part.days < cut
-        item, recent = part.item[before], part.item[before & (part.days >= cut - window)]
-        takers = np.unique(item * len(part.offsets) + part.owners[before]) // len(part.offsets)
-        counts += np.stack([np.bincount(x, minlength=rows) for x in (recent, item, takers)], 1)
-    counts[0] = 0
-    return counts
-
-
-def item_fame(counts: Ints) -> NDArray[np.float32]:
-    """log1p of `item_counts`, as the repeat memory reads them."""
-    return np.log1p(counts).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class ExampleBuilder:
-    """Builds batches from a log; `cuts` are in days, ascending."""
+    """Builds batches of examples from a log.
+
+    Args:
+        log: the events.
+        cuts: days from the bundle's cut-off, ascending.
+        horizon_days: days after a cut whose items are the targets.
+        max_events: longest history.
+        hide_share: share of a history's items that are hidden and become targets.
+        decay_days: the two windows of the memory's decayed counts.
+        pool_days: decays of the pools.
+        fame: `Catalogue.fame` as of each cut `[cuts, I + 1, 3]`, so that no example sees later events.
+        event_types: number of codes, 0 included.
+        tasks: codes of the event types that are each a task; without any, every event belongs to the one
+            task.
+    """
 
     log: EventLog
     cuts: Floats
@@ -173,12 +102,14 @@ class ExampleBuilder:
     hide_share: float
     decay_days: tuple[float, float]
     pool_days: tuple[float, ...]
-    fame: NDArray[np.float32]  # [cuts, I + 1, 3] as of each cut: no example sees later events
-    event_types: int  # codes, 0 included
-    tasks: tuple[int, ...] = ()  # codes of the event types that are each a task; none: any event is the task
+    fame: F32
+    event_types: int
+    tasks: tuple[int, ...] = ()
 
     def valid(self, min_events: int) -> tuple[Ints, Ints]:
-        """All (user, cut index) with at least `min_events` before and one target after the cut."""
+        """Find all pairs of a user and a cut's place with `min_events` events before the cut and one after
+        it.
+        """
         users, cuts = [], []
         for user in range(len(self.log.offsets) - 1):
             start, stop = self.log.offsets[user : user + 2]
@@ -191,7 +122,13 @@ class ExampleBuilder:
         return np.concatenate(users).astype(np.int64), np.concatenate(cuts).astype(np.int64)
 
     def build(self, users: Ints, cuts: Ints, rng: np.random.Generator) -> Batch:
-        """One batch of examples `[B]`; all items are catalogue rows."""
+        """Build one batch.
+
+        Args:
+            users: users of the log `[B]`.
+            cuts: places of the cuts `[B]`.
+            rng: chooses the hidden items.
+        """
         rows = [self._example(u, c, rng) for u, c in zip(users, cuts, strict=True)]
         width = max(len(r["item"]) for r in rows)
         padded: dict[str, Any] = {
@@ -210,7 +147,7 @@ class ExampleBuilder:
         days, day = self.log.days[start:stop], self.cuts[cut]
         middle, end = start + np.searchsorted(days, [day, day + self.horizon_days])
         item, days = self.log.item[start:middle], days[: middle - start]
-        # The memory keeps the hidden items, as it does at night; only state and masks forget them.
+        # The memory keeps the hidden items, as it does at night; only the state and the masks lack them.
         pairs = history_pairs(item, days, days[-1], self.decay_days, self.fame[cut])
         shown = self._shown(pairs.item, rng)
         later = self.log.session_start[middle:end] >= day
@@ -243,24 +180,26 @@ class ExampleBuilder:
             "fresh_task": np.repeat(np.arange(len(fresh)), [len(part) for part in fresh]),
         }
 
-    def _pool_weights(self, age: Floats, keep: NDArray[np.bool_]) -> Floats:
-        """Weights `[J, N]` of the events in the pools, as `reduce_pools` has them; all 0 if none is kept."""
+    def _pool_weights(self, age: Floats, keep: Bools) -> Floats:
+        """Return the weights `[J, N]` of the events in the pools, as in `reduce_pools`; all 0 if no event is
+        kept.
+        """
         rates = np.array([1.0 / d for d in self.pool_days] + [0.0])
         weights = np.exp(rates[:, None] * age) * keep
         normalised: Floats = weights / np.maximum(weights.sum(1, keepdims=True), 1e-30)
         return normalised
 
-    def _shown(self, unique: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Which distinct items stay in the history; the hidden share becomes targets."""
-        shown: NDArray[np.bool_] = rng.random(len(unique)) >= self.hide_share
+    def _shown(self, unique: Ints, rng: np.random.Generator) -> Bools:
+        """Choose the distinct items `[m]` that stay in the history; the others become targets."""
+        shown: Bools = rng.random(len(unique)) >= self.hide_share
         return shown
 
 
-def _sum_by(group: Ints, weights: Floats, size: int) -> NDArray[np.float32]:
-    """Sums of `weights [J, N]` by group `[N]`, `[J, size]`."""
+def _sum_by(group: Ints, weights: Floats, size: int) -> F32:
+    """Sum `weights [J, N]` by `group [N]`: `[J, size]`."""
     return np.stack([np.bincount(group, row, size) for row in weights]).astype(np.float32)
 
 
 def _pad(x: NDArray[Any], width: int) -> NDArray[Any]:
-    """Zeros first, so that the newest events are a suffix."""
+    """Put zeros first, so that the newest events are a suffix."""
     return np.concatenate([np.zeros(width - len(x), x.dtype), x])

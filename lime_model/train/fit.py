@@ -3,8 +3,8 @@
     for bundle in fit_variants([recipe], "2017-12-04", source):
         save_bundle(bundle, folder)
 
-Nothing here knows Spark, tables or settings files, so a model can be trained in a notebook, too. The digest
-of the code of a bundle is that of this module and of what it imports (`lime_model/digests.py`).
+Nothing here knows Spark, tables or settings files, so a model can be trained in a notebook, too. A bundle's
+code digest covers this module and everything that it imports (`lime_model/digests.py`).
 
 Letters: I items, U users, n events.
 """
@@ -26,7 +26,7 @@ from lime_model.errors import TrainingError
 from lime_model.model.features import Catalogue, Encoders, table_rows
 from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, fit_encoders
-from lime_model.train.examples import TrainingData
+from lime_model.train.event_log import TrainingData
 from lime_model.train.labels import Asked, LabelTrainer
 from lime_model.train.mapped_log import Pieces
 from lime_model.train.two_phase import Trainer, start_from_svd
@@ -49,7 +49,7 @@ class TrainingSource(NamedTuple):
 
 
 class TrainingInputs(NamedTuple):
-    """Columns of items and users as training knows them, and the arrays that it reads."""
+    """The encoders of item and user columns, and the arrays that training reads."""
 
     item_encoders: Encoders
     user_encoders: Encoders
@@ -61,11 +61,14 @@ def fit_variants(
 ) -> Iterator[Bundle]:
     """Train models that differ in their variant alone: the towers once, then the links of each model.
 
+        (bundle,) = fit_variants([Recipe("mha", config)], "2017-12-04", TrainingSource(events, items, users))
+        version = save_bundle(bundle, Path("bundle"))
+
     Args:
-        recipes: of the models; all but the first give their variant and nothing else.
+        recipes: one recipe for each model; only the variant is read from all but the first.
         cutoff: the day (YYYY-MM-DD) from which on no event is read.
         source: log, items and users before that day.
-        checkpoints: where a run that was killed left its state; it goes on from there.
+        checkpoints: where a run that was killed left its state; the run continues from there.
 
     Yields:
         One bundle for each recipe, in their order, without a model version.
@@ -103,10 +106,10 @@ def fit_labels(
     """Train a model of labels; validation is on the last `valid_days` before the cut-off.
 
     Args:
-        recipe: has `labels`.
+        recipe: the recipe; its `labels` are not None.
         cutoff: the day (YYYY-MM-DD) from which on no event is read.
         source: log, items and users before that day.
-        checkpoints: where a run that was killed left its state; it goes on from there.
+        checkpoints: where a run that was killed left its state; the run continues from there.
 
     Returns:
         The bundle, without a model version.
@@ -116,8 +119,7 @@ def fit_labels(
         LossError: a loss is not finite.
     """
     assert recipe.labels is not None
-    # Nothing trains these two parts: every event is predicted once, and the night's date says nothing about
-    # a label.
+    # Nothing trains these two parts: every event is predicted once, and a label does not depend on the night.
     without = tuple(dict.fromkeys((*recipe.config.without, "bias", "memory")))
     config = dataclasses.replace(recipe.config, cutoff_ds=cutoff, without=without)
     items, users, data = build_training_inputs(recipe, config, source)

@@ -1,13 +1,13 @@
-"""Training on labels: the chance that an event's label is 1, from the history before its session.
+"""Training on labels: the probability that an event's label is 1, from the history before its session.
 
-Every labelled event of a log is a target; windows of consecutive events share a history
-(`lime_model/train/windows.py`), whose actions show the labels that were given (`ModelConfig.labelled`).
-Binary cross-entropy, AdamW, one cycle of the learning rate; validation by normalised entropy ends a run that
-gets no better, and the best weights are kept.
+Every labelled event of a log is a target. Windows of consecutive events share a history (windows.py), whose
+actions show the labels that were given (`ModelConfig.labelled`). The loss is binary cross-entropy, the
+optimiser AdamW with one cycle of the learning rate. Validation by normalised entropy ends a run that stops
+improving, and the best weights are kept.
 
-A peer (`lime_model/peers/`) may stand in for the links; everything else is then the same.
+A peer (`lime_model/peers/`) can take the place of the links; everything else is then the same.
 
-Letters: B windows, S events, T targets, D width, O tasks.
+Letters: n events of the log, B windows, S events of a window, T targets, D width, m predicted events.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lime_model.arrays import Bools, Floats, Ints
 from lime_model.config import LabelTraining
 from lime_model.errors import TrainingError
 from lime_model.measure.metrics import auc, normalised_entropy
 from lime_model.model.lime import Features, History, LimeModel
 from lime_model.peers.past import Past
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import EventLog, Floats, Ints, TrainingData
+from lime_model.train.event_log import EventLog, TrainingData
 from lime_model.train.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient
 from lime_model.train.prefixes import pair_dots, pair_links, read_before
-from lime_model.train.windows import Bools, Window, WindowBuilder
+from lime_model.train.windows import Window, WindowBuilder
 
 PHASE = "labels"
 
 
 class Asked(NamedTuple):
-    """Which events of the log `[n]` are targets of training, and of validation: later ones of each user."""
+    """Which events of the log `[n]` are targets of training, and which later ones are of validation."""
 
     train: Bools
     valid: Bools
 
 
 class Predictions(NamedTuple):
-    """Of some events: places in the log, labels and logits, each `[m]`."""
+    """Predicted events: their places in the log, labels and logits, each `[m]`."""
 
     event: Ints
     label: Floats
@@ -50,7 +51,14 @@ class Predictions(NamedTuple):
 
 
 class Answerer(nn.Module):
-    """Logits of a window's targets: the dot, and the links or a peer in their place."""
+    """Computes the logits of a window's targets: the dot, and the links or a peer in their place.
+
+    Args:
+        model: the model.
+        data: catalogue and users.
+        dropout: of link state and pools in training.
+        peer: takes the place of the links.
+    """
 
     def __init__(
         self, model: LimeModel, data: TrainingData, dropout: float = 0.0, peer: nn.Module | None = None
@@ -59,7 +67,7 @@ class Answerer(nn.Module):
         self.model, self.peer, self.data, self.dropout = model, peer, data, dropout
 
     def forward(self, window: Window, stride: int) -> Tensor:
-        """`[B, T]`."""
+        """Compute logits `[B, T]`; LIME-XOR is read every `stride` events."""
         model = self.model
         rows, place = np.unique(window.item, return_inverse=True)
         vectors = model.embed_items(self.data.catalogue, rows)
@@ -83,7 +91,15 @@ class Answerer(nn.Module):
 
 @dataclass
 class LabelTrainer:
-    """Owns a model, its data and the random state of one run; deterministic by seed.
+    """Trains one model on labels; a run is deterministic by its seed.
+
+    Args:
+        model: the model, trained in place.
+        data: log, catalogue and users.
+        asked: targets of training and of validation.
+        config: how to learn.
+        peer: takes the place of the links.
+        checkpoints: where a run that was killed left its state.
 
     Raises:
         TrainingError: see `WindowBuilder`; or a user's validation lies before the user's training.
@@ -100,11 +116,11 @@ class LabelTrainer:
         config = self.config
         self.windows = WindowBuilder(self.data.log, self.model.config.max_events, config.targets)
         self.starts = self._starts("training", self.asked.train)
-        self._starts("validation", self.asked.valid)  # now, not after a validation's worth of steps
+        self._starts("validation", self.asked.valid)  # fails here and not at the first validation
         check_order(self.data.log, self.asked)
         self.net = Answerer(self.model, self.data, config.dropout, self.peer)
         self.rng = np.random.default_rng(config.seed)
-        self.shuffled: tuple[int, Ints] = (-1, self.starts)  # an epoch, and its order of windows
+        self.shuffled: tuple[int, Ints] = (-1, self.starts)  # an epoch, and the order of its windows
         self.curve: Curve = []
 
     def _starts(self, part: str, asked: Bools) -> Ints:
@@ -114,9 +130,9 @@ class LabelTrainer:
             raise TrainingError(f"{part}: {error}; labels.valid_days says where validation begins") from error
 
     def fit(self) -> Curve:
-        """Train, and end with the weights that did best in validation."""
+        """Train, end with the weights that were best in validation, and return the curve."""
         config, net = self.config, self.net
-        torch.manual_seed(config.seed)  # of dropout
+        torch.manual_seed(config.seed)  # seeds dropout
         net.train()
         steps = max(1, round(config.epochs * self.steps_per_epoch))
         embeddings, rest = self._parameters()
@@ -135,15 +151,15 @@ class LabelTrainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that hold every window once."""
+        """The batches that together hold every window once."""
         return -(-len(self.starts) // self.config.batch)
 
     def predict(self, asked: Bools, stride: int) -> Predictions:
-        """Of the events asked for that have a label, see `predict`."""
+        """Predict the events of `asked [n]` that have a label; LIME-XOR is read every `stride` events."""
         return predict(self.net, self.windows, asked, self.config.batch, stride)
 
     def step(self, number: int, optimiser: torch.optim.Optimizer) -> Row:
-        """One optimiser step; returns the mean loss in nats.
+        """Make one optimiser step and return the mean loss in nats.
 
         Raises:
             LossError: the loss or its gradient is not finite; the weights are those of the step before.
@@ -162,7 +178,11 @@ class LabelTrainer:
         return {"loss": loss.item()}
 
     def _draw(self, number: int) -> Ints:
-        """Starts of the windows of a step: each epoch has its own order, wherever a run was interrupted."""
+        """Return where the windows of a step start.
+
+        The order depends on the seed and the epoch alone, so an interrupted run continues with the same
+        windows.
+        """
         epoch, place = divmod(number - 1, self.steps_per_epoch)
         if self.shuffled[0] != epoch:
             order = np.random.default_rng([self.config.seed, epoch]).permutation(self.starts)
@@ -171,13 +191,13 @@ class LabelTrainer:
         return chosen
 
     def _measure(self) -> Row:
-        """Normalised entropy and AUC of validation."""
+        """Return normalised entropy and AUC of validation."""
         found = self.predict(self.asked.valid, self.config.stride)
         entropy = normalised_entropy(found.label, found.logit)
         return {"valid_ne": entropy, "valid_auc": auc(found.label, found.logit)}
 
     def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Embeddings, and the rest."""
+        """Return the embeddings, and the other parameters."""
         model = self.model
         parts: list[nn.Module] = [model.items.ids, model.items.features, model.event_type, model.users]
         if model.config.labelled:
@@ -188,9 +208,14 @@ class LabelTrainer:
 
 
 def predict(net: Answerer, windows: WindowBuilder, asked: Bools, size: int, stride: int) -> Predictions:
-    """Logits of the events asked for that have a label, `size` windows at a time.
+    """Predict the events of `asked` that have a label.
 
-    LIME-XOR is read every `stride` events.
+    Args:
+        net: computes the logits.
+        windows: cuts the log.
+        asked: which events to predict `[n]`.
+        size: windows of a batch.
+        stride: events between two readings of LIME-XOR.
     """
     training = net.training
     net.eval()
@@ -204,7 +229,7 @@ def predict(net: Answerer, windows: WindowBuilder, asked: Bools, size: int, stri
 
 
 def check_order(log: EventLog, asked: Asked) -> None:
-    """Time must not turn.
+    """Check that the validation of every user comes after the user's training.
 
     Raises:
         TrainingError: a user has an event of validation before one of training.

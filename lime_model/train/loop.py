@@ -1,4 +1,4 @@
-"""Steps of one phase of training: progress, curve, early stopping, and checkpoints to go on from."""
+"""The steps of one phase of training: progress, curve, early stopping and checkpoints."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ Curve = list[dict[str, float]]
 
 
 class Validation(NamedTuple):
-    """`measure` of examples that no step learns from; of what it returns the first, the lower the better,
-    decides which weights are kept, and ends the phase after `patience` rows of the curve without a gain."""
+    """How a phase is judged on examples that no step learns from.
+
+    The first of the values that `measure` returns decides, and lower is better: the weights with the lowest
+    value are kept, and the phase ends after `patience` rows of the curve without a new lowest value.
+    """
 
     measure: Callable[[], Row]
     patience: int
@@ -32,16 +35,28 @@ class Validation(NamedTuple):
 def one_cycle(
     optimiser: torch.optim.Optimizer, rates: list[float], steps: int
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Up over a tenth of the steps, then down; `rates` are the highest ones of the parameter groups."""
-    # Of ten steps a tenth is one, and torch divides by the steps before it.
+    """Return a schedule that raises the rates over a tenth of the steps and then lowers them.
+
+    Args:
+        optimiser: its parameter groups.
+        rates: highest rate of each group.
+        steps: all steps.
+    """
+    # torch divides by pct_start · steps - 1, which is 0 when a tenth of the steps is one step: ten steps take
+    # a fifth instead.
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps, pct_start=0.1 if steps != 10 else 0.2)
 
 
 def take_gradient(loss: Tensor, model: nn.Module, of: Callable[[], str]) -> None:
-    """Gradients of a loss, clipped to norm 1; `of` names the batch and the remedy.
+    """Compute the gradient of a loss and clip it to norm 1.
+
+    Args:
+        loss: a scalar.
+        model: the parameters whose gradients are clipped together.
+        of: names the batch and the remedy, for a message.
 
     Raises:
-        LossError: the loss or the gradient is not finite; the weights are untouched.
+        LossError: the loss or the gradient is not finite; the weights are unchanged.
     """
     if not torch.isfinite(loss):
         raise LossError(f"loss is {loss.item()} for {of()}")
@@ -56,15 +71,18 @@ class Loop:
     """One phase of a run.
 
     Args:
-        phase: its name, in the log and of its checkpoint.
-        model: what it trains.
-        weights: the tensors of the model that the phase saves, and takes up again.
-        optimiser, schedule: the schedule steps after every step.
+        phase: name of the phase in the log, and of its checkpoint.
+        model: the model that it trains.
+        weights: returns the tensors of the model that the phase saves and restores.
+        optimiser: trains the parameters.
+        schedule: sets the rates; it advances after every step.
         rng: draws the batches.
-        curve: rows of earlier phases; extended.
-        checkpoints: a run that was killed goes on where it was saved.
-        validation: the phase ends with the weights that did best in it; without one with the last.
-        best, values: those weights, and what decided, row by row.
+        curve: rows of earlier phases; the phase adds its own.
+        checkpoints: where a run that was killed left its state.
+        validation: the phase ends with the weights that are best in it; without validation, with the last
+            ones.
+        best: the best weights so far.
+        values: the deciding value of each row of the curve.
     """
 
     phase: str
@@ -80,11 +98,13 @@ class Loop:
     values: list[float] = field(default_factory=list)
 
     def run(self, steps: int, step: Callable[[int], Row], every: int) -> None:
-        """Run to `steps`, or until validation ends it.
+        """Run the phase to its last step, or until validation ends it.
 
         Args:
-            step: one optimiser step, by its number from 1; returns its losses by name.
-            every: steps of a row of the curve, which holds the means of the losses and what validation says.
+            steps: number of the last step.
+            step: makes the optimiser step of a number, from 1 on, and returns its losses by name.
+            every: steps between two rows of the curve; a row holds the mean losses and the values of
+                validation.
         """
         before = int(self.curve[-1]["step"]) if self.curve else 0
         done, recent = self._resume()
@@ -96,7 +116,7 @@ class Loop:
                 losses = {name: float(np.mean([r[name] for r in recent])) for name in recent[-1]}
                 measures, stop = self._validate()
                 self.curve.append({"step": before + number, **losses, **measures})
-                self._say(number, steps, (number - first) / (time.monotonic() - started))
+                self._log_progress(number, steps, (number - first) / (time.monotonic() - started))
                 recent = []
             if self.checkpoints and (self.checkpoints.due(self.phase) or number == steps or stop):
                 self._save(self.checkpoints, steps if stop else number, recent)
@@ -105,10 +125,10 @@ class Loop:
         self.model.load_state_dict(self.best, strict=False)
 
     def _validate(self) -> tuple[Row, bool]:
-        """Measures for a row of the curve, and whether to stop; keeps the best weights.
+        """Return the values for a row of the curve, and whether to stop; keep the best weights.
 
         Raises:
-            LossError: what decides is not finite; the best weights so far stand in the checkpoint.
+            LossError: the deciding value is not finite; the best weights so far are in the checkpoint.
         """
         if self.validation is None:
             return {}, False
@@ -125,14 +145,14 @@ class Loop:
             if self.checkpoints:
                 self.checkpoints.save(self._best_phase, self.best, {})
         if stop := since >= self.validation.patience:
-            log.info("%s: no gain in %d validations, so it ends", self.phase, since)
+            log.info("%s: no gain in %d validations, so the phase ends", self.phase, since)
         return measures, stop
 
     @property
     def _best_phase(self) -> str:
         return f"best {self.phase}"
 
-    def _say(self, number: int, steps: int, rate: float) -> None:
+    def _log_progress(self, number: int, steps: int, rate: float) -> None:
         values = " ".join(f"{name} {value:.4f}" for name, value in self.curve[-1].items() if name != "step")
         left = (steps - number) / rate
         log.info(
@@ -140,7 +160,7 @@ class Loop:
         )
 
     def _save(self, checkpoints: Checkpoints, number: int, recent: list[dict[str, float]]) -> None:
-        """All that the next step depends on."""
+        """Save everything that the next step depends on."""
         moments = pack_optimiser(self.optimiser, self.schedule)
         tensors = {f"model.{k}": v for k, v in self.weights().items()}
         tensors |= {f"optimiser.{k}": v for k, v in moments.tensors.items()}
@@ -151,7 +171,9 @@ class Loop:
         checkpoints.save(self.phase, {**tensors, "torch random": torch.get_rng_state()}, state)
 
     def _resume(self) -> tuple[int, list[dict[str, float]]]:
-        """Steps that are done, and the losses since the last row of the curve."""
+        """Restore the saved state; return the steps that are done, and the losses since the last row of the
+        curve.
+        """
         saved = self.checkpoints.load(self.phase) if self.checkpoints else None
         if self.checkpoints is None or saved is None:
             return 0, []
@@ -169,5 +191,5 @@ class Loop:
         torch.set_rng_state(saved.tensors["torch random"])
         self.rng.bit_generator.state = saved.state["random"]
         self.curve[:] = saved.state["curve"]
-        log.info("%s go on after step %d", self.phase, saved.state["step"])
+        log.info("%s: training continues after step %d", self.phase, saved.state["step"])
         return saved.state["step"], saved.state["recent"]

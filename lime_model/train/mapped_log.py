@@ -1,8 +1,8 @@
 """A log in pieces, and arrays that grow on disk: training never holds the whole log in memory.
 
-Pieces are Arrow tables that each hold whole users. What they are encoded to is appended to files
-and mapped at the end, so the operating system keeps in memory what is read and no more. The files lie
-under `TMPDIR` and are unlinked as soon as they are mapped: nothing is left to clean up.
+Pieces are Arrow tables that each hold whole users. The arrays that they are encoded to are appended to files
+and mapped at the end, so the operating system keeps in memory only what is read. The files lie under `TMPDIR`
+and are unlinked as soon as they are mapped, so nothing is left to clean up.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from lime_model.errors import TrainingError
 
 Array = NDArray[Any]
-Pieces = Callable[[], Iterator[pa.Table]]  # walks the log from its start, as often as it is called
+Pieces = Callable[[], Iterator[pa.Table]]  # each call walks the log from its start
 
 PIECE_EVENTS = 500_000
 
 
 def whole_users(batches: Iterable[pa.RecordBatch], events: int = PIECE_EVENTS) -> Iterator[pa.Table]:
-    """Cut a stream that is sorted by `user_id` into tables of about `events` rows, no user in two of them."""
+    """Cut a stream that is sorted by `user_id` into tables of about `events` rows, each of whole users."""
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)
@@ -42,7 +42,7 @@ def whole_users(batches: Iterable[pa.RecordBatch], events: int = PIECE_EVENTS) -
 
 
 def map_arrays(pieces: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
-    """Concatenate pieces of the same arrays by way of the disk; read-only, empty without pieces.
+    """Concatenate pieces of the same arrays on disk; the result is read-only, and empty without pieces.
 
     Raises:
         TrainingError: the disk is full.
@@ -57,6 +57,7 @@ def map_arrays(pieces: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def _append(array: Array, path: Path) -> None:
+    """Append an array to a file."""
     try:
         with path.open("ab") as file:
             array.tofile(file)
@@ -69,6 +70,7 @@ def _append(array: Array, path: Path) -> None:
 
 
 def _map(path: Path, kind: np.dtype[Any]) -> Array:
+    """Map a file as an array."""
     if not path.stat().st_size:
         return np.zeros(0, kind)
     return np.asarray(np.memmap(path, kind, mode="r"))

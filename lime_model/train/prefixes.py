@@ -1,13 +1,13 @@
-"""The states a user had before each of several consecutive events, from one pass over a window.
+"""The states that a user had before each of several consecutive events, from one pass over a window.
 
-Label training has a target at every event. A history read anew for each would cost N events a
-target. The softmax sum of LIME-MHA and of the pools is a monoid, so the states before T
-consecutive targets are one reduction of what precedes them all and a running sum over the rest.
-LIME-XOR has no such form: its links are read once per `stride` events, and a target sees those
-of the last reading, at most `stride - 1` events old.
+Label training has a target at every event, and reading each target's history separately would cost N events
+per target. The softmax sum of LIME-MHA and of the pools is a monoid, so the states before T consecutive
+targets are one reduction of the events before all of them, and a running sum over the rest. LIME-XOR has no
+such form: its links are read once per `stride` events, and a target sees the last reading, which is at most
+`stride - 1` events old.
 
-Letters: B windows, S events of a window, T targets (its last T events), L links, H heads, J pools,
-D width, W = D / H, X user width, O tasks.
+Letters: B windows, S events of a window, T targets (its last T events), R rows of a softmax sum, L links,
+H heads, J pools, D width, W = D / H, X user width, O tasks.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from lime_model.model.links import LinkAttention, weigh_pools
 
 
 def means_before(logits: Tensor, values: Tensor, end: Tensor) -> Tensor:
-    """Softmax means `[B, T, ..., R, W]` over what each target sees; zero where that is nothing.
+    """Compute softmax means `[B, T, ..., R, W]` over the events that each target sees; zero without any.
 
     Args:
         logits: `[B, ..., R, S]`, `-inf` for events that do not count.
         values: `[B, ..., S, W]`.
         end: place after the last event that each target sees `[B, T]`, below S.
     """
-    past = int(end.min())  # all targets see these
-    logits = logits[..., :-1]  # nobody sees the last event
+    past = int(end.min())  # all targets see the events before this place
+    logits = logits[..., :-1]  # no target sees the last event
+    # One reference logit serves the whole window: a mean does not depend on it, and every weight is at most
+    # 1.
     top = torch.nan_to_num(logits.detach().amax(-1, keepdim=True), neginf=0.0)
     weight = torch.exp(logits - top)
     old, new = weight[..., :past], weight[..., past:]
@@ -45,18 +47,19 @@ def means_before(logits: Tensor, values: Tensor, end: Tensor) -> Tensor:
 def read_before(
     model: LimeModel, history: History, features: Features, end: Tensor, stride: int, *, links: bool = True
 ) -> UserState:
-    """The state before every target, as `B·T` users.
+    """Read the state before every target, as `B·T` users.
 
     Args:
+        model: the model.
         history: windows of S events; the last T are the targets.
-        features: of the users `[B]`.
+        features: features of the users `[B]`.
         end: as in `means_before`.
         stride: events between two readings of LIME-XOR; LIME-MHA is exact.
         links: without, the links are zeros.
     """
     user = model.users(features)
-    # In float64: exp(-age / days), or the links' learned recency, weighs the first events of a long window by
-    # less than float32 can say, beside its last.
+    # In float64: in a long window the weights of the first events, exp(-age / days) or the links' learned
+    # recency, are smaller than float32 can hold relative to those of the last events.
     weights = weigh_pools(history.days.double(), history.keep, model.config.pool_days)
     pools = means_before(weights, history.events.double(), end).to(history.events.dtype)
     if not links:
@@ -73,7 +76,9 @@ def read_before(
 
 
 def _read_xor(model: LimeModel, history: History, queries: Tensor, end: Tensor, stride: int) -> Tensor:
-    """Link states `[B, T, L, D]` as of the last event that a target sees, or at most `stride - 1` before."""
+    """Return link states `[B, T, L, D]` as of the last event that a target sees, or at most `stride - 1`
+    before.
+    """
     first, states = int(end.min()), []
     readings, which = torch.unique((end - first) // stride, return_inverse=True)
     for number in readings.tolist():
@@ -84,7 +89,13 @@ def _read_xor(model: LimeModel, history: History, queries: Tensor, end: Tensor, 
 
 
 def pair_links(model: LimeModel, state: UserState, items: Tensor) -> Tensor:
-    """The links' share of every task's score `[n, O]` for n users and an item each, T `[n, D]`."""
+    """Compute the links' part of every task's score `[n, O]` for n pairs of a user and an item.
+
+    Args:
+        model: the model.
+        state: states of the n users.
+        items: T of the n items `[n, D]`.
+    """
     attended = (model.links.weights(items).unsqueeze(1) @ state.links).squeeze(1)  # o [n, D]
     hidden = torch.relu(model.head(torch.cat([attended, items, state.user], -1)))
     shallow: Tensor = model.head_out(hidden)
@@ -92,10 +103,17 @@ def pair_links(model: LimeModel, state: UserState, items: Tensor) -> Tensor:
 
 
 def pair_dots(model: LimeModel, state: UserState, items: Tensor) -> Tensor:
-    """The dot's share, likewise; with `pair_links` it sums to `LimeModel.task_scores`, pair by pair."""
+    """Compute the dot's part of every task's score `[n, O]`; with `pair_links` it sums to
+    `LimeModel.task_scores`.
+
+    Args:
+        model: the model.
+        state: states of the n users.
+        items: T of the n items `[n, D]`.
+    """
     return (model.dot_vector(state) @ model.dot_item(items).unsqueeze(-1)).squeeze(-1)
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """`x [B, n, ...]` at `index [B, T]`: `[B, T, ...]`."""
+    """Take the rows of `x [B, n, ...]` at `index [B, T]`: `[B, T, ...]`."""
     return x[torch.arange(len(x), device=x.device).unsqueeze(1), index]

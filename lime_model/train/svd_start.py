@@ -1,11 +1,11 @@
-"""Where item embeddings start: an SVD of who took what, and popularity in a coordinate of its own.
+"""The start of item embeddings: an SVD of which users took which items, and popularity in its own coordinate.
 
-Truncated SVD of the row-normalised root counts (PureSVD, Cremonesi et al. 2010).
-Coordinate 0 of an item is its recent popularity; the dot reads it with a constant. So
-the base score knows popularity and the repeat memory, which sees the base score and
-not the bias, can cancel it for the items a user already takes.
+The SVD is a truncated one of the row-normalised root counts (PureSVD, Cremonesi et al. 2010). Coordinate 0 of
+an item is its recent popularity, and the dot reads it with a constant. So the base score contains popularity,
+and the repeat memory, which reads the base score and not the bias, can cancel it for items that a user
+already takes.
 
-Letters: D width.
+Letters: U users, D width.
 """
 
 from __future__ import annotations
@@ -16,16 +16,26 @@ import torch
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from lime_model.arrays import Floats
 from lime_model.model.features import Catalogue
 from lime_model.model.lime import LimeModel
-from lime_model.train.examples import EventLog, Floats
+from lime_model.train.event_log import EventLog
 
-DOT_SCALE = 0.6  # of the starting dot with the pools
-POPULARITY = 0.3  # starting weight of log1p(recent count) in the dot; the bias has the rest of 1
+DOT_SCALE = 0.6  # starting scale of the dot with the pools
+POPULARITY = 0.3  # starting weight of log1p(recent count) in the dot; the bias has the remaining 0.7
 
 
 def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> Floats:
-    """SVD factors of the items with an id embedding, `[id rows, D]`: row and column 0 zero, mean square 1."""
+    """Compute the SVD factors of the items with an id embedding `[id rows, D]`.
+
+    Row 0 and column 0 are zero, and the mean square of all numbers is 1.
+
+    Args:
+        log: the events.
+        catalogue: the items.
+        width: D.
+        seed: seed of the SVD's start vector.
+    """
     counts = sp.vstack([_counts(part, catalogue) for part in log.chunks()], format="csr")
     shape = counts.shape
     counts.data = np.sqrt(counts.data)
@@ -36,26 +46,35 @@ def item_vectors(log: EventLog, catalogue: Catalogue, width: int, seed: int) -> 
     if rank > 0:
         start = np.random.default_rng(seed).standard_normal(min(shape))
         _, values, right = svds(scaled, k=rank, v0=start)
-        vectors[:, 1 : rank + 1] = (right * np.sqrt(values)[:, None])[::-1].T  # the root: half for each side
+        # Items and users share the singular values: each side gets their roots.
+        vectors[:, 1 : rank + 1] = (right * np.sqrt(values)[:, None])[::-1].T
     vectors[0] = 0.0
-    vectors /= np.sqrt(np.linalg.norm(vectors, axis=1, keepdims=True)) + 1e-9  # tame the popular
+    vectors /= np.sqrt(np.linalg.norm(vectors, axis=1, keepdims=True)) + 1e-9  # shrinks popular items
     scale = float(np.sqrt((vectors**2).mean()))
     start_vectors: Floats = vectors / max(scale, 1e-9)
     return start_vectors
 
 
 def _counts(log: EventLog, catalogue: Catalogue) -> sp.csr_array:
-    """Events of every user and id row `[U, id rows]`."""
+    """Count the events of every user and id row `[U, id rows]`."""
     users = log.owners
     shape = (len(log.offsets) - 1, int(catalogue.id_rows.max()) + 1)
     return sp.csr_array((np.ones(len(users)), (users, catalogue.id_rows[log.item])), shape=shape)
 
 
 def set_start(model: LimeModel, log: EventLog, catalogue: Catalogue, recent: Floats, seed: int) -> None:
-    """Item embeddings and dot from the log; `recent` are counts by catalogue row.
+    """Set item embeddings and dot from the log.
 
-    The first item column, if it is a category or a hash, gets the mean vector of its items, which stands
-    in for the id of an item too rare to have one; id and first column sum to the SVD vector.
+    The first item column, if it is a category or a hash, gets the mean vector of its items, which replaces
+    the id embedding of items that are too rare to have one. The id embedding and the first column sum to the
+    SVD vector.
+
+    Args:
+        model: the model to set.
+        log: the events.
+        catalogue: the items.
+        recent: recent events of each catalogue row.
+        seed: seed of the SVD.
     """
     start = item_vectors(log, catalogue, model.config.width, seed)
     vectors = torch.tensor(start, dtype=torch.float32)
@@ -84,7 +103,7 @@ def _take_means(table: Tensor, vectors: Tensor, catalogue: Catalogue) -> None:
 
 
 def _set_dot(model: LimeModel, popularity: float) -> None:
-    """Every dot as the inner product with the mean of the pools, plus `popularity` times coordinate 0."""
+    """Set every dot to the inner product with the mean of the pools, plus `popularity` times coordinate 0."""
     width, pools, dot = model.config.width, model.config.pools, model.config.dot
     eye = torch.eye(dot, width)
     model.dot_item.weight.copy_(eye)

@@ -1,21 +1,22 @@
 """Training in two phases: next purchases from histories, by softmax.
 
-Weekly cuts, recent ones favoured; the targets are the items of the following weeks.
-Two losses, each a mean over examples: over everything with the repeat memory, and over
-items new to the history, where a random share of the history is hidden and asked back.
+Cuts are weekly, and recent ones are drawn more often; the targets are the items of the following weeks. There
+are two losses, each a mean over examples: one over all items with the repeat memory, and one over items new
+to the history, for which a random share of the history is hidden and becomes targets.
 
-1. Towers: dot, bias and memory, with the softmax over all items with an id embedding.
-   The links are off, so a step is a matrix product and batches are large.
-2. Links: the whole model, over every positive of the batch and a uniform sample of the
-   other items, whose exp(score) counts for those left out, so that the softmax
-   denominator is unbiased. The links start at zero effect (see `LimeModel`).
+1. Towers: dot, bias and memory, with the softmax over all items with an id embedding. The links are off, so a
+   step is a matrix product and batches are large.
+2. Links: the whole model, over every positive of the batch and a uniform sample of the other items. The
+   exp(score) of a sampled item also counts for items that were not drawn, so that the softmax denominator is
+   unbiased. The links start with no effect (see `LimeModel`).
 
-Both losses of users whom no step learns from judge a phase (`valid_share`; the SVD that embeddings start
-from has seen them): it ends when they get no better, with the weights that did best. Users are held out, not
-late weeks: what the latest weeks teach is wanted, and what goes wrong when training is too long is that users
-are learnt by heart.
+A phase is judged by both losses of users whom no step learns from (`valid_share`; the SVD that embeddings
+start from has seen them). It ends when they stop falling, with the best weights. Users are held out and not
+late weeks: the latest weeks are the most useful to learn from, and overtraining shows as memorised users.
 
 The losses are in `lime_model/train/losses.py`.
+
+Letters: n examples.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lime_model.arrays import Floats, Ints
 from lime_model.config import TrainConfig
 from lime_model.errors import TrainingError
 from lime_model.model.lime import LimeModel
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import ExampleBuilder, Ints, TrainingData, item_counts, item_fame
+from lime_model.train.event_log import TrainingData, item_counts, item_fame
+from lime_model.train.examples import ExampleBuilder
 from lime_model.train.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient
 from lime_model.train.losses import Objective
 from lime_model.train.svd_start import set_start
@@ -42,20 +44,34 @@ log = logging.getLogger(__name__)
 
 LINK_PARTS = ("links.", "reader.", "head.", "head_out.")
 TOWERS = "towers"  # name of the first phase
-LEAST_JUDGES, JUDGED = 20, 512  # users and examples: fewer say little, more only take time
-ROWS, LONGEST_ROW = 6, 50  # of the curve at least; steps of one at most
+LEAST_JUDGES = 20  # users held out at least: fewer say little about the run
+JUDGED = 512  # examples of held-out users at most: more take time and say little more
+ROWS, LONGEST_ROW = 6, 50  # rows of the curve at least, and steps of a row at most
 
 
 def start_from_svd(model: LimeModel, data: TrainingData, seed: int) -> None:
-    """Start item embeddings and dot from the log; see `lime_model/train/svd_start.py`."""
+    """Start item embeddings and dot from the log; see `lime_model/train/svd_start.py`.
+
+    Args:
+        model: the model to set.
+        data: log and catalogue.
+        seed: seed of the SVD.
+    """
     counts = item_counts(data.log, 0.0, model.config.bias_days, len(data.catalogue.id_rows))
     set_start(model, data.log, data.catalogue, counts[:, 0].astype(np.float64), seed)
 
 
 class Trainer:
-    """Owns model, data and random state of one run; deterministic by seed.
+    """Trains one model; a run is deterministic by its seed.
 
-    With `checkpoints` a run that was killed goes on where it was saved.
+    Args:
+        model: the model, trained in place.
+        data: log, catalogue and users.
+        config: how to learn.
+        checkpoints: where a run that was killed left its state; the run continues from there.
+
+    Raises:
+        TrainingError: no user has enough events.
     """
 
     def __init__(
@@ -94,18 +110,20 @@ class Trainer:
         self.start = model.items.ids.weight.detach().clone()
         self.curve: Curve = []
 
-    def _recent_first(self, cuts: Ints) -> NDArray[np.float64]:
-        """Chances `[n]` of examples at these cuts."""
+    def _recent_first(self, cuts: Ints) -> Floats:
+        """Return the probabilities `[n]` with which examples at these cuts are drawn."""
         weight = 0.5 ** (-self.builder.cuts[cuts] / self.config.cut_half_life_days)
         return weight / weight.sum()
 
     def _hold_out(self) -> tuple[Ints, Ints]:
-        """Take `valid_share` of the users out of training; some (user, cut index) of theirs, or none."""
+        """Take `valid_share` of the users out of training; return users and cuts of some of their examples,
+        or none.
+        """
         rng, users = np.random.default_rng([self.config.seed, 1]), np.unique(self.users)
         size = int(self.config.valid_share * len(users))
         if size < LEAST_JUDGES:
             log.info(
-                "%d of %d users could be held out, %d are wanted: nothing judges the run, it takes all steps",
+                "%d of %d users could be held out and %d are needed: the run has no validation",
                 size, len(users), LEAST_JUDGES,
             )  # fmt: skip
             return self.users[:0], self.cuts[:0]
@@ -117,21 +135,21 @@ class Trainer:
         return theirs[0][chosen], theirs[1][chosen]
 
     def fit(self) -> Curve:
-        """Run both phases; returns the curve."""
+        """Run both phases and return the curve."""
         self.fit_towers()
         return self.fit_links()
 
     def fit_towers(self) -> None:
-        """The first phase: everything but the links."""
-        torch.manual_seed(self.config.seed)  # of dropout
+        """Run the first phase, which trains everything but the links."""
+        torch.manual_seed(self.config.seed)  # seeds dropout
         parts = self._parts()
         rates = [(parts["towers"], self.config.learning_rate), (parts["memory"], self.config.memory_rate)]
         self._phase(rates, self.config.steps, links=False)
 
     def adopt(self, model: LimeModel) -> Trainer:
-        """A trainer of another variant that stands where this one's towers do.
+        """Return a trainer of another variant that starts its links from this trainer's towers.
 
-        The first phase never looks at the links, so training them there would give the same towers.
+        The first phase does not read the links, so every variant would get the same towers from it.
         """
         model.load_state_dict(self._towers(), strict=False)
         other = copy.copy(self)
@@ -140,7 +158,7 @@ class Trainer:
         return other
 
     def fit_links(self) -> Curve:
-        """The second phase: the links, and the rest at lower rates; returns the whole curve."""
+        """Run the second phase, which trains the links, and the rest at lower rates; return the curve."""
         torch.manual_seed(self.config.seed)
         parts, config, share = self._parts(), self.config, self.config.tower_share
         late = [(parts["towers"], config.link_rate * share), (parts["memory"], config.memory_rate * share)]
@@ -149,11 +167,11 @@ class Trainer:
         return self.curve
 
     def _towers(self) -> dict[str, Tensor]:
-        """What the first phase trains."""
+        """Return the tensors that the first phase trains."""
         return {k: v for k, v in self.model.state_dict().items() if not k.startswith(LINK_PARTS)}
 
     def _parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by the rate they are trained at."""
+        """Group the parameters by the rate at which they are trained."""
         parts: dict[str, list[nn.Parameter]] = {"links": [], "memory": [], "towers": []}
         for name, parameter in self.model.named_parameters():
             kind = "links" if name.startswith(LINK_PARTS) else name.split(".")[0]
@@ -161,7 +179,7 @@ class Trainer:
         return parts
 
     def _phase(self, rates: list[tuple[list[nn.Parameter], float]], steps: int, *, links: bool) -> None:
-        """`steps` steps over (parameters, highest learning rate) pairs; extends the curve."""
+        """Make some steps over pairs of parameters and their highest learning rate; extend the curve."""
         if steps < 1:
             return
         self.model.train()
@@ -172,7 +190,7 @@ class Trainer:
         loop = Loop(
             phase=f"links of {self.model.config.variant}" if links else TOWERS,
             model=self.model,
-            weights=self.model.state_dict if links else self._towers,  # of the towers what variants share
+            weights=self.model.state_dict if links else self._towers,  # towers are shared by the variants
             optimiser=optimiser, schedule=schedule, rng=self.rng, curve=self.curve,
             checkpoints=self.checkpoints,
             validation=judges if len(self.judged[0]) else None,
@@ -181,8 +199,10 @@ class Trainer:
         loop.run(steps, lambda _: self.step(optimiser, links=links), every)
 
     def judge(self, *, links: bool) -> Row:
-        """The losses of held-out users: their sum, which decides, and that of new items; always the same
-        examples, hidden items and candidates."""
+        """Return the losses of held-out users: the sum of both, which decides, and that of new items.
+
+        Examples, hidden items and candidates are the same in every call.
+        """
         size = self.config.link_batch if links else self.config.batch
         rng, sums = np.random.default_rng(self.config.seed), np.zeros(2)
         self.model.eval()
@@ -196,7 +216,7 @@ class Trainer:
         return {"valid_loss": every + new, "valid_loss_new": new}
 
     def step(self, optimiser: torch.optim.Optimizer, *, links: bool) -> Row:
-        """One optimiser step; returns the two losses in nats per positive, averaged over examples.
+        """Make one optimiser step and return the two losses in nats per positive, averaged over examples.
 
         Raises:
             LossError: the loss or its gradient is not finite; the weights are those of the step before.

@@ -1,7 +1,7 @@
-"""Windows of a log of labels: consecutive events of a user to predict, behind the history they share.
+"""Windows of a log of labels: consecutive events of a user to predict, and the history before them.
 
-A target sees what lies before its own session: an answer given in the same basket, page or
-second is not known yet. Order and sessions come from the log; nothing is shuffled inside a user.
+A target sees the events before its own session, because an answer given in the same basket, page or second is
+not known yet. Order and sessions come from the log, and the events of a user are never shuffled.
 
 Letters: n events of the log, B windows, N events of history, T targets, S events of a window.
 """
@@ -13,21 +13,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lime_model.arrays import Bools, Floats, Ints
 from lime_model.errors import TrainingError
-from lime_model.train.examples import EventLog, Floats, Ints
+from lime_model.train.event_log import EventLog
 
-Bools = NDArray[np.bool_]
-
-LONGEST_SESSION = 1  # history; of a longer session the later targets see less
+LONGEST_SESSION = 1  # in histories of N events; later targets of a longer session see fewer than N events
 
 
 class Window(NamedTuple):
-    """A batch; the last T of the S events are the targets, padding comes first and last.
+    """A batch of windows; the last T of the S events are the targets, and padding comes first and last.
 
-    Before the targets lie N events and the longest part of a session that any window begins in, so that
-    the targets of that session see N events too, and those after it the session.
+    Before the targets lie N events, and in addition as many as the longest part of a session before any
+    window's first target. So the targets of that session see N events too, and the targets after it see the
+    session.
     """
 
     item: Ints  # [B, S] catalogue rows
@@ -35,10 +34,10 @@ class Window(NamedTuple):
     days: Floats  # [B, S] before the window's last event
     keep: Bools  # [B, S]
     end: Ints  # [B, T] place in the window after the last event that each target sees
-    users: Ints  # [B] of the log
+    users: Ints  # [B] users of the log
     label: Floats  # [B, T], 0 where there is none
-    counts: Bools  # [B, T] which targets are asked for
-    event: Ints  # [B, T] places in the log, -1 past the user's last
+    counts: Bools  # [B, T] which targets are asked for and have a label
+    event: Ints  # [B, T] places in the log, -1 after the user's last event
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class WindowBuilder:
     """Cuts a log into windows.
 
     Args:
-        log: of which `event_type` holds action codes, and labels are 0, 1 or NaN.
+        log: the events; `event_type` holds action codes, and labels are 0, 1 or NaN.
         history: N.
         targets: T.
 
@@ -72,10 +71,12 @@ class WindowBuilder:
             )
 
     def starts(self, asked: Bools) -> Ints:
-        """First places of the windows that hold an event asked for `[n]`: every T events of a user.
+        """Find where the windows begin that hold at least one event of `asked [n]`.
+
+        The windows of a user begin every T events.
 
         Raises:
-            TrainingError: no event asked for has a label, or all have the same.
+            TrainingError: no event of `asked` has a label, or all have the same one.
         """
         asked = asked & ~np.isnan(self.log.label)
         found = np.unique(self.log.label[asked])
@@ -87,7 +88,7 @@ class WindowBuilder:
         return np.unique(begin + (place - begin) // self.targets * self.targets)
 
     def build(self, starts: Ints, asked: Bools) -> Window:
-        """The windows that start at some places `[B]`."""
+        """Build the windows that start at some places `[B]`, with targets among `asked [n]`."""
         log, owner = self.log, self.log.owner(starts)
         begin, end = log.offsets[owner][:, None], log.offsets[owner + 1][:, None]
         new = starts[:, None] + np.arange(self.targets)
@@ -112,13 +113,28 @@ class WindowBuilder:
         )
 
     def batches(self, starts: Ints, asked: Bools, size: int) -> Iterator[Window]:
-        """All windows in the given order, `size` at a time."""
+        """Yield all windows in the given order.
+
+        Args:
+            starts: places where windows start.
+            asked: which events are targets `[n]`.
+            size: windows of a batch.
+        """
         for first in range(0, len(starts), size):
             yield self.build(starts[first : first + size], asked)
 
 
 def visible_before(log: EventLog, users: Ints, events: Ints) -> Ints:
-    """Place of the first event that some events `[B, T]` of users `[B]` do not see: their session's first."""
+    """Find the first event that each event does not see, which is the first of its session.
+
+    Args:
+        log: the events.
+        users: `[B]`.
+        events: places in the log of events of these users `[B, T]`.
+
+    Returns:
+        Places in the log `[B, T]`.
+    """
     begun = np.minimum(log.session_start[events], log.days[events])
     rows = []
     for user, times in zip(users, begun, strict=True):

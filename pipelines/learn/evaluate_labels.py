@@ -28,7 +28,7 @@ from lime_model.measure.metrics import (
     normalised_entropy,
 )
 from lime_model.train.dataset import build_training_data
-from lime_model.train.examples import TrainingData
+from lime_model.train.event_log import TrainingData
 from lime_model.train.fit import TrainingSource
 from lime_model.train.labels import Answerer, Predictions, predict
 from lime_model.train.windows import WindowBuilder

@@ -1,8 +1,8 @@
-"""How fast the cores or GPUs of a session score: measured, not assumed.
+"""Calibration: measures how fast the cores or GPUs of a session score.
 
-Every one of them reads users for half a second and scores them for a second with the night's bundle, backend,
-K and widths, over random numbers, all at once, as they will; for a night that takes lists over, it also takes
-lists over for half a second.
+All of them work at the same time, as on a night, with the night's bundle, backend, K and widths over random
+numbers. Each reads users for half a second and scores them for a second. For a night that takes lists over,
+it also takes lists over for half a second.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lime_model.bundle import worker_bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.model.features import encode_columns
 from lime_model.rows.link_states import decode_state, state_bytes
+from lime_model.scoring.backends.backend import Backend
 from lime_model.scoring.backends.choose import make_backend
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Rows, Weights
@@ -36,23 +37,25 @@ from lime_model.scoring.incremental.night_changes import (
     UnchangedUser,
     write_night_changes,
 )
-from lime_model.scoring.topk import Backend, Memory, Query, score_memories, score_top_k
+from lime_model.scoring.queries import Memory, Query
+from lime_model.scoring.topk import Engine
 from pipelines.models.bundles import shipped_folder
 from pipelines.score.broadcast_files import local_root
 from pipelines.score.placement import Placement, own_device
 from pipelines.store.tables import Warehouse
-from pipelines.udfs.score_users import StateFolder
+from pipelines.udfs.read_users import StateFolder
 
 SAMPLE = 1 << 16  # candidates that the calibration scores at most
-USERS = 32  # of a calibration batch
-TONIGHT = 3  # its number, after those of two anchors
+USERS = 32  # users of a calibration batch
+NIGHT = 3  # number of the calibrated night, after those of two anchor nights
 
 
 class Sizes(NamedTuple):
-    """What a core meets: candidates, items of a user's history, list length, and what is kept beyond it.
+    """How large a night's work is.
 
-    Of a night that takes lists over also the candidates that changed and those that bias moves; None: of one
-    that does not.
+    `candidates` of the bank, items of a user's `history`, the list length `k`, and the `entries` that are
+    kept of each list. For a night that takes lists over, also the candidates that `changed` and those whose
+    bias `moved`; `changed` is None for a night that does not.
     """
 
     candidates: int
@@ -64,11 +67,11 @@ class Sizes(NamedTuple):
 
     @property
     def wanted(self) -> int:
-        """Of a user who is scored in full."""
+        """Length of the list of a user who is scored in full."""
         return max(self.k, self.entries)
 
     def sampled(self) -> Sizes:
-        """As many as are scored for a second."""
+        """Reduce the sizes to what can be scored in a second."""
         candidates = min(max(self.candidates, 1), SAMPLE)
         changed = (
             None if self.changed is None else max(0, min(self.changed, int(candidates * MOST_CHANGED) - 1))
@@ -79,15 +82,25 @@ class Sizes(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Of one core or GPU."""
+    """The speed of one core or GPU."""
 
     pairs_per_second: float
-    users_per_second: float  # read from their states and memories, before any candidate
-    taken_over_per_second: float = 0.0  # users whose lists are taken over; 0: nobody was
+    users_per_second: float  # users whose states and memories are read, before any candidate is scored
+    taken_over_per_second: float = 0.0  # users whose lists are taken over; 0 when that was not measured
 
 
 def calibrate(warehouse: Warehouse, version: str, placement: Placement, sizes: Sizes) -> list[dict[str, Any]]:
-    """By core or GPU: its `Speed`, and of its host what `check_room` wants to know."""
+    """Measure all cores or GPUs of a session at once.
+
+    Args:
+        warehouse: the session's warehouse.
+        version: model version of the shipped bundle.
+        placement: tasks, backend and device of the night.
+        sizes: the night's work.
+
+    Returns:
+        For each core or GPU its `Speed`, and the room on its host that `check_room` reads.
+    """
     choice, few = placement.choice, sizes.sampled()
 
     def run(seconds: float) -> list[dict[str, Any]]:
@@ -102,64 +115,65 @@ def calibrate(warehouse: Warehouse, version: str, placement: Placement, sizes: S
         found = spread.mapInArrow(measure, "found string", profile=placement.profile)
         return [json.loads(row[0]) for row in found.collect()]
 
-    run(0.0)  # starts the workers, loads, compiles: the next ones start together
+    run(0.0)  # starts the workers, loads and compiles, so that the measured run starts everywhere at once
     return run(1.0)
 
 
 def measure_speed(bundle: Path, scorer: Backend, sizes: Sizes, seconds: float) -> Speed:
-    """How fast this core or GPU is with the bundle's widths and weights, over random factors.
+    """Measure this core or GPU with the bundle's widths and weights, over random factors.
 
     Args:
         bundle: folder of the bundle.
         scorer: the night's backend.
-        sizes: what it meets; no more of anything than there are candidates.
-        seconds: to score for; users are read for half of that, and lists taken over for half.
+        sizes: the work; no size exceeds the number of candidates.
+        seconds: how long to score; users are read for half as long, and lists are taken over for half as
+            long.
     """
     loaded = worker_bundle(bundle)
     states = StateFolder(loaded, scorer)
+    engine = states.engine
     rng = np.random.default_rng(0)
-    cells = Cells.pack(_random_rows(rng, states.weights, sizes.candidates))
+    cells = Cells.pack(_random_rows(rng, engine.weights, sizes.candidates))
     state = rng.standard_normal(state_bytes(loaded.config) // 4).astype("<f4").tobytes()
     nothing = encode_columns({}, loaded.user_encoders, 1)
 
     def read(memory: Memory) -> list[Query]:
-        """As a batch of the job is read."""
+        """Read users as the job reads a batch."""
         links, pools = zip(*(decode_state(state, loaded.config) for _ in range(USERS)), strict=True)
         return [Query(row, memory) for row in states.fold(links, pools, [nothing] * USERS)]
 
     users, own = read(Memory.empty(MEMORY_FEATURES)), _random_memory(sizes.history)
-    reading = _per_second(lambda: score_memories(states.weights, read(own), cells, scorer), seconds / 2)
-    scoring = _per_second(lambda: score_top_k(states.weights, users, [cells], sizes.wanted, scorer), seconds)
+    reading = _per_second(lambda: engine.score_own_items(read(own), cells), seconds / 2)
+    scoring = _per_second(lambda: engine.score_top_k(users, [cells], sizes.wanted), seconds)
     taking = 0.0
     if sizes.changed is not None:
-        take = _take_over(states.weights, users, cells, sizes, scorer)
-        taking = _per_second(take, seconds / 2)
+        taking = _per_second(_take_over(engine, users, cells, sizes), seconds / 2)
     return Speed(scoring * USERS * sizes.candidates, reading * USERS, taking * USERS)
 
 
-def _take_over(
-    weights: Weights, users: Sequence[Query], cells: Cells, sizes: Sizes, scorer: Backend
-) -> Callable[[], object]:
-    """Takes the lists of these users over: the first candidates have changed, and bias moves the last ones.
+def _take_over(engine: Engine, users: Sequence[Query], cells: Cells, sizes: Sizes) -> Callable[[], object]:
+    """Return a function that takes the lists of these users over.
 
-    Moved candidates are scored by `SMALLEST_SUBSET` at least, so fewer on average are those of some users
-    alone: of anchor 2, where anchor 1 moves nothing.
+    The first candidates have changed, and the bias of the last ones has risen. Movers are scored in subsets
+    of at least `SMALLEST_SUBSET`. To have fewer of them on average, only some users have movers: those of
+    anchor night 2.
+    For users of anchor night 1 no bias has risen.
     """
-    lists = score_top_k(weights, users, [cells], sizes.wanted, scorer)
+    lists = engine.score_top_k(users, [cells], sizes.wanted)
     rows, beta = np.arange(len(cells)), cells.beta(np.arange(len(cells)))
-    since = np.where(rows < (sizes.changed or 0), TONIGHT, 0).astype(np.int32)
+    since = np.where(rows < (sizes.changed or 0), NIGHT, 0).astype(np.int32)
     risen = np.where(rows < len(cells) - max(sizes.moved, SMALLEST_SUBSET), beta, beta - np.float32(1e3))
     table = pa.table({"item_id": rows, "since": since, "reference": beta, "bias_1": beta, "bias_2": risen})
     with tempfile.TemporaryDirectory() as folder:
-        path, bank = Path(folder) / "tonight.arrow", PackedBank([cells], pa.array(rows), None)
-        write_night_changes(path, table, TONIGHT, {1: "bias_1", 2: "bias_2"})
+        path, bank = Path(folder) / "night_changes.arrow", PackedBank([cells], pa.array(rows), None)
+        write_night_changes(path, table, NIGHT, {1: "bias_1", 2: "bias_2"})
         night_changes = NightChanges(path, bank)
     movers = round(len(users) * min(1.0, sizes.moved / SMALLEST_SUBSET))
-    standing = [
+    unchanged = [
         UnchangedUser(user, keep_best(best, len(best.rows)), 2 if i < movers else 1, np.zeros(0, np.int64))
         for i, (user, (best,)) in enumerate(zip(users, lists, strict=True))
     ]
-    return lambda: list(night_changes.advance_users(standing, sizes.k, weights, scorer))
+    return lambda: list(night_changes.advance_users(unchanged, sizes.k, engine))
 
 
 def _random_memory(items: int) -> Memory:
@@ -175,7 +189,10 @@ def _random_rows(rng: np.random.Generator, weights: Weights, count: int) -> Rows
 
 
 def _per_second(work: Callable[[], object], seconds: float) -> float:
-    """Times a second, over at least one and `seconds`, after one that loads and compiles."""
+    """Return how often `work` runs in a second, measured over `seconds` and at least one run.
+
+    One run before the measurement loads and compiles.
+    """
     work()
     count, started = 0, time.monotonic()
     while not count or time.monotonic() - started < seconds:
@@ -185,7 +202,7 @@ def _per_second(work: Callable[[], object], seconds: float) -> float:
 
 
 def _room() -> dict[str, Any]:
-    """Of this host: its name, this executor, bytes free under Spark's local directory, memory available."""
+    """Return this host's name, this executor, and the free bytes of Spark's local directory and of memory."""
     return {
         "host": os.uname().nodename,
         "executor": os.getppid(),  # its daemon forked this worker
@@ -195,14 +212,16 @@ def _room() -> dict[str, Any]:
 
 
 def _available() -> int:
-    """Bytes of memory that the host could give; a lot where it does not say."""
+    """Return the bytes of memory available on the host; a very large number where that is unknown."""
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line), 1 << 62)
 
 
 def _left_to_container() -> int:
-    """Bytes up to the limit of this control group (version 2), as in a pod; a lot where there is none."""
+    """Return the bytes that this control group (version 2) may still use; a very large number without a
+    limit.
+    """
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if not limit.exists() or limit.read_text().strip() == "max":
         return 1 << 62

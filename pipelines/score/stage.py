@@ -54,7 +54,8 @@ from pipelines.store.row_digests import compute_checksum
 from pipelines.store.runs import run_once
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import WriteConflict
-from pipelines.udfs.score_users import ScoreTask, score_users
+from pipelines.udfs.score_task import ScoreTask
+from pipelines.udfs.score_users import score_users
 
 TASKS_PER_CORE = 2  # of a commit, at least
 

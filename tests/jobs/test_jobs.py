@@ -139,7 +139,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse
     job.wait(timeout=60)
     assert not (tmp_path / "bundles" / "mha").exists()
     out, error = start("train_model", *options).communicate(timeout=PATIENCE)
-    assert "towers go on after step 60" in error, error[-2000:]
+    assert "towers: training continues after step 60" in error, error[-2000:]
     assert not left.parent.exists()
     settings = load_settings(str(config)).model("mha")
     (whole,) = fit_variants([settings.recipe], shop.NIGHT, read_source(trained, shop.NIGHT))

@@ -1,4 +1,4 @@
-"""What a digest of code covers: everything that the entry module really imports, and nothing by hand."""
+"""A digest of code covers everything that the entry module imports, and no list is kept by hand."""
 
 from __future__ import annotations
 

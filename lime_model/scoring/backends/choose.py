@@ -1,4 +1,4 @@
-"""Which backend and device score: chosen by settings, explained in the manifest."""
+"""The backend and device that score: settings choose them, and the manifest says why."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import torch
 
 from lime_model.errors import LimeError
 from lime_model.scoring import BackendName, native
+from lime_model.scoring.backends.backend import Backend
 from lime_model.scoring.backends.reference import ReferenceBackend
 from lime_model.scoring.backends.tiled import TiledBackend
-from lime_model.scoring.topk import Backend
+from lime_model.scoring.native.backend import First, NativeBackend
 
 NAMES: tuple[BackendName, ...] = get_args(BackendName)
-PASSES: dict[str, native.First] = {"native": "int8", "native-bf16": "bf16", "native-fp32": "fp32"}
+PASSES: dict[str, First] = {"native": "int8", "native-bf16": "bf16", "native-fp32": "fp32"}
 
 
 class BackendError(LimeError, RuntimeError):
-    """A backend or device was asked for and can't be had."""
+    """A backend or device that was asked for is not available."""
 
 
 class Choice(NamedTuple):
-    """What was chosen, and why."""
+    """The backend and device that were chosen, and the reason in words."""
 
     backend: str
     device: str
@@ -32,12 +33,12 @@ def choose_backend(backend: str, device: str, *, cuda: bool) -> Choice:
     """Resolve `auto`: a GPU if there is one, else the compiled kernel, else torch on the CPU.
 
     Args:
-        backend: a name of `NAMES`.
+        backend: one of `NAMES`.
         device: auto, cpu or cuda.
-        cuda: whether whoever will score has a GPU.
+        cuda: whether the machines that will score have a GPU.
 
     Raises:
-        BackendError: an unknown name, or a device or kernel that is not there.
+        BackendError: the name is unknown, or the device or kernel is missing.
     """
     if backend not in NAMES:
         raise BackendError(f"unknown backend {backend!r}; use one of {', '.join(NAMES)}")
@@ -74,12 +75,12 @@ def _choose(device: str, *, cuda: bool, reason: str) -> Choice:
 
 
 def _isa(backend: str) -> str:
-    """What a native backend needs; the emulation of bf16 elsewhere is for tests."""
+    """Return the instruction set that a native backend needs; only tests emulate bf16 with another set."""
     return "avx512-bf16" if backend == "native-bf16" else native.BASE
 
 
 def make_backend(name: str, device: str) -> Backend:
-    """The backend of a resolved choice.
+    """Make the backend of a resolved choice.
 
     Raises:
         BackendError: this host can't run what the driver chose.
@@ -89,16 +90,15 @@ def make_backend(name: str, device: str) -> Backend:
     if name == "reference":
         return ReferenceBackend()
     if name == "triton":
-        from lime_model.scoring.backends.fused import (
-            TritonBackend,  # loads Triton, which only this backend needs
-        )
+        # Imported here because it loads Triton, which only this backend needs.
+        from lime_model.scoring.backends.fused import TritonBackend
 
         return TritonBackend(device)
     if name.startswith("native"):
         if reason := native.why_not(_isa(name)):
             raise BackendError(f"the driver chose backend {name!r} and this host can't run it: {reason}")
-        return native.NativeBackend(PASSES[name])
-    # A GPU wants far larger tiles than a core's cache does.
+        return NativeBackend(PASSES[name])
+    # A GPU needs far larger tiles than fit a core's cache.
     return (
         TiledBackend()
         if device == "cpu"

@@ -1,22 +1,22 @@
-"""Last night's answer, reused exactly: what of it still stands, and which few pairs to score tonight.
+"""An earlier night's answer, reused exactly: which of its entries are still valid, and which few pairs to
+score.
 
-Write z for a score without the night's bias β. When a user is scored in full (the *anchor*
-night), more than K entries (row, z) are kept, and τ: an upper bound of z + β_ref of every candidate
-that is not kept, where β_ref, the candidate's *reference*, is its bias of the anchor night. While
-the user does not change, z of each pair stands. On a later night:
+Write z for a score without the night's bias β. When a user is scored in full (the *anchor* night), more than
+K entries (row, z) are kept, and τ: an upper bound of z + β_ref over every candidate that is not kept, where
+β_ref, the candidate's *reference*, is its bias of the anchor night. While the user does not change, the z of
+each pair stays the same. On a later night:
 
-1. Entries whose candidate has left or changed are dropped; tonight's β goes on the others.
-2. Pairs of *changed* candidates are scored: those that are new, look different or may be recommended
-   again. Those that reach τ are kept; the others have z + β(tonight) < τ, so tonight's bias becomes
-   their reference (`ReferenceBias`). Exclusions that lapse are scored and kept whatever they reach.
-3. A candidate that is not kept scores at most τ + (β(tonight) - β_ref). So only *movers*, whose
-   bias rose by the slack (K-th score - τ) or more, can enter the list: they are scored.
-4. Without slack, or with more movers than scoring the user in full is worth, there is a new anchor.
+1. Entries whose candidate has left or changed are dropped; the others get this night's β.
+2. Pairs of *changed* candidates are scored: candidates that are new, look different or may be recommended
+   again. Those that reach τ are kept. The others have z + β(this night) < τ, so this night's bias becomes
+   their reference (`ReferenceBias`). Pairs whose exclusion lapses are scored and kept whatever they reach.
+3. A candidate that is not kept scores at most τ + (β(this night) - β_ref). So only *movers*, whose bias rose
+   by the slack (K-th score - τ) or more, can enter the list, and they are scored.
+4. Without slack, or with so many movers that scoring the user in full is cheaper, there is a new anchor.
 
-τ never moves while an anchor stands, and no entry is dropped because its score fell: both would
-make the bound wrong. What is published is fp32(z + β) of stored z: the same bits as of a full night.
+What is published is fp32(z + β) of the stored z: the same bits as of a full night.
 
-Letters: C candidates of tonight, n entries kept, K list length.
+Letters: C candidates of this night, n entries kept, K list length.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lime_model.scoring.canonical import F32, F64, publish
-from lime_model.scoring.cells import Ints
-from lime_model.scoring.topk import TopK
+from lime_model.arrays import F32, F64, Bools, Ints
+from lime_model.scoring.canonical import publish
+from lime_model.scoring.queries import TopK
 
-# Of the numbers involved: fp32 rounds the scores (2⁻²⁴), float64 the sums (2⁻⁵³); both twice over, and room.
+# A share of the numbers involved. fp32 rounds the scores (2⁻²⁴) and float64 the sums (2⁻⁵³), both twice; the
+# rest is margin.
 ROUNDING = 2.0**-21
-STEP = 2.0**-149  # of fp32 near zero, where rounding errs by half of it however small the number
+STEP = 2.0**-149  # the step of fp32 near zero, where rounding errs by half of it however small the number
 
 
 class KeptEntries(NamedTuple):
-    """A user's entries and what bounds everything else.
+    """A user's kept entries and the bound on everything else.
 
-    `rows [n]` of tonight's candidates (any order), `z [n]` with the repeat memory and without β,
-    `tau` in fp32; -inf when nothing is left out.
+    `rows [n]` are rows of this night's candidates in any order, and `z [n]` includes the repeat memory and
+    not β. `tau`, an fp32 number, is -inf when nothing is left out.
     """
 
     rows: Ints
@@ -49,55 +49,61 @@ class KeptEntries(NamedTuple):
 
 
 class ReferenceBias(NamedTuple):
-    """When a candidate took its present form, and its bias that night: `since [C]`, `beta [C]`.
+    """When each candidate took its present form, and its bias of that night: `since [C]`, `beta [C]`.
 
-    `since` counts nights of the chain; a candidate that stood at an anchor has the anchor's bias.
+    `since` is a night's number. A candidate that had its present form at the anchor has the anchor's bias as
+    its reference.
     """
 
     since: Ints
     beta: F32
 
     def at(self, anchor: int, bias: F32) -> F32:
-        """β_ref `[C]` of users anchored at night `anchor`, whose bias `[C]` was `bias`."""
+        """Return β_ref `[C]` for users of the anchor night `anchor`, whose bias `[C]` was `bias`."""
         return np.where(self.since > anchor, self.beta, bias)
 
 
 class Movers(NamedTuple):
-    """Candidates whose bias rose since their reference: `rows`, by how much `rise`, the largest first."""
+    """Candidates whose bias rose since their reference: `rows` and `rise`, the largest rise first."""
 
     rows: Ints
     rise: F64
 
     @classmethod
     def find(cls, beta: F32, reference: F32) -> Movers:
-        """Of all candidates, from tonight's bias `[C]` and their references `[C]`."""
+        """Find them among all candidates, from this night's bias `[C]` and the references `[C]`."""
         rise = beta.astype(np.float64) - reference.astype(np.float64)
         rows = np.flatnonzero(rise > 0)
         rows = rows[np.argsort(-rise[rows], kind="stable")]
         return cls(rows, rise[rows])
 
     def within(self, slack: float) -> int:
-        """How many, from the first, rose by `slack` or more."""
+        """Count the movers that rose by `slack` or more; they are the first ones."""
         return int(np.searchsorted(-self.rise, -slack, side="right"))
 
 
 def keep_best(best: TopK, wanted: int) -> KeptEntries:
-    """The entries of a user scored in full: its `wanted` best, or all it has when they are fewer."""
+    """Keep the `wanted` best of a user who was scored in full, or all there are when they are fewer."""
     if len(best.rows) < wanted:
         return KeptEntries(best.rows, best.z, -np.inf)
-    # Everything else was published at or below the last one: its exact score is at most half an ulp above.
+    # Everything else was published at or below the last score; its exact score is at most half an ulp above
+    # that.
     return KeptEntries(best.rows, best.z, float(np.nextafter(best.scores[-1], np.float32(np.inf))))
 
 
-def drop_entries(kept: KeptEntries, changed: NDArray[np.bool_]) -> KeptEntries:
-    """Without entries whose candidate has left (row -1) or is one of `changed [C]`: that z is past."""
-    stands = kept.rows >= 0
-    stands[stands] = ~changed[kept.rows[stands]]  # none may be left to look up
-    return kept._replace(rows=kept.rows[stands], z=kept.z[stands])
+def drop_entries(kept: KeptEntries, changed: Bools) -> KeptEntries:
+    """Drop entries whose candidate has left (row -1) or is one of `changed [C]`, so that their z is outdated.
+
+    τ does not move: it bounds what was never kept, and dropping an entry adds nothing to that, because a
+    changed candidate is scored again.
+    """
+    valid = kept.rows >= 0
+    valid[valid] = ~changed[kept.rows[valid]]  # a row of -1 must not be looked up
+    return kept._replace(rows=kept.rows[valid], z=kept.z[valid])
 
 
 def add_entries(kept: KeptEntries, found: TopK) -> KeptEntries:
-    """With further entries; one that was kept before takes its new z."""
+    """Add further entries; an entry of a candidate that was kept before takes its new z."""
     if len(found.rows) == 0:
         return kept
     old = ~np.isin(kept.rows, found.rows)
@@ -106,18 +112,24 @@ def add_entries(kept: KeptEntries, found: TopK) -> KeptEntries:
 
 
 def list_best(kept: KeptEntries, beta: F32, k: int) -> TopK:
-    """The best k entries with tonight's bias `[C]`."""
+    """List the best k entries.
+
+    Args:
+        kept: the user's entries.
+        beta: this night's bias `[C]`.
+        k: list length.
+    """
     return TopK(kept.rows, publish(kept.z, beta[kept.rows]), kept.z).best(k)
 
 
 def find_slack(kept: KeptEntries, scores: F32, k: int, largest: float) -> float:
-    """How far the bias of a candidate that is not kept may rise and still leave it below the list.
+    """Bound how far the bias of a candidate that is not kept may rise while its score stays below the list.
 
     Args:
         kept: the user's entries, changed pairs included.
-        scores: of the k best of them.
+        scores: published scores of the k best entries.
         k: list length.
-        largest: the largest |β| of tonight and of all references.
+        largest: the largest |β| of this night and of all references.
 
     Returns:
         inf when nothing is left out; 0 or less when the entries can't prove the list.
@@ -127,36 +139,47 @@ def find_slack(kept: KeptEntries, scores: F32, k: int, largest: float) -> float:
     if len(scores) < k:
         return -np.inf
     kth = float(scores[k - 1])
+    # Both sides of the comparison are rounded, and so are the bias and its reference: the margin is relative
+    # to every number involved, plus one step of fp32 near zero.
     return kth - kept.tau - ROUNDING * (abs(kth) + abs(kept.tau) + largest) - STEP
 
 
 class CandidateChanges(NamedTuple):
-    """What a night brings to users who did not change.
+    """What changed among the candidates for all users of a night.
 
-    `beta [C]`; `changed [C]`: candidates that no entry can speak for; `movers` by anchor night;
-    `largest`: see `find_slack`; `limit`: with more movers than this a user is scored in full.
+    `beta [C]` is this night's bias. `changed [C]` marks candidates that no entry is valid for. `movers` are
+    listed by anchor night. For `largest` see `find_slack`. A user with more movers than `limit` is scored in
+    full.
     """
 
     beta: F32
-    changed: NDArray[np.bool_]
+    changed: Bools
     movers: Mapping[int, Movers]
     largest: float
     limit: int
 
 
 class PairScorer(Protocol):
-    """Scores pairs of one user: all of these candidates that the user may be recommended and whose published
-    score reaches the floor."""
+    """Scores pairs of one user.
+
+    It returns those candidates that the user may be recommended and whose published score reaches the floor.
+    """
 
     def lapsed(self) -> TopK:
-        """Of those that were excluded the night before and are not tonight: whatever they reach."""
+        """Score the candidates that were excluded on the night before and are not any more, with no floor."""
 
     def movers(self, anchor: int, count: int, floor: float) -> TopK:
-        """Of the first `count` movers, or more."""
+        """Score the first `count` movers of an anchor night, or more of them.
+
+        Args:
+            anchor: number of the anchor night.
+            count: how many movers the list needs.
+            floor: the score that a mover must reach to be returned.
+        """
 
 
 class AdvancedList(NamedTuple):
-    """A user's answer of tonight, and what is kept for the next night."""
+    """A user's list of this night, and the entries that are kept for the next one."""
 
     kept: KeptEntries
     best: TopK
@@ -165,16 +188,23 @@ class AdvancedList(NamedTuple):
 def advance_list(
     kept: KeptEntries, changed: TopK, anchor: int, night: CandidateChanges, k: int, pairs: PairScorer
 ) -> AdvancedList | None:
-    """NightChanges's exact list of a user who did not change since the night before; None: score it in full.
+    """Compute the exact list of a user who did not change since the night before, or None.
+
+    τ stays the same from the anchor night on. It bounds z + β_ref of all candidates that were not kept there,
+    and neither z nor β_ref changes later. Lowering it, or dropping an entry because its score fell, would
+    leave a candidate outside the entries that the bound does not cover.
 
     Args:
-        kept: the entries of the night before, their rows those of tonight (-1: has left).
-        changed: of `CandidateChanges.changed`, those that the user may be recommended and whose published
+        kept: the entries of the night before, at rows of this night (-1: the candidate has left).
+        changed: those of `CandidateChanges.changed` that the user may be recommended and whose published
             score reaches `kept.tau`.
-        anchor: the night of the user's last full scoring.
-        night: what changed for everybody.
+        anchor: number of the night of the user's last full scoring.
+        night: what changed for all users.
         k: list length.
         pairs: scores pairs of this user.
+
+    Returns:
+        The list and its entries; None when the user must be scored in full.
     """
     kept = drop_entries(kept, night.changed)
     kept = add_entries(kept, changed)

@@ -1,9 +1,9 @@
-"""What a worker knows of an incremental night beside the bank: which candidates changed, whose bias
-rose, and the parts of the bank that hold their pairs.
+"""An incremental night on a worker: which candidates changed, whose bias rose, and subsets of the bank for
+them.
 
-It comes as one Arrow table of tonight's candidates: `item_id`, `since` and `reference` (anchors.py), and per
-anchor night one column with the bias of that night, null for a candidate that was none. The schema's
-metadata says which night is which; nights are days since 1970.
+All of it is read from one Arrow table of this night's candidates: `item_id`, `since` and `reference`
+(kept_entries.py), and for each anchor night a column with the bias of that night, null where the item was no
+candidate. The schema's metadata gives the number of each night, in days since 1970.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lime_model.arrays import Ints
 from lime_model.scoring.bank import PackedBank
-from lime_model.scoring.canonical import Weights
-from lime_model.scoring.cells import Ints
 from lime_model.scoring.incremental.kept_entries import (
     AdvancedList,
     CandidateChanges,
@@ -29,40 +28,74 @@ from lime_model.scoring.incremental.kept_entries import (
     ReferenceBias,
     advance_list,
 )
-from lime_model.scoring.incremental.subsets import CandidateSubset, find_reaching
-from lime_model.scoring.topk import Backend, Query, TopK
+from lime_model.scoring.incremental.subsets import CandidateSubset
+from lime_model.scoring.queries import Query, TopK
+from lime_model.scoring.topk import Engine
 
-MOST_MOVERS = 0.05  # of the candidates: with more, a full pass is not much dearer and slack is back
-MOST_CHANGED = 0.25  # of the candidates: from there on everybody is scored in full, as each worker packs them
-SMALLEST_SUBSET = 64  # movers of the smallest part
-USERS_PER_PASS = 32  # users that meet the changed candidates in one pass
-SUBSET_BYTES = 128 << 20  # of movers that a worker holds packed
+MOST_MOVERS = 0.05  # of the candidates: beyond it a full pass costs little more, and it restores the slack
+MOST_CHANGED = 0.25  # of the candidates: beyond it all users are scored in full, as workers pack the changed
+SMALLEST_SUBSET = 64  # movers of the smallest subset
+USERS_PER_PASS = 32  # users that share one pass over the changed candidates
+SUBSET_BYTES = 128 << 20  # bytes of packed movers that a worker holds
+METADATA = "tonight"  # key of the schema's metadata
 
 
 def too_many_changed(changed: int, candidates: int) -> bool:
-    """Whether everybody is scored in full; also when there are no candidates at all."""
+    """Whether all users are scored in full; also true when there are no candidates at all."""
     return changed >= MOST_CHANGED * candidates
 
 
 def day_number(name: str) -> int:
-    """Days since 1970 of a night, or of a run, whose id begins with its night."""
+    """Return the days since 1970 of a night, or of a run, whose id begins with its night."""
     return int(np.datetime64(name.split(".")[0], "D").astype(np.int64))
 
 
 def write_night_changes(path: Path, table: pa.Table, night: int, anchors: dict[int, str]) -> None:
-    """Write the table with tonight's number and, per anchor night, the name of its column."""
+    """Write the table that `NightChanges` reads.
+
+    Args:
+        path: the file to write.
+        table: this night's candidates with the columns that the module names.
+        night: number of this night.
+        anchors: the column of each anchor night's bias, by the night's number.
+    """
     about = {"night": night, "anchors": {str(anchor): name for anchor, name in anchors.items()}}
-    table = table.replace_schema_metadata({"tonight": json.dumps(about)})
+    table = table.replace_schema_metadata({METADATA: json.dumps(about)})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
+class UnchangedUser(NamedTuple):
+    """A user who did not change since the night before.
+
+    The rows of `kept` are this night's, `anchor` is the number of the night that the entries date from, and
+    `lapsed` are the rows that were excluded on the night before and are not any more.
+    """
+
+    query: Query
+    kept: KeptEntries
+    anchor: int
+    lapsed: Ints
+
+
+class Advance(NamedTuple):
+    """The answer for a user, or None where only a full pass gives it; and the number of pairs scored."""
+
+    answer: AdvancedList | None
+    pairs: int
+
+
 class NightChanges:
-    """An incremental night over a bank."""
+    """What changed on an incremental night, lined up with the rows of its bank.
+
+    Args:
+        path: a file of `write_night_changes`.
+        bank: the night's bank.
+    """
 
     def __init__(self, path: Path, bank: PackedBank) -> None:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        about = json.loads(table.schema.metadata[b"tonight"])
+        about = json.loads(table.schema.metadata[METADATA.encode()])
         rows = bank.find(table["item_id"].to_numpy())
         here = rows >= 0
 
@@ -75,7 +108,7 @@ class NightChanges:
         reference = ReferenceBias(align("since").astype(np.int64), align("reference"))
         beta = bank.beta()
         references = {
-            # A bias that is lost may have risen by anything: then users of that night are scored in full.
+            # A missing bias may have risen by any amount, so users of that anchor night are scored in full.
             int(night): reference.at(int(night), align(name, -np.inf))
             for night, name in about["anchors"].items()
         }
@@ -93,7 +126,7 @@ class NightChanges:
         self._movers: dict[tuple[int, int], CandidateSubset] = {}  # the oldest first
 
     def movers(self, anchor: int, count: int) -> CandidateSubset:
-        """The first `count` movers, and some more: users share parts whose sizes double."""
+        """Return the first `count` movers of an anchor night, or more: sizes double, and users share them."""
         size = SMALLEST_SUBSET
         while size < count:
             size *= 2
@@ -105,64 +138,67 @@ class NightChanges:
             )
         return self._movers[anchor, size]
 
-    def advance_users(
-        self,
-        users: Sequence[UnchangedUser],
-        k: int,
-        weights: Weights,
-        backend: Backend,
-    ) -> Iterator[tuple[AdvancedList | None, int]]:
-        """Advance each user's list, or yield None (see `kept_entries.advance_list`), and count the pairs.
+    def advance_users(self, users: Sequence[UnchangedUser], k: int, engine: Engine) -> Iterator[Advance]:
+        """Compute the exact list of each user from the user's entries, where they can prove it.
 
-        Also None for an anchor night that this night does not know, and for all users when too many
-        candidates changed.
+        Args:
+            users: the users; those of one anchor night in a row share subsets of the bank.
+            k: list length.
+            engine: scores the pairs.
+
+        Yields:
+            One `Advance` for each user, in their order. It has no answer when the entries can't prove the
+            list (`kept_entries.advance_list`), when the user's anchor night is not in the table, and, for all
+            users, when too many candidates changed.
         """
         if self.changed is None:
-            yield from [(None, 0)] * len(users)
+            yield from [Advance(None, 0)] * len(users)
             return
         for start in range(0, len(users), USERS_PER_PASS):
             block = users[start : start + USERS_PER_PASS]
             queries, floors = [user.query for user in block], [user.kept.tau for user in block]
-            changed = find_reaching(weights, queries, self.changed, floors, backend)
+            changed = self.changed.find_reaching(engine, queries, floors)
             for user, found in zip(block, changed, strict=True):
                 if user.anchor not in self.candidates.movers:
-                    yield None, 0
+                    yield Advance(None, 0)
                     continue
-                pairs = UserPairScorer(self, weights, user, backend, len(self.changed.rows))
+                pairs = UserPairScorer(self, engine, user, len(self.changed.rows))
                 answer = advance_list(user.kept, found, user.anchor, self.candidates, k, pairs)
-                yield answer, pairs.count
-
-
-class UnchangedUser(NamedTuple):
-    """A user who did not change since the night before: entries (in rows of tonight), the anchor night
-    that they date from, and the rows that were excluded the night before and are not tonight."""
-
-    query: Query
-    kept: KeptEntries
-    anchor: int
-    lapsed: Ints
+                yield Advance(answer, pairs.count)
 
 
 @dataclass
 class UserPairScorer:
-    """Scores further pairs of one user, and counts them."""
+    """A `PairScorer` over the bank that counts the pairs it scores.
+
+    Args:
+        changes: the night's changes, which share their subsets.
+        engine: scores the pairs.
+        user: the user.
+        count: pairs that were scored for the user before.
+    """
 
     changes: NightChanges
-    weights: Weights
+    engine: Engine
     user: UnchangedUser
-    backend: Backend
     count: int
 
     def lapsed(self) -> TopK:
-        """See `anchors.PairScorer`."""
+        """Score the candidates whose exclusion has lapsed, see `PairScorer`."""
         if len(self.user.lapsed) == 0:
             return TopK.empty()
         return self._reaching(CandidateSubset.of(self.changes.bank, self.user.lapsed), -np.inf)
 
     def movers(self, anchor: int, count: int, floor: float) -> TopK:
-        """See `anchors.PairScorer`."""
+        """Score movers, see `PairScorer`.
+
+        Args:
+            anchor: number of the anchor night.
+            count: how many movers the list needs.
+            floor: the score that a mover must reach to be returned.
+        """
         return self._reaching(self.changes.movers(anchor, count), floor)
 
     def _reaching(self, part: CandidateSubset, floor: float) -> TopK:
         self.count += len(part.rows)
-        return find_reaching(self.weights, [self.user.query], part, [floor], self.backend)[0]
+        return part.find_reaching(self.engine, [self.user.query], [floor])[0]

@@ -1,4 +1,4 @@
-"""Golden values by hand, and the sums that the weights stand for."""
+"""Measures of drift equal golden values by hand, and the sums that their weights shorten."""
 
 from __future__ import annotations
 

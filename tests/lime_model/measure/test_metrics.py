@@ -1,4 +1,4 @@
-"""Golden values by hand."""
+"""Metrics equal golden values that were computed by hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_interval_holds_the_mean_and_shrinks_with_users() -> None:
 
 
 def test_auc_by_hand() -> None:
-    """Of 2 x 2 pairs two are in order, one is a tie, one is not."""
+    """Two of the 2 x 2 pairs are in order, one is a tie, and one is not in order."""
     label, score = np.array([1.0, 1.0, 0.0, 0.0]), np.array([3.0, 1.0, 2.0, 1.0])
     assert auc(label, score) == (2 + 0.5) / 4
     assert np.isnan(auc(np.ones(2), np.ones(2)))
@@ -68,7 +68,9 @@ def test_auc_by_hand() -> None:
 
 
 def test_entropy_and_calibration_by_hand() -> None:
-    """Saying 3/4 of labels that are 1 in three of four cases is worth nothing, and calibrated."""
+    """A prediction of 3/4 for labels that are 1 in three of four cases is calibrated and carries no
+    information.
+    """
     label, logit = np.array([1.0, 1.0, 1.0, 0.0]), np.full(4, np.log(3.0))
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
     assert log_loss(label, logit) == pytest.approx(entropy)

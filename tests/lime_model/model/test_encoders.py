@@ -1,4 +1,4 @@
-"""Columns to entries: every kind by hand, nulls, what training never saw, and back from JSON."""
+"""Encoders: every kind is checked by hand, with nulls and unknown values, and each comes back from JSON."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ import pytest
 import torch
 
 from lime_model.config import Column, Kind
-from lime_model.model.encoders import (
-    Encoder,
-    Entries,
-    FeatureError,
-    Knots,
-    as_text,
-    encoder_from_json,
-    encoder_to_json,
-    fit_encoder,
-)
+from lime_model.model.column_kinds import Knots
+from lime_model.model.encoders import Encoder, encoder_from_json, encoder_to_json, fit_encoder
+from lime_model.model.entries import Entries, FeatureError, as_text
 from lime_model.model.features import encode_columns, encode_rows, table_rows
 from lime_model.model.lime import Features, FeatureSum
 from lime_model.scoring.canonical import sum_entries
@@ -40,7 +33,7 @@ def fitted(kind: Kind) -> Encoder:
 
 
 def means(encoder: Encoder, value: Any) -> dict[int, float]:
-    """Table rows of one value, and what each weighs."""
+    """Return the table rows of one value, and the weight of each."""
     slots, weights = encoder.encode([value])
     found: dict[int, float] = {}
     for slot, weight in zip(slots[0].tolist(), weights[0].tolist(), strict=True):
@@ -67,16 +60,16 @@ def means(encoder: Encoder, value: Any) -> dict[int, float]:
         ("list", ["b", "never seen"], {0: 0.5, 2: 0.5}),
         ("list", ["b", "b", "a"], {2: 1.0}),  # size 2
         ("list", [], {0: 1.0}),
-        ("vector", [math.sqrt(12.5), 0.0], {1: 1.0}),  # mean square of 3, 4, 0 and 5
+        ("vector", [math.sqrt(12.5), 0.0], {1: 1.0}),  # the mean square of 3, 4, 0 and 5 is 12.5
         ("vector", [math.nan, 1.0], {0: 1.0}),
     ],
 )
-def test_a_value_is_these_rows(kind: Kind, value: Any, expected: dict[int, float]) -> None:
+def test_a_value_becomes_these_rows(kind: Kind, value: Any, expected: dict[int, float]) -> None:
     assert means(fitted(kind), value) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_null_is_row_zero_without_values_too_and_json_brings_all_back(kind: Kind) -> None:
+def test_null_is_row_zero_and_json_restores_every_encoder(kind: Kind) -> None:
     column = Column("c", kind, SIZES.get(kind, 0))
     for encoder in (fitted(kind), fit_encoder(column, [])):
         assert means(encoder, None) == {0: 1.0}
@@ -123,14 +116,14 @@ def test_what_cannot_be_read_is_null_in_its_column_alone() -> None:
     assert entries.weights.tolist() == sound.weights.tolist()
 
 
-def test_one_text_for_one_value() -> None:
+def test_equal_values_have_one_text() -> None:
     assert [as_text(v) for v in (True, np.bool_(False), 3, 3.0, 2.5, "x", math.nan, -math.inf)] == [
         "true", "false", "3", "3", "2.5", "x", "NaN", "-Infinity",
     ]  # fmt: skip
 
 
 def test_columns_share_a_table_and_every_sum_agrees() -> None:
-    """Blocks in the order of the settings; the module, the canonical sum and a plain loop."""
+    """Blocks are in the order of the settings; the module, the canonical sum and a plain loop agree."""
     encoders = {kind: fitted(kind) for kind in VALUES}
     columns = {kind: [values[0], None] for kind, values in VALUES.items() if kind != "hash"}
     entries: Entries = encode_columns(columns, encoders, 2)

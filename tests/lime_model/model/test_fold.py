@@ -1,4 +1,4 @@
-"""The folded score against the unfolded one: values, gradients, and the canonical float64 form."""
+"""The folded score equals the unfolded one: in values, in gradients and in the canonical float64 form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from lime_model.config import MEMORY_FEATURES
 from lime_model.model.fold import fold_items, fold_users, folded_scores, folded_task_scores
 from lime_model.model.lime import History, UserState
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
-from lime_model.scoring.native import ISAS, NativeBackend, why_not
+from lime_model.scoring.native import ISAS, why_not
+from lime_model.scoring.native.backend import NativeBackend
 from tests.lime_model.toys import TWO_TASKS, assert_same_gradients, toy_config, toy_model, toy_users
 
 
@@ -52,7 +53,9 @@ def test_canonical_equals_unfolded(tasks: dict[str, Any]) -> None:
 
 
 def test_the_score_is_the_weighted_sum_of_the_tasks_logits() -> None:
-    """By hand from a model of one task each, whose weights are one task's share of the two."""
+    """The expected sum is computed by hand from two models of one task, each with that task's part of the
+    weights.
+    """
     both = toy_model(toy_config(**TWO_TASKS)).double()
     state, items = random_state(8, 3, 5, 2), torch.randn(11, 8).double()
     alone = []

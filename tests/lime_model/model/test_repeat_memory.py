@@ -1,4 +1,4 @@
-"""Repeat memory: known features, and counts that merge."""
+"""The repeat memory has the features computed by hand, and its counts merge."""
 
 from __future__ import annotations
 

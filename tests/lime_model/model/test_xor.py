@@ -1,4 +1,4 @@
-"""LIME-XOR against the masked dense HSTU form, values and gradients."""
+"""LIME-XOR equals the masked dense HSTU form in values and gradients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_equals_the_masked_dense_form_with_gradients() -> None:
         torch.autograd.grad((links * weights).sum(), [*inputs, *stack.parameters()], allow_unused=True),
         strict=True,
     ):
-        if mine is None or theirs is None:  # nothing reads the events' side of the last block
+        if mine is None or theirs is None:  # no output depends on the events of the last block
             assert mine is None or not mine.any()
             assert theirs is None or not theirs.any()
         else:

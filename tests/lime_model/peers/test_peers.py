@@ -1,4 +1,4 @@
-"""Each peer against its plain form: one target, its own history, no masks."""
+"""Each peer equals its plain form, which reads one target's own history without masks."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def linformer(peer: Linformer, events: Tensor, item: Tensor, pools: Tensor, user
 
 
 def sasrec(peer: SasRec, events: Tensor, item: Tensor, pools: Tensor, user: Tensor, first: int = 0) -> Tensor:
-    """`first`: the place of the oldest event in its window of N + T."""
+    """Score one target; `first` is the place of the oldest event in its window of N + T."""
     place = torch.arange(first, first + len(events))
     rows = (events + peer.positions(N + T - 1 - place)).unsqueeze(0)
     mask = nn.Transformer.generate_square_subsequent_mask(len(events), dtype=torch.float64)
@@ -121,7 +121,7 @@ def test_equals_the_plain_form_target_by_target_with_gradients(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", list(PEERS))
-def test_an_empty_history_is_a_number(name: str) -> None:
+def test_an_empty_history_gives_a_finite_logit(name: str) -> None:
     peer = PEERS[name](toy_config()).double().eval()  # type: ignore[index]
     past, items = windows()
     alone = past._replace(keep=torch.zeros_like(past.keep), end=torch.zeros_like(past.end))

@@ -1,4 +1,4 @@
-"""Stored link states: independent of pieces, decoded as built, refused when damaged."""
+"""Stored link states do not depend on pieces, decode to what was built, and are refused when damaged."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.bundle import Bundle, BundleError
-from lime_model.model.encoders import Entries
+from lime_model.bundle import BundleError
+from lime_model.model.entries import Entries
 from lime_model.model.lime import History
 from lime_model.rows import link_states as states
 from lime_model.rows.link_states import StateBuilder, decode_state, encode_state, state_bytes
-from tests.lime_model.toys import toy_catalogue, toy_config, toy_model, toy_users
-
-
-def toy_bundle(variant: str) -> Bundle:
-    catalogue, items, users = toy_catalogue()
-    return Bundle(toy_model(toy_config(variant)), catalogue, items, users, {}, "v1")
+from tests.lime_model.toys import toy_bundle, toy_config, toy_users
 
 
 def random_history(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
@@ -78,5 +73,5 @@ def test_damaged_states_are_refused() -> None:
 
 
 def test_the_piece_size_is_part_of_the_format() -> None:
-    """Changing it changes stored bits: every state would have to be rebuilt."""
+    """Another piece size would change stored bits, so every state would have to be rebuilt."""
     assert states.PIECE == 4096

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lime_model.arrays import F32
 from lime_model.bundle import BundleError
 from lime_model.scoring.bank import (
     Shard,
@@ -18,7 +19,6 @@ from lime_model.scoring.bank import (
     shard_path,
     write_index,
 )
-from lime_model.scoring.canonical import F32
 from lime_model.scoring.cells import Shape
 
 L, F, E = 3, 5, 2

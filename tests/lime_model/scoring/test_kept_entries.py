@@ -1,4 +1,4 @@
-"""Reuse of last night's answer: random sequences of nights, each list that of a full night to the bit."""
+"""Kept entries over random sequences of nights: each list equals that of a full night to the bit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from lime_model.scoring.canonical import F32, F64
-from lime_model.scoring.cells import Ints
+from lime_model.arrays import F32, F64, Ints
 from lime_model.scoring.incremental.kept_entries import (
     CandidateChanges,
     KeptEntries,
@@ -21,16 +20,16 @@ from lime_model.scoring.incremental.kept_entries import (
     find_slack,
     keep_best,
 )
-from lime_model.scoring.topk import TopK
+from lime_model.scoring.queries import TopK
 
 USERS, ITEMS = 4, 30
 ANY_ITEM = st.integers(0, ITEMS - 1)
-# Scores are multiples of 1/8, or a hair beside: steps that make ties, and steps that just do not.
+# Scores are multiples of 1/8 or differ from them by very little: some steps make ties, and some just do not.
 STEP = st.sampled_from([-1.0, -0.5, -0.125, -0.1, 1e-7, 0.1, 0.125, 0.25, 0.5, 1.0])
 
 
 def compute_z(user: int, look: int, item: int, form: int) -> float:
-    """Any fixed number for a pair as both sides look; few different ones, so that ties are common."""
+    """Return a fixed number for a pair in its present form; there are few different ones, so ties are common."""
     digest = hashlib.sha256(f"{user} {look} {item} {form}".encode()).digest()
     return (
         int.from_bytes(digest[:2], "little") % 41 / 8
@@ -41,7 +40,7 @@ def compute_z(user: int, look: int, item: int, form: int) -> float:
 
 @dataclass
 class Entry:
-    """What is stored of a user: by item, as rows differ from night to night."""
+    """What is stored for a user, by item, as rows differ from night to night."""
 
     items: list[int]
     z: F64
@@ -53,7 +52,7 @@ class Entry:
 
 @dataclass
 class Snapshot:
-    """A finished night."""
+    """What a finished night leaves."""
 
     forms: dict[int, int]  # of its candidates
     since: dict[int, int]
@@ -77,7 +76,7 @@ class World:
 
 
 class Nights(RuleBasedStateMachine):
-    """Nights with all that may happen between them; a night may also crash and leave nothing."""
+    """Nights with every kind of change between them; a night may also crash and leave nothing."""
 
     @initialize(k=st.integers(1, 6), eligible=st.sets(st.integers(0, ITEMS - 1), min_size=1))
     def open_shop(self, k: int, eligible: set[int]) -> None:
@@ -128,7 +127,7 @@ class Nights(RuleBasedStateMachine):
         elif kind == "there" and item in world.forms:
             del world.forms[item]
         elif kind == "there":
-            world.forms[item] = 0  # as it looked the first time
+            world.forms[item] = 0  # in its first form
         elif item in world.forms:
             world.forms[item] += 1
 
@@ -140,7 +139,7 @@ class Nights(RuleBasedStateMachine):
         self.run_night(crash=False)
 
     def run_night(self, crash: bool) -> None:
-        """NightChanges from the last finished night; every list must be that of a full night."""
+        """Run a night from the last finished one; every list must be that of a full night."""
         world, base = self.world, self.snapshots.get(self.last) if self.last is not None else None
         items = sorted(set(world.forms) & world.eligible)
         beta = np.asarray([world.bias.get(i, 0.0) for i in items], np.float32)
@@ -159,7 +158,7 @@ class Nights(RuleBasedStateMachine):
             self.last = world.night
 
     def find_since(self, items: list[int], beta: F32, base: Snapshot | None) -> ReferenceBias:
-        """HistoryDelta when each candidate looks as it does, and its bias then."""
+        """Find since when each candidate has its present form, and its bias of that night."""
         since, reference = np.full(len(items), self.world.night), beta.copy()
         for row, item in enumerate(items):
             if base is not None and base.forms.get(item) == self.world.forms[item]:
@@ -197,7 +196,7 @@ class Nights(RuleBasedStateMachine):
         if base is None or entry is None or entry.look != world.looks[user] or base.k != world.k:
             return None
         row_of = {item: row for row, item in enumerate(items)}
-        # A candidate of another form is not the one that the entry speaks of.
+        # An entry is not valid for a candidate that has another form now; `changed` marks it.
         kept = KeptEntries(np.asarray([row_of.get(i, -1) for i in entry.items], np.int64), entry.z, entry.tau)
         changed = reference.since == world.night
         anchor_bias = self.snapshots[entry.anchor].bias
@@ -241,7 +240,11 @@ TestNights = Nights.TestCase
 def test_a_candidate_that_changed_after_the_anchor_is_bounded_by_its_bias_of_that_night() -> None:
     reference = ReferenceBias(np.asarray([0, 2, 3]), np.asarray([9.0, 9.0, 0.5], np.float32))
     bias = np.asarray([1.0, 2.0, 3.0], np.float32)
-    assert reference.at(2, bias).tolist() == [1.0, 2.0, 0.5]  # that of night 2 stood at the anchor of night 2
+    assert reference.at(2, bias).tolist() == [
+        1.0,
+        2.0,
+        0.5,
+    ]  # the one of night 2 had its form at the anchor of night 2
 
 
 def test_what_is_left_out_may_lie_above_the_last_score_that_was_kept() -> None:
@@ -254,7 +257,7 @@ def test_what_is_left_out_may_lie_above_the_last_score_that_was_kept() -> None:
     assert keep_best(TopK(np.arange(3), scores, z), 4).tau == -np.inf  # nothing is left out
 
 
-def test_who_rose_by_the_slack_itself_may_tie_and_is_scored() -> None:
+def test_a_mover_that_rose_by_exactly_the_slack_may_tie_and_is_scored() -> None:
     movers = Movers.find(np.asarray([0.5, 0.25, 1.0, -1.0], np.float32), np.zeros(4, np.float32))
     assert movers.rows.tolist() == [2, 0, 1]
     assert [movers.within(slack) for slack in (2.0, 1.0, 0.5, 0.4)] == [0, 1, 2, 2]
@@ -268,7 +271,7 @@ def test_who_rose_by_the_slack_itself_may_tie_and_is_scored() -> None:
 def test_no_rise_within_the_slack_reaches_the_list_at_any_magnitude(
     scale: float, kth: int, below: int
 ) -> None:
-    """Near zero fp32 rounds by a fixed step, however small the score: even a tie would be an entry."""
+    """Near zero fp32 rounds by a fixed step, however small the score, and a tie would enter the list."""
     last, tau = np.float32(kth * scale), float(np.float32((kth - below) * scale))
     slack = find_slack(KeptEntries(np.arange(1), np.asarray([float(last)]), tau), np.asarray([last]), 1, 0.0)
     if slack > 0:

@@ -1,4 +1,4 @@
-"""Labels: windows never show a session its own answers, training learns what is there, bad input is named."""
+"""Training on labels: no target sees its own session, training finds the pattern, and bad input is named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lime_model.model.features import Catalogue, encode_actions, encode_columns
 from lime_model.model.lime import LimeModel
 from lime_model.peers.registry import PEERS
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import EventLog, TrainingData
+from lime_model.train.event_log import EventLog, TrainingData
 from lime_model.train.labels import Asked, LabelTrainer, check_order
 from lime_model.train.windows import WindowBuilder, visible_before
 
@@ -26,7 +26,7 @@ SHORT = LabelTraining(epochs=12, batch=8, targets=10, learning_rate=5e-3, embedd
 
 
 def moody() -> TrainingData:
-    """The label of an event is the user's mood, which flips every tenth event at random: history tells it.
+    """Return a log whose labels are the user's mood, which is drawn anew every tenth event; history shows it.
 
     Every tenth label is null.
     """
@@ -68,7 +68,7 @@ def last_events() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("variant", "peer"), [("lime-mha", None), ("lime-xor", None), ("lime-mha", "hstu")])
-def test_learns_a_mood_from_labels_in_the_history(variant: str, peer: str | None) -> None:
+def test_training_learns_a_mood_from_labels_in_the_history(variant: str, peer: str | None) -> None:
     run = trainer(variant, peer, stride=2)
     curve = run.fit()
     assert curve[-1]["loss"] < curve[0]["loss"]
@@ -76,12 +76,12 @@ def test_learns_a_mood_from_labels_in_the_history(variant: str, peer: str | None
     wanted = last_events() & ~np.isnan(run.data.log.label)
     assert found.event.tolist() == np.flatnonzero(wanted).tolist()
     assert found.label.tolist() == run.data.log.label[wanted].tolist()
-    settled = found.event % 10 > 3  # the first of a mood can't be known
+    settled = found.event % 10 > 3  # the first events of a mood can't be predicted
     assert auc(found.label[settled], found.logit[settled]) > 0.8
 
 
 def test_bf16_learns_the_same() -> None:
-    """Another rounding, so another curve; the same within a few of bf16's 2^-8."""
+    """The rounding differs, so the curves differ, by a few times bf16's 2^-8 at most."""
     curves = [trainer("lime-xor", bf16=bf16, epochs=4, stride=2).fit() for bf16 in (False, True)]
     assert curves[0] != curves[1]
     for whole, half in zip(*curves, strict=True):
@@ -89,7 +89,7 @@ def test_bf16_learns_the_same() -> None:
         assert half["valid_ne"] == pytest.approx(whole["valid_ne"], rel=0.02)
 
 
-def test_killed_and_started_again_is_the_same_run(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_and_started_again_is_the_same_run(tmp_path: Path) -> None:
     whole = trainer(epochs=2).fit()
     first = trainer(epochs=2, checkpoints=Checkpoints(tmp_path, "toy", every_seconds=0.0))
     step, first_half = first.step, len(whole) * 3
@@ -106,7 +106,7 @@ def test_killed_and_started_again_is_the_same_run(tmp_path: Path) -> None:
     assert again.fit() == whole
 
 
-def test_stops_when_validation_gets_no_better() -> None:
+def test_training_stops_when_validation_gets_no_better() -> None:
     run = trainer(epochs=60, validations=30, patience=2, learning_rate=0.05)
     curve = run.fit()
     values = [row["valid_ne"] for row in curve]
@@ -142,7 +142,7 @@ def test_a_target_sees_nothing_of_its_session() -> None:
 
 @pytest.mark.parametrize("targets", [1, 3, 7])
 def test_every_target_sees_the_last_events_before_its_session(targets: int) -> None:
-    """Wherever windows cut sessions: nothing is skipped, nothing of the own session is shown."""
+    """Wherever windows cut sessions, no event is skipped and no event of the target's session is shown."""
     rng, sizes = np.random.default_rng(targets), [23, 1, 40]
     days = np.concatenate([np.arange(size) for size in sizes]).astype(float)
     begun = np.concatenate([np.repeat(np.arange(0, size, 4), 4)[:size] for size in sizes]).astype(float)
@@ -180,7 +180,7 @@ def test_bad_labels_are_named(label: list[float], message: str) -> None:
         WindowBuilder(log, 2, 2).starts(np.ones(3, np.bool_))
 
 
-def test_bad_windows_and_turned_time_are_named() -> None:
+def test_bad_windows_and_validation_before_training_are_named() -> None:
     ones = np.ones(4, np.int64)
     log = EventLog.of(np.array([0, 2, 4]), ones, ones, np.zeros(4))
     with pytest.raises(TrainingError, match="history is 0"):
@@ -217,7 +217,7 @@ def test_a_validation_that_is_not_finite_ends_the_run_and_keeps_the_best(tmp_pat
     assert all(torch.isfinite(value).all() for value in best.tensors.values())
 
 
-def test_actions_tell_type_and_label() -> None:
+def test_an_action_encodes_type_and_label() -> None:
     labels, types = np.array([np.nan, 0, 1, 1, 0]), np.array([1, 1, 1, 2, 0])
     shown = ModelConfig(event_types=("a", "b"), labelled=True)
     assert encode_actions(types, labels, shown).tolist() == [1, 2, 3, 6, 0]

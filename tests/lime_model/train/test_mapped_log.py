@@ -1,4 +1,6 @@
-"""A log in pieces: whole users whatever the batches, arrays by way of the disk, the same data either way."""
+"""A log in pieces: pieces hold whole users, arrays come back from disk, and the data equal those of one
+piece.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,16 @@ import pytest
 
 from lime_model.config import ModelConfig
 from lime_model.train.dataset import build_catalogue, build_training_data
-from lime_model.train.examples import item_counts
+from lime_model.train.event_log import item_counts
 from lime_model.train.mapped_log import map_arrays, whole_users
 
 CONFIG = ModelConfig(links=2, width=4, hidden=2, heads=1, cutoff_ds="2024-01-01")
 
 
 def log(sizes: list[int]) -> pa.Table:
-    """Users 0, 1, ... with so many events; item ids in a small range, a label now and then."""
+    """Return a log of users 0, 1, ... with `sizes` events each, few different items, and labels for some
+    events.
+    """
     rng, n = np.random.default_rng(0), sum(sizes)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     seconds = np.concatenate([np.sort(rng.integers(0, 10**7, size)) for size in sizes])
@@ -80,7 +84,7 @@ def test_a_log_in_pieces_is_the_log_in_one() -> None:
     assert one.log.offsets.tolist() == [0, 5, 6, 36, 38, 40]
 
 
-def test_counts_by_hand_and_chunks_of_whole_users() -> None:
+def test_counts_equal_those_by_hand_and_chunks_hold_whole_users() -> None:
     table = log([5, 1, 30, 2, 2])
     catalogue = build_catalogue(pa.table({"item_id": pa.array([], pa.int64())}), lambda: iter([table]), {}, 1)
     users = pa.table({"user_id": pa.array([], pa.int64())})

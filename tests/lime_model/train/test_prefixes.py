@@ -1,4 +1,4 @@
-"""States before each target from one pass, against a history read anew for each, values and gradients."""
+"""States before each target from one pass equal those of separately read histories, in values and gradients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def slow(model: LimeModel, history: History, users: Features, end: Tensor, strid
 @pytest.mark.parametrize("begun", [0, 2])
 @pytest.mark.parametrize(("variant", "stride"), [("lime-mha", 1), ("lime-xor", 1), ("lime-xor", 4)])
 def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int, begun: int) -> None:
-    """Where a window begins inside a session, too: its first targets see less than what precedes them all."""
+    """Also where a window begins inside a session, so that its first targets see less than all that precedes
+    it.
+    """
     model = toy_model(toy_config(variant)).double()
     history, users, end = windows()
     end[0, :3] -= begun + torch.arange(3) * (begun > 0)
@@ -77,7 +79,7 @@ def test_years_between_events_leave_the_first_targets_a_state() -> None:
 
 
 def test_no_target_sees_itself_or_what_follows() -> None:
-    """Another event at place N + t changes no state up to target t, and the ones after it."""
+    """A change of the event at place N + t changes the states after target t and no state up to it."""
     model = toy_model(toy_config()).double()
     history, users, end = windows()
     before = read_before(model, history, users, end, 1).links.view(B, T, -1)

@@ -1,4 +1,4 @@
-"""Training: deterministic by seed, learns what is there to learn, never looks past its cut."""
+"""Training is deterministic by seed, finds the pattern in the log, and never reads past its cut."""
 
 from __future__ import annotations
 
@@ -15,51 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.config import ModelConfig, TrainConfig, Variant
-from lime_model.model.features import Catalogue, encode_columns
+from lime_model.config import ModelConfig, TrainConfig
 from lime_model.model.lime import LimeModel
 from lime_model.train.checkpoints import Checkpoints
-from lime_model.train.examples import EventLog, ExampleBuilder, TrainingData, item_counts, item_fame
+from lime_model.train.event_log import EventLog, item_counts, item_fame
+from lime_model.train.examples import ExampleBuilder
 from lime_model.train.losses import cross_entropy
 from lime_model.train.two_phase import Trainer, start_from_svd
-
-USERS, ITEMS, BASKETS = 24, 12, 30
-SHORT = TrainConfig(
-    steps=40,
-    link_steps=6,
-    batch=16,
-    link_batch=8,
-    candidates=8,
-    horizon_days=10,
-    first_cut_days=60,
-    min_events=5,
-    max_events=32,
-    learning_rate=1e-2,
-)
-JUDGED = dataclasses.replace(SHORT, valid_share=0.85, patience=2)  # four learn, twenty judge
+from tests.lime_model.toys import JUDGED, SHORT, TRIBE_ITEMS, TRIBE_USERS, toy_trainer, two_tribes
 
 UNKNOWN = np.zeros((1, 10, 3), np.float32)  # fame of every item at the only cut
-
-
-def two_tribes() -> TrainingData:
-    """Even users take items 1-6, odd ones 7-12: two an event day, every fifth day."""
-    rng = np.random.default_rng(3)
-    item, days = [], []
-    for user in range(USERS):
-        for basket in range(BASKETS):
-            picks = 1 + rng.choice(6, 2, replace=False) + 6 * (user % 2)
-            item += picks.tolist()
-            days += [-150.0 + 5 * basket] * 2
-    size = 2 * BASKETS
-    log = EventLog.of(
-        np.arange(USERS + 1) * size,
-        np.asarray(item, np.int64),
-        np.ones(USERS * size, np.int64),
-        np.asarray(days),
-    )
-    ids = [f"{i:02d}" for i in range(ITEMS)]
-    catalogue = Catalogue.build(ids, {}, {}, np.ones(ITEMS, np.bool_))
-    return TrainingData(log, catalogue, encode_columns({}, {}, USERS), tuple(range(USERS)))
 
 
 def fresh(variant: str, seed: int) -> LimeModel:
@@ -67,7 +32,7 @@ def fresh(variant: str, seed: int) -> LimeModel:
         variant=variant, links=3, width=8, hidden=4, dot=8, heads=2, user_width=2, xor_blocks=1
     )  # type: ignore[arg-type]
     torch.manual_seed(seed)
-    return LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
+    return LimeModel(config, item_rows=TRIBE_ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
 
 
 def train(variant: str, seed: int = 1, **changes: object) -> tuple[LimeModel, list[dict[str, float]]]:
@@ -83,7 +48,7 @@ def test_a_variant_that_adopts_towers_is_the_one_trained_alone() -> None:
     trainer = Trainer(mha, data, dataclasses.replace(SHORT, seed=1))
     trainer.fit_towers()
     xor = trainer.adopt(fresh("lime-xor", 1))
-    trainer.fit_links()  # first, so that it would show if they shared anything
+    trainer.fit_links()  # before the other trainer, so that shared state would show
     curve = xor.fit_links()
     alone, expected = train("lime-xor")
     assert curve == expected
@@ -92,7 +57,7 @@ def test_a_variant_that_adopts_towers_is_the_one_trained_alone() -> None:
 
 
 @pytest.mark.parametrize("variant", ["lime-mha", "lime-xor"])
-def test_same_seed_same_model(variant: str) -> None:
+def test_the_same_seed_gives_the_same_model(variant: str) -> None:
     (first, curve), (second, again) = train(variant), train(variant)
     assert curve == again
     for name, value in first.state_dict().items():
@@ -102,31 +67,23 @@ def test_same_seed_same_model(variant: str) -> None:
 
 def test_the_loss_falls_below_guessing_over_all_items() -> None:
     _, curve = train("lime-mha")
-    assert curve[-1]["loss"] < np.log(ITEMS / 2) + 0.1 < np.log(ITEMS)  # knows the tribe
-
-
-def toy_trainer(
-    config: TrainConfig, checkpoints: Checkpoints | None = None, variant: Variant = "lime-mha"
-) -> Trainer:
-    """Of a small model over two tribes, from its start."""
-    data = two_tribes()
-    torch.manual_seed(0)
-    sizes = ModelConfig(variant=variant, links=3, width=8, hidden=4, dot=8, user_width=2)
-    model = LimeModel(sizes, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
-    start_from_svd(model, data, 0)
-    return Trainer(model, data, config, checkpoints)
+    assert (
+        curve[-1]["loss"] < np.log(TRIBE_ITEMS / 2) + 0.1 < np.log(TRIBE_ITEMS)
+    )  # the model knows the tribe
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
-    """SIGKILL at about half of 120 steps; the second process needs no more than the rest."""
+    """The first process gets SIGKILL at about half of 120 steps, and the second one makes the remaining
+    steps.
+    """
     steps = 120
     command = [sys.executable, "-m", "tests.lime_model.train.train_toy", str(tmp_path), str(steps)]
     killed = subprocess.Popen(command)
-    look = tmp_path / "look"  # at a copy: safetensors opens a file twice, and it may be replaced between
+    look = tmp_path / "look"  # a copy, as safetensors opens a file twice and it may be replaced in between
     look.mkdir()
     done = 0
     while done < steps // 2:
-        assert killed.poll() is None, "it ended before it was killed"
+        assert killed.poll() is None, "the run ended before it was killed"
         if (tmp_path / "towers.safetensors").exists():
             shutil.copyfile(tmp_path / "towers.safetensors", look / "towers.safetensors")
         saved = Checkpoints(look, "toy").load("towers")
@@ -144,7 +101,7 @@ def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [SHORT, dataclasses.replace(JUDGED, steps=1000)])
 def test_towers_saved_under_one_variant_serve_another(config: TrainConfig, tmp_path: Path) -> None:
-    """Also towers that were not trained to their last step."""
+    """This also holds for towers whose training ended before their last step."""
     toy_trainer(config, Checkpoints(tmp_path, "one")).fit_towers()
     other = toy_trainer(config, Checkpoints(tmp_path, "one"), "lime-xor")
     alone = toy_trainer(config, variant="lime-xor")
@@ -154,12 +111,12 @@ def test_towers_saved_under_one_variant_serve_another(config: TrainConfig, tmp_p
 
 
 def test_a_phase_ends_when_users_it_never_learns_from_gain_nothing() -> None:
-    """Four users are learnt by heart; the twenty others say when, and which weights were best."""
+    """Four users are memorised; twenty others decide when to stop, and which weights were best."""
     config = dataclasses.replace(JUDGED, steps=1000, learning_rate=0.05, link_steps=1000, link_rate=0.05)
     trainer = toy_trainer(config)
     judges, learners = set(trainer.judged[0].tolist()), set(trainer.users.tolist())
     assert len(judges) == 20
-    assert learners == set(range(USERS)) - judges
+    assert learners == set(range(TRIBE_USERS)) - judges
     trainer.fit_towers()
     values = [row["valid_loss"] for row in trainer.curve]
     assert trainer.curve[-1]["step"] < 1000
@@ -244,7 +201,7 @@ def test_tasks_learn_their_own_items_and_weights_choose_between_them() -> None:
         event_types=("view", "purchase"), tasks=("view", "purchase"),
     )  # fmt: skip
     torch.manual_seed(0)
-    model = LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
+    model = LimeModel(config, item_rows=TRIBE_ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     start_from_svd(model, data, 0)
     trainer = Trainer(model, data, dataclasses.replace(SHORT, steps=150))
     trainer.fit()
@@ -276,10 +233,10 @@ def test_tasks_that_cannot_be_are_refused(
 def test_what_follows_the_cut_does_not_reach_the_history() -> None:
     data = two_tribes()
     later = data.log.days >= -30
-    changed = data.log._replace(item=np.where(later, ITEMS, data.log.item))
+    changed = data.log._replace(item=np.where(later, TRIBE_ITEMS, data.log.item))
     batches = []
     for log in (data.log, changed):
-        fame = item_fame(item_counts(log, -30.0, 28.0, ITEMS + 1))[None]
+        fame = item_fame(item_counts(log, -30.0, 28.0, TRIBE_ITEMS + 1))[None]
         builder = ExampleBuilder(log, np.array([-30.0]), 10.0, 64, 0.0, (90.0, 21.0), (90.0,), fame, 2)
         batches.append(builder.build(np.arange(4), np.zeros(4, np.int64), np.random.default_rng(0)))
     for name in ("item", "days", "memory_item", "memory_features", "pool_weights"):
@@ -290,7 +247,7 @@ def test_what_follows_the_cut_does_not_reach_the_history() -> None:
 def test_a_loss_that_is_not_finite_stops_training() -> None:
     data = two_tribes()
     config = ModelConfig(links=3, width=8, hidden=4, dot=8, user_width=2)
-    model = LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
+    model = LimeModel(config, item_rows=TRIBE_ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     with torch.no_grad():
         model.dot_item.weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match=r"loss is nan.*learning_rate"):
@@ -298,7 +255,7 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
-    """The loss is finite: only its gradient tells, and a step by it would spoil every weight."""
+    """The loss is finite and only its gradient is not; a step with it would spoil every weight."""
     trainer = toy_trainer(SHORT, Checkpoints(tmp_path, "toy", every_seconds=0.0))
     steps = iter(range(SHORT.steps))
     weight = trainer.model.dot_item.weight
@@ -331,7 +288,7 @@ def test_a_recipe_that_cannot_be_followed_is_refused(changed: dict[str, Any], me
 def test_no_user_with_enough_events_is_an_error_with_a_remedy() -> None:
     data = two_tribes()
     config = ModelConfig(links=3, width=8, hidden=4, dot=8, user_width=2)
-    model = LimeModel(config, item_rows=ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
+    model = LimeModel(config, item_rows=TRIBE_ITEMS + 1, item_feature_rows=0, user_feature_rows=0)
     with pytest.raises(ValueError, match=r"no user has 1000 events.*min_events"):
         Trainer(model, data, dataclasses.replace(SHORT, min_events=1000))
 

@@ -1,6 +1,6 @@
-"""A training run as a process, to be killed: `python -m tests.lime_model.train.train_toy FOLDER STEPS`.
+"""A training run as a process, for tests to kill: `python -m tests.lime_model.train.train_toy FOLDER STEPS`.
 
-Saves after every step; prints the curve as JSON.
+It saves after every step and prints the curve as JSON.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from lime_model.train.checkpoints import Checkpoints
-from tests.lime_model.train.test_two_phase import JUDGED, toy_trainer
+from tests.lime_model.toys import JUDGED, toy_trainer
 
 
 def main() -> None:
-    """Train, or go on."""
+    """Train from the start or from the last checkpoint."""
     config = dataclasses.replace(JUDGED, steps=int(sys.argv[2]), link_steps=20)
     checkpoints = Checkpoints(Path(sys.argv[1]), "toy", every_seconds=0.0)
     print(json.dumps(toy_trainer(config, checkpoints).fit()))

@@ -13,7 +13,8 @@ import torch
 
 from lime_model.bundle import Bundle, BundleError, build_model, save_bundle
 from lime_model.config import Column
-from lime_model.model.encoders import FeatureError, fit_encoder
+from lime_model.model.encoders import fit_encoder
+from lime_model.model.entries import FeatureError
 from lime_model.model.features import Catalogue
 from lime_model.rows.link_states import decode_state
 from pipelines.udfs.encode_items import encode_items
