@@ -21,9 +21,7 @@ from lime_model.scoring.queries import Memory, Query, TopK
 from tests.host import HAS_NATIVE
 from tests.lime_model.toys import toy_config, toy_model
 
-DEVICE = (
-    "cuda" if torch.cuda.is_available() else "cpu"
-)  # on the CPU in Triton's interpreter, see tests/conftest.py
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU Triton is interpreted
 BACKENDS: dict[str, Backend] = {
     "reference": ReferenceBackend(),
     "tiled": TiledBackend(),

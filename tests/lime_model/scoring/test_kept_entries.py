@@ -244,7 +244,7 @@ def test_a_candidate_that_changed_after_the_anchor_is_bounded_by_its_bias_of_tha
         1.0,
         2.0,
         0.5,
-    ]  # the one of night 2 had its form at the anchor of night 2
+    ]  # night 2 is the anchor itself
 
 
 def test_what_is_left_out_may_lie_above_the_last_score_that_was_kept() -> None:
