@@ -29,7 +29,7 @@ STEP = st.sampled_from([-1.0, -0.5, -0.125, -0.1, 1e-7, 0.1, 0.125, 0.25, 0.5, 1
 
 
 def compute_z(user: int, look: int, item: int, form: int) -> float:
-    """Return a fixed number for a pair in its present form; there are few different ones, so ties are common."""
+    """Return a fixed number for a pair in its present form; few numbers occur, so ties are common."""
     digest = hashlib.sha256(f"{user} {look} {item} {form}".encode()).digest()
     return (
         int.from_bytes(digest[:2], "little") % 41 / 8
