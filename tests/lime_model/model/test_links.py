@@ -38,7 +38,7 @@ def test_pieces_merge_into_the_whole_in_any_order(sizes: list[int], seed: int, s
 
 @pytest.mark.parametrize("cuts", [[9], [4, 5], [0, 1, 8], [1] * 9])
 def test_merged_states_have_the_gradients_of_whole_ones(cuts: list[int]) -> None:
-    """Links and pools have the same gradients for keys, values, decay and events; some events do not count."""
+    """Links and pools have equal gradients for keys, values, decay and events; some events do not count."""
     torch.manual_seed(2)
     attention = LinkAttention(toy_config()).double()
     queries, events = torch.randn(2, 5, 8).double(), torch.randn(2, 9, 8).double().requires_grad_()

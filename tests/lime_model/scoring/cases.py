@@ -21,9 +21,7 @@ from lime_model.scoring.queries import Memory, Query, TopK
 from tests.host import HAS_NATIVE
 from tests.lime_model.toys import toy_config, toy_model
 
-DEVICE = (
-    "cuda" if torch.cuda.is_available() else "cpu"
-)  # on the CPU in Triton's interpreter, see tests/conftest.py
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU Triton is interpreted
 BACKENDS: dict[str, Backend] = {
     "reference": ReferenceBackend(),
     "tiled": TiledBackend(),
@@ -48,7 +46,7 @@ BACKENDS: dict[str, Backend] = {
 def make_case(
     seed: int, users: int, candidates: int, links: int, hidden: int, dot: int, levels: int, scale: float
 ) -> tuple[Weights, list[Query], Rows]:
-    """Return a random problem; few `levels` make many exact ties, and a large `scale` makes rounding matter."""
+    """Return a random problem; few `levels` make many ties, and a large `scale` makes rounding matter."""
     rng = np.random.default_rng(seed)
     weights = Weights.of(toy_model(toy_config(links=links, hidden=hidden, dot=dot), seed))
 
@@ -101,7 +99,7 @@ def same(a: TopK, b: TopK) -> bool:
 
 
 def every_backend() -> list[Backend]:
-    """Return all backends, the native one with every pass on every instruction set that this processor runs."""
+    """Return all backends, the native one with every pass and instruction set that this processor runs."""
     runnable = [isa for isa in (*ISAS, "avx2-quads") if not why_not(isa)]
     compiled = [NativeBackend(first, isa) for isa in runnable for first in get_args(First)]
     return [*compiled, BACKENDS["tiled"], BACKENDS["tiled-tiny"], BACKENDS["triton"]]

@@ -29,7 +29,7 @@ STEP = st.sampled_from([-1.0, -0.5, -0.125, -0.1, 1e-7, 0.1, 0.125, 0.25, 0.5, 1
 
 
 def compute_z(user: int, look: int, item: int, form: int) -> float:
-    """Return a fixed number for a pair in its present form; there are few different ones, so ties are common."""
+    """Return a fixed number for a pair in its present form; few numbers occur, so ties are common."""
     digest = hashlib.sha256(f"{user} {look} {item} {form}".encode()).digest()
     return (
         int.from_bytes(digest[:2], "little") % 41 / 8
@@ -244,7 +244,7 @@ def test_a_candidate_that_changed_after_the_anchor_is_bounded_by_its_bias_of_tha
         1.0,
         2.0,
         0.5,
-    ]  # the one of night 2 had its form at the anchor of night 2
+    ]  # night 2 is the anchor itself
 
 
 def test_what_is_left_out_may_lie_above_the_last_score_that_was_kept() -> None:

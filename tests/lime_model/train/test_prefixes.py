@@ -1,4 +1,4 @@
-"""States before each target from one pass equal those of separately read histories, in values and gradients."""
+"""States from one pass equal those of a separately read history for each target, gradients too."""
 
 from __future__ import annotations
 
