@@ -62,7 +62,9 @@ def read_corpus(
     corpus = read_entity(warehouse, "items", night, versions.items).join(seen, ITEM_ID, "full_outer")
     corpus = corpus.join(withdrawn, ITEM_ID, "left").fillna(0, [RECENT])
     nothing = F.lit(0).cast("long")
-    bits = F.when(F.col(WITHDRAWN).isNull(), eligibility_bits(policies)).otherwise(nothing)
+    bits = F.when(
+        F.col(WITHDRAWN).isNull(), eligibility_bits([policy.eligible for policy in policies])
+    ).otherwise(nothing)
     try:
         return corpus.withColumn(ELIGIBLE, bits).drop(WITHDRAWN)
     except AnalysisException as error:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.settings.night import Policy
+from pipelines.policies.rules import ExcludeSeen
 
 
-def eligibility_bits(policies: Sequence[Policy]) -> Column:
-    """Evaluate each policy's rule over the item columns: one bit of a long for each policy, in their order.
+def eligibility_bits(rules: Sequence[str]) -> Column:
+    """Evaluate each policy's rule of eligibility over the item columns: one bit of a long for each rule.
 
     A rule that is null counts as false.
     """
     bits = F.lit(0).cast("long")
-    for index, policy in enumerate(policies):
-        bits = bits.bitwiseOR(F.when(F.expr(policy.eligible), F.lit(1 << index)).otherwise(0).cast("long"))
+    for index, rule in enumerate(rules):
+        bits = bits.bitwiseOR(F.when(F.expr(rule), F.lit(1 << index)).otherwise(0).cast("long"))
     return bits
 
 
@@ -26,12 +26,12 @@ def eligible_bit(index: int, bits: str = "eligible") -> Column:
     return F.shiftright(F.col(bits), index).bitwiseAND(F.lit(1))
 
 
-def seen_items(policy: Policy, night: str) -> Column:
-    """List the items that a policy keeps from a user, from `items` and `last_ts` of the repeat memory."""
-    if policy.exclude_seen == "none":
+def seen_items(seen: ExcludeSeen, night: str) -> Column:
+    """List the items that a policy excludes, from `items` and `last_ts` of a user's repeat memory."""
+    if seen == "none":
         return F.slice("items", 1, 0)
-    if policy.exclude_seen == "all":
+    if seen == "all":
         return F.col("items")
-    since = F.date_sub(F.lit(night).cast("date"), int(policy.exclude_seen)).cast("timestamp")
+    since = F.date_sub(F.lit(night).cast("date"), int(seen)).cast("timestamp")
     recent = F.filter(F.arrays_zip("items", "last_ts"), lambda pair: pair["last_ts"] >= since)
     return F.transform(recent, lambda pair: pair["items"])

@@ -141,7 +141,7 @@ def _read_audited_night(warehouse: Warehouse, run: Run) -> AuditedNight:
     states = warehouse.read("user_link_states", inputs.states).where(of_model)
     memory = warehouse.read("user_memory", inputs.memory).where(of_model)
     users = states.select(USER_ID, user_segment(run.ds).alias("segment")).join(
-        memory.select(USER_ID, seen_items(policy, run.ds).alias("seen")), USER_ID, "left"
+        memory.select(USER_ID, seen_items(policy.exclude_seen, run.ds).alias("seen")), USER_ID, "left"
     )
     eligible = need_manifest(warehouse, run, BankManifest).eligible[policy.name]
     items = eligible - scored.items_left_out

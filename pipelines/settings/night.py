@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from lime_model.scoring import BackendName
+from pipelines.policies.rules import ExcludeSeen
 from pipelines.settings.base import Date, Name, Section
 
 
@@ -23,7 +24,7 @@ class Policy(Section):
 
     name: Name = "all"
     # Items of the user's own events that are left out: none of them, all of them, or those of so many days.
-    exclude_seen: Annotated[Literal["none", "all"] | int, BeforeValidator(_check_seen)] = "none"
+    exclude_seen: Annotated[ExcludeSeen, BeforeValidator(_check_seen)] = "none"
     eligible: str = "true"  # a condition in SQL over item columns; null counts as false
 
 

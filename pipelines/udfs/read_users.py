@@ -21,7 +21,8 @@ from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import UserRow, Weights, sum_entries
 from lime_model.scoring.queries import Memory, Query
 from lime_model.scoring.topk import Engine
-from pipelines.udfs.score_task import ScoreTask, day_start_us, find_excluded
+from pipelines.policies.arrays import find_excluded
+from pipelines.udfs.score_task import ScoreTask, day_start_us
 
 
 class StateFolder:

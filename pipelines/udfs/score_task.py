@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from lime_model.arrays import Bools, Ints
-from lime_model.config import DAY_US
-
-ExcludeSeen = Literal["none", "all"] | int
+from pipelines.policies.rules import ExcludeSeen
 
 
 @dataclass(frozen=True)
@@ -22,8 +18,7 @@ class ScoreTask:
         model_version: version of the bundle.
         night: the day (YYYY-MM-DD).
         k: list length.
-        exclude_seen: for each policy, which items of a user's history it excludes: none, all, or those of the
-            last so many days.
+        exclude_seen: for each policy, which items of a user's history it excludes.
         backend: name of the backend.
         device: device of the backend.
         strict: fail at a damaged row; otherwise its user gets an empty list and the reason.
@@ -43,19 +38,6 @@ class ScoreTask:
     run_id: str = ""
     entries: int = 0
     base_ds: str = ""
-
-
-def find_excluded(seen: ExcludeSeen, last_us: Ints, night_us: int) -> Bools:
-    """Mark the items of a history that a policy excludes on a night.
-
-    Args:
-        seen: what the policy excludes, see `ScoreTask.exclude_seen`.
-        last_us: time of each item's last event, microseconds since 1970.
-        night_us: when the night begins, microseconds since 1970.
-    """
-    if isinstance(seen, int):
-        return last_us >= night_us - seen * DAY_US
-    return np.full(len(last_us), seen == "all")
 
 
 def day_start_us(ds: str) -> int:

@@ -132,7 +132,7 @@ def test_loaded_rows_remain_when_the_landing_zone_is_emptied(spark: SparkSession
         path.unlink()
     (Path(warehouse.settings.drops) / "events" / f"ds={DAY}").rmdir()
     report = ingest_days(warehouse, DAY, NEXT).events
-    assert (report["deleted"], report["rows"]["delivered"]) == (0, 0)
+    assert (report.deleted, report.rows.delivered) == (0, 0)
     assert [row[0] for row in log_of(warehouse)] == [DAY, NEXT]
 
 
