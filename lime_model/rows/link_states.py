@@ -122,7 +122,7 @@ class StateBuilder:
         return self.queries[key]
 
     def open(self, features: Entries, before: bytes = b"") -> HistoryReader:
-        """Return a reader for a user with features `[1, P]`, which continues a stored LIME-MHA state `before`."""
+        """Return a reader for a user with features `[1, P]`, which continues the stored state `before`."""
         reader = HistoryReader(self, self.query(features))
         if before:
             reader.state = decode_sums(before, self.config)

@@ -177,7 +177,7 @@ class ExampleBuilder:
         }
 
     def _pool_weights(self, age: Floats, keep: Bools) -> Floats:
-        """Return the weights `[J, N]` of the events in the pools, as in `reduce_pools`; 0 if no event is kept."""
+        """Return the weights `[J, N]` of the events in the pools (see `reduce_pools`); 0 if none is kept."""
         rates = np.array([1.0 / d for d in self.pool_days] + [0.0])
         weights = np.exp(rates[:, None] * age) * keep
         normalised: Floats = weights / np.maximum(weights.sum(1, keepdims=True), 1e-30)
