@@ -125,9 +125,7 @@ class ModelConfig:
 
     @property
     def actions(self) -> int:
-        """The number of action codes: 0 for unknown, and one for each event type, or three when labels are
-        shown.
-        """
+        """The number of action codes: 0 for unknown, then one per event type, or three with labels shown."""
         return 1 + len(self.event_types) * (3 if self.labelled else 1)
 
     def to_json(self) -> dict[str, Any]:

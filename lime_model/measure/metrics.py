@@ -71,8 +71,7 @@ def auc(label: Floats, score: Floats) -> float:
 def auc_interval(
     label: Floats, score: Floats, user: Ints, *, minus: Floats | None = None, draws: int = 200
 ) -> tuple[float, float]:
-    """Return a 95 % interval of the AUC, or of its difference to that of the score `minus`, by resampling
-    users.
+    """Return a 95 % interval of the AUC, or of its lead over that of the score `minus`.
 
     It is the same in every call with the same values, and NaN when no draw has both labels.
 
@@ -149,9 +148,7 @@ def normalised_entropy(label: Floats, logit: Floats) -> float:
 
 
 def calibration(label: Floats, logit: Floats) -> float:
-    """Return the sum of the predicted probabilities over that of the labels; 1 is ideal, NaN without a label
-    of 1.
-    """
+    """Return the sum of predicted probabilities over that of the labels; NaN without a label of 1."""
     return float(expit(logit).sum() / label.sum()) if label.any() else float("nan")
 
 

@@ -70,9 +70,7 @@ class Hashed:
 
 @dataclass(frozen=True)
 class Knots:
-    """A number: quantiles of training, ascending and distinct; a number beyond them counts as the nearest
-    one.
-    """
+    """A number: quantiles of training, ascending and distinct; a number beyond them counts as the nearest."""
 
     knots: tuple[float, ...]
 
@@ -135,9 +133,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Vector:
-    """A vector of `size` numbers, divided by `scale`; a number that is not finite makes the whole vector
-    null.
-    """
+    """A vector of `size` numbers, divided by `scale`; with a number that is not finite it counts as null."""
 
     size: int
     scale: float

@@ -27,9 +27,7 @@ class Entries(NamedTuple):
 
 
 def as_text(value: Any) -> str:
-    """Return one text for one value, however it was read: Arrow, JSON and Spark write some values
-    differently.
-    """
+    """Return one text for one value: Arrow, JSON and Spark write some values differently."""
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():

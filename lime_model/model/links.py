@@ -143,8 +143,7 @@ class LinkAttention(nn.Module):
 
 
 def reduce_pools(events: Tensor, days: Tensor, keep: Tensor, pool_days: tuple[float, ...]) -> SoftmaxSum:
-    """Reduce events into pools: means of their embeddings, each with its own exponential decay, the last
-    flat.
+    """Reduce events into pools: means with an exponential decay each, and a flat mean last.
 
     A pool is a link without a content key, so it is the same monoid: rows are pools `[U, J]` and totals
     `[U, J, D]`.

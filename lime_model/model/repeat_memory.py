@@ -141,9 +141,7 @@ class RepeatMemory(nn.Module):
             self.outer.bias.fill_(1.0)
 
     def forward(self, features: Tensor, base: Tensor) -> Tensor:
-        """Compute s of every task `[M, O]` from features `[M, Q]` and base scores `[M]` (links and dot, no
-        bias).
-        """
+        """Compute s of every task `[M, O]` from features `[M, Q]` and z `[M]` without memory."""
         inputs = torch.cat([features, base.unsqueeze(-1)], -1)
         boost: Tensor = self.outer(torch.relu(self.inner(inputs))) + self.skip(inputs)
         return boost

@@ -1,5 +1,4 @@
-"""Link states as rows of a table: one user's is built from events, written to fixed-width bytes and read
-back.
+"""Link states as rows of a table: built from one user's events, written to bytes and read back.
 
 Users are reduced one at a time, in float64, in pieces of a fixed number of events counted from the start of
 the history. So a state does not depend on other users, on partitioning or on the sizes of Arrow batches. It
@@ -40,9 +39,7 @@ ALIKE = 4096  # different features whose contextual links a worker keeps
 
 
 class LinkState(NamedTuple):
-    """A user's state: `links` is a monoid for LIME-MHA and P_u `[L, D]` for LIME-XOR, `pools` a monoid `[J,
-    D]`.
-    """
+    """A user's state: `links` (a monoid for LIME-MHA, P_u `[L, D]` for LIME-XOR) and the monoid `pools`."""
 
     links: SoftmaxSum | Tensor
     pools: SoftmaxSum
@@ -125,9 +122,7 @@ class StateBuilder:
         return self.queries[key]
 
     def open(self, features: Entries, before: bytes = b"") -> HistoryReader:
-        """Return a reader for one user with features `[1, P]`; it continues from a stored LIME-MHA state
-        `before`.
-        """
+        """Return a reader for a user with features `[1, P]`, which continues the stored state `before`."""
         reader = HistoryReader(self, self.query(features))
         if before:
             reader.state = decode_sums(before, self.config)

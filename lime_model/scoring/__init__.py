@@ -1,5 +1,4 @@
-"""Scoring: folds a model into factors, filters candidates fast and publishes exact lists with canonical
-scores.
+"""Scoring: folds a model into factors, filters candidates and publishes exact lists.
 
 In: the factors of users (`queries.Query`) and of candidates in packed shards (`cells.Cells`,
 `bank.PackedBank`). Out: for every user and policy the exact K best candidates (`topk.Engine`), the same bits

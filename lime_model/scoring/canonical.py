@@ -208,9 +208,7 @@ class Weights:
 
 
 def _weigh(mix: F64, parameter: torch.Tensor, rows: int) -> F64:
-    """Return the weighted sum `[rows, *]` of the O tasks' blocks of `rows` rows, added in the order of the
-    tasks.
-    """
+    """Return the weighted sum `[rows, *]` of the tasks' blocks of `rows` rows, in the order of the tasks."""
     blocks = _array(parameter).reshape(len(mix), -1)
     return ordered_matmul(mix[None], blocks).reshape(rows, -1)
 

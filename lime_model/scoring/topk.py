@@ -44,8 +44,7 @@ class _LocalShard(NamedTuple):
 
 @dataclass(frozen=True)
 class Engine:
-    """The parameters of a model and the backend that filters: what scoring needs apart from users and
-    candidates.
+    """The parameters of a model and the backend that filters.
 
     Args:
         weights: shared parameters.
@@ -97,8 +96,7 @@ class Engine:
         ]
 
     def score_in_halves(self, users: Sequence[Query], shards: Sequence[Cells], k: int) -> list[list[TopK]]:
-        """Score as `score_top_k` does; halve a block of users that the device has no memory for and try
-        again.
+        """Score as `score_top_k` does, halving a block of users for which the device has no memory.
 
         Args:
             users: the users to score.

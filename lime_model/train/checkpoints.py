@@ -74,9 +74,7 @@ class Checkpoints:
         self.last[phase] = time.monotonic()
 
     def load(self, phase: str) -> Saved | None:
-        """Return what was saved for a phase; None when there is no file, or it is damaged or of another
-        source.
-        """
+        """Return what was saved for a phase; None when the file is missing, damaged or of another source."""
         path = self.folder / f"{phase}.safetensors"
         if not path.exists():
             return None

@@ -27,9 +27,7 @@ FLAT = (
 
 
 class HistoryPairs(NamedTuple):
-    """The distinct items `[m]` of one history, their memory features `[m, Q]`, and the item's place of each
-    event `[N]`.
-    """
+    """The distinct items `[m]` of a history, their features `[m, Q]`, and each event's item place `[N]`."""
 
     item: Ints
     features: F32
@@ -107,9 +105,7 @@ class ExampleBuilder:
     tasks: tuple[int, ...] = ()
 
     def valid(self, min_events: int) -> tuple[Ints, Ints]:
-        """Find all pairs of a user and a cut's place with `min_events` events before the cut and one after
-        it.
-        """
+        """Find all pairs of a user and a cut with `min_events` events before the cut and one after it."""
         users, cuts = [], []
         for user in range(len(self.log.offsets) - 1):
             start, stop = self.log.offsets[user : user + 2]
@@ -181,9 +177,7 @@ class ExampleBuilder:
         }
 
     def _pool_weights(self, age: Floats, keep: Bools) -> Floats:
-        """Return the weights `[J, N]` of the events in the pools, as in `reduce_pools`; all 0 if no event is
-        kept.
-        """
+        """Return the weights `[J, N]` of the events in the pools (see `reduce_pools`); 0 if none is kept."""
         rates = np.array([1.0 / d for d in self.pool_days] + [0.0])
         weights = np.exp(rates[:, None] * age) * keep
         normalised: Floats = weights / np.maximum(weights.sum(1, keepdims=True), 1e-30)

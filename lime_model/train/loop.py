@@ -171,9 +171,7 @@ class Loop:
         checkpoints.save(self.phase, {**tensors, "torch random": torch.get_rng_state()}, state)
 
     def _resume(self) -> tuple[int, list[dict[str, float]]]:
-        """Restore the saved state; return the steps that are done, and the losses since the last row of the
-        curve.
-        """
+        """Restore the saved state; return the steps done, and the losses since the last row of the curve."""
         saved = self.checkpoints.load(self.phase) if self.checkpoints else None
         if self.checkpoints is None or saved is None:
             return 0, []

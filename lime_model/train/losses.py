@@ -132,9 +132,7 @@ class Objective:
         return (weights @ vectors).view(count, pools, -1) + types
 
     def _vectors(self, rows: Ints) -> tuple[Tensor, Ints]:
-        """Return T of some catalogue rows, and for every catalogue row its place among them (0 if it has
-        none).
-        """
+        """Return T of some catalogue rows, and each catalogue row's place among them."""
         place = np.zeros(len(self.data.catalogue.id_rows), np.int64)
         place[rows] = np.arange(len(rows))
         return self.model.embed_items(self.data.catalogue, rows), place

@@ -76,9 +76,7 @@ def read_before(
 
 
 def _read_xor(model: LimeModel, history: History, queries: Tensor, end: Tensor, stride: int) -> Tensor:
-    """Return link states `[B, T, L, D]` as of the last event that a target sees, or at most `stride - 1`
-    before.
-    """
+    """Return link states `[B, T, L, D]` as of at most `stride - 1` events before what a target sees."""
     first, states = int(end.min()), []
     readings, which = torch.unique((end - first) // stride, return_inverse=True)
     for number in readings.tolist():

@@ -116,9 +116,7 @@ class Trainer:
         return weight / weight.sum()
 
     def _hold_out(self) -> tuple[Ints, Ints]:
-        """Take `valid_share` of the users out of training; return users and cuts of some of their examples,
-        or none.
-        """
+        """Take `valid_share` of the users out of training; return users and cuts that judge it, if any."""
         rng, users = np.random.default_rng([self.config.seed, 1]), np.unique(self.users)
         size = int(self.config.valid_share * len(users))
         if size < LEAST_JUDGES:

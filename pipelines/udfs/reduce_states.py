@@ -203,9 +203,7 @@ class _Worker:
         return pair_features(pairs, now, self.windows, self.catalogue.fame[self.catalogue.rows(pairs.items)])
 
     def _state(self, user: _User) -> bytes:
-        """Return the state's bytes after reading them back, so that a state that can't be scored is not
-        stored.
-        """
+        """Return the state's bytes after reading them back: a state that can't be scored is not stored."""
         if not user.readable:
             return b""
         state = encode_state(user.reader.finish())

@@ -147,9 +147,7 @@ class Leaders:
         self.hits: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def offer(self, scores: Tensor, start: int) -> None:
-        """Take the scores `[U, stripe]` of a stripe whose first candidate is at row `start`; -inf never
-        counts.
-        """
+        """Take the scores `[U, stripe]` of a stripe that begins at row `start`; -inf never counts."""
         first = not self.hits
         if first:  # without a threshold before the first comparison, every pair would pass it
             self._improve(scores.topk(min(self.k, scores.shape[1])).values)

@@ -1,5 +1,4 @@
-"""An earlier night's answer, reused exactly: which of its entries are still valid, and which few pairs to
-score.
+"""An earlier night's list, reused exactly: which entries are still valid, and which pairs to score.
 
 Write z for a score without the night's bias β. When a user is scored in full (the *anchor* night), more than
 K entries (row, z) are kept, and τ: an upper bound of z + β_ref over every candidate that is not kept, where

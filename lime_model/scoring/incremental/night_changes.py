@@ -1,5 +1,4 @@
-"""An incremental night on a worker: which candidates changed, whose bias rose, and subsets of the bank for
-them.
+"""An incremental night on a worker: which candidates changed, and whose bias rose.
 
 All of it is read from one Arrow table of this night's candidates: `item_id`, `since` and `reference`
 (kept_entries.py), and for each anchor night a column with the bias of that night, null where the item was no

@@ -35,9 +35,7 @@ class CandidateSubset:
         return cls(rows, Cells.pack(bank.take(rows)))
 
     def localise(self, user: Query) -> Query:
-        """Return the user with memory rows that count within the subset; other items of the memory are left
-        out.
-        """
+        """Return the user with the memory rows that the subset holds, counted within it."""
         own = user.memory
         at = np.searchsorted(self.rows, own.rows)
         here = np.flatnonzero(at < len(self.rows))

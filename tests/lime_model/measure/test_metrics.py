@@ -68,9 +68,7 @@ def test_auc_by_hand() -> None:
 
 
 def test_entropy_and_calibration_by_hand() -> None:
-    """A prediction of 3/4 for labels that are 1 in three of four cases is calibrated and carries no
-    information.
-    """
+    """A prediction of 3/4 for labels of mean 3/4 is calibrated and carries no information."""
     label, logit = np.array([1.0, 1.0, 1.0, 0.0]), np.full(4, np.log(3.0))
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
     assert log_loss(label, logit) == pytest.approx(entropy)

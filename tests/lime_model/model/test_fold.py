@@ -53,9 +53,7 @@ def test_canonical_equals_unfolded(tasks: dict[str, Any]) -> None:
 
 
 def test_the_score_is_the_weighted_sum_of_the_tasks_logits() -> None:
-    """The expected sum is computed by hand from two models of one task, each with that task's part of the
-    weights.
-    """
+    """The expected sum comes from two models of one task, each with that task's part of the weights."""
     both = toy_model(toy_config(**TWO_TASKS)).double()
     state, items = random_state(8, 3, 5, 2), torch.randn(11, 8).double()
     alone = []

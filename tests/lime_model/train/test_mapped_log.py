@@ -1,6 +1,4 @@
-"""A log in pieces: pieces hold whole users, arrays come back from disk, and the data equal those of one
-piece.
-"""
+"""A log in pieces: pieces hold whole users, and the data equal those of a log in one piece."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ CONFIG = ModelConfig(links=2, width=4, hidden=2, heads=1, cutoff_ds="2024-01-01"
 
 
 def log(sizes: list[int]) -> pa.Table:
-    """Return a log of users 0, 1, ... with `sizes` events each, few different items, and labels for some
-    events.
-    """
+    """Return a log of users with `sizes` events each, few different items, and labels for some events."""
     rng, n = np.random.default_rng(0), sum(sizes)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     seconds = np.concatenate([np.sort(rng.integers(0, 10**7, size)) for size in sizes])

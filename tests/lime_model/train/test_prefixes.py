@@ -48,9 +48,7 @@ def slow(model: LimeModel, history: History, users: Features, end: Tensor, strid
 @pytest.mark.parametrize("begun", [0, 2])
 @pytest.mark.parametrize(("variant", "stride"), [("lime-mha", 1), ("lime-xor", 1), ("lime-xor", 4)])
 def test_equals_a_reading_per_target_with_gradients(variant: str, stride: int, begun: int) -> None:
-    """Also where a window begins inside a session, so that its first targets see less than all that precedes
-    it.
-    """
+    """This also holds where a window begins inside a session."""
     model = toy_model(toy_config(variant)).double()
     history, users, end = windows()
     end[0, :3] -= begun + torch.arange(3) * (begun > 0)

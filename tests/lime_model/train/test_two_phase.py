@@ -73,9 +73,7 @@ def test_the_loss_falls_below_guessing_over_all_items() -> None:
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
-    """The first process gets SIGKILL at about half of 120 steps, and the second one makes the remaining
-    steps.
-    """
+    """The first process gets SIGKILL at half of 120 steps, and the second makes the remaining ones."""
     steps = 120
     command = [sys.executable, "-m", "tests.lime_model.train.train_toy", str(tmp_path), str(steps)]
     killed = subprocess.Popen(command)
