@@ -10,6 +10,9 @@ SHORT := -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions
 HALVES := -n 2 --dist loadfile
 demo test: export JDK_JAVA_OPTIONS ?= $(SHORT)
 test-%: export JDK_JAVA_OPTIONS ?= $(SHORT)
+# Two processes of tests with two threads each wait for each other on two cores.
+quick test: export OMP_NUM_THREADS ?= 1
+test-%: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo quick test test-airflow test-cluster test-faults test-nights test-operate test-apart check package bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
