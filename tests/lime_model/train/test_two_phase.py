@@ -73,8 +73,8 @@ def test_the_loss_falls_below_guessing_over_all_items() -> None:
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
-    """The first process gets SIGKILL at half of 120 steps, and the second makes the remaining ones."""
-    steps = 120
+    """The first process gets SIGKILL at half of 60 steps, and the second makes the remaining ones."""
+    steps = 60
     command = [sys.executable, "-m", "tests.lime_model.train.train_toy", str(tmp_path), str(steps)]
     killed = subprocess.Popen(command)
     look = tmp_path / "look"  # a copy, as safetensors opens a file twice and it may be replaced in between
