@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from benchmarks import histories
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import RESULTS, interleave
-from lime_model.scoring.native.backend import NativeBackend
+from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.queries import Query
 from lime_model.scoring.topk import Engine
 

@@ -23,9 +23,9 @@ import torch
 from benchmarks import cost, histories, peers, spark_job
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import Row, interleave, median_ratio, publish, row
+from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.backends.tiled import TiledBackend
 from lime_model.scoring.native import best_isa, why_not
-from lime_model.scoring.native.backend import NativeBackend
 from lime_model.scoring.queries import TopK
 from lime_model.scoring.topk import Engine
 

@@ -27,9 +27,9 @@ from benchmarks.report import Row, interleave, median_ratio, row
 from lime_model.bundle import Bundle, save_bundle
 from lime_model.model.features import Catalogue
 from lime_model.rows.link_states import state_bytes
+from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.bank import Shard, pack_shard, shard_path, write_index
 from lime_model.scoring.cells import Shape
-from lime_model.scoring.native.backend import NativeBackend
 from lime_model.scoring.topk import Engine
 from pipelines.udfs.score_task import ScoreTask
 from pipelines.udfs.score_users import SCHEMA, score_users

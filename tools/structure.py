@@ -206,10 +206,10 @@ def why_fragment(text: str) -> str:
     """Return why a docstring's first sentence seems to be a fragment; empty if it does not.
 
     The heuristic knows no grammar: a sentence is a fragment if it begins with one of `FRAGMENT_WORDS`, has
-    only one or two words, or lacks its full stop.
+    only one or two words, or lacks its full stop. A heading before a colon belongs to its sentence.
     """
     paragraph = " ".join(text.strip().split("\n\n")[0].split())
-    sentence = re.split(r"(?<=[.!?:;])\s", paragraph, maxsplit=1)[0]
+    sentence = re.split(r"(?<=[.!?;])\s", paragraph, maxsplit=1)[0]
     words = sentence.split()
     if words and words[0].rstrip(",.:") in FRAGMENT_WORDS:
         return f'it begins with "{words[0]}"'

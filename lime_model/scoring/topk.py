@@ -22,7 +22,7 @@ import torch
 
 from lime_model.arrays import F32, F64, Ints
 from lime_model.errors import LimeError
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.canonical import UserRow, Weights, publish
 from lime_model.scoring.cells import Cells
 from lime_model.scoring.queries import Query, TopK

@@ -1,4 +1,4 @@
-"""From an event log to training examples: a user at a cut, and what the user took after it.
+"""Training examples from an event log: a user at a cut, and what the user took after it.
 
 An example is (user, cut day): the history is everything strictly before the cut, and the targets are the
 items of the `horizon` days after it. A session (basket) that began before the cut is never a target, so no

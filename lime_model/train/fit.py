@@ -1,4 +1,4 @@
-"""From a log and its items and users to a trained model: everything that decides the bits of a bundle.
+"""Trains models from a log and its items and users: everything that decides the bits of a bundle.
 
     for bundle in fit_variants([recipe], "2017-12-04", source):
         save_bundle(bundle, folder)

@@ -23,7 +23,7 @@ from lime_model.bundle import worker_bundle
 from lime_model.config import MEMORY_FEATURES
 from lime_model.model.features import encode_columns
 from lime_model.rows.link_states import decode_state, state_bytes
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.backends.choose import make_backend
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import Rows, Weights

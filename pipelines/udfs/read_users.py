@@ -16,7 +16,7 @@ from lime_model.bundle import Bundle, BundleError
 from lime_model.config import MEMORY_FEATURES, ModelConfig
 from lime_model.model.entries import Entries
 from lime_model.rows.link_states import decode_state
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.bank import PackedBank
 from lime_model.scoring.canonical import UserRow, Weights, sum_entries
 from lime_model.scoring.queries import Memory, Query

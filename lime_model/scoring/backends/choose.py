@@ -8,10 +8,10 @@ import torch
 
 from lime_model.errors import LimeError
 from lime_model.scoring import BackendName, native
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
+from lime_model.scoring.backends.native import First, NativeBackend
 from lime_model.scoring.backends.reference import ReferenceBackend
 from lime_model.scoring.backends.tiled import TiledBackend
-from lime_model.scoring.native.backend import First, NativeBackend
 
 NAMES: tuple[BackendName, ...] = get_args(BackendName)
 PASSES: dict[str, First] = {"native": "int8", "native-bf16": "bf16", "native-fp32": "fp32"}

@@ -36,7 +36,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lime_model.arrays import F32, F64, Ints
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.backends.tiled import Leaders, OwnItems, error_bound
 from lime_model.scoring.canonical import Weights
 from lime_model.scoring.cells import Cells, Stats

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lime_model.arrays import F32, Ints
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.canonical import Weights
 from lime_model.scoring.cells import Cells
 from lime_model.scoring.queries import Query

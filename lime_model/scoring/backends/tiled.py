@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from lime_model.arrays import F32, F64, Ints
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.canonical import Weights
 from lime_model.scoring.cells import Cells, Stats
 from lime_model.scoring.queries import Query

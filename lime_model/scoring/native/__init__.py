@@ -2,7 +2,7 @@
 
 `python -m lime_model.scoring.native` compiles it for this processor, as the set-up does, and with `--all` for
 every processor, for images that run elsewhere. Without a compiler, or on a processor without AVX2, `why_not`
-gives the reason and another backend scores. The backend itself is in `backend.py`.
+gives the reason and another backend scores. The backend that calls it is `scoring/backends/native.py`.
 """
 
 from __future__ import annotations

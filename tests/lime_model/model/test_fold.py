@@ -11,9 +11,9 @@ import torch
 from lime_model.config import MEMORY_FEATURES
 from lime_model.model.fold import fold_items, fold_users, folded_scores, folded_task_scores
 from lime_model.model.lime import History, UserState
+from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.canonical import Rows, Weights, ordered_matmul
 from lime_model.scoring.native import ISAS, why_not
-from lime_model.scoring.native.backend import NativeBackend
 from tests.lime_model.toys import TWO_TASKS, assert_same_gradients, toy_config, toy_model, toy_users
 
 

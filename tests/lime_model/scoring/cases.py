@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from lime_model.config import MEMORY_FEATURES
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.backends.fused import TritonBackend
+from lime_model.scoring.backends.native import First, NativeBackend
 from lime_model.scoring.backends.reference import ReferenceBackend
 from lime_model.scoring.backends.tiled import TiledBackend
 from lime_model.scoring.canonical import Rows, UserRow, Weights, publish
 from lime_model.scoring.cells import Cells
 from lime_model.scoring.native import ISAS, why_not
-from lime_model.scoring.native.backend import First, NativeBackend
 from lime_model.scoring.queries import Memory, Query, TopK
 from tests.host import HAS_NATIVE
 from tests.lime_model.toys import toy_config, toy_model

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from lime_model.scoring import native
 from lime_model.scoring.backends.choose import BackendError, choose_backend, make_backend
+from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.backends.tiled import error_bound
 from lime_model.scoring.canonical import publish
 from lime_model.scoring.cells import Cells, Stats
 from lime_model.scoring.native import compile_for, why_not
-from lime_model.scoring.native.backend import NativeBackend
 from tests.host import HAS_NATIVE, WHY
 from tests.lime_model.scoring.cases import make_case
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lime_model.bundle import BundleError
+from lime_model.scoring.backends.native import kernel_words
 from lime_model.scoring.cells import Cells, Shape, quantise_weights
-from lime_model.scoring.native.backend import kernel_words
 from tests.host import HAS_NATIVE, WHY
 from tests.lime_model.scoring.cases import make_case
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_model.arrays import F32, F64, Ints
-from lime_model.scoring.backends.backend import Backend
+from lime_model.scoring.backend import Backend
 from lime_model.scoring.backends.tiled import error_bound
 from lime_model.scoring.canonical import UserRow, Weights
 from lime_model.scoring.cells import Cells, Shape
@@ -118,6 +118,6 @@ class NativeBackend(Backend):
 
 
 def _flat(parts: Sequence[NDArray[Any]], dtype: type) -> tuple[NDArray[Any], Ints]:
-    """Concatenate parts; return them with the places where each begins and ends."""
+    """Concatenate the parts, and return the offsets of each as well."""
     ends = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
     return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype), ends
