@@ -95,7 +95,7 @@ ENVIRONMENT: Final = (
         Invalid bucket name|bucket is null
         File name too long
         """,
-        "correct warehouse, drops, bundles or export.parquet.path in the settings",
+        "correct warehouse, drops, bundles or a path under export in the settings",
     ),
     rule(
         SparkRefused,

@@ -115,13 +115,13 @@ def _resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     local: dict[str, Any] = {
         key: str((folder / value).resolve()) for key, value in paths.items() if value and ":" not in value
     }
-    if isinstance(export := raw.get("export"), dict) and isinstance(export.get("parquet"), dict):
-        local |= {"export": export | {"parquet": _resolve_path(export["parquet"], folder)}}
+    if isinstance(export := raw.get("export"), dict):
+        local |= {"export": {name: _resolve_path(section, folder) for name, section in export.items()}}
     return {**raw, **local}
 
 
-def _resolve_path(section: dict[str, Any], folder: Path) -> dict[str, Any]:
-    path = section.get("path")
+def _resolve_path(section: Any, folder: Path) -> Any:
+    path = section.get("path") if isinstance(section, dict) else None
     if isinstance(path, str) and path and ":" not in path:
         return section | {"path": str((folder / path).resolve())}
     return section
