@@ -28,7 +28,6 @@ from lime_model.model.repeat_memory import PairCounts, count_pairs, merge_pairs,
 from lime_model.rows.link_states import PIECE, HistoryReader, decode_state, encode_state, worker_states
 from pipelines.udfs import state_rows
 
-SCHEMA = state_rows.SCHEMA
 FEATURES = "user_values"
 HEADER = (FEATURES, "fingerprint", "history_xor", "history_sum")
 # Columns of a stored row that new events are merged into; a header has none of them or all.
@@ -178,7 +177,7 @@ class _Worker:
         user.last_us = last if user.last_us is None else max(last, user.last_us)
 
     def _row(self, user: _User) -> dict[str, Any]:
-        """Return the user's row of `SCHEMA`."""
+        """Return the user's row, with the columns of `state_rows.arrow_schema`."""
         pairs = user.pairs or count_pairs(np.zeros(0, np.int64), np.zeros(0), self.windows)
         now = 0.0 if user.last_us is None else (user.last_us - self.cutoff_us) / DAY_US
         return {
