@@ -256,11 +256,11 @@ def check_drift(
     Scores of another model are not compared, because they have another scale.
 
     Args:
-        warehouse: that holds the published lists.
-        run: that is audited.
+        warehouse: holds the published lists.
+        run: the run that is audited.
         night: its lists.
         before: the date of the earlier night.
-        limits: of the settings.
+        limits: the limits of the settings.
     """
     users = max(1, need_manifest(warehouse, run, StatesManifest).users)
     slots = round(min(1.0, SAMPLED_ITEMS / night.k / users) * SLOTS)

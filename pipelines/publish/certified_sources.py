@@ -50,7 +50,7 @@ class CertifiedCorpus:
         """Read the items of a night.
 
         Args:
-            warehouse: that holds them.
+            warehouse: holds them.
             night: the date of the night.
             inputs: the versions of events and items.
             bundle: encodes the items.
@@ -83,7 +83,7 @@ class HistorySource:
     """Reads the raw histories of some users.
 
     Args:
-        warehouse: that holds events and users.
+        warehouse: holds events and users.
         night: the date of the night.
         inputs: the versions of events and users.
         bundle: encodes actions and user columns.

@@ -137,7 +137,7 @@ def choose_move(state: NightState, to: str | None = None, expected: str | None =
     """What a rollback does.
 
     Args:
-        state: of the night.
+        state: the state of the night.
         to: the run whose lists shall be in force; without it the best candidate, or none at all.
         expected: the run that shall be taken back. Only with it a second run is taken back right after
             the first, so that a command which is sent twice does its work once.

@@ -157,7 +157,7 @@ def certify(
 
     Args:
         certifier: recomputes scores from raw histories.
-        source: of the histories.
+        source: reads the histories.
         corpus: all items of the night.
         sample: stratum by user.
         lists: staged list by user.

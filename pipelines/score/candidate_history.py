@@ -27,8 +27,8 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
     that night, and `biases` are those of the base's anchor nights, null where it was no candidate.
 
     Args:
-        warehouse: that holds the tables.
-        run: whose candidates they are.
+        warehouse: holds the tables.
+        run: the run that is scored.
         inputs: the versions of bank and bias.
         base: the run that the night starts from; None for a full night.
     """

@@ -63,8 +63,8 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Fo
     """Forecast the scoring of a night; the forecast is kept, and scoring compares it with what it took.
 
     Args:
-        warehouse: that holds the tables.
-        run: of the night.
+        warehouse: holds the tables.
+        run: the run of the night.
         price: of one core (or GPU, where GPUs score) for an hour; None leaves the cost out.
 
     Raises:
@@ -146,8 +146,8 @@ def seconds_of_commit(warehouse: Warehouse, run: Run, hosts: Hosts, *, increment
     """Derive what a commit takes in addition to the cores' work from the newest earlier night.
 
     Args:
-        warehouse: that holds the manifests.
-        run: of the night that is forecast.
+        warehouse: holds the manifests.
+        run: the run of the night that is forecast.
         hosts: today's speeds, at which the work of the earlier night is counted.
         incremental: whether the night that is forecast takes lists over.
     """
@@ -194,7 +194,7 @@ def compare_forecast(
     """Compare a forecast with what scoring took; None without a forecast.
 
     Args:
-        forecast: of the run.
+        forecast: the forecast of the run, if there is one.
         staged: reports by policy; the seconds and rates of all are the same.
     """
     if forecast is None:
@@ -220,8 +220,8 @@ def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> NightSides:
     """Count users, events and candidates: from the night's manifests once it is built, else from the tables.
 
     Args:
-        warehouse: that holds the tables.
-        run: of the night.
+        warehouse: holds the tables.
+        run: the run of the night.
         bias_days: see `read_corpus`.
     """
     policy = warehouse.settings.night.policy

@@ -36,7 +36,7 @@ def find_entries(warehouse: Warehouse, base: BaseRun, policy: str) -> DataFrame:
     dropped is scored in full.
 
     Args:
-        warehouse: that holds `staging`.
+        warehouse: holds `staging`.
         base: the run that the night starts from.
         policy: name of the policy.
     """
@@ -55,7 +55,7 @@ def take_over(
     """Add the entries of users who did not change since the base run; they are null for all other users.
 
     Args:
-        warehouse: that holds `staging`.
+        warehouse: holds `staging`.
         users: see `read_users`, with the same `select_and_partition`.
         base: the run that the night starts from; None for a full night.
         policy: name of the policy.
@@ -85,8 +85,8 @@ def ship_night_changes(warehouse: Warehouse, run: Run, base: BaseRun) -> Shipped
     """Send the table of `lime_model/scoring/incremental/night_changes.py` to every host.
 
     Args:
-        warehouse: that holds `candidate_history`.
-        run: that is scored.
+        warehouse: holds `candidate_history`.
+        run: the run that is scored.
         base: the run that the night starts from.
     """
     rows = warehouse.read("candidate_history").where(F.col(RUN_ID) == run.run_id)

@@ -62,8 +62,8 @@ def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInput
     Executors pack one shard for each partition; the driver passes the chunks on, one after the other.
 
     Args:
-        warehouse: that holds the bank.
-        run: that is scored.
+        warehouse: holds the bank.
+        run: the run that is scored.
         bundle: gives the widths of the factors.
         inputs: the versions of bank and bias.
         bit: index of the policy whose candidates are packed.
@@ -124,8 +124,8 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
     """Record in `bank_quarantine` which items this run leaves out, and why.
 
     Args:
-        warehouse: that holds the table.
-        run: that leaves them out.
+        warehouse: holds the table.
+        run: the run that leaves them out.
         damaged: reason by item id.
     """
     if damaged or warehouse.exists("bank_quarantine"):  # an earlier attempt may have left out other items
@@ -140,9 +140,9 @@ def send_shards(
     """Send packed shards as they come, in the order of their partitions, and then their index.
 
     Args:
-        rows: of `pack_shards`.
+        rows: the rows that `pack_shards` yields.
         sender: takes the files.
-        model_version: of the bundle that the bank was built with.
+        model_version: the version of the bundle that the bank was built with.
         shape: widths of the factors.
         empty: an empty array of the type of item ids.
     """
@@ -166,7 +166,7 @@ def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -
     """Read factors and bias of the candidates that a policy may recommend.
 
     Args:
-        warehouse: that holds bank and bias.
+        warehouse: holds bank and bias.
         night: the date of the night.
         inputs: the versions of bank and bias.
         bit: index of the policy.

@@ -29,10 +29,10 @@ def fix_scoring_plan(
     started from another night would mix the two.
 
     Args:
-        warehouse: that holds the runs.
-        run: to be scored.
-        inputs: what it reads.
-        policies: whose lists are scored.
+        warehouse: holds the runs.
+        run: the run to score.
+        inputs: what the run reads.
+        policies: the policies whose lists are scored.
 
     Raises:
         SettingsError: K, policy, model or code are no longer those of the first attempt.
@@ -58,7 +58,7 @@ def refuse_changes(run: Run, before: Sequence[EntryRules], now: Sequence[EntryRu
     """Refuse to go on when anything that decides lists has changed since the run began.
 
     Args:
-        run: that is scored.
+        run: the run that is scored.
         before: by policy, as of the first attempt.
         now: by policy.
 

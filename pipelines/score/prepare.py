@@ -62,11 +62,11 @@ def prepare_scoring(
     """Plan the night, log the plan, and send what every host needs.
 
     Args:
-        warehouse: that holds the tables.
-        run: to be scored.
-        inputs: what it reads.
-        bundle: that scores.
-        policies: whose lists are wanted.
+        warehouse: holds the tables.
+        run: the run to score.
+        inputs: what the run reads.
+        bundle: the bundle that scores.
+        policies: the policies whose lists are wanted.
 
     Raises:
         SettingsError: the policies changed after the bank was built, or something that decides lists changed

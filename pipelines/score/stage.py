@@ -64,9 +64,9 @@ def score_candidates(warehouse: Warehouse, run: Run, policies: Sequence[Policy])
     """Score every user against every eligible candidate under each policy, into `staging`.
 
     Args:
-        warehouse: that holds the tables.
-        run: whose lists are staged.
-        policies: whose lists are wanted; the bank must have been built for the same ones.
+        warehouse: holds the tables.
+        run: the run whose lists are staged.
+        policies: the policies whose lists are wanted; the bank must have been built for the same ones.
 
     Raises:
         BundleError: more rows are damaged than `night.max_damaged_share` allows.
@@ -185,10 +185,10 @@ class Staging:
     """Stages the units of a run that are missing, all policies of a unit in one commit.
 
     Args:
-        warehouse: that holds the tables.
-        run: with the attempt that stages.
+        warehouse: holds the tables.
+        run: the run, with the number of this attempt.
         inputs: versions of the tables that the run reads.
-        plan: of the run.
+        plan: the plan of the run.
         placement: what scores, and where.
         passes: over the candidates.
     """
@@ -287,8 +287,8 @@ def count_staged(warehouse: Warehouse, run: Run, fresh: Sequence[int]) -> dict[s
     """Count all that a run has staged, by policy.
 
     Args:
-        warehouse: that holds `staging`.
-        run: whose rows are counted.
+        warehouse: holds `staging`.
+        run: the run whose rows are counted.
         fresh: buckets whose pairs are counted as `fresh`.
     """
     over = F.col("anchor") != run.run_id  # an earlier run has scored the user in full

@@ -23,8 +23,8 @@ def read_users(
     """Read states with memories, one row for each user.
 
     Args:
-        warehouse: that holds both tables.
-        inputs: their versions.
+        warehouse: holds both tables.
+        inputs: gives the versions of both tables and of the model.
         select_and_partition: chooses rows of either table and partitions them for the join.
 
     Returns:

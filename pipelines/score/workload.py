@@ -77,9 +77,9 @@ class PastNight(NamedTuple):
         """Read it from the manifests of the base run; both numbers are 0 where that was a full night.
 
         Args:
-            warehouse: that holds the manifests.
+            warehouse: holds the manifests.
             base: the run that the night starts from.
-            policy: whose lists are taken over.
+            policy: the policy whose lists are taken over.
         """
         scored = find_manifest(warehouse, base.run_id, ScoreManifest)
         states = find_manifest(warehouse, base.run_id, StatesManifest)
@@ -120,8 +120,8 @@ def expect_workload(
     """Estimate the work of a night under the published policy from the tables, before it is scored.
 
     Args:
-        warehouse: that holds the tables.
-        run: of the night.
+        warehouse: holds the tables.
+        run: the run of the night.
         model_version: the bundle that scores.
         users: number of users of the night.
         candidates: number of candidates of the night.
@@ -140,8 +140,8 @@ def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
     """Count the items that changed since a night: from the run's build, or by when their versions begin.
 
     Args:
-        warehouse: that holds items and manifests.
-        run: of the night that is estimated.
+        warehouse: holds items and manifests.
+        run: the run of the night that is estimated.
         since: the date of the earlier night.
     """
     if bank := find_manifest(warehouse, run.run_id, BankManifest):
@@ -158,8 +158,8 @@ def count_active_users(warehouse: Warehouse, run: Run, since: str) -> int:
     """Count the users whose link states changed since a night: from the run's build, or by their events.
 
     Args:
-        warehouse: that holds events and manifests.
-        run: of the night that is estimated.
+        warehouse: holds events and manifests.
+        run: the run of the night that is estimated.
         since: the date of the earlier night.
     """
     if states := find_manifest(warehouse, run.run_id, StatesManifest):
