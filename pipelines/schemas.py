@@ -21,9 +21,7 @@ DROP_DS: Final = "drop_ds"  # the day of the drop folder that delivered the row
 # Columns of `items` and `users`. The settings name the others, which never begin with an underscore.
 VALID_FROM: Final = "_valid_from"
 VALID_TO: Final = "_valid_to"  # exclusive; null for the current version of a row
-DELIVERED_UNTIL: Final = (
-    "_delivered_until"  # the last drop that delivered the same values; null if it is the newest drop
-)
+DELIVERED_UNTIL: Final = "_delivered_until"  # last drop with the same values; null: the newest drop
 # Columns of the corpus, in addition to the item columns of the settings.
 RECENT: Final = "_recent_count"
 ELIGIBLE: Final = "_eligible"
@@ -31,9 +29,7 @@ WITHDRAWN: Final = "_withdrawn"
 CORPUS_FINGERPRINT: Final = "_fingerprint"
 EVENT_ID: Final = "event_id"  # what `ingest.events.key` names an event by, as JSON; null without one
 REPEAT: Final = "repeat"  # counts from 0 the events that are equal in every other column of the key
-SUPERSEDED_BY: Final = (
-    "superseded_by"  # the later drop that delivered the event again; null while this row counts
-)
+SUPERSEDED_BY: Final = "superseded_by"  # the later drop with the same event; null: this row counts
 BUCKET: Final = "bucket"
 MODEL_VERSION: Final = "model_version"
 RUN_ID: Final = "run_id"

@@ -106,7 +106,7 @@ def _check_cutoff(bundle: Bundle, model: str, night: str) -> None:
     if bundle.config.cutoff_ds > night:
         raise BundleError(
             f"bundle {bundle.version} of {model!r} was trained on events before "
-            f"{bundle.config.cutoff_ds} and has seen what night {night} is to foretell; promote one "
+            f"{bundle.config.cutoff_ds} and has seen what night {night} is to predict; promote one "
             "of an earlier cut-off"
         )
 

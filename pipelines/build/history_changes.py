@@ -100,9 +100,6 @@ def find_delta(warehouse: Warehouse, night: str, events: int, bundle: Bundle) ->
         night: the date of the night.
         events: the Delta version of the log that the night reads.
         bundle: the bundle whose rows are wanted.
-
-    Returns:
-        The persisted changes; without an earlier build, a delta after which every history is read.
     """
     build = find_earlier_build(warehouse, night, bundle, events)
     if isinstance(build, str):
@@ -188,10 +185,6 @@ def read_histories(
 
 def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
     """Count signed events by user.
-
-    Args:
-        changes: columns `EVENT` and `SIGN`.
-        bundle: decides whether labels are a part of a history.
 
     Returns:
         `user_id`, the columns `HISTORY`, and `lost`, the number of events that the log lost.

@@ -1,7 +1,7 @@
-"""The proof of an incremental night: the same night is scored in full, and every list is compared.
+"""Prove an incremental night: score the same night in full, and compare every list.
 
-The full night reads the same states and bank. It is staged apart from the nightly tables, under a run that
-owns no night.
+The full night reads the same states and bank. It is staged in tables of its own, under a run that owns no
+night.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def verify_full(warehouse: Warehouse, run: Run) -> FullComparisonManifest:
     """Compare all staged lists of the published policy with those of a full night.
 
     Raises:
-        CertificateFailed: naming how many users differ, one of them, and the command that takes such lists
-            back where readers are served them. The run is marked, so that no later night starts from it and
-            that it is neither published nor exported.
+        CertificateFailed: lists differ; the message names how many, one of the users, and the command that
+            takes such lists back if readers are served them. The run is marked: no later night starts from
+            it, and it is neither published nor exported.
     """
 
     def work() -> FullComparisonManifest:
@@ -77,7 +77,7 @@ class FullNight(NamedTuple):
 
 
 def _describe_served(warehouse: Warehouse) -> str:
-    """Describe the lists in service that are disproved or built on disproved ones, with the remedy."""
+    """Describe the lists in force that are disproved or built on disproved ones, and the remedy."""
     said = [
         f"Readers of night {state.night} are served the lists of run {state.in_force}, which is "
         f"disproved or was built on such a run. {describe_remedy(state)}; then export the night again. "
@@ -87,7 +87,7 @@ def _describe_served(warehouse: Warehouse) -> str:
 
 
 def prepare_full_night(warehouse: Warehouse, run: Run) -> FullNight:
-    """Make a run that scores a full night over the states and the bank of `run`."""
+    """Make a run that scores a full night with the states and the bank of `run`."""
     whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
     apart = set_apart(warehouse, whole.run_id, STAGED_TABLES)
     for kind in (BankManifest, StatesManifest):

@@ -1,9 +1,8 @@
-"""How many pairs a night scores, estimated before it starts.
+"""Estimate how many pairs a night scores, before it starts.
 
 An incremental night scores every candidate for the users who changed since the run that it starts from. For
 the other users it scores the candidates that changed, and those whose bias rose by more than the slack of the
-user's list. How many these are is known only as each user is scored, so the estimate takes the number of the
-night before.
+user's list. Their number is known only when each user is scored, so the estimate takes that of the base run.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ from pipelines.store.tables import Warehouse
 class Workload(NamedTuple):
     """The pairs of a night.
 
-    Of the `users`, `in_full` are scored against all `candidates`. Each of the others, whose lists are taken
-    over,
-    is scored against about `each` candidates: those that `changed` and those that the bias moves.
+    Of the `users`, `in_full` are scored with all `candidates`. The lists of the others are taken over: each
+    of these is scored with about `each` candidates, those that `changed` and those whose bias rose.
     """
 
     users: int
@@ -39,16 +37,16 @@ class Workload(NamedTuple):
 
     @property
     def taken_over(self) -> int:
-        """Number of users whose lists are taken over."""
+        """The number of users whose lists are taken over."""
         return self.users - self.in_full
 
     @property
     def pairs(self) -> int:
-        """About how many pairs are scored."""
+        """An estimate of the pairs that are scored."""
         return self.in_full * self.candidates + round(self.taken_over * self.each)
 
     def describe(self) -> str:
-        """Describe the work in a line, with the pairs that are avoided."""
+        """Describe the work in one line, with the pairs that are avoided."""
         whole = self.users * self.candidates
         if too_many_changed(self.changed, self.candidates):
             return (
@@ -63,10 +61,10 @@ class Workload(NamedTuple):
 
 
 class PastNight(NamedTuple):
-    """What the run that a night starts from says about the night's work.
+    """What the base run of a night suggests about the night's work.
 
-    `renewed` is the share of users that were scored in full though they had not changed. `moved` is the
-    number of candidates that were scored for a user whose list was taken over because their bias had risen.
+    `renewed` is the share of unchanged users who were scored in full all the same. `moved` is the mean number
+    of candidates that a user whose list was taken over was scored with because their bias had risen.
     """
 
     renewed: float = 0.0
@@ -74,7 +72,7 @@ class PastNight(NamedTuple):
 
     @classmethod
     def of(cls, warehouse: Warehouse, base: BaseRun, policy: Policy) -> PastNight:
-        """Read it from the manifests of the base run; both numbers are 0 where that was a full night.
+        """Read the numbers from the manifests of the base run; both are 0 if it was a full night.
 
         Args:
             warehouse: holds the manifests.
@@ -95,11 +93,11 @@ def estimate_workload(users: int, active: int, candidates: int, changed: int, pa
     """Estimate the work of an incremental night.
 
     Args:
-        users: number of users of the night.
-        active: number of users who changed since the run that it starts from.
-        candidates: number of candidates of the night.
-        changed: number of candidates that changed; they are scored for every user.
-        past: what the base run says.
+        users: the number of users of the night.
+        active: the number of users who changed since the base run.
+        candidates: the number of candidates of the night.
+        changed: the number of candidates that changed; they are scored for every user.
+        past: the numbers of the base run.
     """
     if too_many_changed(changed, candidates):
         return Workload(users, users, candidates, changed, 0.0)
@@ -108,7 +106,7 @@ def estimate_workload(users: int, active: int, candidates: int, changed: int, pa
 
 
 class ExpectedWork(NamedTuple):
-    """The work of a night, and from which run it is planned to start, or why it is a full night."""
+    """The work of a night, and the reason: the run that it will start from, or why it is a full night."""
 
     work: Workload
     reason: str
@@ -122,9 +120,9 @@ def expect_workload(
     Args:
         warehouse: holds the tables.
         run: the run of the night.
-        model_version: the bundle that scores.
-        users: number of users of the night.
-        candidates: number of candidates of the night.
+        model_version: the version of the bundle that scores.
+        users: the number of users of the night.
+        candidates: the number of candidates of the night.
     """
     policy = warehouse.settings.night.policy
     base, why = find_base(warehouse, run, describe_entries(warehouse, model_version, policy))
@@ -137,7 +135,7 @@ def expect_workload(
 
 
 def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
-    """Count the items that changed since a night: from the run's build, or by when their versions begin.
+    """Count the items that changed since a night, from the run's build or from the starts of item versions.
 
     Args:
         warehouse: holds items and manifests.
@@ -155,7 +153,7 @@ def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
 
 
 def count_active_users(warehouse: Warehouse, run: Run, since: str) -> int:
-    """Count the users whose link states changed since a night: from the run's build, or by their events.
+    """Count the users whose link states changed since a night, from the run's build or from new events.
 
     Args:
         warehouse: holds events and manifests.

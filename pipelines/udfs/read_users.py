@@ -1,4 +1,4 @@
-"""Stored rows of users to what scoring reads of them: folded factors and the repeat memory.
+"""Read stored rows of users into what scoring needs: folded factors and the repeat memory.
 
 Letters: L links, J pools, D width, P entries of a row's features.
 """

@@ -1,4 +1,4 @@
-"""UDF body: users and their events, in order, to link states and repeat memory.
+"""Reduce users and their events to link states and repeat memory; `reduce_states` is the body of a UDF.
 
 The rows of a user come together: first a header with the user's features (no event), then the events in
 history order. A history is buffered up to `PIECE` events and reduced piece by piece, so a user with millions
@@ -47,7 +47,7 @@ def reduce_states(
             `fingerprint` and hashes of what the row is computed from. If the columns `PRIOR` are there, a
             header has the stored row (an empty `state` means that nothing is stored), and only events that
             the stored row does not contain follow.
-        folder: the bundle.
+        folder: the folder of the bundle.
         strict: fail at a user whose columns can't be read or whose state is not finite; otherwise the state
             is left empty, and the night leaves the user out.
 

@@ -1,4 +1,4 @@
-"""UDF body: link states and memories of users to their exact top K over the packed bank."""
+"""Score users against the packed bank for their exact top K; `score_users` is the body of a UDF."""
 
 from __future__ import annotations
 
