@@ -41,20 +41,20 @@ def verify_full(warehouse: Warehouse, run: Run) -> FullComparisonManifest:
     def work() -> FullComparisonManifest:
         policy = warehouse.settings.night.policy
         scored = need_manifest(warehouse, run, ScoreManifest)
-        whole = prepare_full_night(warehouse, run)
-        full = score_candidates(whole.warehouse, whole.run, [policy])
+        full_night = prepare_full_night(warehouse, run)
+        full = score_candidates(full_night.warehouse, full_night.run, [policy])
         mine = _lists(warehouse, scored.versions["staging"], run, policy.name, "mine")
-        other = _lists(whole.warehouse, full.versions["staging"], whole.run, policy.name, "full")
+        other = _lists(full_night.warehouse, full.versions["staging"], full_night.run, policy.name, "full")
         differ = mine.join(other, USER_ID, "full_outer").where(~F.col("mine").eqNullSafe(F.col("full")))
         found = differ.agg(F.count("*").alias("users"), F.min(USER_ID).alias("first")).collect()[0]
         report, full_report = scored.policies[policy.name], full.policies[policy.name]
         if found["users"]:
-            disproved = DisprovedManifest(users=found["users"], full_run=whole.run.run_id)
+            disproved = DisprovedManifest(users=found["users"], full_run=full_night.run.run_id)
             record(warehouse, run.run_id, run.ds, disproved)
             raise CertificateFailed(
                 f"night {run.ds}, run {run.key!r}: {found['users']} of {full_report.users} lists are not "
                 f"those of a full night, such as user {found['first']!r}'s; compare run_id {run.run_id} in "
-                f"staging and {whole.run.run_id} in {whole.warehouse.path('staging')}. "
+                f"staging and {full_night.run.run_id} in {full_night.warehouse.path('staging')}. "
                 f"{_describe_served(warehouse)}Score the night with night.reuse: false under a new --run-key"
             )
         return FullComparisonManifest(
@@ -88,11 +88,11 @@ def _describe_served(warehouse: Warehouse) -> str:
 
 def prepare_full_night(warehouse: Warehouse, run: Run) -> FullNight:
     """Make a run that scores a full night with the states and the bank of `run`."""
-    whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
-    apart = set_apart(warehouse, whole.run_id, STAGED_TABLES)
+    full_night = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
+    apart = set_apart(warehouse, full_night.run_id, STAGED_TABLES)
     for kind in (BankManifest, StatesManifest):
-        record(apart, whole.run_id, run.ds, need_manifest(warehouse, run, kind))
-    return FullNight(apart, whole)
+        record(apart, full_night.run_id, run.ds, need_manifest(warehouse, run, kind))
+    return FullNight(apart, full_night)
 
 
 def _lists(warehouse: Warehouse, version: int, run: Run, policy: str, name: str) -> DataFrame:

@@ -139,12 +139,12 @@ def _read_chunk(chunk: Chunk) -> bytes:
     try:
         data = chunk.broadcast.value
         vars(chunk.broadcast).pop("_value", None)  # otherwise the worker would keep every chunk in memory
-        whole = hashlib.sha256(data).hexdigest() == chunk.sha256
+        intact = hashlib.sha256(data).hexdigest() == chunk.sha256
     except (OSError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001  # unpickling damaged bytes may raise any error
-        whole, cause = False, error
-    if not whole:
+        intact, cause = False, error
+    if not intact:
         raise BroadcastError(
             f"a chunk of {chunk.file} reached {os.uname().nodename} damaged (SHA-256 differs); nothing of it "
             "was used. Run the job again; if it persists, look at that host's disk and memory"

@@ -86,6 +86,6 @@ def group_buckets(plan: ScoringPlanManifest) -> list[list[int]]:
 
 
 def find_missing(groups: Iterable[Sequence[int]], staged: Iterable[int]) -> list[int]:
-    """Find the indices of the groups without a staged bucket; one commit stages a whole group."""
+    """Find the indices of the groups without a staged bucket; one commit stages a complete group."""
     done = set(staged)
     return [i for i, group in enumerate(groups) if not done & set(group)]

@@ -47,7 +47,7 @@ class Workload(NamedTuple):
 
     def describe(self) -> str:
         """Describe the work in one line, with the pairs that are avoided."""
-        whole = self.users * self.candidates
+        all_pairs = self.users * self.candidates
         if too_many_changed(self.changed, self.candidates):
             return (
                 f"{self.changed:,} of {self.candidates:,} candidates changed, so all {self.users:,} users "
@@ -56,7 +56,7 @@ class Workload(NamedTuple):
         return (
             f"about {self.in_full:,} of {self.users:,} users changed, or have no room left in their lists, "
             f"and meet all {self.candidates:,} candidates; the others meet the {self.changed:,} that changed "
-            f"and those whose bias rose: about {self.pairs:,} pairs, {whole - self.pairs:,} avoided"
+            f"and those whose bias rose: about {self.pairs:,} pairs, {all_pairs - self.pairs:,} avoided"
         )
 
 

@@ -65,7 +65,7 @@ def _binary(rows: F32) -> pa.Array:
 
 
 def _check_finite(ids: list[object], rows: F32) -> None:
-    """Refuse factors that are not finite, naming the first item."""
+    """Refuse factors that are not finite; the message names the first item."""
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         raise BundleError(

@@ -94,7 +94,7 @@ class UserReader:
         """Read and fold all users of a batch.
 
         Raises:
-            BundleError: a user's rows are damaged and the task is strict, naming the user.
+            BundleError: a user's rows are damaged and the task is strict; the message names the user.
         """
         stored: dict[int, _Stored] = {}
         faults: dict[int, str] = {}

@@ -83,7 +83,7 @@ def read_contents(
 
 
 def _split_lines(content: bytes, encoding: str, compression: str | None) -> Iterator[bytes]:
-    """Split a whole file into lines; they are UTF-8, in whatever encoding the file is."""
+    """Split a complete file into lines; they are UTF-8, whatever the encoding of the file is."""
     if compression:
         try:
             with pa.input_stream(pa.BufferReader(content), compression=compression) as stream:
