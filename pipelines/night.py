@@ -1,7 +1,7 @@
-"""The steps of a night by name; each is one call on a warehouse and a run.
+"""The steps of a night by name; each is a function of a warehouse and a run.
 
 Steps that share a Spark application save the start of a session, which takes many seconds on a small machine.
-In applications of their own, each step can have its own resources. The result is the same.
+If each step runs in an application of its own, each can have its own resources. The result is the same.
 """
 
 from __future__ import annotations

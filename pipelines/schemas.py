@@ -1,4 +1,4 @@
-"""Every table's columns, partitions, checksum and constraints: each is said here and nowhere else.
+"""Every table's columns, partitions, checksum and constraints; each is defined here and nowhere else.
 
 The schemas of UDFs, the columns that a checksum covers and the `select`s of jobs derive from `TABLES`.
 `{user}` and `{item}` are the id types that the settings declare. There is no Spark in this module.
@@ -20,22 +20,22 @@ DS: Final = "ds"  # the UTC day of an event; for a night, the day before whose s
 DROP_DS: Final = "drop_ds"  # the day of the drop folder that delivered the row
 # Columns of `items` and `users`. The settings name the others, which never begin with an underscore.
 VALID_FROM: Final = "_valid_from"
-VALID_TO: Final = "_valid_to"  # exclusive; null while current
-DELIVERED_UNTIL: Final = "_delivered_until"  # the last drop that said the same; null: the newest drop
+VALID_TO: Final = "_valid_to"  # exclusive; null for the current version of a row
+DELIVERED_UNTIL: Final = "_delivered_until"  # last drop with the same values; null: the newest drop
 # Columns of the corpus, in addition to the item columns of the settings.
 RECENT: Final = "_recent_count"
 ELIGIBLE: Final = "_eligible"
 WITHDRAWN: Final = "_withdrawn"
 CORPUS_FINGERPRINT: Final = "_fingerprint"
 EVENT_ID: Final = "event_id"  # what `ingest.events.key` names an event by, as JSON; null without one
-REPEAT: Final = "repeat"  # counts from 0 where an event happened several times at once
-SUPERSEDED_BY: Final = "superseded_by"  # the later drop that delivered the event again; null: this row counts
+REPEAT: Final = "repeat"  # counts from 0 the events that are equal in every other column of the key
+SUPERSEDED_BY: Final = "superseded_by"  # the later drop with the same event; null: this row counts
 BUCKET: Final = "bucket"
 MODEL_VERSION: Final = "model_version"
 RUN_ID: Final = "run_id"
 POLICY: Final = "policy"
 FINGERPRINT: Final = "fingerprint"  # names what a row was computed from; see `store/row_digests.py`
-CHECKSUM: Final = "checksum"  # of the computed bytes of the row
+CHECKSUM: Final = "checksum"  # over the computed values of the row
 
 EVENT_KEY: Final = (USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID)
 HISTORY_ORDER: Final = (EVENT_TS, SESSION_ID, ITEM_ID, EVENT_TYPE)
@@ -48,11 +48,11 @@ class Table:
     """What a Delta table holds.
 
     Args:
-        columns: SQL type by name, in their order.
-        partitions: columns by which its files are partitioned.
-        checksummed: columns that `CHECKSUM` covers, in the order in which it is computed.
-        properties: of the Delta table.
-        constraints: conditions that every row keeps, by name; Delta refuses any other row.
+        columns: the SQL type of each column, in the order of the table.
+        partitions: the columns by which the files of the table are partitioned.
+        checksummed: the columns that `CHECKSUM` covers, in the order in which it is computed.
+        properties: the properties of the Delta table.
+        constraints: conditions in SQL, by name; Delta refuses a row that breaks one.
     """
 
     columns: Mapping[str, str]
@@ -62,13 +62,13 @@ class Table:
     constraints: Mapping[str, str] = field(default_factory=dict)
 
     def ddl(self, columns: Sequence[str] | None = None) -> str:
-        """The schema as `name type, …`, of some columns in the given order or of all of them."""
+        """Return the schema as `name type, …`: the given columns in the given order, or all columns."""
         return ", ".join(f"{name} {self.columns[name]}" for name in columns or self.columns)
 
 
 RANKED: Final = "array<struct<item_id: {item}, score: float>>"
 DELETION_VECTORS: Final = {"delta.enableDeletionVectors": "true"}
-# Each step of a night commits a row here: a checkpoint every ten commits would be one in every night.
+# Each step of a night commits a row here, so a checkpoint every ten commits would mean one each night.
 FEW_CHECKPOINTS: Final = {"delta.checkpointInterval": "50"}
 
 TABLES: Final[dict[str, Table]] = {
@@ -267,19 +267,19 @@ TABLES: Final[dict[str, Table]] = {
     ),
 }
 
-# What UDFs return, as far as a table holds it.
+# The columns that UDFs return and a table holds.
 BANK_FACTORS: Final = ("link_weights", "head_input", "dot")
-REDUCED: Final = (  # a user's row of both tables of states, without what the job adds to it
+REDUCED: Final = (  # a user's row of both tables of states, without the columns that the job adds
     BUCKET, USER_ID, "event_count", "history_xor", "history_sum", "last_event_ts", "slots", "weights",
     "state", FINGERPRINT, "items", "counts", "first_ts", "last_ts", "decays", "features",
 )  # fmt: skip
-SCORED: Final = (  # a row of staging, without what the job adds to it
+SCORED: Final = (  # a row of staging, without the columns that the job adds
     USER_ID, BUCKET, POLICY, "candidates", "shortfall", "pairs", "avoided", "fault", "anchor", "kept_items",
     "kept_z", "tau", FINGERPRINT,
 )  # fmt: skip
 
 
 def ddl_of(*tables: str, columns: Sequence[str]) -> str:
-    """The schema as `name type, …` of columns that some tables hold, in the given order."""
+    """Return the schema as `name type, …` of columns of some tables, in the given order."""
     types = {name: kind for table in tables for name, kind in TABLES[table].columns.items()}
     return ", ".join(f"{name} {types[name]}" for name in columns)

@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Job(StrEnum):
-    """What writes a manifest into `runs`; the value is what the table holds."""
+    """A name under which a manifest is recorded in `runs`."""
 
     # The steps of a night, in their order.
     INGEST_EVENTS = "ingest_events"
@@ -21,12 +21,12 @@ class Job(StrEnum):
     AUDIT_RECOMMENDATIONS = "audit_recommendations"
     PUBLISH_RECOMMENDATIONS = "publish_recommendations"
     EXPORT_RECOMMENDATIONS = "export_recommendations"
-    # What steps record in addition to their own manifest.
-    SCORING_PLAN = "score_candidates_plan"  # which run a night was built on, fixed by its first attempt
+    # Manifests that steps record in addition to their own.
+    SCORING_PLAN = "score_candidates_plan"  # which run a night starts from, fixed by its first attempt
     VERIFY_FULL = "verify_full"  # a comparison with a full night that passed
     DISPROVED = "disproved"  # a comparison with a full night that failed
     FAILED_AUDIT = "failed_audit"
-    # Jobs that are no step of a night.
+    # Jobs that are not steps of a night.
     PLAN_NIGHT = "plan_night"
     TRAIN_MODEL = "train_model"
     CHALLENGE_MODEL = "challenge_model"

@@ -1,4 +1,4 @@
-"""What tests of whole nights share: nights to run, lists to read, and drops to add to a shop."""
+"""Helpers for tests of complete nights: run nights, read lists, and add drops to a shop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCORED = ("build_candidate_bank", "build_link_states", "score_candidates", "veri
 
 
 def lists_of(warehouse: Warehouse, ds: str = shop.NIGHT) -> Lists:
-    """Published lists, read with `deltalake`: no Spark involved."""
+    """Return the published lists of a night, read with `deltalake` and without Spark."""
     table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(
         filters=[("ds", "=", date.fromisoformat(ds))]
     )
@@ -40,7 +40,7 @@ def staged_of(warehouse: Warehouse, run: Run, policy: str) -> Lists:
 
 
 def with_night(warehouse: Warehouse, **changes: Any) -> Warehouse:
-    """The same tables under other settings of the night."""
+    """Return the same tables under other settings of the night."""
     night = warehouse.settings.night.model_copy(update=changes)
     settings: Settings = warehouse.settings.model_copy(update={"night": night})
     return Warehouse(warehouse.spark, settings)
@@ -55,7 +55,7 @@ def full_night(warehouse: Warehouse, key: str, ds: str = shop.NIGHT) -> Run:
 
 
 def point_at(warehouse: Warehouse, run: Run, kind: type[M], table: str) -> None:
-    """Let the run's manifest name the newest version of a table."""
+    """Change the run's manifest so that it names the newest version of a table."""
     manifest = need_manifest(warehouse, run, kind)
     changes: dict[str, Any] = {"versions": {**manifest.versions, table: warehouse.version(table)}}
     if isinstance(manifest, StatesManifest):
@@ -64,7 +64,7 @@ def point_at(warehouse: Warehouse, run: Run, kind: type[M], table: str) -> None:
 
 
 def removing(warehouse: Warehouse) -> Warehouse:
-    """An item that a later drop lacks is gone."""
+    """Return the same tables under a setting that removes items which a later drop lacks."""
     ingest = warehouse.settings.ingest
     items = ingest.items.model_copy(update={"absent": "remove"})
     changed = warehouse.settings.model_copy(update={"ingest": ingest.model_copy(update={"items": items})})
@@ -72,7 +72,7 @@ def removing(warehouse: Warehouse) -> Warehouse:
 
 
 def day_of(warehouse: Warehouse, day: str, events: list[tuple[int, int, str]]) -> None:
-    """Add `(user, item, time)` of a day, and load it beside what the day has."""
+    """Write a drop with events `(user, item, time)` of a day, and load it."""
     root = Path(warehouse.settings.drops)
     rows = pd.DataFrame(events, columns=["user_id", "item_id", "event_ts"])
     rows["event_ts"] = pd.to_datetime(f"{day} " + rows["event_ts"]).astype("datetime64[us]")
@@ -82,7 +82,7 @@ def day_of(warehouse: Warehouse, day: str, events: list[tuple[int, int, str]]) -
 
 
 def items_of(warehouse: Warehouse, day: str, change: dict[int, str], gone: tuple[int, ...] = ()) -> None:
-    """A catalogue of a day: other kinds for some items, some gone, others new."""
+    """Write a catalogue of a day: change the kinds of some items, add items, and leave `gone` out."""
     items = shop.items()
     for item, kind in change.items():
         if item in set(items["item_id"]):
@@ -93,7 +93,7 @@ def items_of(warehouse: Warehouse, day: str, change: dict[int, str], gone: tuple
 
 
 def publish(warehouse: Warehouse, ds: str, key: str, lists: dict[int, list[tuple[int, float]]]) -> Run:
-    """Lists of our own, published as a night's run would."""
+    """Publish the given lists as a run of the night would."""
     run = acquire_lease(warehouse, ds, key)
     rows: list[dict[str, Any]] = [
         {

@@ -1,6 +1,6 @@
-"""The candidate bank: the factors of every item, which no user enters and which are computed once.
+"""Build the candidate bank: the factors of every item, which depend on no user and are computed once.
 
-What moves with the date is in `item_bias`: the night's bias of each item, and which policies may recommend
+What depends on the date is in `item_bias`: the night's bias of each item, and which policies may recommend
 it. Only items that are new or whose features changed are encoded; the other rows of the bank are reused.
 """
 
@@ -55,15 +55,15 @@ def build_candidate_bank(
     """Build the bank and the item bias of a night; the manifest names their Delta versions.
 
     Args:
-        warehouse: that holds the tables.
-        run: whose night it is.
+        warehouse: holds the tables.
+        run: the run of the night.
         model: name of the model.
-        policies: whose rules decide which items are eligible.
-        version: the bundle to use; by default the champion of the night.
+        policies: the policies whose rules decide which items are eligible.
+        version: the version of the bundle to use; by default the champion of the night.
 
     Raises:
         BundleError: the bundle has seen events of the night or later.
-        SettingsError: see `read_corpus`.
+        SettingsError: an eligibility rule does not fit the items; see `read_corpus`.
     """
 
     def work() -> BankManifest:
@@ -101,12 +101,12 @@ def _check_cutoff(bundle: Bundle, model: str, night: str) -> None:
     """Refuse a bundle that was trained on events that the night is to predict.
 
     Raises:
-        BundleError: naming the bundle and its cut-off.
+        BundleError: the bundle was; the message names it and its cut-off.
     """
     if bundle.config.cutoff_ds > night:
         raise BundleError(
             f"bundle {bundle.version} of {model!r} was trained on events before "
-            f"{bundle.config.cutoff_ds} and has seen what night {night} is to foretell; promote one "
+            f"{bundle.config.cutoff_ds} and has seen what night {night} is to predict; promote one "
             "of an earlier cut-off"
         )
 
@@ -139,13 +139,13 @@ def update_bank(warehouse: Warehouse, corpus: DataFrame, bundle: Bundle, version
     Nothing is written when nothing changed, and few changes leave the files of the other rows as they are.
 
     Args:
-        warehouse: that holds the bank.
-        corpus: see `read_corpus`, with `CORPUS_FINGERPRINT`.
+        warehouse: holds the bank.
+        corpus: the result of `read_corpus`, with the column `CORPUS_FINGERPRINT`.
         bundle: encodes the items.
-        version: of the bank to start from; -1 when there is none.
+        version: the Delta version of the bank to start from; -1 when there is no table.
 
     Raises:
-        WriteConflict: see `Warehouse.upsert`.
+        WriteConflict: another writer changed the same rows.
     """
     stored = warehouse.read(TABLE, version).where(F.col(MODEL_VERSION) == bundle.version)
     with persisted(compare_items(corpus, stored)) as items:
@@ -180,11 +180,11 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
         stored: the bundle's rows of the bank.
 
     Returns:
-        A row for each item of either side: `item_id, fingerprint, is_current, damaged`. Without a fingerprint
-        the item is not in the corpus. `is_current`: its stored row was computed from the same features, and
-        holds what was computed. `damaged`: the row does not hold that, or the item has several rows.
+        A row for each item of either side: `item_id, fingerprint, is_current, damaged`. The fingerprint is
+        null for an item that is not in the corpus. `is_current`: the stored row was computed from the same
+        features, and is intact. `damaged`: the stored row is not intact, or the item has several rows.
     """
-    computed = F.least(*(F.length(name) for name in BANK_FACTORS)) > 0  # empty: it could not be computed
+    computed = F.least(*(F.length(name) for name in BANK_FACTORS)) > 0  # an empty blob could not be computed
     old = sound_fingerprints(stored.where(computed), TABLE, ITEM_ID, "was")
     old = old.withColumn("damaged", F.col("was").isNull())
     both = corpus.select(ITEM_ID, F.col(CORPUS_FINGERPRINT).alias(FINGERPRINT)).join(
@@ -200,7 +200,7 @@ def encode_corpus(corpus: DataFrame, bundle: Bundle, *, strict: bool) -> DataFra
     Args:
         corpus: `PASSED` and the item columns.
         bundle: encodes the items; it must have been shipped to the executors.
-        strict: see `encode_items`.
+        strict: whether an item that can't be encoded fails the job; see `encode_items`.
     """
     version = bundle.version
 

@@ -1,4 +1,4 @@
-"""Which stored rows of users can be reused, which can take new events in, and which are computed anew.
+"""Decide which stored rows of users are reused, which merge new events, and which are computed anew.
 
 A night's users are the rows of `users` that are valid on the day before it, plus every user id in earlier
 events.
@@ -23,7 +23,7 @@ from pipelines.store.tables import Warehouse
 from pipelines.udfs.reduce_states import FEATURES, PRIOR
 
 STATES, MEMORY = "user_link_states", "user_memory"
-# The history that a stored row was computed from, by the names that it has next to the night's own.
+# Columns of the history that a stored row was computed from, and their names in a comparison.
 STORED_HISTORY: Final = {"event_count": "was_events", **{name: f"was_{name}" for name in HISTORY[1:]}}
 
 
@@ -32,10 +32,10 @@ class UserComparison:
     """Compares a night's users with the stored rows of a bundle.
 
     Args:
-        warehouse: that holds the tables.
+        warehouse: holds the tables.
         night: the date of the night.
-        bundle: whose rows are stored.
-        versions: of `events`, `users` and the two tables of states.
+        bundle: the bundle whose rows are stored.
+        versions: the Delta versions of `events`, `users` and the two tables of states.
         delta: how the log changed since the stored rows were written.
     """
 
@@ -47,24 +47,23 @@ class UserComparison:
 
     @property
     def can_merge(self) -> bool:
-        """Whether stored rows can take new events in: only states of LIME-MHA can."""
+        """Whether stored rows can merge new events: only states of LIME-MHA can."""
         return self.delta.counted is not None and self.bundle.config.variant == "lime-mha"
 
     def compare(self, damaged: DataFrame | None = None) -> DataFrame:
         """Return a row for each user of the night or of the stored rows.
 
         Args:
-            damaged: users whose stored rows are not sound. A damaged row does not say which history it was
-                computed from, so these histories are read again. None: no such user is known.
+            damaged: the users whose stored rows are not sound. A damaged row does not say which history it
+                was computed from, so these histories are read again. None if no such user is known.
 
         Returns:
             `user_id, user_values, events, history_xor, history_sum, fingerprint, sound, is_current, merges`,
-            and the columns `PRIOR` where any user can merge, empty for users who do not. Without a
-            fingerprint the night does not know the user. `sound`: see `read_stored`; null for a user without
-            rows.
-            `is_current`: both rows of the user were computed from the same history and features, and hold
-                what was computed. `merges`: the features are the same, and the history has only gained
-                events.
+            and the columns `PRIOR` if `can_merge`; these are empty for a user whose rows do not merge events.
+            The fingerprint is null for a user whom the night does not know. `sound`: see `read_stored`; null
+            for a user without rows. `is_current`: both rows of the user are intact, and were computed from
+            the same history and features. `merges`: the features are the same, and the history has only
+            gained events.
         """
         past = self._past(damaged)
         due = self.delta.counted if self.can_merge else None
@@ -90,7 +89,7 @@ class UserComparison:
         )  # fmt: skip
 
     def _past(self, damaged: DataFrame | None) -> DataFrame:
-        """Read the counted histories: all, or the changes and the whole histories of damaged users."""
+        """Read the counts of all histories, or the counts of their changes and those of damaged users."""
         night, events = self.night, self.versions["events"]
         if self.delta.counted is None:
             return read_histories(self.warehouse, night, events, self.bundle)
@@ -100,7 +99,7 @@ class UserComparison:
         return self.delta.counted.join(damaged, USER_ID, "left_anti").unionByName(again)
 
     def _history_now(self) -> list[Column]:
-        """The columns `HISTORY` as of the night: counted anew, or the stored ones with the changes."""
+        """Return the columns `HISTORY` of the night: counted anew, or the stored ones after the changes."""
         if self.delta.counted is None:
             return [F.coalesce(name, F.lit(0)).alias(name) for name in HISTORY]
         return [add_counts(F.col(f"was_{name}"), F.col(name), name) for name in HISTORY]
@@ -112,27 +111,27 @@ class UserComparison:
         return users.select(USER_ID, (F.to_json(F.struct(*values)) if values else F.lit("")).alias(FEATURES))
 
     def _fingerprint(self, history: list[Column]) -> Column:
-        # The number of buckets is a part: a row of another split would belong to no work unit.
+        # The number of buckets is included: a row of another split would belong to no work unit.
         buckets = F.lit(self.warehouse.settings.night.buckets).alias("buckets")
         named = [column.alias(name) for column, name in zip(history, HISTORY, strict=True)]
         return compute_fingerprint(buckets, *named, F.col(FEATURES))
 
 
 class UserCounts(NamedTuple):
-    """A night's users and their events, and what becomes of their rows."""
+    """The numbers of a night's users and their events, and of rows by what happens to them."""
 
     users: int
     cold_users: int  # without events
     events: int
-    recomputed: int  # from the whole history
-    merged: int  # new events into stored rows
+    recomputed: int  # from the complete history
+    merged: int  # new events were merged into the stored rows
     kept: int
-    removed: int  # the night does not know the user
+    removed: int  # because the night does not know the user
     damaged: int
 
 
 def count_users(users: DataFrame) -> UserCounts:
-    """Count the users of a comparison, their events, and what becomes of their rows."""
+    """Count the users of a comparison and their events, and the rows by what happens to them."""
     of_night = F.col(FINGERPRINT).isNotNull()
     cases = {
         "users": of_night,
@@ -152,15 +151,15 @@ def read_stored(
     """Read the fingerprints of stored rows, and the histories that these were computed from.
 
     Args:
-        warehouse: that holds the tables.
-        versions: of the two tables of states.
-        model_version: whose rows are wanted.
-        due: users whose columns `PRIOR` are wanted too; those of other users are null. None: the result has
-            no such columns.
+        warehouse: holds the tables.
+        versions: the Delta versions of the two tables of states.
+        model_version: the version of the bundle whose rows are wanted.
+        due: the users whose columns `PRIOR` are wanted too; those of other users are null. If it is None,
+            the result does not have these columns.
 
     Returns:
-        `user_id, sound, was, was_*`: the fingerprint, and `HISTORY`. `sound`: both rows are there once, hold
-            what was computed, and were computed from the same inputs.
+        `user_id, sound, was, was_*`: `was` is the stored fingerprint, and `was_*` are the stored `HISTORY`.
+        `sound`: both rows exist once, are intact, and were computed from the same inputs.
     """
     sides = [_read_side(warehouse, name, versions[name], model_version, due) for name in (STATES, MEMORY)]
     sound = F.coalesce(F.col(STATES) == F.col(MEMORY), F.lit(False)).alias("sound")
@@ -177,7 +176,7 @@ def _read_side(
     rows = read_slice(warehouse, name, version, model_version)
     carried: dict[str, Column] = {}
     if name == STATES:
-        rows = rows.where(F.length("state") > 0)  # empty: the state could not be computed
+        rows = rows.where(F.length("state") > 0)  # an empty state could not be computed
         carried = {new: F.col(old) for old, new in STORED_HISTORY.items()}
     if due is not None:
         rows = rows.join(due.select(USER_ID, F.lit(True).alias("due")), USER_ID, "left")
@@ -187,11 +186,18 @@ def _read_side(
 
 
 def read_slice(warehouse: Warehouse, name: str, version: int, model_version: str) -> DataFrame:
-    """Read the rows of one model in a table, at a version."""
+    """Read the rows of one model in a table.
+
+    Args:
+        warehouse: holds the table.
+        name: `user_link_states` or `user_memory`.
+        version: the Delta version of the table; -1 while the table does not exist.
+        model_version: the version of the bundle that computed the rows.
+    """
     return warehouse.read(name, version).where(F.col(MODEL_VERSION) == model_version)
 
 
 def empty_value(kind: str) -> Column:
-    """Return the empty value of a SQL type; it is not null, see `stack_histories`."""
+    """Return the empty value of a SQL type, which is not null; see `stack_histories`."""
     empty = {"bigint": F.lit(0), "timestamp": F.timestamp_micros(F.lit(0)), "binary": F.lit(b"")}
     return empty.get(kind, F.array()).cast(kind)

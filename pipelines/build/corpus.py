@@ -1,4 +1,4 @@
-"""The corpus: every item that a night knows, with what policies and the item bias need.
+"""Read the corpus: every item that a night knows, with what policies and the item bias need.
 
 A night's items are the rows of `items` that are valid on the day before it, plus every item id in earlier
 events (those have null features).
@@ -29,7 +29,7 @@ class CorpusVersions(NamedTuple):
     """The Delta versions that a corpus is read from."""
 
     events: int
-    items: int  # -1: there is no table of items
+    items: int  # -1 while there is no table of items
 
 
 def read_corpus(
@@ -41,10 +41,10 @@ def read_corpus(
     recommend it, whatever the log holds.
 
     Args:
-        warehouse: that holds events and items.
+        warehouse: holds events and items.
         night: the date of the night (YYYY-MM-DD).
-        versions: of the tables.
-        policies: their rules give the eligibility bits, in this order.
+        versions: the Delta versions of both tables.
+        policies: the policies whose rules give the eligibility bits, in this order.
         bias_days: length in days of the window that `RECENT` counts events in.
 
     Returns:
@@ -75,7 +75,16 @@ def read_corpus(
 
 
 def compute_item_bias(corpus: DataFrame, night: str, bundle: Bundle) -> DataFrame:
-    """Compute the rows of `item_bias`: β_c = weight × log1p(events of item c in the last `bias_days`)."""
+    """Compute the rows of `item_bias`: β_c = weight × log1p(events of item c in the last `bias_days`).
+
+    Args:
+        corpus: the result of `read_corpus`; its column `RECENT` has the numbers of events.
+        night: the date of the night (YYYY-MM-DD).
+        bundle: gives the weight.
+
+    Returns:
+        The columns of `item_bias`, one row for each item.
+    """
     weight = F.lit(float(bundle.model.bias_weight.detach()))
     return corpus.select(
         F.lit(night).alias(DS),

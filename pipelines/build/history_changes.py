@@ -1,8 +1,8 @@
-"""Histories as counts and hashes: which users' histories changed since an earlier build.
+"""Find which users' histories changed since an earlier build, from counts and hashes of histories.
 
 A history is the triple `(events, history_xor, history_sum)` over the hashes of its events. Events that the
 log gained and lost bring a stored triple up to date, so the log of past nights is not read again. Delta's
-change feed names these events. No timestamp is trusted: a late, corrected or deleted event is a change of the
+change feed names these events. No timestamp decides: a late, corrected or deleted event is a change of the
 table like any other.
 """
 
@@ -45,16 +45,16 @@ class EarlierBuild(NamedTuple):
     """An earlier build whose rows can be brought up to date."""
 
     ds: str
-    versions: dict[str, int]  # of what it read and wrote
-    patched: int  # rows changed in place since both tables were last written whole
+    versions: dict[str, int]  # of the tables that it read and wrote
+    patched: int  # rows changed in place since both tables were last rewritten
 
 
 class HistoryDelta(NamedTuple):
     """How the log changed since the build that wrote the stored rows.
 
-    `changes` are signed events (see `read_changes`), `counted` the same by user (see `count_histories`),
-    persisted. Both are None when every history has to be read; `reason` says why, or since which night
-    changes are read.
+    `changes` are signed events (see `read_changes`). `counted` are the persisted counts of these changes by
+    user (see `count_histories`). Both are None when every history has to be read. `reason` says why, or since
+    which night changes are read.
     """
 
     changes: DataFrame | None
@@ -65,7 +65,7 @@ class HistoryDelta(NamedTuple):
 
     @classmethod
     def none(cls, reason: str) -> HistoryDelta:
-        """Have every history read."""
+        """Return a delta after which every history is read, for this reason."""
         return cls(None, None, {}, 0, f"{READ_ALL}: {reason}")
 
     def release(self) -> None:
@@ -78,9 +78,9 @@ def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, 
     """Collect the fields of a build's manifest that decide whether a later build can start from it.
 
     Args:
-        warehouse: that holds the tables.
-        bundle: that the build uses.
-        versions: of what it reads and writes.
+        warehouse: holds the tables.
+        bundle: the bundle that the build uses.
+        versions: the Delta versions of the tables that it reads and writes.
     """
     tables = ("events", *STORED)
     return {
@@ -93,13 +93,13 @@ def describe_build(warehouse: Warehouse, bundle: Bundle, versions: Mapping[str, 
 
 
 def find_delta(warehouse: Warehouse, night: str, events: int, bundle: Bundle) -> HistoryDelta:
-    """Find the changes that bring the stored rows up to date, if there are any to start from.
+    """Find the changes that bring the stored rows up to date, if there are rows to start from.
 
     Args:
-        warehouse: that holds the tables.
+        warehouse: holds the tables.
         night: the date of the night.
-        events: the version of the log that the night reads.
-        bundle: whose rows are wanted.
+        events: the Delta version of the log that the night reads.
+        bundle: the bundle whose rows are wanted.
     """
     build = find_earlier_build(warehouse, night, bundle, events)
     if isinstance(build, str):
@@ -116,10 +116,10 @@ def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events:
     """Find the build that wrote the stored rows of this model, or say why its rows can't be used.
 
     Args:
-        warehouse: that holds the tables.
+        warehouse: holds the tables.
         night: the date of the night; rows of a later night can't be used.
-        bundle: whose rows are wanted.
-        events: the version of the log that the night reads.
+        bundle: the bundle whose rows are wanted.
+        events: the Delta version of the log that the night reads.
     """
     done = [
         each
@@ -150,8 +150,8 @@ def find_earlier_build(warehouse: Warehouse, night: str, bundle: Bundle, events:
 def _is_readable(warehouse: Warehouse, name: str, version: int) -> bool:
     """Whether the rows of a version can still be read.
 
-    They can't when a build that never finished has replaced some of them, and upkeep has then removed the
-    files that no newer version holds.
+    They can't if a build that never finished has replaced some of them, and upkeep has then removed the
+    files that no newer version uses.
     """
     if version == warehouse.newest(name):
         return True
@@ -166,17 +166,17 @@ def _is_readable(warehouse: Warehouse, name: str, version: int) -> bool:
 def read_histories(
     warehouse: Warehouse, night: str, events: int, bundle: Bundle, users: DataFrame | None = None
 ) -> DataFrame:
-    """Read the whole log before the night and count the histories of all users, or of some.
+    """Read the complete log before the night and count the histories of all users, or of some.
 
     Args:
-        warehouse: that holds the log.
+        warehouse: holds the log.
         night: the date of the night.
-        events: the version of the log.
-        bundle: says whether labels are a part of a history.
-        users: whose histories are wanted; None: of all users.
+        events: the Delta version of the log.
+        bundle: decides whether labels are a part of a history.
+        users: the users whose histories are wanted; None for all users.
 
     Returns:
-        See `count_histories`.
+        The columns that `count_histories` returns.
     """
     log = read_events(warehouse, night, events)
     log = log if users is None else log.join(users.select(USER_ID), USER_ID, "left_semi")
@@ -187,7 +187,7 @@ def count_histories(changes: DataFrame, bundle: Bundle) -> DataFrame:
     """Count signed events by user.
 
     Returns:
-        `user_id`, `HISTORY` of the events, and how many were `lost`.
+        `user_id`, the columns `HISTORY`, and `lost`, the number of events that the log lost.
     """
     # Both digests are independent of the order of events. The sum is kept too, because two equal hashes
     # cancel each other in an exclusive or.
@@ -204,9 +204,9 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: EarlierBu
     """Read what the log has gained and lost since an earlier build.
 
     Args:
-        warehouse: that holds the log.
+        warehouse: holds the log.
         night: the date of the night.
-        events: the version of the log that the night reads.
+        events: the Delta version of the log that the night reads.
         build: the earlier build.
 
     Returns:
@@ -221,14 +221,15 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: EarlierBu
     reader = reader.option("startingVersion", was + 1).option("endingVersion", events)
     came = F.col("_change_type").isin("insert", "update_postimage")
     try:
-        # A row that a later drop supersedes has gone, and comes back where that drop is corrected.
+        # A row that a later drop supersedes is lost, and is gained again if that drop is corrected.
         feed = with_new_columns(reader.load(warehouse.path("events"))).where(F.col(SUPERSEDED_BY).isNull())
         feed = feed.where(F.col(DS) < F.lit(build.ds).cast("date"))
-        # A row that was rewritten unchanged, or for another drop, went and came. Each repeat is its own row.
+        # A row that was rewritten unchanged, or for another drop, was lost and gained: it adds up to 0.
+        # Each repeat is its own row.
         changed = feed.groupBy(*EVENT, EVENT_ID, REPEAT).agg(F.sum(F.when(came, 1).otherwise(-1)).alias(SIGN))
         late = changed.where(F.col(SIGN) != 0).drop(EVENT_ID, REPEAT)
-        # The feed is read here, where a file that a vacuum removed can still be handled; most nights have
-        # none.
+        # The feed is read here, where a file that a vacuum removed can still be handled. Most nights have
+        # no late events.
         some = late.take(1)
     except (PySparkException, Py4JJavaError):
         return None
@@ -236,6 +237,12 @@ def read_changes(warehouse: Warehouse, night: str, events: int, build: EarlierBu
 
 
 def add_counts(stored: Column, change: Column, name: str) -> Column:
-    """Apply a change to one of `HISTORY`; a null counts as zero."""
+    """Apply a change to one of the columns `HISTORY`; a null counts as zero.
+
+    Args:
+        stored: the value before the change.
+        change: the value of the changes alone.
+        name: the name of the column: hashes are combined by exclusive or, the other values are added.
+    """
     old, new = F.coalesce(stored, F.lit(0)), F.coalesce(change, F.lit(0))
     return (old.bitwiseXOR(new) if name == "history_xor" else old + new).alias(name)

@@ -1,9 +1,9 @@
-"""Link states and repeat memory of every user: each history is read once.
+"""Build the link states and the repeat memory of every user; each history is read once.
 
 A user without events gets the empty state, which is a row like any other. Only users whose history or
 features changed are computed; the rows of the others are reused, whichever night computed them. LIME-MHA
-merges new events into stored rows, however late they come; a lost event or another feature needs the whole
-history again.
+merges new events into stored rows, however late they come. After a lost event or a changed feature, the
+complete history is read again.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ BROADCAST_USERS = 1_000_000  # ids that every executor can hold
 
 
 def build_link_states(warehouse: Warehouse, run: Run, model: str) -> StatesManifest:
-    """Bring `user_link_states` and `user_memory` to the night; the manifest names their versions.
+    """Update `user_link_states` and `user_memory` for the night; the manifest names their versions.
 
-    It counts the users whose rows were recomputed from their whole history, merged with new events, kept, and
-    removed because the night does not know them.
+    The manifest also counts the users whose rows were recomputed from their complete history, merged with
+    new events, kept, or removed because the night does not know the user.
 
     Args:
-        warehouse: that holds the tables.
-        run: whose night it is.
+        warehouse: holds the tables.
+        run: the run of the night.
         model: name of the model.
 
     Raises:
@@ -95,12 +95,12 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> StatesManif
 
 
 def _changed_log(comparison: UserComparison, users: DataFrame, counts: UserCounts) -> DataFrame:
-    """Select the events that have to be read: whole histories, and new events of users who merge.
+    """Select the events to read: complete histories, and new events that are merged into stored rows.
 
     Args:
         comparison: gives the log and its changes.
-        users: as `UserComparison.compare` returns them.
-        counts: as `count_users` returns them.
+        users: the result of `UserComparison.compare`.
+        counts: the result of `count_users`.
     """
     due = users.where(~F.col("is_current") & F.col(FINGERPRINT).isNotNull())
     events = read_events(comparison.warehouse, comparison.night, comparison.versions["events"])
@@ -116,18 +116,18 @@ def _changed_log(comparison: UserComparison, users: DataFrame, counts: UserCount
 
 
 def _events_of(log: DataFrame, users: DataFrame, count: int) -> DataFrame:
-    """Select the events of some users; Spark does not know how few they are, and would sort the whole log."""
+    """Select the events of some users; a broadcast keeps Spark from sorting the complete log for a few."""
     ids = users.select(USER_ID)
     return log.join(F.broadcast(ids) if count <= BROADCAST_USERS else ids, USER_ID, "left_semi")
 
 
 def compute_states(comparison: UserComparison, users: DataFrame, log: DataFrame) -> DataFrame:
-    """Compute one row for each user who is due, over a header and events in history order.
+    """Compute one row for each user whose stored rows are not current.
 
     Args:
         comparison: gives the night, the bundle and the versions.
-        users: as `UserComparison.compare` returns them.
-        log: columns `EVENT` of the events to be read.
+        users: the result of `UserComparison.compare`.
+        log: the events to read, with the columns `EVENT`.
 
     Returns:
         The columns of both tables of states, without the checksums.
@@ -136,7 +136,7 @@ def compute_states(comparison: UserComparison, users: DataFrame, log: DataFrame)
     due = users.where(~F.col("is_current") & F.col(FINGERPRINT).isNotNull())
     buckets = warehouse.settings.night.buckets
     stacked = stack_histories(due, log).withColumn(BUCKET, bucket_of(buckets))
-    # By the bucket itself: by its hash, several buckets would fall into one task and none into others.
+    # The partition is the bucket itself: by its hash, one task could get several buckets and another none.
     ordered = stacked.repartitionById(buckets, BUCKET)
     # The user comes before the bucket in the order: Spark compares the first key before it looks at the
     # others.
@@ -164,10 +164,10 @@ def _reduced_schema(warehouse: Warehouse) -> str:
 
 
 def stack_histories(users: DataFrame, log: DataFrame) -> DataFrame:
-    """Stack a header row for each user (without an event; see `headers_of`) and a row for each event."""
+    """Union a header row for each user (without an event; see `headers_of`) with a row for each event."""
     headers = users.select(USER_ID, *headers_of(users))
-    # Values are empty and not null: Spark sizes its Arrow batch after every row, and Arrow's vectors then
-    # walk back over all nulls since the last value, so that a batch would cost the square of its rows.
+    # Values are empty, not null: Spark measures its Arrow batch after every row, and Arrow's vectors then
+    # scan all nulls since the last value, so the time of a batch would grow with the square of its rows.
     nothing = {FEATURES: F.lit(""), FINGERPRINT: F.lit("")}
     nothing |= {name: F.lit(0).cast("long") for name in HISTORY[1:]}
     events = log.withColumns(nothing)
@@ -181,5 +181,5 @@ def headers_of(users: DataFrame) -> list[str]:
 
 
 def bucket_of(buckets: int) -> Column:
-    """Compute the work unit of a user: it depends on the id and the number of buckets alone."""
+    """Compute the bucket of a user, which depends only on the id and the number of buckets."""
     return F.pmod(F.xxhash64(F.col(USER_ID).cast("string")), F.lit(buckets)).cast("int")

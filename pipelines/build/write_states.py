@@ -1,4 +1,4 @@
-"""Writing link states and memories: the changed rows in place, or both tables whole."""
+"""Write link states and memories: patch the changed rows in place, or rewrite both tables."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipelines.store.row_digests import ModelSlice, compute_checksum, patch_rows
 from pipelines.store.session import arrow_batches_of
 from pipelines.store.tables import Warehouse
 
-EVENTS_PER_BATCH = 8192  # an event is small; the session's default suits users with their states
-# With fewer users both tables are written whole, which takes less time than two merges.
+EVENTS_PER_BATCH = 8192  # the session's default suits states, which are larger than events
+# With fewer users both tables are rewritten, which takes less time than two merges.
 LEAST_PATCHED = 10_000
 # Rewrite both tables once this share of users was patched in place; that drops dead rows.
 MOST_PATCHED = 1.0
 
 
 class StateWrite(NamedTuple):
-    """The versions that hold the rows, and how many rows were changed in place since the last whole write."""
+    """The versions that hold the rows, and how many rows were changed in place since the last rewrite."""
 
     versions: dict[str, int]
     patched: int
@@ -33,16 +33,17 @@ class StateWrite(NamedTuple):
 def write_states(
     comparison: UserComparison, rows: DataFrame, users: DataFrame, counts: UserCounts
 ) -> StateWrite:
-    """Bring both tables to the night, by a patch where that is cheaper and safe, else by writing them whole.
+    """Update both tables for the night: patch them if that is safe and cheaper, else rewrite them.
 
     Args:
         comparison: gives the versions that the rows were compared with.
-        rows: new rows, see `compute_states`.
-        users: as `UserComparison.compare` returns them.
-        counts: as `count_users` returns them.
+        rows: the new rows of both tables, the result of `compute_states`.
+        users: the result of `UserComparison.compare`.
+        counts: the result of `count_users`.
 
     Raises:
-        WriteConflict: another writer changed the same rows; a later run does not build on this one's rows.
+        WriteConflict: another writer changed the same rows. A later run does not start from the rows that
+            this one wrote.
     """
     warehouse, version = comparison.warehouse, comparison.bundle.version
     base = {name: comparison.versions[name] for name in (STATES, MEMORY)}
@@ -68,7 +69,7 @@ def write_states(
 def _write_both(
     warehouse: Warehouse, rows: DataFrame, write: Callable[[str, DataFrame], int]
 ) -> dict[str, int]:
-    """Write the rows, computed once, as each of the two tables wants them; returns their versions."""
+    """Compute the rows once and write the columns of each table; return the new versions by table."""
     versions = {}
     with persisted(rows) as computed, arrow_batches_of(warehouse.spark, EVENTS_PER_BATCH):
         for name in (STATES, MEMORY):

@@ -1,12 +1,11 @@
-"""Audits: the staged lists against what every night must keep, and against the last published night.
+"""Audit the staged lists: check the rules of every night, and compare them with the last published night.
 
 Some audits must always hold (every user once, K items or a reported shortfall, in order, finite, eligible,
-unseen, certified). Others distinguish a bad night from a good one by degree (drift, churn, concentration):
-their limits are in the settings, and one night may be published in spite of them, with a reason that the
-manifest keeps.
+unseen, certified). Others compare a number with a limit of the settings (drift, churn, concentration). A
+night that breaks such a limit may be published all the same, for a reason that the manifest records.
 
-The exact audits count over all rows; drift and churn are measured on a sample of users, each segment on its
-own.
+The exact audits count all rows. Drift and churn are measured on a sample of users, separately for each
+segment.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ from pipelines.store.tables import Warehouse
 
 log = logging.getLogger(__name__)
 
-SAMPLED_ITEMS = 4_000_000  # ranks of lists, in all, that drift and churn of a night are measured on
-SLOTS = 1 << 20  # values of the hash that draws the sample
+SAMPLED_ITEMS = 4_000_000  # the total length of the lists on which drift and churn of a night are measured
+SLOTS = 1 << 20  # the number of values of the hash that draws the sample
 
 
 class AuditFailed(LimeError):
@@ -52,7 +51,7 @@ class AuditFailed(LimeError):
 
 
 class Check(NamedTuple):
-    """One audit of one segment of users: `value` may not be above `limit` (`upper`), or not below it."""
+    """One audit of one segment of users: `limit` is the largest value that passes (`upper`), or the least."""
 
     name: str
     value: float
@@ -62,7 +61,7 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the value keeps the limit; NaN never does."""
+        """Whether the value respects the limit; NaN never does."""
         return bool(self.value <= self.limit if self.upper else self.value >= self.limit)
 
     def __str__(self) -> str:
@@ -73,11 +72,11 @@ class Check(NamedTuple):
 class AuditedNight(NamedTuple):
     """The staged lists of a night, and what they are audited against."""
 
-    rows: DataFrame  # staged lists of the published policy
-    users: DataFrame  # USER_ID, segment, seen: items that the policy excludes
+    rows: DataFrame  # the staged lists of the published policy
+    users: DataFrame  # USER_ID, segment, and seen: the items that the policy excludes
     inputs: NightInputs
     k: int
-    items: int  # eligible and not left out
+    items: int  # the number of items that are eligible and not left out
     max_damaged_share: float
 
 
@@ -85,7 +84,8 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> AuditManifest:
     """Audit the staged lists of the published policy.
 
     Raises:
-        AuditFailed: naming check, value and limit; the report is in `runs` under job `failed_audit`.
+        AuditFailed: an audit failed; the message names check, value and limit, and the report is in `runs`
+            under the job `failed_audit`.
         MissingTable: the run was not scored or not certified.
     """
 
@@ -200,12 +200,18 @@ def _out_of_order() -> Column:
 
 def _bias(warehouse: Warehouse, run: Run, inputs: NightInputs) -> DataFrame:
     """Read the night's items with their eligibility bits."""
-    tonight = (F.col(DS) == F.lit(run.ds).cast("date")) & (F.col(MODEL_VERSION) == inputs.model_version)
-    return warehouse.read("item_bias", inputs.bias).where(tonight)
+    this_night = (F.col(DS) == F.lit(run.ds).cast("date")) & (F.col(MODEL_VERSION) == inputs.model_version)
+    return warehouse.read("item_bias", inputs.bias).where(this_night)
 
 
 def check_items(night: AuditedNight, bias: DataFrame, limits: AuditSettings) -> Iterator[Check]:
-    """Check that nothing ineligible is listed, and that the lists are not all the same few items."""
+    """Check that no ineligible item is listed, and that the lists do not all have the same few items.
+
+    Args:
+        night: the staged lists and the number of eligible items.
+        bias: the night's rows of `item_bias`, with their eligibility bits.
+        limits: the limits of the settings.
+    """
     listed = night.rows.select(F.explode("candidates.item_id").alias(ITEM_ID)).groupBy(ITEM_ID).count()
     listed = listed.join(bias.select(ITEM_ID, (eligible_bit(0) == 1).alias("allowed")), ITEM_ID, "left")
     wrong = F.when(~F.coalesce("allowed", F.lit(False)), F.col("count"))
@@ -221,7 +227,13 @@ def check_items(night: AuditedNight, bias: DataFrame, limits: AuditSettings) -> 
 
 
 def check_withdrawn(warehouse: Warehouse, run: Run, night: AuditedNight) -> Check:
-    """Check that no listed item was withdrawn from the catalogue: its last version ended before the night."""
+    """Check that no listed item was withdrawn from the catalogue: its last version ended before the night.
+
+    Args:
+        warehouse: holds the versions of items.
+        run: gives the date of the night.
+        night: gives the staged lists and the Delta version of `items`.
+    """
     day = F.date_sub(F.lit(run.ds).cast("date"), 1)
     for_ever = F.lit("9999-12-31").cast("date")
     versions = read_versions(warehouse, "items", night.inputs.items).where(F.col(VALID_FROM) <= day)
@@ -241,7 +253,16 @@ def last_published(warehouse: Warehouse, night: str) -> str | None:
 def check_served(
     warehouse: Warehouse, night: AuditedNight, before: str, limits: AuditSettings
 ) -> Iterator[Check]:
-    """Compare the number of users with a list with an earlier night: a half drop of users halves it."""
+    """Compare the number of users who have a list with that of an earlier night.
+
+    An incomplete drop of users would lower it.
+
+    Args:
+        warehouse: holds the published lists.
+        night: the staged lists.
+        before: the date of the earlier night (YYYY-MM-DD).
+        limits: the limits of the settings; small nights are not compared.
+    """
     earlier = warehouse.read("recommendations").where(F.col(DS) == F.lit(before).cast("date"))
     served, last = (rows.where(F.size("candidates") > 0).count() for rows in (night.rows, earlier))
     if last >= limits.min_segment_users:
@@ -256,11 +277,11 @@ def check_drift(
     Scores of another model are not compared, because they have another scale.
 
     Args:
-        warehouse: that holds the published lists.
-        run: that is audited.
-        night: its lists.
-        before: the date of the earlier night.
-        limits: of the settings.
+        warehouse: holds the published lists.
+        run: the run that is audited.
+        night: the staged lists of the run.
+        before: the date of the earlier night (YYYY-MM-DD).
+        limits: the limits of the settings.
     """
     users = max(1, need_manifest(warehouse, run, StatesManifest).users)
     slots = round(min(1.0, SAMPLED_ITEMS / night.k / users) * SLOTS)
@@ -279,7 +300,10 @@ def check_drift(
 
 
 def _compare(segment: str, users: Any, model_version: str, limits: AuditSettings) -> Iterator[Check]:
-    """Compare one segment: `items, scores, old_items, old_scores, model_version`, one row for each user."""
+    """Compare the new and old lists of one segment.
+
+    `users` has a row for each user: `items, scores, old_items, old_scores, model_version`.
+    """
     both = list(zip(users["items"], users["old_items"], strict=True))
     for name, limit, measure in (
         ("jaccard", limits.min_jaccard, jaccard),

@@ -1,7 +1,7 @@
-"""What the certificate reads: items and histories from their sources, not from the bank or the link states.
+"""Read what the certificate needs from the sources: items and histories, not the bank or the link states.
 
-A proof reads by another path than what it proves. Only the bundle, and how it encodes ids and columns, is
-shared with scoring.
+A proof must not read the tables that it checks. It shares only the bundle with scoring, and how the bundle
+encodes ids and columns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CertifiedCorpus:
-    """All items of a night `[C]` by id: `recent` counts events, `eligible` is for the published policy."""
+    """All C items of a night, sorted by id.
+
+    `recent` `[C]` has the number of recent events of each item. `eligible` `[C]` says whether the published
+    policy may recommend it.
+    """
 
     ids: pa.Array
     items: ItemInputs
@@ -50,9 +54,9 @@ class CertifiedCorpus:
         """Read the items of a night.
 
         Args:
-            warehouse: that holds them.
-            night: the date of the night.
-            inputs: the versions of events and items.
+            warehouse: holds events and items.
+            night: the date of the night (YYYY-MM-DD).
+            inputs: gives the versions of events and items.
             bundle: encodes the items.
             policy: decides which items are eligible.
         """
@@ -66,7 +70,7 @@ class CertifiedCorpus:
         return cls(ids, items, table[RECENT].to_numpy().astype(np.float64), eligible)
 
     def rows(self, items: Any) -> Rows:
-        """Find the corpus rows of item ids, -1 for an id that is not in the corpus."""
+        """Find the corpus rows of item ids; the row is -1 for an id that is not in the corpus."""
         array = items if isinstance(items, pa.ChunkedArray) else pa.array(items, self.ids.type)
         found = pc.fill_null(pc.index_in(array, value_set=self.ids), -1)
         return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
@@ -83,12 +87,12 @@ class HistorySource:
     """Reads the raw histories of some users.
 
     Args:
-        warehouse: that holds events and users.
+        warehouse: holds events and users.
         night: the date of the night.
-        inputs: the versions of events and users.
+        inputs: gives the versions of events and users.
         bundle: encodes actions and user columns.
         corpus: gives the rows of items.
-        users: ids of the users.
+        users: the ids of the users.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class HistorySource:
         self.night_us = int(np.datetime64(night, "us").astype(np.int64))
 
     def read(self, user: Any, policy: Policy) -> CertifiedHistory:
-        """Read the history of a user, and what a policy excludes of it."""
+        """Read the history of a user, and find the items of it that a policy excludes."""
         span = self.spans.get(user, slice(0, 0))
         mine, items = self.events.slice(span.start, span.stop - span.start), self.items[span]
         us = mine[EVENT_TS].cast(pa.int64()).to_numpy()

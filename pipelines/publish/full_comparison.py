@@ -1,7 +1,7 @@
-"""The proof of an incremental night: the same night is scored in full, and every list is compared.
+"""Prove an incremental night: score the same night in full, and compare every list.
 
-The full night reads the same states and bank. It is staged apart from the nightly tables, under a run that
-owns no night.
+The full night reads the same states and bank. It is staged in tables of its own, under a run that owns no
+night.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ def verify_full(warehouse: Warehouse, run: Run) -> FullComparisonManifest:
     """Compare all staged lists of the published policy with those of a full night.
 
     Raises:
-        CertificateFailed: naming how many users differ, one of them, and the command that takes such lists
-            back where readers are served them. The run is marked, so that no later night starts from it and
-            that it is neither published nor exported.
+        CertificateFailed: lists differ; the message names how many, one of the users, and the command that
+            takes such lists back if readers are served them. The run is marked: no later night starts from
+            it, and it is neither published nor exported.
     """
 
     def work() -> FullComparisonManifest:
         policy = warehouse.settings.night.policy
         scored = need_manifest(warehouse, run, ScoreManifest)
-        whole = prepare_full_night(warehouse, run)
-        full = score_candidates(whole.warehouse, whole.run, [policy])
+        full_night = prepare_full_night(warehouse, run)
+        full = score_candidates(full_night.warehouse, full_night.run, [policy])
         mine = _lists(warehouse, scored.versions["staging"], run, policy.name, "mine")
-        other = _lists(whole.warehouse, full.versions["staging"], whole.run, policy.name, "full")
+        other = _lists(full_night.warehouse, full.versions["staging"], full_night.run, policy.name, "full")
         differ = mine.join(other, USER_ID, "full_outer").where(~F.col("mine").eqNullSafe(F.col("full")))
         found = differ.agg(F.count("*").alias("users"), F.min(USER_ID).alias("first")).collect()[0]
         report, full_report = scored.policies[policy.name], full.policies[policy.name]
         if found["users"]:
-            disproved = DisprovedManifest(users=found["users"], full_run=whole.run.run_id)
+            disproved = DisprovedManifest(users=found["users"], full_run=full_night.run.run_id)
             record(warehouse, run.run_id, run.ds, disproved)
             raise CertificateFailed(
                 f"night {run.ds}, run {run.key!r}: {found['users']} of {full_report.users} lists are not "
                 f"those of a full night, such as user {found['first']!r}'s; compare run_id {run.run_id} in "
-                f"staging and {whole.run.run_id} in {whole.warehouse.path('staging')}. "
+                f"staging and {full_night.run.run_id} in {full_night.warehouse.path('staging')}. "
                 f"{_describe_served(warehouse)}Score the night with night.reuse: false under a new --run-key"
             )
         return FullComparisonManifest(
@@ -77,7 +77,7 @@ class FullNight(NamedTuple):
 
 
 def _describe_served(warehouse: Warehouse) -> str:
-    """Describe the lists in service that are disproved or built on disproved ones, with the remedy."""
+    """Describe the lists in force that are disproved or built on disproved ones, and the remedy."""
     said = [
         f"Readers of night {state.night} are served the lists of run {state.in_force}, which is "
         f"disproved or was built on such a run. {describe_remedy(state)}; then export the night again. "
@@ -87,12 +87,12 @@ def _describe_served(warehouse: Warehouse) -> str:
 
 
 def prepare_full_night(warehouse: Warehouse, run: Run) -> FullNight:
-    """Make a run that scores a full night over the states and the bank of `run`."""
-    whole = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
-    apart = set_apart(warehouse, whole.run_id, STAGED_TABLES)
+    """Make a run that scores a full night with the states and the bank of `run`."""
+    full_night = Run(run.ds, f"{run.run_id.split('.', 1)[1]}-full")
+    apart = set_apart(warehouse, full_night.run_id, STAGED_TABLES)
     for kind in (BankManifest, StatesManifest):
-        record(apart, whole.run_id, run.ds, need_manifest(warehouse, run, kind))
-    return FullNight(apart, whole)
+        record(apart, full_night.run_id, run.ds, need_manifest(warehouse, run, kind))
+    return FullNight(apart, full_night)
 
 
 def _lists(warehouse: Warehouse, version: int, run: Run, policy: str, name: str) -> DataFrame:

@@ -1,7 +1,7 @@
-"""The record of nights in the warehouse, and the state of a night that follows from it.
+"""Read the record of nights from the warehouse, and the state of a night that follows from it.
 
-What happened to the lists of a night is in the metadata of the commits of `recommendations`; which runs a
-full comparison has disproved is in `runs`. `night_state.py` says what follows from both.
+The metadata of the commits of `recommendations` record what happened to the lists of a night. The table
+`runs` records which runs a full comparison has disproved. `night_state.py` derives the state from both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ListsDisproved(LimeError):
 
 
 def find_commits(warehouse: Warehouse, night: str) -> list[Commit]:
-    """Find the commits of a night's lists, the oldest first, as far as Delta's log reaches."""
+    """Find the commits of a night's lists that are still in Delta's log, the oldest first."""
     return _read_commits(warehouse).get(night, [])
 
 
@@ -51,10 +51,15 @@ def find_disproved_in_force(warehouse: Warehouse) -> list[NightState]:
 
 
 def refuse_disproved(warehouse: Warehouse, night: str, run_id: str) -> None:
-    """Let lists in force go to readers only while nothing has disproved them.
+    """Refuse to give lists in force to readers if a full comparison has disproved them.
+
+    Args:
+        warehouse: holds the record of the night.
+        night: the date of the night (YYYY-MM-DD).
+        run_id: the run whose lists are in force.
 
     Raises:
-        ListsDisproved: naming the command that takes them back.
+        ListsDisproved: they are disproved; the message names the command that takes them back.
     """
     if run_id in read_disproved(warehouse):
         raise ListsDisproved(
@@ -66,7 +71,7 @@ def refuse_disproved(warehouse: Warehouse, night: str, run_id: str) -> None:
 
 
 def _read_commits(warehouse: Warehouse) -> dict[str, list[Commit]]:
-    """Read the commits of all nights, by night, the oldest first."""
+    """Read the commits of each night, the oldest first, by the date of the night."""
     nights: dict[str, list[Commit]] = {}
     for version, text in warehouse.commit_tags("recommendations"):
         if found := parse_commit(version, text):

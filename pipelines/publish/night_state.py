@@ -1,8 +1,8 @@
-"""The state of a night: which run's lists are in force, which were taken back, which are disproved.
+"""Derive the state of a night: which lists are in force, which were taken back, which are disproved.
 
 The state follows from the record of the night alone: the commits of `recommendations`, the oldest first, and
-the runs that a full comparison has disproved. Whatever publishes, takes back, pins or exports a night asks
-this module. There is no Spark in it. docs/operate.md, "Take a night back", has the table of transitions.
+the runs that a full comparison has disproved. All jobs that publish, take back, pin or export a night use
+this module. It needs no Spark. docs/operate.md, "Take a night back", has the table of transitions.
 
 Three events make up a record:
 
@@ -36,9 +36,9 @@ class Commit(NamedTuple):
 
     version: int
     run_id: str | None
-    action: Action | None = "publish"  # None: written by a version that did not say which way it went
-    instead_of: str | None = None  # the run that was in force until then
-    by: str | None = None  # the run that took back or put back
+    action: Action | None = "publish"  # None: written by a version that did not record the action
+    instead_of: str | None = None  # the run that was in force before the commit
+    by: str | None = None  # the run that performed the rollback
     reason: str = ""
 
 
@@ -57,11 +57,11 @@ class NightState(NamedTuple):
     in_force: str | None  # None: the night was never published, or it is withdrawn
     taken_back: frozenset[str]
     disproved: frozenset[str]
-    forgotten: frozenset[str]  # they published the night in commits that Delta's log no longer has
+    forgotten: frozenset[str]  # the runs that published it in commits that Delta's log no longer has
 
     @property
     def served(self) -> dict[str, Commit]:
-        """The last commit that put each run in force; the run that came into force last comes first."""
+        """The last commit that put each run in force, the most recent run first."""
         found: dict[str, Commit] = {}
         for commit in reversed(self.commits):
             if commit.run_id is not None:
@@ -70,19 +70,19 @@ class NightState(NamedTuple):
 
     @property
     def candidates(self) -> list[Commit]:
-        """What a rollback may go to, the best choice first."""
+        """The commits whose lists a rollback may put in force, the best choice first."""
         unfit = self.taken_back | self.disproved | {self.in_force}
         return [commit for run_id, commit in self.served.items() if run_id not in unfit]
 
     @property
     def last_taken(self) -> Commit | None:
-        """The taking back that nothing has followed."""
+        """The last commit if it took a run back, else None."""
         last = self.commits[-1] if self.commits else None
         return last if last and last.action == "take back" else None
 
 
 def parse_commit(version: int, text: str) -> tuple[str, Commit] | None:
-    """Night and commit from the metadata of a commit; None of a commit that is not about a night."""
+    """Read the night and the commit from a commit's metadata; return None if they are not about a night."""
     try:
         tag: Any = json.loads(text)
     except ValueError:
@@ -99,13 +99,14 @@ def parse_commit(version: int, text: str) -> tuple[str, Commit] | None:
 def derive_state(
     night: str, commits: Iterable[Commit], disproved: Iterable[str] = (), recorded: Iterable[str] = ()
 ) -> NightState:
-    """The state after all commits.
+    """Derive the state of a night from its commits.
 
     Args:
-        night: the date of the night.
-        commits: of this night, the oldest first.
-        disproved: runs, of any night.
-        recorded: runs of this night that have published by their manifests, which outlive Delta's log.
+        night: the date of the night (YYYY-MM-DD).
+        commits: the commits of this night, the oldest first.
+        disproved: the disproved runs of any night.
+        recorded: the runs of this night that published it according to their manifests, which are kept
+            longer than Delta's log.
     """
     known: list[Commit] = []
     taken: set[str] = set()
@@ -129,21 +130,21 @@ def derive_state(
 
 
 def _infer_action(commit: Commit, taken: set[str]) -> Action:
-    """Of a commit that does not say it: a run that was taken back is put back; any other is gone back to."""
+    """Infer the action of a commit without one: only a run that was taken back can be put back."""
     return "put back" if commit.run_id in taken or commit.instead_of is None else "take back"
 
 
 def choose_move(state: NightState, to: str | None = None, expected: str | None = None) -> Move:
-    """What a rollback does.
+    """Choose what a rollback does.
 
     Args:
-        state: of the night.
-        to: the run whose lists shall be in force; without it the best candidate, or none at all.
-        expected: the run that shall be taken back. Only with it a second run is taken back right after
-            the first, so that a command which is sent twice does its work once.
+        state: the state of the night.
+        to: the run to put in force; by default the best candidate, or no run if there is none.
+        expected: the run to take back. Without it, a second run is not taken back right after the first, so a
+            command that is sent twice by mistake works only once.
 
     Raises:
-        NothingToRollBack: what was asked for is impossible, was done already, or would serve disproved lists.
+        NothingToRollBack: the request is impossible, was already done, or would serve disproved lists.
     """
     night, now = state.night, state.in_force
     if expected is not None and expected != now:
@@ -167,7 +168,7 @@ def choose_move(state: NightState, to: str | None = None, expected: str | None =
 
 
 def _choose_named(state: NightState, to: str) -> Move:
-    """Go to the run `to`, or put it back where it was taken back."""
+    """Choose the move that puts the run `to` in force."""
     night, now = state.night, state.in_force
     if to == now:
         raise NothingToRollBack(f"night {night}: the lists of run {to!r} are in force already")
@@ -186,7 +187,7 @@ def _choose_named(state: NightState, to: str) -> Move:
 
 
 def foretell(state: NightState) -> str:
-    """What taking back the run in force does, as the end of a sentence."""
+    """Describe what taking back the run in force will do, as the end of a sentence."""
     if state.candidates:
         return f"puts the lists of run {state.candidates[0].run_id} in force"
     if lost := sorted(state.forgotten - state.disproved):
@@ -195,7 +196,7 @@ def foretell(state: NightState) -> str:
 
 
 def describe_remedy(state: NightState) -> str:
-    """What to do about lists in force that are wrong, as a sentence."""
+    """Describe in one sentence what to do about wrong lists in force."""
     lost = state.forgotten - state.disproved
     if state.in_force is None or (lost and not state.candidates):
         return (
@@ -207,7 +208,7 @@ def describe_remedy(state: NightState) -> str:
 
 
 def describe_result(before: NightState, move: Move) -> str:
-    """A sentence about a move that was made."""
+    """Describe a finished move in one sentence."""
     old, new = f"run {before.in_force} was taken back", "the night is withdrawn"
     if move.target is None:
         return f"night {before.night}: {old} and {new}, as {_no_other(before)}; {NIGHT_BEFORE}"
@@ -216,7 +217,7 @@ def describe_result(before: NightState, move: Move) -> str:
 
 
 def _no_other(state: NightState) -> str:
-    """Why no other run can be served."""
+    """Describe why no other run can be served."""
     others = set(state.served) | state.taken_back | state.forgotten
     false = sorted((others & state.disproved) - {state.in_force})
     taken = sorted((others & state.taken_back) - {state.in_force} - state.disproved)
@@ -229,7 +230,7 @@ def _no_other(state: NightState) -> str:
 
 
 def _situation(state: NightState) -> str:
-    """What is in force and what could be put back, after a refusal."""
+    """Describe which run is in force and which could be, for the message of a refusal."""
     held = f"run {state.in_force} is in force" if state.in_force else "no lists are published"
     others = sorted(set(state.served) - {state.in_force} - state.disproved)
     choice = (

@@ -1,7 +1,8 @@
-"""Publishing: staged, certified and audited lists become `recommendations` in one commit.
+"""Publish staged, certified and audited lists: they become `recommendations` in one commit.
 
-The metadata of the commit carries the manifest, and what they say counts. The commit's transaction number is
-the epoch of the lease, so Delta itself refuses an older run. A failed night leaves the last lists in force.
+The metadata of the commit have the manifest, and they decide which lists are in force. The commit's
+transaction number is the epoch of the lease, so Delta itself refuses an older run. After a failed night the
+last lists remain in force.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> PublishManifest:
     Raises:
         MissingTable: the run was not scored, not certified or not audited.
         StaleRun: a newer run owns the night.
-        CertificateFailed: a full night has disproved the run, or one that it was built on.
+        CertificateFailed: a full comparison has disproved the run, or one that it was built on.
     """
     if run.epoch is None:
         raise StaleRun(f"run {run.key!r} holds no lease on night {run.ds}; it stages and never publishes")
@@ -56,10 +57,10 @@ def publish_recommendations(warehouse: Warehouse, run: Run) -> PublishManifest:
 
 
 def _refuse_disproved(warehouse: Warehouse, run: Run) -> None:
-    """Refuse lists that a full night has disproved.
+    """Refuse lists that a full comparison has disproved.
 
     Raises:
-        CertificateFailed: naming the remedy.
+        CertificateFailed: it has; the message names the remedy.
     """
     if run.run_id in read_disproved(warehouse):
         raise CertificateFailed(
@@ -97,7 +98,7 @@ def _describe(warehouse: Warehouse, run: Run) -> PublishManifest:
 
 
 def _confirm(warehouse: Warehouse, run: Run) -> None:
-    """Read what is in force now: Delta skips a repeated or stale transaction number silently.
+    """Check which lists are in force, because Delta silently skips a repeated or stale transaction number.
 
     Raises:
         StaleRun: the lists in force are another run's, or the night was withdrawn.

@@ -1,8 +1,8 @@
-"""The night's exactness certificate: staged lists of sampled users against the unfolded model.
+"""Certify that a night is exact: compare the staged lists of sampled users with the unfolded model.
 
-At least `night.certificate_users` users are certified (all users when there are fewer). A quarter of them
-each has no history, has the longest histories, was active in the last week, and was idle. In an incremental
-night half of the sample are users whose lists were taken over, those of the oldest anchors first.
+`night.certificate_users` users are sampled (all users if there are fewer). A quarter each has no history, has
+the longest histories, was active in the last week, and was idle. In an incremental night, half of the sample
+are users whose lists were taken over; half of these have the oldest anchors.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from pipelines.store.manifests import CertificateManifest, ScoreManifest
 from pipelines.store.runs import need_manifest, run_once
 from pipelines.store.tables import Warehouse
 
-TOLERANCE = 1e-4  # times max(1, |score|): fp32 factors compared with float64 throughout
-BATCH = 16  # users certified at once
+TOLERANCE = 1e-4  # times max(1, |score|); fp32 factors are compared with float64
+BATCH = 16  # users that are certified at once
 Sample = dict[Any, str]  # stratum by user id
 
 
 class CertificateFailed(LimeError):
-    """A staged list is not what the model says."""
+    """A staged list differs from the model, or nothing could be certified."""
 
 
 class StagedList(NamedTuple):
-    """One user's staged list, or the fault for which there is none."""
+    """One user's staged list, or the fault that left the user out."""
 
     candidates: list[Row]
     fault: str | None
@@ -55,7 +55,7 @@ def verify_night(warehouse: Warehouse, run: Run) -> CertificateManifest:
     """Certify the staged lists of the published policy.
 
     Raises:
-        CertificateFailed: naming users and faults; the night must not be published.
+        CertificateFailed: a list is wrong, or none could be certified; the night must not be published.
     """
 
     def work() -> CertificateManifest:
@@ -88,10 +88,10 @@ def verify_night(warehouse: Warehouse, run: Run) -> CertificateManifest:
 
 
 def _refuse(run: Run, sample: Sample, skipped: int, found: Findings) -> None:
-    """Fail where nothing could be certified, or a list is wrong.
+    """Fail if nothing could be certified or a list is wrong.
 
     Raises:
-        CertificateFailed: naming what is wrong.
+        CertificateFailed: the message names what is wrong.
     """
     if sample and skipped == len(sample):
         raise CertificateFailed(
@@ -107,13 +107,13 @@ def _refuse(run: Run, sample: Sample, skipped: int, found: Findings) -> None:
 
 
 def sample_users(states: DataFrame, night: str, wanted: int, reused: Mapping[Any, str]) -> Sample:
-    """Draw a stratified sample of users, the same for the same states.
+    """Draw a stratified sample of users; the same states give the same sample.
 
     Args:
         states: `user_id, event_count, last_event_ts` of all users.
         night: the date of the night.
-        wanted: number of users.
-        reused: the run that scored a user in full, by the id of each user whose list was taken over.
+        wanted: the number of users to draw.
+        reused: for each user whose list was taken over, the run that scored the user in full.
     """
     rows = states.select(USER_ID, "event_count", "last_event_ts").withColumn("stratum", user_segment(night))
     shuffled = rows.withColumn("draw", F.xxhash64(USER_ID, F.lit(night))).collect()
@@ -157,10 +157,10 @@ def certify(
 
     Args:
         certifier: recomputes scores from raw histories.
-        source: of the histories.
-        corpus: all items of the night.
-        sample: stratum by user.
-        lists: staged list by user.
+        source: reads the histories.
+        corpus: the items of the night.
+        sample: the stratum of each sampled user.
+        lists: the staged list of each user who has one.
     """
     faults = [f"user {user!r} ({sample[user]}) has no staged row" for user in sample if user not in lists]
     staged, worst, night = [user for user in sample if user in lists], 0.0, source.night
@@ -174,7 +174,7 @@ def certify(
         for user, history, row in zip(users, histories, scores, strict=True):
             name, mine = f"user {user!r} ({sample[user]})", lists[user]
             if mine.fault is not None:  # the user's rows are damaged: the list must be empty
-                faults += [f"{name}: has a list beside a fault"] if mine.candidates else []
+                faults += [f"{name}: has a list in spite of a fault"] if mine.candidates else []
                 continue
             given = np.asarray([c["score"] for c in mine.candidates], np.float32)
             finding = certifier.check(row, history.excluded, listed[user], given, night.k, TOLERANCE)
@@ -184,7 +184,7 @@ def certify(
 
 
 def _read_left_out(warehouse: Warehouse, run: Run) -> list[Any]:
-    """Read the items that this run does not score; see `bank_quarantine`."""
+    """Read the items that this run left out from `bank_quarantine`."""
     rows = warehouse.read("bank_quarantine").where(F.col(RUN_ID) == run.run_id).select(ITEM_ID).collect()
     return [row[ITEM_ID] for row in rows]
 

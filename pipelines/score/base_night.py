@@ -1,7 +1,7 @@
-"""From which earlier run an incremental night starts: the newest one that was certified and is comparable.
+"""Choose the earlier run that an incremental night starts from.
 
-A night starts from the newest earlier run that was scored for the same model, policy, K and code and that
-passed its certificate; else it is a full night, and its manifest says why.
+It is the newest earlier run that was scored for the same model, policy, K and code and that passed its
+certificate. Without such a run the night is scored in full, and its manifest says why.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from pipelines.store.tables import Warehouse
 
 MARGIN = 2  # entries that are kept beyond K, as a multiple of K
 MAX_ANCHORS = 28  # nights whose biases every worker holds, at 8 bytes an item each
-STAGED = ("staging", "candidate_history")  # tables that a run leaves rows in for later nights
-# What decides lists and entries: the engine with its UDF, and what counts as a changed candidate.
+STAGED = ("staging", "candidate_history")  # tables in which a run leaves rows for later nights
+# The modules that decide lists and entries: scoring, and which candidates count as changed.
 SCORES = ("pipelines.udfs.score_users", "pipelines.score.candidate_history", "pipelines.score.incremental")
 
 
 class BaseChoice(NamedTuple):
-    """The run that a night starts from, None for a full night; and the reason."""
+    """The run that a night starts from (None for a full night), and the reason."""
 
     base: BaseRun | None
     reason: str
@@ -47,8 +47,8 @@ def describe_entries(warehouse: Warehouse, model_version: str, policy: Policy) -
 
     Args:
         warehouse: gives K and the number of buckets.
-        model_version: of the bundle that scores.
-        policy: whose lists are scored.
+        model_version: the version of the bundle that scores.
+        policy: the policy whose lists are scored.
     """
     night = warehouse.settings.night
     return EntryRules(
@@ -65,9 +65,9 @@ def find_base(warehouse: Warehouse, run: Run, rules: EntryRules) -> BaseChoice:
     """Find the run to start from.
 
     Args:
-        warehouse: that holds the runs.
-        run: of the night that is to be scored.
-        rules: see `describe_entries`.
+        warehouse: holds the runs.
+        run: the run of the night that is to be scored.
+        rules: the result of `describe_entries` for this night.
     """
     if not warehouse.settings.night.reuse:
         return BaseChoice(None, "full night: night.reuse is false")
@@ -83,7 +83,7 @@ def find_base(warehouse: Warehouse, run: Run, rules: EntryRules) -> BaseChoice:
             continue
         if done.ds < staged_from and not is_staged(warehouse, done.run_id):
             why = why or f"upkeep has dropped what run {done.run_id} staged"
-            break  # and what the runs before it had staged
+            break  # upkeep has also dropped what earlier runs staged
         unfit = _find_difference(kept, rules, done.run_id)
         if not unfit and done.manifest.versions["staging"] < first_readable(warehouse, "staging"):
             unfit = f"a person was forgotten since run {done.run_id}"
@@ -96,12 +96,12 @@ def find_base(warehouse: Warehouse, run: Run, rules: EntryRules) -> BaseChoice:
                 held=before.anchors if before else [],
             )
             return BaseChoice(base, f"incremental night: from run {done.run_id}")
-        why = why or unfit  # of the newest run
+        why = why or unfit  # the reason of the newest run is reported
     return BaseChoice(None, f"full night: {why or 'no earlier certified one'}")
 
 
 def _find_difference(kept: EntriesReport, rules: EntryRules, run_id: str) -> str:
-    """Say why the entries of a run can't be reused; empty where they can."""
+    """Say why the entries of a run can't be reused; return an empty text if they can."""
     before, now = kept.rules.model_dump(mode="json"), rules.model_dump(mode="json")
     if changed := [name for name, value in now.items() if before[name] != value]:
         return f"{', '.join(changed)} changed since run {run_id}"
@@ -109,10 +109,10 @@ def _find_difference(kept: EntriesReport, rules: EntryRules, run_id: str) -> str
 
 
 def is_staged(warehouse: Warehouse, run_id: str) -> bool:
-    """Whether rows of the run are there, in both tables that a later night needs.
+    """Whether both tables that a later night needs still have rows of the run.
 
-    Upkeep records what it is about to drop, apart from pinned and unfinished runs; where that record is
-    wrong, the tables are right.
+    Upkeep records which nights it is about to drop, but it keeps pinned and unfinished runs. So the tables
+    decide, not the record.
     """
     mine = F.col(RUN_ID) == run_id
     return all(warehouse.read(name).where(mine).select(RUN_ID).take(1) for name in STAGED)
@@ -121,7 +121,7 @@ def is_staged(warehouse: Warehouse, run_id: str) -> bool:
 def find_disproved(warehouse: Warehouse) -> frozenset[str]:
     """Find the runs whose lists a full night has disproved, and all runs that were built on them.
 
-    What was wrong in a run may live on in the runs that took its lists over.
+    An error of a run may be in the lists that later runs took over from it.
     """
     false = {done.run_id for done in find_manifests(warehouse, DisprovedManifest)}
     plans = find_manifests(warehouse, ScoringPlanManifest)
@@ -133,6 +133,6 @@ def find_disproved(warehouse: Warehouse) -> frozenset[str]:
 
 
 def _epoch(run_id: str) -> int:
-    """The epoch of a run that owns a night; -1 for a run that only stages."""
+    """Return the epoch of a run that owns a night, and -1 for a run that only stages."""
     name = run_id.split(".", 1)[1]
     return int(name) if name.isdigit() else -1

@@ -1,11 +1,11 @@
-"""Files that all Python workers of a host map: sent as broadcast chunks, unpacked once on each host.
+"""Send files to all hosts as broadcast chunks; each host unpacks them once for its Python workers.
 
 Spark's broadcast carries chunks, far below its limits of size, from executor to executor, and leaves each
 chunk in a file that a worker reads only when it asks for the value. The first worker of a host that needs the
 files unpacks them, chunk by chunk, into a folder that the host's workers share; the other workers find them
 there and map the same pages.
 
-The folder lies under Spark's local directory of the application, next to the block manager's. Standalone
+The folder is in Spark's local directory of the application, next to the block manager's. Standalone
 workers and YARN's node managers share that directory among the application's executors on the host, and
 remove it when the application ends. With a local master the folder is the driver's scratch folder.
 """
@@ -28,11 +28,11 @@ from pyspark.core.broadcast import Broadcast
 from lime_model.errors import LimeError
 from pipelines.models.bundles import scratch_folder
 
-CHUNK_BYTES = 16 << 20  # of a broadcast: what a worker that unpacks holds at once
+CHUNK_BYTES = 16 << 20  # of one broadcast; a worker that unpacks holds one chunk at a time
 
 
 class BroadcastError(LimeError):
-    """Files did not arrive whole, or there was no room for them."""
+    """Files arrived damaged, or the disk has no room for them."""
 
     remedy = "retry"
 
@@ -47,13 +47,13 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class BroadcastFiles:
-    """Files on their way to the hosts.
+    """Files that were sent to the hosts.
 
     Args:
-        name: of the folder that they are unpacked into.
+        name: the name of the folder that they are unpacked into.
         size: bytes of all files.
-        chunks: their pieces, in order.
-        root: where the folder lies; None: under Spark's local directory of the application.
+        chunks: the pieces of the files, in order.
+        root: the folder of that folder; None for Spark's local directory of the application.
     """
 
     name: str
@@ -62,7 +62,7 @@ class BroadcastFiles:
     root: str | None = None
 
     def destroy(self) -> None:
-        """Free the chunks everywhere; unpacked files remain."""
+        """Free the chunks on all hosts; unpacked files remain."""
         for chunk in self.chunks:
             chunk.broadcast.destroy()
 
@@ -91,10 +91,10 @@ class BroadcastSender:
 
 
 def unpack_once(files: BroadcastFiles) -> Path:
-    """Return the folder with the files on this host; the first worker that comes unpacks them.
+    """Return the folder with the files on this host; the first worker that asks unpacks them.
 
     Raises:
-        BroadcastError: a chunk is not what was sent, or there is no room on the disk.
+        BroadcastError: a chunk differs from what was sent, or the disk has no room.
     """
     root = Path(files.root or local_root())
     target = root / files.name
@@ -102,7 +102,7 @@ def unpack_once(files: BroadcastFiles) -> Path:
         with (root / f"{files.name}.lock").open("w") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)  # the kernel releases it when the worker dies
             if not target.exists():
-                for torn in root.glob(f"{files.name}.torn-*"):  # left by workers that died here
+                for torn in root.glob(f"{files.name}.torn-*"):  # left by workers that died while unpacking
                     shutil.rmtree(torn, ignore_errors=True)
                 _unpack(files, target)
     except OSError as error:
@@ -129,7 +129,7 @@ def _unpack(files: BroadcastFiles, target: Path) -> None:
 def _no_room(files: BroadcastFiles, root: Path) -> str:
     return (
         f"no room for {files.size:,} bytes under {root}, {shutil.disk_usage(root).free:,} free: make room, "
-        "or give the executors another spark.local.dir; then run the job again, it takes up what is missing"
+        "or give the executors another spark.local.dir; then run the job again, it does only what is missing"
     )
 
 
@@ -138,13 +138,13 @@ def _read_chunk(chunk: Chunk) -> bytes:
     cause: Exception | None = None
     try:
         data = chunk.broadcast.value
-        vars(chunk.broadcast).pop("_value", None)  # or the worker would keep every chunk in memory
-        whole = hashlib.sha256(data).hexdigest() == chunk.sha256
+        vars(chunk.broadcast).pop("_value", None)  # otherwise the worker would keep every chunk in memory
+        intact = hashlib.sha256(data).hexdigest() == chunk.sha256
     except (OSError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001  # unpickling damaged bytes may raise any error
-        whole, cause = False, error
-    if not whole:
+        intact, cause = False, error
+    if not intact:
         raise BroadcastError(
             f"a chunk of {chunk.file} reached {os.uname().nodename} damaged (SHA-256 differs); nothing of it "
             "was used. Run the job again; if it persists, look at that host's disk and memory"
@@ -153,6 +153,6 @@ def _read_chunk(chunk: Chunk) -> bytes:
 
 
 def local_root() -> str:
-    """Spark's local directory of the application on this host; only its workers may ask."""
+    """Return Spark's local directory of the application on this host; only its workers can call this."""
     blocks = os.environ["SPARK_LOCAL_DIRS"].split(",")[0]  # …/<of the application>/blockmgr-<id>
     return os.path.dirname(blocks.rstrip("/"))

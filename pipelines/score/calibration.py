@@ -1,8 +1,8 @@
-"""Calibration: measures how fast the cores or GPUs of a session score.
+"""Measure how fast the cores or GPUs of a session score.
 
-All of them work at the same time, as on a night, with the night's bundle, backend, K and widths over random
-numbers. Each reads users for half a second and scores them for a second. For a night that takes lists over,
-it also takes lists over for half a second.
+All of them work at the same time, as on a night, with the night's bundle, backend, K and widths, but with
+random factors. Each reads users for half a second and scores them for a second. For a night that takes lists
+over, each also takes lists over for half a second.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from pipelines.udfs.read_users import StateFolder
 
 SAMPLE = 1 << 16  # candidates that the calibration scores at most
 USERS = 32  # users of a calibration batch
-NIGHT = 3  # number of the calibrated night, after those of two anchor nights
+NIGHT = 3  # the number of the calibrated night; nights 1 and 2 are its anchor nights
 
 
 class Sizes(NamedTuple):
     """How large a night's work is.
 
-    `candidates` of the bank, items of a user's `history`, the list length `k`, and the `entries` that are
-    kept of each list. For a night that takes lists over, also the candidates that `changed` and those whose
-    bias `moved`; `changed` is None for a night that does not.
+    The fields are the numbers of `candidates` in the bank and of items in a user's `history`, the list length
+    `k`, and the number of `entries` that are kept of each list. For a night that takes lists over, they also
+    say how many candidates `changed` and how many biases `moved`; for other nights `changed` is None.
     """
 
     candidates: int
@@ -71,7 +71,7 @@ class Sizes(NamedTuple):
         return max(self.k, self.entries)
 
     def sampled(self) -> Sizes:
-        """Reduce the sizes to what can be scored in a second."""
+        """Reduce the sizes to a night that can be scored in a second."""
         candidates = min(max(self.candidates, 1), SAMPLE)
         changed = (
             None if self.changed is None else max(0, min(self.changed, int(candidates * MOST_CHANGED) - 1))
@@ -99,7 +99,7 @@ def calibrate(warehouse: Warehouse, version: str, placement: Placement, sizes: S
         sizes: the night's work.
 
     Returns:
-        For each core or GPU its `Speed`, and the room on its host that `check_room` reads.
+        For each core or GPU the fields of its `Speed`, and the free disk and memory of its host.
     """
     choice, few = placement.choice, sizes.sampled()
 
@@ -126,8 +126,7 @@ def measure_speed(bundle: Path, scorer: Backend, sizes: Sizes, seconds: float) -
         bundle: folder of the bundle.
         scorer: the night's backend.
         sizes: the work; no size exceeds the number of candidates.
-        seconds: how long to score; users are read for half as long, and lists are taken over for half as
-            long.
+        seconds: how long to score; reading users and taking lists over are measured for half as long.
     """
     loaded = worker_bundle(bundle)
     states = StateFolder(loaded, scorer)
@@ -154,10 +153,9 @@ def measure_speed(bundle: Path, scorer: Backend, sizes: Sizes, seconds: float) -
 def _take_over(engine: Engine, users: Sequence[Query], cells: Cells, sizes: Sizes) -> Callable[[], object]:
     """Return a function that takes the lists of these users over.
 
-    The first candidates have changed, and the bias of the last ones has risen. Movers are scored in subsets
-    of at least `SMALLEST_SUBSET`. To have fewer of them on average, only some users have movers: those of
-    anchor night 2.
-    For users of anchor night 1 no bias has risen.
+    The first candidates have changed, and the bias of the last ones has risen since anchor night 2, but not
+    since anchor night 1. Candidates whose bias has risen are scored in subsets of at least
+    `SMALLEST_SUBSET`. To score fewer of them on average, only some users have anchor night 2.
     """
     lists = engine.score_top_k(users, [cells], sizes.wanted)
     rows, beta = np.arange(len(cells)), cells.beta(np.arange(len(cells)))

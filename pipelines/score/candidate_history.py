@@ -1,7 +1,7 @@
-"""What each run's candidates looked like: the table that tells a changed candidate from an unchanged one.
+"""Record what each run's candidates were, so that a later run finds those that changed.
 
-`candidate_history` also carries the biases of the anchor nights on. Change and reference bias are read from
-the rows of the run before, and not from times or from Delta versions, which a vacuum may remove.
+The table `candidate_history` also has the biases of the anchor nights. Changes and reference biases are read
+from the rows of the base run, not from times or old Delta versions, which a vacuum may remove.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ TABLE = "candidate_history"
 
 
 def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: BaseRun | None) -> None:
-    """Write what the run's candidates look like, once.
+    """Write the rows of the run's candidates; a retry does not write them again.
 
-    `since` is the night (days since 1970) when a candidate took its present form, `reference` its bias on
-    that night, and `biases` are those of the base's anchor nights, null where it was no candidate.
+    `since` is the night (days since 1970) on which a candidate last changed, and `reference` is its bias on
+    that night. `biases` are its biases on the anchor nights of the base, null where it was not a candidate.
 
     Args:
-        warehouse: that holds the tables.
-        run: whose candidates they are.
-        inputs: the versions of bank and bias.
+        warehouse: holds the tables.
+        run: the run that is scored.
+        inputs: gives the versions of bank and bias.
         base: the run that the night starts from; None for a full night.
     """
     candidates = _read_candidates(warehouse, run, inputs)
@@ -53,7 +53,7 @@ def write_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs, base: 
 def _read_candidates(warehouse: Warehouse, run: Run, inputs: NightInputs) -> DataFrame:
     """Read `item_id, fingerprint, bias` of the items that the published policy may recommend."""
     mine = F.col(MODEL_VERSION) == inputs.model_version
-    # The checksum is a part: the same inputs may give another last digit on another processor.
+    # The checksum is included: the same inputs may give another last digit on another processor.
     form_now = F.hex(F.xxhash64(FINGERPRINT, CHECKSUM)).alias(FINGERPRINT)
     bank = warehouse.read("candidate_bank", inputs.bank).where(mine).select(ITEM_ID, form_now)
     bias = warehouse.read("item_bias", inputs.bias).where(mine & (F.col(DS) == F.lit(run.ds).cast("date")))

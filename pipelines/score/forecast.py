@@ -1,7 +1,7 @@
-"""What a night will take, before it runs: pairs, bytes, memory, tasks, seconds and cost.
+"""Forecast the scoring of a night: pairs, bytes, memory, tasks, seconds and cost.
 
-The work is that of the night as scoring will plan it (`workload.py`): for an incremental night, the users who
-are scored in full and those whose lists are taken over. The speeds of both are measured (`calibration.py`).
+The work is estimated as scoring will plan it (`workload.py`): for an incremental night, the users who are
+scored in full and those whose lists are taken over. The speeds of both are measured (`calibration.py`).
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ from pipelines.store.tables import Warehouse
 
 # The private memory of a worker in bytes, in addition to the shared bank (benchmarks/results/scoring.json).
 WORKER_BYTES = 600 << 20
-# Seconds of a commit in addition to the cores' work, to start tasks, to read and to write, where no earlier
-# night says it; and the most that a night of the other kind (full or incremental) may say.
+# The seconds that each commit takes in addition to scoring: to start tasks, to read and to write. The first
+# number is used if there is no earlier night. The second is the limit if the newest earlier night is of the
+# other kind (full or incremental).
 COMMIT_SECONDS, MOST_SECONDS = 3.0, 15.0
 
 Hosts = Sequence[Mapping[str, Any]]  # what `calibrate` measured on each core or GPU
@@ -60,15 +61,15 @@ class NightSides(NamedTuple):
 
 
 def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> ForecastManifest:
-    """Forecast the scoring of a night; the forecast is kept, and scoring compares it with what it took.
+    """Forecast the scoring of a night, and record the forecast; scoring compares itself with it.
 
     Args:
-        warehouse: that holds the tables.
-        run: of the night.
-        price: of one core (or GPU, where GPUs score) for an hour; None leaves the cost out.
+        warehouse: holds the tables.
+        run: the run of the night.
+        price: the price of one core (or GPU, if GPUs score) for an hour; None leaves the cost out.
 
     Raises:
-        ImpossibleNight: naming the number that makes the night impossible.
+        ImpossibleNight: a host lacks disk space or memory; the message names the numbers.
     """
 
     def work() -> ForecastManifest:
@@ -77,7 +78,7 @@ def plan_night(warehouse: Warehouse, run: Run, price: float | None = None) -> Fo
         night = warehouse.settings.night
         sides = count_sides(warehouse, run, bundle.config.bias_days)
         expected = expect_workload(warehouse, run, bundle.version, sides.users, sides.candidates)
-        # The placement is asked for after the counts, when the executors have started.
+        # The placement is chosen after the counts, because by then the executors have started.
         placement = place_scoring(warehouse.spark.sparkContext, night.backend, night.device)
         hosts = _measure(warehouse, bundle, placement, sides, expected.work)
         bank = _bank_bytes(bundle, sides.candidates)
@@ -127,14 +128,14 @@ def _measure(
 
 
 def predict_seconds(work: Workload, hosts: Hosts) -> float:
-    """Predict the seconds of all cores together: every user is read, then scored in full or taken over."""
+    """Predict the seconds that all cores together take to read every user and make every list."""
     total = Speed(*(sum(host[name] for host in hosts) for name in Speed._fields))
     seconds = work.users / total.users_per_second + work.in_full * work.candidates / total.pairs_per_second
     return seconds + (work.taken_over / total.taken_over_per_second if work.taken_over else 0.0)
 
 
 class _ScoredNight(NamedTuple):
-    """What scoring took on an earlier night; a night of the same kind (full or incremental) says more."""
+    """The scoring of an earlier night; `same_kind`: both nights are full, or both are incremental."""
 
     same_kind: bool
     ds: str
@@ -143,12 +144,12 @@ class _ScoredNight(NamedTuple):
 
 
 def seconds_of_commit(warehouse: Warehouse, run: Run, hosts: Hosts, *, incremental: bool) -> float:
-    """Derive what a commit takes in addition to the cores' work from the newest earlier night.
+    """Derive the seconds of a commit in addition to scoring from the newest earlier night.
 
     Args:
-        warehouse: that holds the manifests.
-        run: of the night that is forecast.
-        hosts: today's speeds, at which the work of the earlier night is counted.
+        warehouse: holds the manifests.
+        run: the run of the night that is forecast.
+        hosts: the speeds measured now; they predict the scoring of the earlier night.
         incremental: whether the night that is forecast takes lists over.
     """
     nights = _find_scored(warehouse, run, incremental=incremental)
@@ -159,14 +160,14 @@ def seconds_of_commit(warehouse: Warehouse, run: Run, hosts: Hosts, *, increment
     in_full = report.users - taken
     each = round((report.pairs - report.pairs_taken_over) / max(in_full, 1))
     if taken and not all(host["taken_over_per_second"] for host in hosts):
-        return COMMIT_SECONDS  # this night is a full one, so the speed of taking lists over was not measured
+        return COMMIT_SECONDS  # a full night does not measure the speed of taking lists over
     work = Workload(report.users, in_full, each, 0, 0.0)
     rest = max(0.0, report.seconds - predict_seconds(work, hosts)) / report.commits
     return rest if newest.same_kind else min(rest, MOST_SECONDS)
 
 
 def _find_scored(warehouse: Warehouse, run: Run, *, incremental: bool) -> list[_ScoredNight]:
-    """Find the earlier nights that one attempt has scored whole; evaluations do not count."""
+    """Find the earlier nights that were scored completely in one attempt; evaluations do not count."""
     policy, nights = warehouse.settings.night.policy.name, []
     for done in find_manifests(warehouse, ScoreManifest):
         report = done.manifest.policies.get(policy)
@@ -179,7 +180,7 @@ def _find_scored(warehouse: Warehouse, run: Run, *, incremental: bool) -> list[_
 
 
 def forecast_run(run: Run) -> Run:
-    """Name the run under which a forecast is kept: a forecast takes no lease, so it has no epoch."""
+    """Return the run that a forecast is recorded under: a forecast takes no lease, so it has no epoch."""
     return Run(run.ds, f"plan-{run.key}")
 
 
@@ -191,16 +192,16 @@ def find_forecast(warehouse: Warehouse, run: Run) -> ForecastManifest | None:
 def compare_forecast(
     forecast: ForecastManifest | None, staged: Mapping[str, PolicyReport]
 ) -> ForecastComparison | None:
-    """Compare a forecast with what scoring took; None without a forecast.
+    """Compare a forecast with the scoring that followed; return None without a forecast.
 
     Args:
-        forecast: of the run.
-        staged: reports by policy; the seconds and rates of all are the same.
+        forecast: the forecast of the run, if there is one.
+        staged: the reports by policy; all have the same seconds and rates.
     """
     if forecast is None:
         return None
     first = next(iter(staged.values()))
-    # Both are of this attempt: an earlier one has paid for what it had staged.
+    # Both numbers are of this attempt: it did not pay for what earlier attempts had staged.
     share = 1 - first.commits_reused / first.commits
     predicted = round(forecast.predicted_seconds * share, 1)
     cost = per_million = None
@@ -217,12 +218,12 @@ def compare_forecast(
 
 
 def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> NightSides:
-    """Count users, events and candidates: from the night's manifests once it is built, else from the tables.
+    """Count users, events and candidates from the manifests of the night's builds, or else from the tables.
 
     Args:
-        warehouse: that holds the tables.
-        run: of the night.
-        bias_days: see `read_corpus`.
+        warehouse: holds the tables.
+        run: the run of the night.
+        bias_days: the days of events that `read_corpus` counts.
     """
     policy = warehouse.settings.night.policy
     states = find_manifest(warehouse, run.run_id, StatesManifest)
@@ -240,14 +241,14 @@ def count_sides(warehouse: Warehouse, run: Run, bias_days: int) -> NightSides:
 def check_room(hosts: Hosts, bank: int) -> None:
     """Check that every host can hold the bank on disk and its workers in memory.
 
-    The bank is on a host's disk once for each executor, as broadcast blocks, and once to be mapped.
+    A host's disk holds the bank once for each executor, as broadcast blocks, and once more for the workers.
 
     Args:
-        hosts: what was measured on each core or GPU.
+        hosts: what `calibrate` measured on each core or GPU.
         bank: bytes of the packed bank.
 
     Raises:
-        ImpossibleNight: naming the host, the bytes that are needed and the bytes that are free.
+        ImpossibleNight: a host lacks room; the message names it, the bytes needed and the bytes free.
     """
     for name in sorted({host["host"] for host in hosts}):
         here = [host for host in hosts if host["host"] == name]

@@ -1,8 +1,7 @@
-"""What scoring takes over from an earlier night: the lists of users who did not change.
+"""Take the lists of unchanged users over from an earlier night.
 
-The staged rows of a run hold each list together with the entries that
-`lime_model/scoring/incremental/kept_entries.py` needs on a later night. Both are in one commit, so a crash
-cannot separate them.
+A staged row holds a list and the entries that `lime_model/scoring/incremental/kept_entries.py` needs on a
+later night. Both are written in one commit, so a crash cannot separate them.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ ENTRIES = ("anchor", "kept_items", "kept_z", "tau")  # columns of a staged row
 def find_entries(warehouse: Warehouse, base: BaseRun, policy: str) -> DataFrame:
     """Read the staged rows whose lists can be taken over.
 
-    The newest version of the table is good enough: staged rows never change, and a user whose row upkeep has
-    dropped is scored in full.
+    The newest version of the table is read: staged rows never change, and a user whose row upkeep has dropped
+    is scored in full.
 
     Args:
-        warehouse: that holds `staging`.
+        warehouse: holds `staging`.
         base: the run that the night starts from.
-        policy: name of the policy.
+        policy: the name of the policy.
     """
-    known = F.col("anchor").isin(base.anchors)  # null for a list that kept nothing
+    known = F.col("anchor").isin(base.anchors)  # the anchor is null for a list without entries
     of_base = (F.col(RUN_ID) == base.run_id) & (F.col(POLICY) == policy) & known
     return warehouse.read("staging").where(of_base)
 
@@ -55,8 +54,8 @@ def take_over(
     """Add the entries of users who did not change since the base run; they are null for all other users.
 
     Args:
-        warehouse: that holds `staging`.
-        users: see `read_users`, with the same `select_and_partition`.
+        warehouse: holds `staging`.
+        users: the result of `read_users` with the same `select_and_partition`.
         base: the run that the night starts from; None for a full night.
         policy: name of the policy.
         select_and_partition: chooses the users of a commit and partitions them as `users` is partitioned.
@@ -67,14 +66,14 @@ def take_over(
     rows = find_entries(warehouse, base, policy)
     sound = select_and_partition(rows.where(F.col(CHECKSUM) == compute_checksum("staging")))
     entries = sound.select(USER_ID, F.col(FINGERPRINT).alias("was"), *ENTRIES)
-    # The join is by the user alone, as both sides are partitioned.
+    # The join is by the user alone: both sides are partitioned so, and a second key would shuffle them.
     same = F.col("was") == F.col(FINGERPRINT)
     joined = users.join(entries, USER_ID, "left")
     return joined.withColumns({name: F.when(same, F.col(name)) for name in ENTRIES}).drop("was")
 
 
 class ShippedChanges(NamedTuple):
-    """What workers must know of an incremental night, on its way to them; and how many candidates changed."""
+    """The table that workers of an incremental night read, and how many of the candidates changed."""
 
     files: BroadcastFiles
     candidates: int
@@ -85,8 +84,8 @@ def ship_night_changes(warehouse: Warehouse, run: Run, base: BaseRun) -> Shipped
     """Send the table of `lime_model/scoring/incremental/night_changes.py` to every host.
 
     Args:
-        warehouse: that holds `candidate_history`.
-        run: that is scored.
+        warehouse: holds `candidate_history`.
+        run: the run that is scored.
         base: the run that the night starts from.
     """
     rows = warehouse.read("candidate_history").where(F.col(RUN_ID) == run.run_id)

@@ -1,7 +1,7 @@
-"""The packed bank on its way to every host: executors pack shards, and broadcasts carry them.
+"""Pack the bank and send it to every host: executors pack shards, and broadcasts carry them.
 
-Rows that are damaged (not finite, of another width, or not what was written) fail the night; or they are left
-out of it and listed in `bank_quarantine`, up to `night.max_damaged_share`.
+Damaged rows (not finite, of another width, or different from what was written) fail the night. Up to
+`night.max_damaged_share` of them are left out instead, and listed in `bank_quarantine`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from pipelines.store.tables import Warehouse
 from pipelines.udfs.pack_shards import SCHEMA as PACKED
 from pipelines.udfs.pack_shards import pack_shards, read_stream
 
-SHARD_BYTES = 128 << 20  # of a packed shard: a task, and for a moment the driver's JVM, holds one whole
-ITEMS_PER_BATCH = 4096  # of the bank, on its way to a task that packs
+SHARD_BYTES = 128 << 20  # of a packed shard; a task, and briefly the driver's JVM, holds one in memory
+ITEMS_PER_BATCH = 4096  # rows of the bank in one Arrow batch for a task that packs
 INDEX = Path("bank.arrow")  # in the folder of the shards
 
 
 class ShippedBank(NamedTuple):
-    """The files of a packed bank on their way, and the damaged items that were left out, with reasons."""
+    """The files of a packed bank that were sent, and the damaged items left out, with their reasons."""
 
     files: BroadcastFiles
     damaged: dict[Any, str]
@@ -59,14 +59,14 @@ class SentShards(NamedTuple):
 def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, bit: int) -> ShippedBank:
     """Pack the candidates whose eligibility bit is set, and send them to every host.
 
-    Executors pack one shard for each partition; the driver passes the chunks on, one after the other.
+    Executors pack one shard for each partition; the driver broadcasts the chunks, one after the other.
 
     Args:
-        warehouse: that holds the bank.
-        run: that is scored.
+        warehouse: holds the bank.
+        run: the run that is scored.
         bundle: gives the widths of the factors.
-        inputs: the versions of bank and bias.
-        bit: index of the policy whose candidates are packed.
+        inputs: gives the versions of bank and bias.
+        bit: the index of the policy whose candidates are packed.
 
     Raises:
         BundleError: more rows are damaged than `night.max_damaged_share` allows.
@@ -86,7 +86,7 @@ def ship_bank(warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInput
     with arrow_batches_of(warehouse.spark, ITEMS_PER_BATCH):
         packed = cut.sortWithinPartitions(ITEM_ID).mapInArrow(pack, PACKED)
         with persisted(packed, StorageLevel.DISK_ONLY) if wanted > 1 else nullcontext(packed) as shards:
-            if wanted > 1:  # all partitions at once: the iterator alone would run one after the other
+            if wanted > 1:  # pack all partitions at once; the iterator alone would pack one after the other
                 shards.count()
             sent = send_shards(shards.toLocalIterator(), sender, inputs.model_version, shape, empty)
     damaged, first = sent.damaged, min(sent.damaged.items(), default=None)
@@ -106,17 +106,17 @@ def refuse_damaged(what: str, damaged: int, total: int, first: object, warehouse
         what: names the rows in the message.
         damaged: number of damaged rows.
         total: number of all rows.
-        first: a damaged row, for the message.
+        first: the damaged row that the message shows.
         warehouse: gives the limit.
 
     Raises:
-        BundleError: naming the share, the limit and the first damaged row.
+        BundleError: they are; the message names the share, the limit and the first damaged row.
     """
     limit = warehouse.settings.night.max_damaged_share
     if damaged > limit * total:
         raise BundleError(
             f"{what}: {damaged} of {total} are damaged, night.max_damaged_share is {limit:.2%}; the first: "
-            f"{first}. Nothing was published; mend what is named, then build again under a new --run-key"
+            f"{first}. Nothing was published; correct what is named, then build again under a new --run-key"
         )
 
 
@@ -124,9 +124,9 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
     """Record in `bank_quarantine` which items this run leaves out, and why.
 
     Args:
-        warehouse: that holds the table.
-        run: that leaves them out.
-        damaged: reason by item id.
+        warehouse: holds the table.
+        run: the run that leaves them out.
+        damaged: the reason by item id.
     """
     if damaged or warehouse.exists("bank_quarantine"):  # an earlier attempt may have left out other items
         rows = [{RUN_ID: run.run_id, ITEM_ID: item, "reason": reason} for item, reason in damaged.items()]
@@ -137,12 +137,12 @@ def quarantine_items(warehouse: Warehouse, run: Run, damaged: Mapping[Any, str])
 def send_shards(
     rows: Iterator[Row], sender: BroadcastSender, model_version: str, shape: Shape, empty: pa.Array
 ) -> SentShards:
-    """Send packed shards as they come, in the order of their partitions, and then their index.
+    """Send each packed shard as soon as it is read, in the order of the partitions, and then the index.
 
     Args:
-        rows: of `pack_shards`.
+        rows: the rows that `pack_shards` yields.
         sender: takes the files.
-        model_version: of the bundle that the bank was built with.
+        model_version: the version of the bundle that the bank was built with.
         shape: widths of the factors.
         empty: an empty array of the type of item ids.
     """
@@ -166,13 +166,13 @@ def read_bank(warehouse: Warehouse, night: str, inputs: NightInputs, bit: int) -
     """Read factors and bias of the candidates that a policy may recommend.
 
     Args:
-        warehouse: that holds bank and bias.
+        warehouse: holds bank and bias.
         night: the date of the night.
-        inputs: the versions of bank and bias.
-        bit: index of the policy.
+        inputs: gives the versions of bank and bias.
+        bit: the index of the policy.
 
     Returns:
-        `item_id`, the factors, `bias` and `sound`: whether the factors are as they were written.
+        `item_id`, the factors, `bias`, and `sound`: whether the checksum of the factors is right.
     """
     mine = F.col(MODEL_VERSION) == inputs.model_version
     bank = warehouse.read("candidate_bank", inputs.bank).where(mine)

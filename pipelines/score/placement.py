@@ -1,11 +1,11 @@
-"""GPUs by Spark's own scheduling: a scoring task owns one, and no two tasks share one.
+"""Place scoring on CPUs or GPUs; Spark's scheduler gives each scoring task a GPU of its own.
 
 | what the cluster offers | what scoring asks for |
 |---|---|
-| one process (`local[*]`) | nothing: all tasks are of this host, torch says what it has |
+| one process (`local[*]`) | nothing: all tasks run on this host, where torch can look for a GPU |
 | executors that declare no GPU | the CPU; `device: cuda` is refused |
 | GPUs, and `spark.task.resource.gpu.amount` of 1 or more | nothing more: every task has its GPU |
-| GPUs that tasks do not ask for | a stage-level profile: scoring tasks alone take a GPU each |
+| GPUs that tasks do not ask for | a stage-level profile: only scoring tasks take a GPU each |
 
 Executors declare theirs by `spark.executor.resource.gpu.amount` and a discovery script (docs/cluster.md).
 """
@@ -24,15 +24,20 @@ OFFERED, ASKED = "spark.executor.resource.gpu.amount", "spark.task.resource.gpu.
 
 
 class Placement(NamedTuple):
-    """What scores and where; `profile` is for `mapInArrow`, None: the application's own."""
+    """What scores, and where; `profile` is for `mapInArrow`, and None means the application's own."""
 
     choice: Choice
     profile: ResourceProfile | None
-    tasks: int  # that score at the same time
+    tasks: int  # the number of tasks that score at the same time
 
 
 def place_scoring(context: SparkContext, backend: str, device: str) -> Placement:
     """Resolve `auto` by what the executors have, not by what the driver's host has.
+
+    Args:
+        context: the application, with its executors.
+        backend: `night.backend` of the settings.
+        device: `night.device` of the settings: `auto`, `cpu` or `cuda`.
 
     Raises:
         BackendError: a GPU was asked for and no executor declares one, or tasks would share one.
@@ -61,27 +66,27 @@ def place_scoring(context: SparkContext, backend: str, device: str) -> Placement
 
 
 def gpu_profile() -> ResourceProfile:
-    """One core and one GPU a task, on the executors that are there."""
+    """Return a profile of one core and one GPU for each task, on the application's executors."""
     return ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", 1)).build
 
 
 def count_slots(context: SparkContext) -> int:
-    """Tasks that the executors which are up run at the same time, at least one.
+    """Count the tasks that the running executors can run at the same time; return at least 1.
 
-    `defaultParallelism` says 2 for a single core.
+    Spark's `defaultParallelism` is 2 even for a single core.
     """
     scala = context._jsc.sc()
     return max(1, int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile())))
 
 
 def count_gpus(context: SparkContext) -> int:
-    """GPUs of the executors that are up, at least one."""
+    """Count the GPUs of the running executors; return at least the GPUs of one executor."""
     executors = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1  # the driver is listed too
     return max(1, executors) * int(float(context.getConf().get(OFFERED, "1")))
 
 
 def own_device(device: str) -> str:
-    """Inside a task: the chosen device, by address where Spark has given the task a GPU."""
+    """Return the device of this task: the GPU that Spark gave it, or else the chosen device."""
     task = TaskContext.get()
     given = task.resources().get("gpu") if task and device == "cuda" else None
     return f"cuda:{given.addresses[0]}" if given else device

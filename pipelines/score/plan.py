@@ -1,6 +1,6 @@
-"""What a run scores and how, fixed by its first attempt before it starts.
+"""Plan what a run scores and how; its first attempt fixes the plan before it scores.
 
-A night is a list of work units: each is a bucket of users against all eligible candidates. A retry takes up
+A night is a list of work units: each is a bucket of users with all eligible candidates. A retry scores only
 the units that are not staged yet.
 """
 
@@ -25,17 +25,17 @@ def fix_scoring_plan(
 ) -> ScoringPlanManifest:
     """Make the plan of the run, or find the one that its first attempt made.
 
-    A retry that grouped the units in another way could not tell which of them are staged, and one that
-    started from another night would mix the two.
+    A retry that grouped the units in another way could not find out which of them are staged. One that
+    started from another night would mix lists of two bases.
 
     Args:
-        warehouse: that holds the runs.
-        run: to be scored.
-        inputs: what it reads.
-        policies: whose lists are scored.
+        warehouse: holds the runs.
+        run: the run to score.
+        inputs: what the run reads.
+        policies: the policies whose lists are scored.
 
     Raises:
-        SettingsError: K, policy, model or code are no longer those of the first attempt.
+        SettingsError: K, policy, model or code changed after the first attempt.
     """
     night = warehouse.settings.night
     rules = [describe_entries(warehouse, inputs.model_version, policy) for policy in policies]
@@ -44,7 +44,7 @@ def fix_scoring_plan(
         plan = ScoringPlanManifest(
             buckets=night.buckets, units_per_commit=night.units_per_commit, settings=rules, why=FULL_NIGHT
         )
-        if run.epoch is None or len(policies) > 1:  # an evaluation: nothing of it is kept for later nights
+        if run.epoch is None or len(policies) > 1:  # an evaluation keeps nothing for later nights
             return plan
         choice = find_base(warehouse, run, rules[0])
         return plan.model_copy(update={"why": choice.reason, "entries": rules[0], "base": choice.base})
@@ -58,12 +58,12 @@ def refuse_changes(run: Run, before: Sequence[EntryRules], now: Sequence[EntryRu
     """Refuse to go on when anything that decides lists has changed since the run began.
 
     Args:
-        run: that is scored.
-        before: by policy, as of the first attempt.
-        now: by policy.
+        run: the run that is scored.
+        before: the rules of each policy when the first attempt began.
+        now: the rules of each policy now, in the same order.
 
     Raises:
-        SettingsError: naming what changed.
+        SettingsError: something did; the message names it.
     """
     changed: set[str] = set()
     for old, new in zip(before, now, strict=False):
@@ -71,7 +71,7 @@ def refuse_changes(run: Run, before: Sequence[EntryRules], now: Sequence[EntryRu
         changed |= {name for name, value in new.model_dump(mode="json").items() if was[name] != value}
     if len(before) != len(now):
         changed.add("policies")
-    changed.discard("buckets")  # those of the plan are used
+    changed.discard("buckets")  # the buckets of the plan are used, whatever the settings say now
     if changed:
         raise SettingsError(
             f"night {run.ds}, run {run.key!r}: {', '.join(sorted(changed))} changed since its first attempt, "
@@ -86,6 +86,6 @@ def group_buckets(plan: ScoringPlanManifest) -> list[list[int]]:
 
 
 def find_missing(groups: Iterable[Sequence[int]], staged: Iterable[int]) -> list[int]:
-    """Find the indices of the groups without a staged bucket; one commit stages a whole group."""
+    """Find the indices of the groups without a staged bucket; one commit stages a complete group."""
     done = set(staged)
     return [i for i, group in enumerate(groups) if not done & set(group)]

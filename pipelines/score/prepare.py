@@ -1,4 +1,4 @@
-"""All that a night's scoring needs before the first user: its plan, and what every host holds."""
+"""Prepare a night's scoring: make its plan, and send every host what it needs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class PreparedNight(NamedTuple):
     """What was planned and sent.
 
-    `banks` are by eligibility rule; `changes` is None for a full night; `pairs` is about how many will be
-    scored.
+    `banks` has a bank for each eligibility rule, `changes` is None for a full night, and `pairs` is an
+    estimate of the pairs that will be scored.
     """
 
     plan: ScoringPlanManifest
@@ -38,11 +38,11 @@ class PreparedNight(NamedTuple):
 
     @property
     def left_out(self) -> dict[object, str]:
-        """Items that are damaged, with their reasons."""
+        """The damaged items, with their reasons."""
         return {item: reason for bank in self.banks.values() for item, reason in bank.damaged.items()}
 
     def destroy(self) -> None:
-        """Free what was sent; what hosts have unpacked remains until the application ends."""
+        """Free the broadcasts; the unpacked files remain until the application ends."""
         for bank in self.banks.values():
             bank.files.destroy()
         if self.changes:
@@ -50,7 +50,7 @@ class PreparedNight(NamedTuple):
 
 
 class EstimatedWork(NamedTuple):
-    """A night's work in a line, and about how many pairs it is."""
+    """A night's work as one line of text, and an estimate of its pairs."""
 
     text: str
     pairs: int
@@ -62,11 +62,11 @@ def prepare_scoring(
     """Plan the night, log the plan, and send what every host needs.
 
     Args:
-        warehouse: that holds the tables.
-        run: to be scored.
-        inputs: what it reads.
-        bundle: that scores.
-        policies: whose lists are wanted.
+        warehouse: holds the tables.
+        run: the run to score.
+        inputs: what the run reads.
+        bundle: the bundle that scores.
+        policies: the policies whose lists are wanted.
 
     Raises:
         SettingsError: the policies changed after the bank was built, or something that decides lists changed
@@ -74,13 +74,13 @@ def prepare_scoring(
         BundleError: more rows of the bank are damaged than `night.max_damaged_share` allows.
     """
     check_policies(need_manifest(warehouse, run, BankManifest), policies)
-    # Both at once: executors pack the bank, while the driver mostly waits for Delta's log.
+    # The bank ships while the plan is made: executors pack it, and the driver mostly waits for Delta's log.
     aside, wait = ThreadPoolExecutor(1), True
     try:
         shipping = aside.submit(_ship_banks, warehouse, run, bundle, inputs, policies)
         plan = fix_scoring_plan(warehouse, run, inputs, policies)
         changes = None
-        if plan.entries:  # for the base of the plan: a retry would not always find the same one
+        if plan.entries:  # the base is the plan's, as a retry would not always find the same one
             write_candidates(warehouse, run, inputs, plan.base)
         if plan.base:
             changes = ship_night_changes(warehouse, run, plan.base)
@@ -90,14 +90,14 @@ def prepare_scoring(
         log.info("%s: %s", plan.why, work.text)
         return PreparedNight(plan, shipping.result(), changes, work.pairs)
     except SystemExit:
-        wait = False  # a scheduler's SIGTERM: the packing ends with Spark's session
+        wait = False  # after a scheduler's SIGTERM, packing ends with Spark's session
         raise
     finally:
         aside.shutdown(wait=wait, cancel_futures=True)
 
 
 def check_policies(bank: BankManifest, policies: Sequence[Policy]) -> None:
-    """Check that the bank's eligibility bits are those of the policies, in their order.
+    """Check that the bank was built for the rules of these policies, in this order.
 
     Raises:
         SettingsError: the policies changed after the bank was built.
@@ -113,7 +113,7 @@ def check_policies(bank: BankManifest, policies: Sequence[Policy]) -> None:
 def _ship_banks(
     warehouse: Warehouse, run: Run, bundle: Bundle, inputs: NightInputs, policies: Sequence[Policy]
 ) -> dict[str, ShippedBank]:
-    """Ship one bank for each eligibility rule: one dense pass serves all policies of the same rule."""
+    """Ship one bank for each eligibility rule; one pass serves all policies with the same rule."""
     bits: dict[str, int] = {}
     for bit, policy in enumerate(policies):
         bits.setdefault(policy.eligible, bit)

@@ -1,7 +1,7 @@
-"""Broadcast scoring: the packed bank goes to every host once, and states stream through one Arrow UDF.
+"""Score a night: every host gets the packed bank once, and states stream through one Arrow UDF.
 
-Results are staged under the run, a few work units in each commit; a retry takes up the units that are
-missing. Readers of `recommendations` see nothing of this.
+The lists are staged under the run, a few work units in each commit; a retry scores only the units that are
+missing. Readers of `recommendations` do not see staged lists.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ from pipelines.store.write_errors import WriteConflict
 from pipelines.udfs.score_task import ScoreTask
 from pipelines.udfs.score_users import score_users
 
-TASKS_PER_CORE = 2  # of a commit, at least
+TASKS_PER_CORE = 2  # the least number of tasks of a commit for each core
 
 
 def score_candidates(warehouse: Warehouse, run: Run, policies: Sequence[Policy]) -> ScoreManifest:
     """Score every user against every eligible candidate under each policy, into `staging`.
 
     Args:
-        warehouse: that holds the tables.
-        run: whose lists are staged.
-        policies: whose lists are wanted; the bank must have been built for the same ones.
+        warehouse: holds the tables.
+        run: the run whose lists are staged.
+        policies: the policies whose lists are wanted; the bank must have been built for them.
 
     Raises:
         BundleError: more rows are damaged than `night.max_damaged_share` allows.
-        SettingsError: see `prepare_scoring`.
+        SettingsError: the policies or the rules of scoring changed; see `prepare_scoring`.
         StaleRun: another run owns the night.
     """
 
@@ -104,7 +104,7 @@ def score_candidates(warehouse: Warehouse, run: Run, policies: Sequence[Policy])
 
 
 def _report_entries(ready: PreparedNight, staged: Staged) -> EntriesReport | None:
-    """Collect what later nights need to know of the kept entries; None where nothing is kept."""
+    """Collect what later nights must know about the kept entries; return None if none are kept."""
     if ready.plan.entries is None:
         return None
     return EntriesReport(
@@ -116,11 +116,11 @@ def _report_entries(ready: PreparedNight, staged: Staged) -> EntriesReport | Non
 
 
 class ScoringPass(NamedTuple):
-    """One pass over the candidates that some policies share, and what every host has been sent for it."""
+    """One pass over candidates that some policies share, and the files that every host was sent for it."""
 
     task: ScoreTask
     bank: BroadcastFiles
-    changes: BroadcastFiles | None  # of an incremental night
+    changes: BroadcastFiles | None  # only for an incremental night
 
 
 def _plan_passes(
@@ -155,7 +155,8 @@ def _plan_passes(
 class StagedCounts(NamedTuple):
     """What the run has staged for one policy.
 
-    `fresh` are the pairs that this attempt scored, `first_fault` a user who was left out, with the fault.
+    `fresh` is the number of pairs that this attempt scored, and `first_fault` is a user who was left out,
+    with the fault.
     """
 
     users: int
@@ -174,7 +175,7 @@ NOTHING_STAGED = StagedCounts(0, 0, 0, 0, 0, 0, 0, [], 0, None)
 
 
 class Staged(NamedTuple):
-    """What the run has staged, by policy, and the runs that scored some users of the first policy in full."""
+    """Reports by policy, and `anchors`: the runs that scored the users of the first policy in full."""
 
     policies: dict[str, PolicyReport]
     anchors: list[str]
@@ -182,15 +183,15 @@ class Staged(NamedTuple):
 
 @dataclass(frozen=True)
 class Staging:
-    """Stages the units of a run that are missing, all policies of a unit in one commit.
+    """Stages the missing units of a run; the lists of all policies of a unit are in one commit.
 
     Args:
-        warehouse: that holds the tables.
-        run: with the attempt that stages.
-        inputs: versions of the tables that the run reads.
-        plan: of the run.
+        warehouse: holds the tables.
+        run: the run, with the number of this attempt.
+        inputs: the versions of the tables that the run reads.
+        plan: the plan of the run.
         placement: what scores, and where.
-        passes: over the candidates.
+        passes: the passes over candidates, one for each eligibility rule.
     """
 
     warehouse: Warehouse
@@ -204,11 +205,11 @@ class Staging:
         """Stage the missing units and count what is staged.
 
         Args:
-            pairs: about how many the whole night has, for the progress in the log.
+            pairs: an estimate of the pairs of the complete night, for the progress in the log.
 
         Raises:
             BundleError: more users were left out than the settings allow.
-            StaleRun: another run or attempt goes on instead.
+            StaleRun: another run or attempt has taken over the night.
             WriteConflict: another writer changed `staging`.
         """
         started = time.monotonic()
@@ -244,7 +245,7 @@ class Staging:
 
     def _staged_buckets(self) -> list[int]:
         """Read which buckets earlier attempts have staged."""
-        if self.run.attempt == 1:  # there was none
+        if self.run.attempt == 1:  # there was no earlier attempt
             return []
         mine = F.col(RUN_ID) == self.run.run_id
         rows = self.warehouse.read("staging").where(mine).select(BUCKET).distinct().collect()
@@ -259,12 +260,12 @@ class Staging:
         frames = [score_lists(self.warehouse, users, each, self.placement) for each in self.passes]
         rows = reduce(DataFrame.unionByName, frames).withColumn(RUN_ID, F.lit(self.run.run_id))
         rows = rows.withColumn(CHECKSUM, compute_checksum("staging"))
-        # The transaction number lets each group in once, whichever other attempts are staging it.
+        # The transaction number lets only one commit of each group succeed, even if several attempts try.
         try:
             self.warehouse.append("staging", rows, txn=(f"stage-{self.run.run_id}-{index}", 1))
         except WriteConflict:
-            check_lease(self.warehouse, self.run)  # names the run that goes on instead
-            # Or an older attempt woke up and staged this group: the same rows, as the plan is the same.
+            check_lease(self.warehouse, self.run)  # raises if another run or attempt took over
+            # Otherwise an older attempt woke up and staged this group; the same plan gives the same rows.
             mine = (F.col(RUN_ID) == self.run.run_id) & in_buckets(buckets)
             if not self.warehouse.read("staging").where(mine).take(1):
                 raise
@@ -273,7 +274,7 @@ class Staging:
         """Count all that the run has staged, by policy.
 
         Args:
-            fresh: buckets that this attempt staged.
+            fresh: the buckets that this attempt staged.
         """
         rows = count_staged(self.warehouse, self.run, fresh)
         policies = [policy for each in self.passes for policy in each.task.exclude_seen]
@@ -287,9 +288,9 @@ def count_staged(warehouse: Warehouse, run: Run, fresh: Sequence[int]) -> dict[s
     """Count all that a run has staged, by policy.
 
     Args:
-        warehouse: that holds `staging`.
-        run: whose rows are counted.
-        fresh: buckets whose pairs are counted as `fresh`.
+        warehouse: holds `staging`.
+        run: the run whose rows are counted.
+        fresh: the buckets whose pairs are counted as `fresh`.
     """
     over = F.col("anchor") != run.run_id  # an earlier run has scored the user in full
     rows = (
@@ -319,9 +320,9 @@ def in_buckets(buckets: Sequence[int]) -> Column:
 
 
 def _select_and_partition(rows: DataFrame, buckets: Sequence[int], tasks: int) -> DataFrame:
-    """Select the users of some buckets, partitioned as they are joined and scored: nothing is shuffled twice.
+    """Select the users of some buckets, partitioned for both the join and scoring, so each is shuffled once.
 
-    Tasks share the users evenly, whatever their buckets, because the commit waits for the last task.
+    All tasks get about as many users, whatever the buckets, because the commit waits for the last task.
     """
     parts = max(len(buckets), TASKS_PER_CORE * tasks)
     return rows.where(in_buckets(buckets)).repartition(parts, USER_ID)
@@ -330,16 +331,16 @@ def _select_and_partition(rows: DataFrame, buckets: Sequence[int], tasks: int) -
 def score_lists(
     warehouse: Warehouse, users: DataFrame, scoring: ScoringPass, placement: Placement
 ) -> DataFrame:
-    """Score users by `mapInArrow`, over the files that every host has been sent.
+    """Score users by `mapInArrow`, with the files that every host was sent.
 
     Args:
         warehouse: gives the types of ids.
-        users: see `read_users`, with the columns `ENTRIES`.
+        users: the result of `read_users`, with the columns `ENTRIES` added.
         scoring: the pass.
-        placement: asks Spark for GPUs where they score.
+        placement: its profile asks Spark for GPUs if GPUs score.
 
     Returns:
-        The columns `schemas.SCORED`.
+        One row for each user and policy, with the columns `schemas.SCORED`.
     """
     ids = warehouse.settings.ids
     schema = ddl_of("staging", columns=SCORED)

@@ -1,4 +1,4 @@
-"""A night's users as scoring and its certificate read them: link states together with memories."""
+"""Read the users of a night, their link states and memories, for scoring and for its certificate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.schemas import BUCKET, CHECKSUM, FINGERPRINT, MODEL_VERSION, USER
 from pipelines.store.row_digests import compute_checksum
 from pipelines.store.tables import Warehouse
 
-READ = ("state", "slots", "weights", "items", "last_ts", "features")  # what scoring reads of a user
+READ = ("state", "slots", "weights", "items", "last_ts", "features")  # the columns that scoring reads
 
 
 def read_users(
@@ -23,13 +23,13 @@ def read_users(
     """Read states with memories, one row for each user.
 
     Args:
-        warehouse: that holds both tables.
-        inputs: their versions.
-        select_and_partition: chooses rows of either table and partitions them for the join.
+        warehouse: holds both tables.
+        inputs: gives the versions of both tables and of the model.
+        select_and_partition: chooses rows of each table and partitions them for the join.
 
     Returns:
         `user_id, bucket, fingerprint, as_of, event_count, last_event_ts`, the columns `READ`, and `sound`:
-        whether both rows are as they were written.
+        whether the checksums of both rows are right.
     """
     versions = {"user_link_states": inputs.states, "user_memory": inputs.memory}
     states, memory = (
@@ -48,8 +48,8 @@ def read_users(
     )
     intact = F.col("user_link_states") & F.col("user_memory")
     sound = F.coalesce(intact, F.lit(False)).alias("sound")
-    # The bytes of the rows are a part: a merged state and one of the whole history have the same inputs, and
-    # differ in their last digits.
+    # The checksums are included: a state with merged events and one of the complete history have the same
+    # inputs, but differ in their last digits.
     rows = F.xxhash64(FINGERPRINT, CHECKSUM, "memory_checksum")
     about = ("as_of", "event_count", "last_event_ts")
     return both.select(USER_ID, BUCKET, F.hex(rows).alias(FINGERPRINT), *about, *READ, sound)

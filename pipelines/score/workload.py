@@ -1,9 +1,8 @@
-"""How many pairs a night scores, estimated before it starts.
+"""Estimate how many pairs a night scores, before it starts.
 
 An incremental night scores every candidate for the users who changed since the run that it starts from. For
 the other users it scores the candidates that changed, and those whose bias rose by more than the slack of the
-user's list. How many these are is known only as each user is scored, so the estimate takes the number of the
-night before.
+user's list. Their number is known only when each user is scored, so the estimate takes that of the base run.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ from pipelines.store.tables import Warehouse
 class Workload(NamedTuple):
     """The pairs of a night.
 
-    Of the `users`, `in_full` are scored against all `candidates`. Each of the others, whose lists are taken
-    over,
-    is scored against about `each` candidates: those that `changed` and those that the bias moves.
+    Of the `users`, `in_full` are scored with all `candidates`. The lists of the others are taken over: each
+    of these is scored with about `each` candidates, those that `changed` and those whose bias rose.
     """
 
     users: int
@@ -39,17 +37,17 @@ class Workload(NamedTuple):
 
     @property
     def taken_over(self) -> int:
-        """Number of users whose lists are taken over."""
+        """The number of users whose lists are taken over."""
         return self.users - self.in_full
 
     @property
     def pairs(self) -> int:
-        """About how many pairs are scored."""
+        """An estimate of the pairs that are scored."""
         return self.in_full * self.candidates + round(self.taken_over * self.each)
 
     def describe(self) -> str:
-        """Describe the work in a line, with the pairs that are avoided."""
-        whole = self.users * self.candidates
+        """Describe the work in one line, with the pairs that are avoided."""
+        all_pairs = self.users * self.candidates
         if too_many_changed(self.changed, self.candidates):
             return (
                 f"{self.changed:,} of {self.candidates:,} candidates changed, so all {self.users:,} users "
@@ -58,15 +56,15 @@ class Workload(NamedTuple):
         return (
             f"about {self.in_full:,} of {self.users:,} users changed, or have no room left in their lists, "
             f"and meet all {self.candidates:,} candidates; the others meet the {self.changed:,} that changed "
-            f"and those whose bias rose: about {self.pairs:,} pairs, {whole - self.pairs:,} avoided"
+            f"and those whose bias rose: about {self.pairs:,} pairs, {all_pairs - self.pairs:,} avoided"
         )
 
 
 class PastNight(NamedTuple):
-    """What the run that a night starts from says about the night's work.
+    """What the base run of a night suggests about the night's work.
 
-    `renewed` is the share of users that were scored in full though they had not changed. `moved` is the
-    number of candidates that were scored for a user whose list was taken over because their bias had risen.
+    `renewed` is the share of unchanged users who were scored in full all the same. `moved` is the mean number
+    of candidates that a user whose list was taken over was scored with because their bias had risen.
     """
 
     renewed: float = 0.0
@@ -74,12 +72,12 @@ class PastNight(NamedTuple):
 
     @classmethod
     def of(cls, warehouse: Warehouse, base: BaseRun, policy: Policy) -> PastNight:
-        """Read it from the manifests of the base run; both numbers are 0 where that was a full night.
+        """Read the numbers from the manifests of the base run; both are 0 if it was a full night.
 
         Args:
-            warehouse: that holds the manifests.
+            warehouse: holds the manifests.
             base: the run that the night starts from.
-            policy: whose lists are taken over.
+            policy: the policy whose lists are taken over.
         """
         scored = find_manifest(warehouse, base.run_id, ScoreManifest)
         states = find_manifest(warehouse, base.run_id, StatesManifest)
@@ -95,11 +93,11 @@ def estimate_workload(users: int, active: int, candidates: int, changed: int, pa
     """Estimate the work of an incremental night.
 
     Args:
-        users: number of users of the night.
-        active: number of users who changed since the run that it starts from.
-        candidates: number of candidates of the night.
-        changed: number of candidates that changed; they are scored for every user.
-        past: what the base run says.
+        users: the number of users of the night.
+        active: the number of users who changed since the base run.
+        candidates: the number of candidates of the night.
+        changed: the number of candidates that changed; they are scored for every user.
+        past: the numbers of the base run.
     """
     if too_many_changed(changed, candidates):
         return Workload(users, users, candidates, changed, 0.0)
@@ -108,7 +106,7 @@ def estimate_workload(users: int, active: int, candidates: int, changed: int, pa
 
 
 class ExpectedWork(NamedTuple):
-    """The work of a night, and from which run it is planned to start, or why it is a full night."""
+    """The work of a night, and the reason: the run that it will start from, or why it is a full night."""
 
     work: Workload
     reason: str
@@ -120,11 +118,11 @@ def expect_workload(
     """Estimate the work of a night under the published policy from the tables, before it is scored.
 
     Args:
-        warehouse: that holds the tables.
-        run: of the night.
-        model_version: the bundle that scores.
-        users: number of users of the night.
-        candidates: number of candidates of the night.
+        warehouse: holds the tables.
+        run: the run of the night.
+        model_version: the version of the bundle that scores.
+        users: the number of users of the night.
+        candidates: the number of candidates of the night.
     """
     policy = warehouse.settings.night.policy
     base, why = find_base(warehouse, run, describe_entries(warehouse, model_version, policy))
@@ -137,11 +135,11 @@ def expect_workload(
 
 
 def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
-    """Count the items that changed since a night: from the run's build, or by when their versions begin.
+    """Count the items that changed since a night, from the run's build or from the starts of item versions.
 
     Args:
-        warehouse: that holds items and manifests.
-        run: of the night that is estimated.
+        warehouse: holds items and manifests.
+        run: the run of the night that is estimated.
         since: the date of the earlier night.
     """
     if bank := find_manifest(warehouse, run.run_id, BankManifest):
@@ -155,11 +153,11 @@ def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
 
 
 def count_active_users(warehouse: Warehouse, run: Run, since: str) -> int:
-    """Count the users whose link states changed since a night: from the run's build, or by their events.
+    """Count the users whose link states changed since a night, from the run's build or from new events.
 
     Args:
-        warehouse: that holds events and manifests.
-        run: of the night that is estimated.
+        warehouse: holds events and manifests.
+        run: the run of the night that is estimated.
         since: the date of the earlier night.
     """
     if states := find_manifest(warehouse, run.run_id, StatesManifest):

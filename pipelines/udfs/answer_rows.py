@@ -1,4 +1,4 @@
-"""Answers of users to the rows of the staged table."""
+"""Write the answers of users as rows of the staged table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SCHEMA = (
 class Answer(NamedTuple):
     """A user's list under one policy, and the entries that are kept for later nights.
 
-    `pairs` were scored for it; `avoided` are those that a full pass would have scored in addition. `anchor`
-    is the run that scored the user in full.
+    `pairs` is how many pairs were scored for it, and `avoided` how many more a full pass would have scored.
+    `anchor` is the run that scored the user in full.
     """
 
     best: TopK
@@ -37,8 +37,8 @@ class AnswerRows:
     """Writes the rows of `SCHEMA`.
 
     Args:
-        item_ids: ids of the bank's candidates, by row.
-        k: list length.
+        item_ids: the ids of the bank's candidates, by row.
+        k: the length of a list.
     """
 
     def __init__(self, item_ids: pa.Array, k: int) -> None:
@@ -51,9 +51,9 @@ class AnswerRows:
 
         Args:
             batch: the users' stored rows.
-            policy: name of the policy.
-            answers: of the users, in their order.
-            faults: why a user was not scored, None for a user who was.
+            policy: the name of the policy.
+            answers: the answers for the users, in their order.
+            faults: why a user was not scored; None for a user who was.
         """
         kept = [answer.kept for answer in answers]
         columns = {

@@ -1,4 +1,4 @@
-"""UDF body: items with features to rows of the candidate bank."""
+"""Encode items with features as rows of the candidate bank; `encode_items` is the body of a UDF."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lime_model.bundle import BundleError, worker_bundle
 from lime_model.model.entries import FeatureError
 from lime_model.rows.items import ItemEncoder
 
-# Columns that pass unchanged. The bank's table has the second one as `fingerprint`, a name that an item
-# column may have here.
+# Columns that are passed on unchanged. The bank's table calls the second one `fingerprint`, but here an item
+# column may have that name.
 PASSED = ("item_id", "_fingerprint")
 
 
@@ -25,7 +25,7 @@ def encode_items(
 
     Args:
         batches: `item_id`, `_fingerprint`, and the item columns of the bundle.
-        folder: the bundle.
+        folder: the folder of the bundle.
         strict: fail at an item whose columns can't be read or whose factors are not finite; otherwise its
             factors are left empty, and the night leaves the item out.
 
@@ -65,7 +65,7 @@ def _binary(rows: F32) -> pa.Array:
 
 
 def _check_finite(ids: list[object], rows: F32) -> None:
-    """Refuse factors that are not finite, naming the first item."""
+    """Refuse factors that are not finite; the message names the first item."""
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         raise BundleError(

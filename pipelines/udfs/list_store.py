@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import redis
@@ -23,7 +23,7 @@ from redis.backoff import ExponentialBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
 
-from pipelines.udfs.store_errors import store_errors
+from pipelines.udfs.store_errors import StoreAddress, store_errors
 
 Client = redis.Redis | redis.RedisCluster
 PIPELINE = 500  # commands that are sent before the answers are read
@@ -48,11 +48,9 @@ class StoredList(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(StoreAddress):
     """The address of a store, its keys and its time limits."""
 
-    url: str  # without a password
-    password: str | None = field(repr=False)
     prefix: str  # the start of every key
     cluster: bool | None  # None: unknown until `detect` asks the server
     ttl_seconds: int  # after which a list expires

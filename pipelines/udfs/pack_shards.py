@@ -1,4 +1,4 @@
-"""UDF body: the bank's rows of one partition to a packed shard, which is sent in chunks."""
+"""Pack the bank's rows of one partition into a shard, in chunks; `pack_shards` is the body of a UDF."""
 
 from __future__ import annotations
 

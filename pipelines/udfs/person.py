@@ -34,7 +34,7 @@ SHORT_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 @dataclass(frozen=True)
 class Person:
-    """A user: the id in the one form that ingest stores, and how sources write ids."""
+    """A user's id, in the form that ingest stores, and the rules by which sources write ids."""
 
     id: int | str
     type: str  # `bigint` or `string`

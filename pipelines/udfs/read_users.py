@@ -1,4 +1,4 @@
-"""Stored rows of users to what scoring reads of them: folded factors and the repeat memory.
+"""Read stored rows of users into what scoring needs: folded factors and the repeat memory.
 
 Letters: L links, J pools, D width, P entries of a row's features.
 """
@@ -94,7 +94,7 @@ class UserReader:
         """Read and fold all users of a batch.
 
         Raises:
-            BundleError: a user's rows are damaged and the task is strict, naming the user.
+            BundleError: a user's rows are damaged and the task is strict; the message names the user.
         """
         stored: dict[int, _Stored] = {}
         faults: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""UDF body: users and their events, in order, to link states and repeat memory.
+"""Reduce users and their events to link states and repeat memory; `reduce_states` is the body of a UDF.
 
 The rows of a user come together: first a header with the user's features (no event), then the events in
 history order. A history is buffered up to `PIECE` events and reduced piece by piece, so a user with millions
@@ -28,7 +28,6 @@ from lime_model.model.repeat_memory import PairCounts, count_pairs, merge_pairs,
 from lime_model.rows.link_states import PIECE, HistoryReader, decode_state, encode_state, worker_states
 from pipelines.udfs import state_rows
 
-SCHEMA = state_rows.SCHEMA
 FEATURES = "user_values"
 HEADER = (FEATURES, "fingerprint", "history_xor", "history_sum")
 # Columns of a stored row that new events are merged into; a header has none of them or all.
@@ -48,7 +47,7 @@ def reduce_states(
             `fingerprint` and hashes of what the row is computed from. If the columns `PRIOR` are there, a
             header has the stored row (an empty `state` means that nothing is stored), and only events that
             the stored row does not contain follow.
-        folder: the bundle.
+        folder: the folder of the bundle.
         strict: fail at a user whose columns can't be read or whose state is not finite; otherwise the state
             is left empty, and the night leaves the user out.
 
@@ -178,7 +177,7 @@ class _Worker:
         user.last_us = last if user.last_us is None else max(last, user.last_us)
 
     def _row(self, user: _User) -> dict[str, Any]:
-        """Return the user's row of `SCHEMA`."""
+        """Return the user's row, with the columns of `state_rows.arrow_schema`."""
         pairs = user.pairs or count_pairs(np.zeros(0, np.int64), np.zeros(0), self.windows)
         now = 0.0 if user.last_us is None else (user.last_us - self.cutoff_us) / DAY_US
         return {

@@ -1,4 +1,4 @@
-"""What a scoring worker is given apart from rows: model version, night, list length, policies and backend."""
+"""The options of a scoring task: model version, night, list length, policies and backend."""
 
 from __future__ import annotations
 

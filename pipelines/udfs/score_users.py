@@ -1,4 +1,4 @@
-"""UDF body: link states and memories of users to their exact top K over the packed bank."""
+"""Score users against the packed bank for their exact top K; `score_users` is the body of a UDF."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def score_users(
         night_changes: file of an incremental night (lime_model/scoring/incremental/night_changes.py).
 
     Raises:
-        BundleError: a user's rows are damaged and the task is strict, naming the user.
+        BundleError: a user's rows are damaged and the task is strict; the message names the user.
     """
     torch.set_num_threads(1)  # one core per task
     scorer = _Scorer(task, bundle, bank, night_changes)

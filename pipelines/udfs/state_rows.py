@@ -1,15 +1,8 @@
-"""The rows of link states and repeat memories: their schema in Spark and in Arrow."""
+"""The Arrow schema of the rows of link states and repeat memories."""
 
 from __future__ import annotations
 
 import pyarrow as pa
-
-SCHEMA = (
-    "bucket int, user_id {user}, event_count long, history_xor long, history_sum long, "
-    "last_event_ts timestamp, slots array<long>, weights array<float>, state binary, fingerprint string, "
-    "items array<{item}>, counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, "
-    "decays binary, features binary"
-)
 
 
 def arrow_schema(incoming: pa.Schema) -> pa.Schema:

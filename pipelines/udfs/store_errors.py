@@ -11,15 +11,12 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from redis import exceptions as errors
 
 from lime_model.errors import LimeError
-
-if TYPE_CHECKING:
-    from pipelines.udfs.list_store import Store
 
 Explanation = tuple[str, str]  # what happened, and the remedy
 AGAIN = "then run the job again: it goes on with what is missing"
@@ -105,6 +102,14 @@ AWAY = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}  # a later run of th
 AWAY_CAUSES = (SLOW, UNREACHABLE, TOO_MANY)
 
 
+@dataclass(frozen=True)
+class StoreAddress:
+    """The address of a store and the password for it."""
+
+    url: str  # without a password
+    password: str | None = field(repr=False)
+
+
 class StoreProblem(LimeError):
     """The store refused something; the message says what an operator can do."""
 
@@ -122,7 +127,7 @@ class StoreFault(StoreProblem):
 
 
 @contextmanager
-def store_errors(store: Store) -> Iterator[None]:
+def store_errors(store: StoreAddress) -> Iterator[None]:
     """Turn the errors of commands to the store into one sentence without a password.
 
     Raises:
@@ -137,7 +142,7 @@ def store_errors(store: Store) -> Iterator[None]:
     raise problem from None
 
 
-def describe(error: BaseException, store: Store) -> StoreProblem:
+def describe(error: BaseException, store: StoreAddress) -> StoreProblem:
     """Explain an error of the store in one sentence; its class says who can do something about it."""
     code = _code(error)
     known = ANSWERS[code] if code else _cause(error)

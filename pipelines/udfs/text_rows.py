@@ -1,4 +1,4 @@
-"""UDF body: turn the lines of CSV and JSON-lines files into rows of the wanted columns.
+"""Turn the lines of CSV and JSON-lines files into rows of the wanted columns, as bodies of UDFs.
 
 A file yields its rows (`row`), the names of its columns (`header`), and the reason why it can't be read
 (`fault`), so that one pass finds the faults of all files.
@@ -83,7 +83,7 @@ def read_contents(
 
 
 def _split_lines(content: bytes, encoding: str, compression: str | None) -> Iterator[bytes]:
-    """Split a whole file into lines; they are UTF-8, in whatever encoding the file is."""
+    """Split a complete file into lines; they are UTF-8, whatever the encoding of the file is."""
     if compression:
         try:
             with pa.input_stream(pa.BufferReader(content), compression=compression) as stream:
@@ -125,7 +125,7 @@ def read_file(file: str, start: int, lines: Iterator[bytes], spec: TextSpec) -> 
 
 
 def _decode(lines: Iterator[bytes], encoding: str) -> Iterator[str]:
-    """Decode lines; bytes that are not text become U+FFFD."""
+    """Decode the lines of a file; bytes that are not text become U+FFFD."""
     wide = LINE_FEED.encode(encoding) != b"\n"  # `_split_lines` has turned such files into UTF-8
     for number, line in enumerate(lines):
         if number == 0:

@@ -116,7 +116,7 @@ def _whole(value: object, wanted: WantedColumn, rules: ValueRules) -> int:
 
 
 def _text(value: object, wanted: WantedColumn, rules: ValueRules) -> str:
-    """Read text; a whole number loses its fraction and its exponent, so that one number is one text."""
+    """Read a value as text; a whole number loses fraction and exponent, so that one number is one text."""
     if isinstance(value, str):
         if WRITTEN_FLOAT.fullmatch(value):
             return plain_number(WrittenFloat(value), value, is_id=wanted.is_id)

@@ -1,4 +1,4 @@
-"""A whole night on a cluster, which uses only the package and gives the same lists as one process."""
+"""A complete night on a cluster uses only the package and gives the same lists as one process."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
         assert len({row["inode"] for row in held}) == 1
         assert len({row["total"] for row in held}) == 1
         assert sum(row["share"] for row in held) <= 1.1 * bank
-        further, landed = sorted(row["growth"] for row in held)
+        further, unpacking = sorted(row["growth"] for row in held)
         assert further < 0.1 * bank
-        assert landed < 0.1 * bank + CHUNK_BYTES  # this worker unpacked the bank, one chunk at a time
+        assert unpacking < 0.1 * bank + CHUNK_BYTES  # this worker unpacked the bank, one chunk at a time
         work = cluster.folder / "worker-0" / "work"
         for row in held:  # all modules of the UDFs come from the package, not from this folder
             assert len(row["code"]) > 20

@@ -37,7 +37,7 @@ BUILD, REST = (
 
 @pytest.fixture(scope="module")
 def undisturbed(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Lists]:
-    """Return a separate shop after one whole night, and its lists."""
+    """Return a separate shop after one complete night, and its lists."""
     warehouse = copy_log(trained, tmp_path_factory.mktemp("damage"))
     full_night(warehouse, "undisturbed")
     return warehouse, lists_of(warehouse)
@@ -78,8 +78,8 @@ def test_a_flipped_byte_in_a_chunk_of_the_bank_is_refused_and_a_rerun_completes(
         raw[len(raw) // 2] ^= 1
         path.write_bytes(raw)
 
-    for landed in Path(scratch_folder()).glob(f"lime-{warehouse.spark.sparkContext.applicationId}-*/"):
-        shutil.rmtree(landed)  # these hold the same bank, from an earlier night of this process
+    for unpacked in Path(scratch_folder()).glob(f"lime-{warehouse.spark.sparkContext.applicationId}-*/"):
+        shutil.rmtree(unpacked)  # they hold the same bank, from an earlier night of this process
     with monkeypatch.context() as patch:
         patch.setattr(BroadcastSender, "add", damage)
         with pytest.raises(BroadcastError, match=r"^a chunk of .* damaged \(SHA-256.*Run the job again"):

@@ -1,4 +1,4 @@
-"""FullNight nights over the shop: what is published, what fails and what survives."""
+"""Full nights over the shop: what is published, which errors stop a night, and which lists remain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NAN = b"\x00\x00\xc0\x7f"
 
 @pytest.fixture(scope="module")
 def policies(trained: Warehouse) -> tuple[Warehouse, Run, dict[str, Policy]]:
-    """One run staged under several policies at once, k = 10, both of users and items known."""
+    """Stage one run under several policies at once, with k = 10."""
     wanted = {
         "all": Policy(),
         "new": Policy(name="new", exclude_seen="all"),
@@ -72,7 +72,7 @@ def test_every_user_has_k_items_in_order(published: tuple[Warehouse, Run]) -> No
         assert np.isfinite([score for _, score in candidates]).all()
 
 
-def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> None:
+def test_the_commit_has_the_manifest_in_its_metadata(published: tuple[Warehouse, Run]) -> None:
     warehouse, run = published
     commits = DeltaTable(warehouse.path("recommendations")).history()
     manifests = [json.loads(commit["userMetadata"]) for commit in commits]
@@ -89,7 +89,7 @@ def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> No
 
 
 def test_the_model_learned_the_shop(published: tuple[Warehouse, Run]) -> None:
-    """User u likes kind u % 6: most of a list must be of that kind."""
+    """User u likes kind u % 6, so most items of the list must be of that kind."""
     lists = lists_of(published[0])
     warm = [user for user in lists if user not in shop.COLD]
     share = np.mean([[item % shop.KINDS == user % shop.KINDS for item, _ in lists[user]] for user in warm])
@@ -104,7 +104,9 @@ def test_a_retry_changes_nothing(published: tuple[Warehouse, Run]) -> None:
     assert DeltaTable(warehouse.path("recommendations")).version() == before
 
 
-def test_policies_keep_k_whenever_k_exist(policies: tuple[Warehouse, Run, dict[str, Policy]]) -> None:
+def test_each_policy_gives_k_items_if_there_are_k(
+    policies: tuple[Warehouse, Run, dict[str, Policy]],
+) -> None:
     warehouse, run, _ = policies
     log = (
         warehouse.read("events").where(F.col("ds") < shop.NIGHT).select("user_id", "item_id", "ds").collect()
@@ -121,7 +123,7 @@ def test_policies_keep_k_whenever_k_exist(policies: tuple[Warehouse, Run, dict[s
         assert not {item for item, _ in lists["new"][user]} & seen[user]
         assert not {item for item, _ in lists["week"][user]} & week[user]
         assert all(item % shop.KINDS == 1 or item == 119 for item, _ in lists["kind"][user])
-        # Excluding is the same as leaving out: what is left keeps its order and scores.
+        # Exclusion removes items and changes nothing else: the other items keep their order and scores.
         kept = [c for c in lists["all"][user] if c[0] not in seen[user]]
         assert lists["new"][user][: len(kept)] == kept
     assert any({item for item, _ in lists["all"][u]} & seen[u] for u in range(shop.USERS))
@@ -135,7 +137,7 @@ def test_shortfalls_are_reported(policies: tuple[Warehouse, Run, dict[str, Polic
     assert report.policies["all"].users_with_shortfall == 0
 
 
-def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, Run]) -> None:
+def test_k_larger_than_the_corpus_lists_every_item(published: tuple[Warehouse, Run]) -> None:
     wide, run = with_night(published[0], k=500), Run(shop.NIGHT, "wide")
     build_candidate_bank(wide, run, "mha", [Policy()])
     build_link_states(wide, run, "mha")
@@ -143,10 +145,10 @@ def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, R
     rows = wide.read("staging").where(F.col("run_id") == run.run_id).collect()
     assert {(len(row["candidates"]), row["shortfall"]) for row in rows} == {(121, 379)}
     listed = {c["item_id"] for row in rows for c in row["candidates"]}
-    assert {shop.FEATURELESS, shop.UNLISTED} <= listed  # null features, and seen in events only
+    assert {shop.FEATURELESS, shop.UNLISTED} <= listed  # one has null features, one is only in events
 
 
-def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse, Run]) -> None:
+def test_all_backends_and_partitionings_give_equal_bits(published: tuple[Warehouse, Run]) -> None:
     warehouse, built = published
     others = ["reference", *(["native", "native-fp32"] if HAS_NATIVE else [])]
     if not native.why_not("avx512-bf16"):
@@ -161,7 +163,7 @@ def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse,
 
 
 def build_under(warehouse: Warehouse, built: Run, key: str) -> Run:
-    """A run that stages only, over another's bank and states."""
+    """Make a run that only stages, with the bank and states of another run."""
     run = Run(shop.NIGHT, key)
     for kind in (BankManifest, StatesManifest):
         manifest = find_manifest(warehouse, built.run_id, kind)
@@ -170,10 +172,10 @@ def build_under(warehouse: Warehouse, built: Run, key: str) -> Run:
     return run
 
 
-def test_a_retry_cuts_the_night_as_its_run_did(
+def test_a_retry_groups_the_units_as_the_first_attempt_did(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its settings say other commits by now, and part of the night is staged."""
+    """Part of the night is staged when the settings change the number of units in a commit."""
     warehouse, built = published
     policy, append = warehouse.settings.night.policy, Warehouse.append
     fine, coarse = (with_night(warehouse, units_per_commit=size) for size in (1, 4))
@@ -200,7 +202,7 @@ def test_a_retry_cuts_the_night_as_its_run_did(
     assert staged_of(coarse, run, "all") == lists_of(warehouse)
 
 
-def test_a_group_that_an_older_attempt_stages_meanwhile_is_taken_as_it_is(
+def test_a_group_that_an_older_attempt_stages_meanwhile_is_not_staged_again(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, built = published
@@ -217,7 +219,7 @@ def test_a_group_that_an_older_attempt_stages_meanwhile_is_taken_as_it_is(
     assert staged_of(warehouse, run, "all") == lists_of(warehouse)
 
 
-def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse, tmp_path: Path) -> None:
+def test_a_night_before_all_events_is_scored_and_fails_its_audits(trained: Warehouse, tmp_path: Path) -> None:
     shop.write_shop(tmp_path / "shop" / "raw")
     warehouse = copy_log(trained, tmp_path / "shop")
     with pytest.raises(BundleError, match=r"no bundle for night 2024-03-01 .*first is valid from 2024-05-01"):
@@ -229,7 +231,7 @@ def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehou
         "valid_from": date.fromisoformat(shop.FIRST),
         "model_version": leaking,
     }
-    # By hand, as `promote` refuses what has seen the night.
+    # The row is written directly, because `promote` refuses a bundle that has seen the night.
     warehouse.append("champions", local_rows(warehouse.spark, [row], warehouse.schema("champions")))
     run = acquire_lease(warehouse, shop.FIRST, "empty")
     with pytest.raises(BundleError, match=r"events before 2024-05-01 and has seen what night 2024-03-01 is"):
@@ -242,15 +244,15 @@ def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehou
     for name in ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night"):
         STEPS[name](warehouse, run)
     with pytest.raises(AuditFailed, match=r"item_coverage is 0, limit >= 0\.001"):
-        STEPS["audit_recommendations"](warehouse, run)  # nobody was known yet: nothing to publish
+        STEPS["audit_recommendations"](warehouse, run)  # no user is known yet, so nothing is published
     assert not warehouse.exists("recommendations")
     manifest = find_manifest(warehouse, run.run_id, StatesManifest)
     assert manifest is not None
     assert (manifest.users, manifest.events) == (0, 0)
 
 
-def test_a_run_keeps_the_log_and_the_model_that_it_began_with(trained: Warehouse, tmp_path: Path) -> None:
-    """States before the bank, and between them the log changes and another bundle promoted."""
+def test_a_run_keeps_the_log_and_the_model_that_it_started_with(trained: Warehouse, tmp_path: Path) -> None:
+    """Between the builds of states and bank, the log changes and another bundle is promoted."""
     shop.write_shop(tmp_path / "raw")
     warehouse = copy_log(trained, tmp_path)
     run = acquire_lease(warehouse, shop.NIGHT, "steady")
@@ -282,7 +284,7 @@ def test_a_rerun_gives_the_same_lists_and_fences_the_first(trained: Warehouse) -
 
 
 def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old run passes its lease check, sleeps, and wakes up after the new one has published."""
+    """The old run has passed its lease check when the new run publishes."""
     ds = "2024-05-03"
     old = acquire_lease(trained, ds, "old")
     for name in (
@@ -333,7 +335,7 @@ def test_a_bank_of_another_model_is_refused(trained: Warehouse) -> None:
         score_candidates(trained, run, [Policy()])
 
 
-def test_steps_out_of_order_say_what_is_missing(trained: Warehouse) -> None:
+def test_a_step_that_runs_too_early_names_the_missing_step(trained: Warehouse) -> None:
     run = Run(shop.NIGHT, "hasty")
     with pytest.raises(
         MissingTable, match=r"build_candidate_bank has not finished; run jobs/build_candidate_bank.py"
@@ -361,7 +363,7 @@ def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_p
         build_link_states(other, Run(shop.NIGHT, "absent"), "xor")
 
 
-def test_policies_that_changed_after_the_bank_are_refused(published: tuple[Warehouse, Run]) -> None:
+def test_policies_that_changed_after_the_bank_was_built_are_refused(published: tuple[Warehouse, Run]) -> None:
     warehouse, built = published
     run = build_under(warehouse, built, "other-policy")
     with pytest.raises(SettingsError, match=r"the bank was built for eligibility .*new --run-key"):
@@ -369,7 +371,7 @@ def test_policies_that_changed_after_the_bank_are_refused(published: tuple[Wareh
 
 
 def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -> None:
-    """Its error says to run the training job; the job must then not stumble over the same file."""
+    """The error says to run the training job, so the job must not fail because of the same file."""
     settings = trained.settings.model_copy(update={"bundles": f"file:{tmp_path}"})
     other = Warehouse(trained.spark, settings)
     train_models(other, shop.NIGHT, ["mha"])
@@ -381,7 +383,7 @@ def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -
     assert load_bundle(bundle_folder(other, "mha")).version == again.model_version
 
 
-def test_lists_do_not_depend_on_how_the_bank_is_cut(
+def test_lists_do_not_depend_on_how_the_bank_is_split_into_shards(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, run = published
@@ -397,8 +399,11 @@ def test_lists_do_not_depend_on_how_the_bank_is_cut(
 
 @pytest.fixture(scope="module")
 def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
-    """A night built and then damaged: NaN in the state of user 5, one flipped bit in that of user 6 (a state
-    that looks right and is not), NaN in item 7, another width in item 8."""
+    """Build a night and damage it.
+
+    The state of user 5 gets a NaN, that of user 6 a flipped bit that only the checksum finds, item 7 a NaN,
+    and item 8 another width.
+    """
     run = Run(shop.NIGHT, "damaged")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
@@ -425,7 +430,7 @@ def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run
         score_candidates(warehouse, run, [Policy()])
 
 
-def test_a_row_that_is_gone_from_the_bank_is_a_damaged_one(trained: Warehouse) -> None:
+def test_a_row_that_is_missing_from_the_bank_counts_as_damaged(trained: Warehouse) -> None:
     run = Run(shop.NIGHT, "gone")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
@@ -436,7 +441,7 @@ def test_a_row_that_is_gone_from_the_bank_is_a_damaged_one(trained: Warehouse) -
         score_candidates(trained, run, [Policy()])
 
 
-def test_what_could_not_be_computed_is_tried_again(trained: Warehouse) -> None:
+def test_rows_that_could_not_be_computed_are_computed_again(trained: Warehouse) -> None:
     before = Run(shop.NIGHT, "empty")
     version = build_candidate_bank(trained, before, "mha", [Policy()]).model_version
     build_link_states(trained, before, "mha")
@@ -473,7 +478,7 @@ def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run])
     assert "checksum" in faults[6]["fault"]
     assert [(len(row["candidates"]), row["shortfall"]) for row in faults.values()] == [(0, 10)] * 2
     assert not {7, 8} & {c["item_id"] for row in rows for c in row["candidates"]}
-    assert verify_night(tolerant, run).passed  # the others have what exists without those items
+    assert verify_night(tolerant, run).passed  # the other users' lists are right without those items
 
 
 @pytest.mark.parametrize(

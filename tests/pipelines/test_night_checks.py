@@ -1,4 +1,4 @@
-"""A mistake is told before the lease: whatever is refused here, the run that holds the night goes on."""
+"""A mistake is reported before the lease is taken, so the run that holds the night continues."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUILD = ["build_candidate_bank", "build_link_states"]
 
 
 def with_night(warehouse: Warehouse, **night: Any) -> Warehouse:
-    """The same tables under other settings of the night."""
+    """Return the same tables under other settings of the night."""
     settings = warehouse.settings.night.model_copy(update=night)
     return Warehouse(warehouse.spark, warehouse.settings.model_copy(update={"night": settings}))
 
@@ -87,7 +87,7 @@ def test_no_mistake_takes_the_night_from_the_run_that_holds_it(trained: Warehous
     for name, (error, message, work) in MISTAKES.items():
         with pytest.raises(error, match=message):
             work(trained)
-        again = Warehouse(trained.spark, trained.settings)  # as another process sees it
+        again = Warehouse(trained.spark, trained.settings)  # another process has no cached versions
         assert {table: again.newest(table) for table in before} == before, name
     assert check_lease(Warehouse(trained.spark, trained.settings), run) == run
     check_steps(trained, NIGHT, "other", [step for step in NIGHT_STEPS if step != "ingest_events"])
@@ -110,17 +110,19 @@ def test_no_mistake_takes_the_night_from_the_run_that_holds_it(trained: Warehous
         ("true; drop table x", "Syntax error"),
     ],
 )
-def test_a_rule_is_one_condition_on_one_item(empty_shop: Warehouse, rule: str, message: str) -> None:
+def test_a_rule_that_is_no_condition_on_one_item_is_refused(
+    empty_shop: Warehouse, rule: str, message: str
+) -> None:
     with pytest.raises(SettingsError, match=rf"(?s)^policy odd: its rule eligible: .*(?:{message})"):
         check_eligible(empty_shop, NIGHT, [Policy(name="odd", eligible=rule)])
 
 
-def test_rules_over_the_declared_columns_are_let_through(empty_shop: Warehouse) -> None:
+def test_rules_over_the_declared_columns_are_accepted(empty_shop: Warehouse) -> None:
     rules = ("true", "kind IS NULL OR kind NOT IN ('a''b')", "item_id % 2 = 0 AND price LIKE 'x%'", "null")
     check_eligible(empty_shop, NIGHT, [Policy(name=f"p{i}", eligible=rule) for i, rule in enumerate(rules)])
 
 
-def test_names_and_ids_of_the_command_line_are_held_against_the_settings(tmp_path: Path) -> None:
+def test_names_and_ids_of_the_command_line_are_checked_against_the_settings(tmp_path: Path) -> None:
     settings = load_settings(shop.write_settings(tmp_path))
     check_night(settings)
     check_models(settings, ["mha", "xor"])
@@ -132,7 +134,7 @@ def test_names_and_ids_of_the_command_line_are_held_against_the_settings(tmp_pat
     for check in (check_night, lambda each: check_models(each, [])):
         with pytest.raises(SettingsError, match="no model"):
             check(bare)
-    for user in ("42", "-7", " 42 ", "042", "42.0", "1e3"):  # as ingest reads them
+    for user in ("42", "-7", " 42 ", "042", "42.0", "1e3"):  # ingest reads all of these as ids
         find_person(settings, user)
     for user in ("abc", "4.2", "0x1", "٤٢", "1_000", str(2**63), "42;"):
         with pytest.raises(NoSuchId, match=r"is not a whole number, such as 42; ids.user_id is long"):

@@ -1,4 +1,4 @@
-"""A later night computes what changed, and its tables are those of a night that computes everything."""
+"""A later night computes only what changed, and its tables equal those of a complete computation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.nights
 BUILT = {"candidate_bank": "item_id", "user_link_states": "user_id", "user_memory": "user_id"}
 NEXT, THIRD, CORRECTED = "2024-05-02", "2024-05-03", "2024-04-30"
 LATE, WRONG = 1, 3
-NEW = 500  # an item that comes on `NEXT`
+NEW = 500  # an item that is first delivered on `NEXT`
 
 
 def build(warehouse: Warehouse, ds: str, key: str) -> tuple[BankManifest, StatesManifest]:
@@ -36,15 +36,18 @@ def build(warehouse: Warehouse, ds: str, key: str) -> tuple[BankManifest, States
 
 
 def rows_of(frame: DataFrame, key: str) -> list[dict[str, Any]]:
-    """What a table says, without the night that computed a row."""
+    """Return the rows of a table, without the columns that say which night computed a row."""
     kept = [name for name in frame.columns if name not in ("as_of", "events_version")]
     return [row.asDict() for row in frame.select(*kept).orderBy(key).collect()]
 
 
 @pytest.fixture(scope="module")
 def nights(in_place: None, trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A copy of the shop after one night; then a day of purchases, a moved user, a new kind of an item,
-    two damaged rows and one that is there twice: built over the standing tables, and from nothing."""
+    """Build nights over existing tables, and the same nights over empty ones.
+
+    After the first night there are a day of purchases, a user with another region, an item of another kind,
+    two damaged rows and a duplicate row.
+    """
     root = tmp_path_factory.mktemp("reuse")
     shutil.copytree(Path(trained.settings.drops).parent, root, dirs_exist_ok=True)
     for name in (*BUILT, "item_bias", "runs"):
@@ -62,7 +65,8 @@ def nights(in_place: None, trained: Warehouse, tmp_path_factory: pytest.TempPath
     warehouse.delta("candidate_bank").update(F.col("item_id") == 7, {"dot": F.lit(b"damaged")})
     warehouse.append("candidate_bank", warehouse.read("candidate_bank").where("item_id = 9"))
     for key in ("first", "again"):
-        point_at(warehouse, Run(shop.NIGHT, key), StatesManifest, "user_memory")  # starts from the damage
+        # The next build starts from the damaged rows.
+        point_at(warehouse, Run(shop.NIGHT, key), StatesManifest, "user_memory")
     built["next"] = build(warehouse, NEXT, "next")
     tables = {name: rows_of(warehouse.read(name), key) for name, key in BUILT.items()}
     files = [warehouse.read("candidate_bank").inputFiles()]
@@ -83,7 +87,7 @@ def nights(in_place: None, trained: Warehouse, tmp_path_factory: pytest.TempPath
         scratch = open_shop(trained.spark, root)
         built[f"scratch {ds}"] = build(scratch, ds, "scratch")
         full[ds] = {name: rows_of(scratch.read(name), key) for name, key in BUILT.items()}
-    split = open_shop(trained.spark, root, buckets=2)  # no row of four buckets may stand
+    split = open_shop(trained.spark, root, buckets=2)  # no row of the build with four buckets may remain
     built["split"] = build(split, NEXT, "split")
     buckets = {row["bucket"] for row in split.read("user_link_states").select("bucket").collect()}
     return {
@@ -93,7 +97,7 @@ def nights(in_place: None, trained: Warehouse, tmp_path_factory: pytest.TempPath
 
 
 def correct_log(raw: Path) -> None:
-    """A purchase of user `LATE` comes days after it was made; the one of user `WRONG` never was."""
+    """Deliver a purchase of user `LATE` days after it was made, and remove one of user `WRONG`."""
     log = shop.events()
     day = log["event_ts"].dt.normalize()
     of_next = log[day == pd.Timestamp(NEXT)]
@@ -109,7 +113,7 @@ def correct_log(raw: Path) -> None:
 
 
 def assert_same(rows: list[dict[str, Any]], full: list[dict[str, Any]], merged: set[int]) -> None:
-    """To the bit, but for numbers of users whose events were merged in: those closely."""
+    """Check that rows are equal; the numbers of users in `merged` may differ in their last digits."""
     assert len(rows) == len(full)
     for mine, other in zip(rows, full, strict=True):
         close = ("state", "features", "decays", "checksum") if mine.get("user_id") in merged else ()
@@ -143,18 +147,20 @@ def test_the_next_night_computes_what_changed(nights: dict[str, Any]) -> None:
     assert 0 < len(bought) < shop.USERS / 2
     bank, states = nights["built"]["next"]
     assert states.plan_reason == f"what changed since the build of night {shop.NIGHT} is read"
-    # 37: a damaged row, 38: other features
+    # User 37 has a damaged row, and user 38 has other features.
     assert (states.merged, states.recomputed) == (len(bought - {37, 38}), 2)
     assert states.kept == shop.USERS - len(bought | {37, 38})
-    # Item 3: another kind, 7: damaged, 9: there twice.
+    # Item 3 is of another kind, item 7 has a damaged row, and item 9 has two rows.
     assert (bank.encoded, bank.kept) == (3, shop.ITEMS - 2)
 
 
-def test_a_late_event_is_merged_and_a_lost_one_needs_its_whole_history(nights: dict[str, Any]) -> None:
+def test_a_late_event_is_merged_and_a_lost_one_needs_the_complete_history(
+    nights: dict[str, Any],
+) -> None:
     _, states = nights["built"]["late"]
     assert states.recomputed == 1
     assert states.merged == len((bought_on(NEXT) | {LATE}) - {WRONG})
-    # The night before had written the tables whole, as they held damage.
+    # The night before rewrote the tables because of the damaged rows.
     assert nights["built"]["next"][1]["patched"] == 0
     assert states.patched == states.merged + 1
 
@@ -164,11 +170,11 @@ def test_few_changes_leave_the_files_of_other_items_as_they_are(nights: dict[str
     assert (bank.encoded, bank.kept, bank.removed) == (2, shop.ITEMS, 0)
     before, after = map(set, nights["files"])
     assert before < after
-    past, _ = nights["built"]["past"]  # before the new item came
+    past, _ = nights["built"]["past"]  # the new item was delivered later
     assert (past["encoded"], past["kept"], past["removed"]) == (1, shop.ITEMS, 1)
 
 
-def test_and_their_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> None:
+def test_incremental_builds_equal_full_builds(nights: dict[str, Any]) -> None:
     for ds in (THIRD, NEXT):
         bank, states = nights["built"][f"scratch {ds}"]
         assert (bank.kept, states.kept, states.merged) == (0, 0, 0)
@@ -177,16 +183,18 @@ def test_and_their_tables_are_those_of_a_full_build(nights: dict[str, Any]) -> N
         assert_same(nights["late"][name], nights["full"][THIRD][name], (first | second) - {WRONG})
 
 
-def test_a_past_night_is_built_from_whole_histories_to_the_bit(nights: dict[str, Any]) -> None:
+def test_a_past_night_is_built_from_complete_histories_without_a_difference(
+    nights: dict[str, Any],
+) -> None:
     _, states = nights["built"]["past"]
     assert states.plan_reason == "every history is read: the stored states are of a later night"
     assert states.kept > 0
-    merged = bought_on(shop.NIGHT) | {LATE}  # by a night before, and nothing came since
+    merged = bought_on(shop.NIGHT) | {LATE}  # an earlier night merged their events
     for name in BUILT:
         assert_same(nights["past"][name], nights["full"][NEXT][name], merged)
 
 
-def test_another_number_of_buckets_splits_everybody_again(nights: dict[str, Any]) -> None:
+def test_another_number_of_buckets_recomputes_every_user(nights: dict[str, Any]) -> None:
     bank, states = nights["built"]["split"]
     assert (bank.encoded, states.kept) == (0, 0)
     assert nights["buckets"] == {0, 1}

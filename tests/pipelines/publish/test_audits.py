@@ -1,4 +1,4 @@
-"""Each audit blocks: staged rows are spoiled in the matching way, and the last lists stay published."""
+"""Each audit stops a night whose staged rows were changed, and the last lists remain in force."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.nights import full_night, lists_of, point_at
 
 pytestmark = pytest.mark.operate
 BEFORE, NIGHT = "2024-05-07", "2024-05-08"
-BANNED = 3  # of this kind nothing is eligible
+BANNED = 3  # no item of this kind is eligible
 ALL = "true"
 
 
 def audited(warehouse: Warehouse, **limits: Any) -> Warehouse:
-    """Under a policy that excludes something of everything, and with other limits."""
+    """Return the same tables under a policy with an exclusion and a rule, and with other limits."""
     policy = Policy(name="strict", exclude_seen=14, eligible=f"kind <> 'kind-{BANNED}'")
     night = warehouse.settings.night.model_copy(update={"policy": policy})
     audits = AuditSettings(**{"min_segment_users": 20, **limits})
@@ -39,7 +39,7 @@ def audited(warehouse: Warehouse, **limits: Any) -> Warehouse:
 
 @pytest.fixture(scope="module")
 def staged(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Run]:
-    """A published night, and the next one scored and certified."""
+    """Publish a night, and score and certify the next one."""
     warehouse = audited(copy_log(trained, tmp_path_factory.mktemp("audits")))
     full_night(warehouse, "before", BEFORE)
     run = acquire_lease(warehouse, NIGHT, "audited")
@@ -50,7 +50,7 @@ def staged(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 @pytest.fixture
 def spoil(staged: tuple[Warehouse, Run]) -> Iterator[Callable[..., None]]:
-    """Changes staged rows of the run: `spoil(where, column=value)`; put right again afterwards."""
+    """Return a function that changes staged rows, `spoil(where, column=value)`; restore them afterwards."""
     warehouse, run = staged
     before = warehouse.version("staging")
 
@@ -64,12 +64,12 @@ def spoil(staged: tuple[Warehouse, Run]) -> Iterator[Callable[..., None]]:
 
 
 def candidates(item: str = "c.item_id", score: str = "c.score") -> str:
-    """The list with other items or scores, in SQL of `c` and of its place `i`."""
+    """Return SQL for a list with other items or scores, from an entry `c` and its place `i`."""
     return f"transform(candidates, (c, i) -> struct({item} AS item_id, cast({score} AS float) AS score))"
 
 
 NONE = {"candidates": "slice(candidates, 1, 0)", "shortfall": "10", "fault": "'damaged'"}
-# Of a user each: what is done to the row, and which audits must count it, once.
+# Each entry changes the row of another user; the named audits must count it once.
 SPOILED: list[tuple[dict[str, str], set[str]]] = [
     ({"run_id": "'gone'"}, {"missing_users"}),
     ({"user_id": "12345"}, {"missing_users", "unknown_users"}),
@@ -85,8 +85,8 @@ SPOILED: list[tuple[dict[str, str], set[str]]] = [
 
 
 def failing(warehouse: Warehouse, run: Run) -> dict[str, float]:
-    """Audits that do not hold, with their values, of a run that must not be published."""
-    with pytest.raises(AuditFailed, match=r"is .*, limit .*nothing was published, the last lists stand"):
+    """Check that the audits stop a run; return the names and values of those that failed."""
+    with pytest.raises(AuditFailed, match=r"is .*, limit .*nothing was published, the last lists remain"):
         audit_recommendations(warehouse, run)
     with pytest.raises(MissingTable, match="audit_recommendations has not finished"):
         publish_recommendations(warehouse, run)
@@ -95,7 +95,7 @@ def failing(warehouse: Warehouse, run: Run) -> dict[str, float]:
     return {check.name: check.value for check in report.checks if not check.holds}
 
 
-def test_each_spoiled_row_is_counted_and_the_last_lists_stand(
+def test_each_changed_row_is_counted_and_the_last_lists_remain_in_force(
     staged: tuple[Warehouse, Run], spoil: Callable[..., None]
 ) -> None:
     warehouse, run = staged
@@ -107,7 +107,7 @@ def test_each_spoiled_row_is_counted_and_the_last_lists_stand(
         spoil(f"user_id = {user}", **values)
     found = failing(warehouse, run)
     counts = Counter(name for _, names in cases for name in names)
-    # The list handed to user 20 beside its own holds what that user has seen, or not.
+    # User 20 got a second list, which may hold an item that this user has seen.
     assert found.pop("seen_items") in (1, 2)
     assert found.keys() == counts.keys() - {"seen_items"}
     assert {name: counts[name] for name in found} == found
@@ -116,16 +116,16 @@ def test_each_spoiled_row_is_counted_and_the_last_lists_stand(
 
 
 def take_recently(warehouse: Warehouse, user: int) -> int:
-    """An eligible item that the user took inside the policy's window."""
+    """Return an eligible item that the user took within the window of the policy."""
     rows = warehouse.read("events").where(f"user_id = {user} AND event_ts < '{NIGHT}' AND ds >= '2024-04-24'")
     taken = [row["item_id"] for row in rows.collect()]
     return next(item for item in taken if item % shop.KINDS != BANNED and item != shop.UNLISTED)
 
 
-def test_a_night_gone_wrong_by_degree_is_blocked(
+def test_a_night_that_breaks_the_limits_of_the_settings_is_stopped(
     staged: tuple[Warehouse, Run], spoil: Callable[..., None]
 ) -> None:
-    """Everybody gets one item ten times, with other scores; a fifth of the users get nothing."""
+    """Every user gets one item ten times, with other scores, or, for a fifth of the users, an empty list."""
     warehouse, run = staged
     strict = audited(warehouse, max_cold_share=0.05, min_item_coverage=0.05)
     spoil(ALL, candidates=candidates("0", "c.score + 3"))
@@ -140,8 +140,8 @@ def test_a_night_gone_wrong_by_degree_is_blocked(
     assert max(found["jaccard"], found["rank_biased_overlap"]) < 0.3
 
 
-def test_an_override_is_for_one_night_and_recorded(staged: tuple[Warehouse, Run]) -> None:
-    """Then the night publishes, and says what was overridden and why."""
+def test_an_override_holds_for_one_night_and_is_recorded(staged: tuple[Warehouse, Run]) -> None:
+    """With the override the night is published, and its manifest has the reason."""
     warehouse, run = staged
     other = Override(night="2024-05-09", check="cold_share", reason="registration campaign")
     with pytest.raises(AuditFailed, match="cold_share"):
@@ -156,6 +156,6 @@ def test_an_override_is_for_one_night_and_recorded(staged: tuple[Warehouse, Run]
     assert sorted(lists_of(warehouse, NIGHT)) == list(range(shop.USERS))
 
 
-def test_nothing_holds_that_is_not_a_number() -> None:
+def test_an_audit_whose_value_is_nan_fails() -> None:
     assert not Check("psi", float("nan"), 0.25).holds
     assert not Check("jaccard", float("nan"), 0.3, upper=False).holds

@@ -1,4 +1,4 @@
-"""The state machine of a night, against a model that replays a plain list of what happened."""
+"""The state of a night is compared with a model that replays a plain list of what happened."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from pipelines.publish.night_state import (
 
 NIGHT = "2024-05-09"
 A, B, C = (f"{NIGHT}.{number}" for number in (1, 2, 3))
-PLACES = st.integers(0, 7)  # of a run among those that published; one more names a run that never did
+# The place of a run among those that published; a larger number means an unknown run.
+PLACES = st.integers(0, 7)
 
 
 class Night(RuleBasedStateMachine):
-    """`happened` is the model: which run was served or taken back, in order, and nothing else."""
+    """A night and its model `happened`, which lists in order the runs that were served or taken back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,16 +38,16 @@ class Night(RuleBasedStateMachine):
         self.runs: list[str] = []
         self.just_taken = False
 
-    # What the model says.
+    # These methods read the model.
 
     def served(self) -> str | None:
-        """What readers find."""
+        """Return the run whose lists readers find."""
         for what, run in reversed(self.happened):
             return run if what == "served" else None
         return None
 
     def good(self) -> list[str]:
-        """Runs that may be served, the one that was served last first."""
+        """Return the runs that may be served, the one that was served last first."""
         last: dict[str, tuple[int, str]] = {}
         for place, (what, run) in enumerate(self.happened):
             last[run] = (place, what)
@@ -56,10 +57,10 @@ class Night(RuleBasedStateMachine):
     def was_taken_back(self, run: str) -> bool:
         return [what for what, other in self.happened if other == run][-1:] == ["taken"]
 
-    # What the product says.
+    # These methods call the tested functions.
 
     def state(self, first: int = 0, old: bool = False) -> NightState:
-        """From the commits of the log from `first` on; `old`: of a version that did not write which way."""
+        """Derive the state from the commits since `first`; `old` removes the actions, as old versions did."""
         commits = []
         for version, text in list(enumerate(self.tags))[first:]:
             tag = json.loads(text)
@@ -72,7 +73,7 @@ class Night(RuleBasedStateMachine):
         return derive_state(NIGHT, commits, self.disproved, self.runs)
 
     def go(self, to: str | None = None, expected: str | None = None) -> None:
-        """Commit what a rollback does, and write it into the model."""
+        """Commit what a rollback does, and add it to the model."""
         now, marked = self.served(), to is not None and self.was_taken_back(to)
         move = choose_move(self.state(), to, expected)
         wanted = to or next((run for run in self.good() if run != now), None)
@@ -98,7 +99,7 @@ class Night(RuleBasedStateMachine):
         assert "None" not in said
         return said
 
-    # What may happen.
+    # These rules are what may happen to a night.
 
     @precondition(lambda self: len(self.runs) < 7)
     @rule()
@@ -149,10 +150,10 @@ class Night(RuleBasedStateMachine):
         else:
             self.go(to)
 
-    # What must hold, whatever happened.
+    # These invariants hold after every rule.
 
     @invariant()
-    def the_record_says_what_readers_find(self) -> None:
+    def the_state_names_the_run_that_readers_find(self) -> None:
         state = self.state()
         assert state.in_force == self.served()
         assert [each.run_id for each in state.candidates] == [
@@ -169,11 +170,11 @@ class Night(RuleBasedStateMachine):
             self.refused()
 
     @invariant()
-    def older_versions_wrote_the_same_record(self) -> None:
+    def commits_of_older_versions_give_the_same_state(self) -> None:
         assert self.state(old=True) == self.state()
 
     @invariant()
-    def a_shorter_log_withdraws_nothing_that_the_whole_one_would_serve(self) -> None:
+    def a_shorter_log_withdraws_no_lists_that_the_complete_log_would_serve(self) -> None:
         whole = self.state()
         for first in range(1, len(self.tags) + 1):
             state = self.state(first)
@@ -205,12 +206,12 @@ def commits(*tags: dict[str, Any]) -> list[Commit]:
 
 
 def old(run_id: str | None, instead_of: str | None) -> dict[str, Any]:
-    """A rollback as it was written before commits said which way they went."""
+    """Return the metadata of a rollback by a version that did not record the action."""
     return {"night": NIGHT, "run_id": run_id, "instead_of": instead_of, "reason": "r", "by": f"{NIGHT}.9"}
 
 
-def test_a_warehouse_that_an_older_version_left_without_lists_names_what_can_be_put_back() -> None:
-    """It withdrew the night here, as it took every run that was ever replaced for one that was taken back."""
+def test_after_an_older_version_withdrew_a_night_the_error_names_what_can_be_put_back() -> None:
+    """The older version counted every replaced run as taken back, so it withdrew the night."""
     state = derive_state(
         NIGHT, commits({"run_id": A}, {"run_id": B}, old(A, B), old(B, A), {"run_id": C}, old(None, C))
     )
@@ -221,7 +222,7 @@ def test_a_warehouse_that_an_older_version_left_without_lists_names_what_can_be_
     assert choose_move(state, B).target == state.served[B]
 
 
-def test_when_all_others_are_disproved_the_sentence_says_so() -> None:
+def test_the_sentence_says_when_all_other_runs_are_disproved() -> None:
     state = derive_state(NIGHT, commits({"run_id": A}, {"run_id": B}), disproved=[A])
     assert foretell(state) == (
         f"withdraws the night, as all other runs were disproved by a full comparison ({A}); "
@@ -231,5 +232,5 @@ def test_when_all_others_are_disproved_the_sentence_says_so() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "by hand", "3", "[1]", '{"reason": "none of ours"}', "0" * 32])
-def test_metadata_of_other_commits_is_passed_over(text: str) -> None:
+def test_metadata_of_other_commits_are_ignored(text: str) -> None:
     assert parse_commit(0, text) is None

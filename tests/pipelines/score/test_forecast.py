@@ -1,4 +1,4 @@
-"""The plan of a night: what it counts, what it refuses, and how it stands beside what the night took."""
+"""The forecast of a night: its counts, what it refuses, and its comparison with the scored night."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.nights import with_night
 HOST = {"host": "here", "executor": 1, "free_bytes": 1 << 30, "memory_bytes": 4 << 30}
 
 
-def test_a_plan_counts_the_same_before_and_after_the_build(trained: Warehouse) -> None:
+def test_a_forecast_counts_the_same_before_and_after_the_build(trained: Warehouse) -> None:
     policy = trained.settings.night.policy
     before = plan_night(trained, Run(shop.NIGHT, "plan-first"))
     run = Run(shop.NIGHT, "plan-last")
@@ -56,8 +56,8 @@ def test_a_plan_counts_the_same_before_and_after_the_build(trained: Warehouse) -
     assert scored.forecast.cost_per_million_pairs > 0
 
 
-def test_an_incremental_night_is_users_in_full_and_lists_taken_over() -> None:
-    """A tenth is active, of the others a tenth has no room left; those whose lists stand meet a few each."""
+def test_an_incremental_forecast_adds_users_in_full_and_lists_taken_over() -> None:
+    """A tenth of the users is active, and a tenth of the others has no room left in their lists."""
     work = estimate_workload(1000, 100, 5000, 50, PastNight(renewed=0.1, moved=30.0))
     assert (work.in_full, work.taken_over) == (190, 810)
     assert work.pairs == 190 * 5000 + 810 * 80
@@ -75,35 +75,35 @@ def test_an_incremental_night_is_users_in_full_and_lists_taken_over() -> None:
     )
 
 
-def test_a_commit_takes_what_it_took_the_night_before(empty_shop: Warehouse) -> None:
-    """20 s for 1,000 users and 1,000,000 pairs, of which the cores take 12: 2 commits take the other 8."""
+def test_a_commit_is_forecast_to_take_as_long_as_on_the_night_before(empty_shop: Warehouse) -> None:
+    """The night took 20 s, of which the cores needed 12 s for the pairs, so 2 commits took the other 8 s."""
     hosts = [{"pairs_per_second": 1e5, "users_per_second": 500.0, "taken_over_per_second": 100.0}]
-    told = {
+    report_fields = {
         "users": 1000, "pairs": 1_000_000, "users_taken_over": 0, "pairs_taken_over": 0,
         "commits": 2, "commits_reused": 0, "seconds": 20.0,
     }  # fmt: skip
 
-    def tell(ds: str, key: str, **more: object) -> None:
-        report = PolicyReport.model_validate(told | more)
+    def record_night(ds: str, key: str, **more: object) -> None:
+        report = PolicyReport.model_validate(report_fields | more)
         manifest = ScoreManifest(model="mha", model_version="v", policies={"all": report}, versions={})
         record(empty_shop, f"{ds}.{key}", ds, manifest)
 
-    def foretold(ds: str, *, incremental: bool) -> float:
+    def forecast_commit(ds: str, *, incremental: bool) -> float:
         return seconds_of_commit(empty_shop, Run(ds, "next"), hosts, incremental=incremental)
 
-    tell("2024-05-01", "1")
-    assert foretold("2024-05-01", incremental=False) == COMMIT_SECONDS  # of its own night nobody knows
-    assert foretold("2024-05-02", incremental=False) == pytest.approx(4.0)
-    tell("2024-05-02", "1", seconds=100.0)
-    tell("2024-05-03", "evaluate-it", seconds=1000.0)
-    tell("2024-05-03", "1", seconds=1000.0, commits_reused=1)
-    assert foretold("2024-05-04", incremental=False) == pytest.approx(44.0)
-    assert foretold("2024-05-04", incremental=True) == MOST_SECONDS
-    tell("2024-05-03", "2", users_taken_over=900, pairs_taken_over=900_000)
-    assert foretold("2024-05-04", incremental=True) == pytest.approx((20 - 2 - 1 - 9) / 2)
+    record_night("2024-05-01", "1")
+    assert forecast_commit("2024-05-01", incremental=False) == COMMIT_SECONDS  # its own night does not count
+    assert forecast_commit("2024-05-02", incremental=False) == pytest.approx(4.0)
+    record_night("2024-05-02", "1", seconds=100.0)
+    record_night("2024-05-03", "evaluate-it", seconds=1000.0)
+    record_night("2024-05-03", "1", seconds=1000.0, commits_reused=1)
+    assert forecast_commit("2024-05-04", incremental=False) == pytest.approx(44.0)
+    assert forecast_commit("2024-05-04", incremental=True) == MOST_SECONDS
+    record_night("2024-05-03", "2", users_taken_over=900, pairs_taken_over=900_000)
+    assert forecast_commit("2024-05-04", incremental=True) == pytest.approx((20 - 2 - 1 - 9) / 2)
 
 
-def test_an_impossible_night_is_refused_with_the_number() -> None:
+def test_an_impossible_night_is_refused_with_the_numbers() -> None:
     wanted = r"1 executors on here take 4,294,967,296 bytes .* of 2,147,483,648, and 1,073,741,824 are free"
     with pytest.raises(ImpossibleNight, match=wanted):
         check_room([HOST], 2 << 30)
@@ -115,7 +115,7 @@ def test_an_impossible_night_is_refused_with_the_number() -> None:
         check_room(many, 1 << 20)
 
 
-def test_a_plan_refuses_before_it_is_kept(trained: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_forecast_is_not_recorded(trained: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "WORKER_BYTES", 1 << 50)  # no host has that
     run = Run(shop.NIGHT, "plan-impossible")
     with pytest.raises(ImpossibleNight, match=r"workers on .* take up to [\d,]+ bytes"):

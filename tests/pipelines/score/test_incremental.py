@@ -1,4 +1,4 @@
-"""Incremental nights through Spark and Delta: the lists of full ones, for few of their pairs."""
+"""Incremental nights through Spark and Delta give the lists of full nights for few of their pairs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.nights
 
 
 class Scored(PolicyReport):
-    """What scoring reports of a policy, with the strata of the certificate."""
+    """The report of a policy by scoring, with the strata of the certificate."""
 
     strata: dict[str, int]
 
@@ -67,50 +67,55 @@ def test_incremental_nights_equal_full_ones_and_score_little(
         day_of(warehouse, day, events)
         before = plan_night(warehouse, Run(ds, "early"))
         scored = night(warehouse, ds)
-        after = plan_night(warehouse, find_run(warehouse, ds, "night"))  # what the run's own builds counted
+        # This forecast uses the counts of the run's builds.
+        after = plan_night(warehouse, find_run(warehouse, ds, "night"))
         check_forecasts(before, after, scored)
         assert scored.plan_reason.startswith("incremental night: from run")
         assert scored.strata["reused"] == warehouse.settings.night.certificate_users // 2
         shares.append(scored.pairs / (scored.pairs + scored.pairs_avoided))
     assert np.mean(shares) < 0.5
     monkeypatch.setattr("pipelines.score.base_night.MAX_ANCHORS", 1)
-    few = night(warehouse, "2024-05-14")  # most have the first night's anchor, which is not known any more
+    # The anchor of most users is the first night, which is no longer known.
+    few = night(warehouse, "2024-05-14")
     assert few.plan_reason == "incremental night: from run 2024-05-13.1"
     assert few.pairs > few.pairs_avoided > 0
 
 
 def check_forecasts(before: ForecastManifest, after: ForecastManifest, scored: Scored) -> None:
-    """Four users were active, and some items changed; the past tells who else is scored in full."""
-    for told in (before, after):
-        assert told.plan_reason == scored.plan_reason
-        assert told.users == shop.USERS
-        assert 1 <= told.changed <= 5  # new, changed, or as they were before
-        assert 4 <= told.in_full < shop.USERS
-        assert told.taken_over_per_second > 0
-        assert told.pairs + told.pairs_avoided == told.users * told.candidates
+    """Check forecasts of a night after four users were active and some items changed."""
+    for forecast in (before, after):
+        assert forecast.plan_reason == scored.plan_reason
+        assert forecast.users == shop.USERS
+        assert 1 <= forecast.changed <= 5  # items that are new, changed, or changed back
+        assert 4 <= forecast.in_full < shop.USERS
+        assert forecast.taken_over_per_second > 0
+        assert forecast.pairs + forecast.pairs_avoided == forecast.users * forecast.candidates
     assert (after.changed, after.pairs) == (before.changed, before.pairs)
     # Users who are not active and have no room left in their lists are few.
     assert after.pairs / scored.pairs == pytest.approx(1.0, abs=0.6)
 
 
-def test_exclusions_lapse_corrections_arrive_and_a_night_is_left_out(shop_of_its_own: Warehouse) -> None:
-    """LIME-XOR, and a policy whose exclusions end by themselves."""
+def test_lists_are_taken_over_after_lapses_corrections_and_missing_nights(
+    shop_of_its_own: Warehouse,
+) -> None:
+    """The model is LIME-XOR, and the exclusions of the policy end after three days."""
     policy = Policy(name="fresh", exclude_seen=3, eligible="kind IS NOT NULL OR kind IS NULL")
     warehouse = with_night(shop_of_its_own, k=5, policy=policy, model="xor")
     night(warehouse, "2024-05-08")
     plans = [night(warehouse, "2024-05-09")]
-    day_of(warehouse, "2024-05-09", [(1, 7, "08:00:00")])  # instead of what that day held: a correction
-    plans += [night(warehouse, ds) for ds in ("2024-05-10", "2024-05-13")]  # and two nights are missing
+    # A correction replaces the events of that day.
+    day_of(warehouse, "2024-05-09", [(1, 7, "08:00:00")])
+    plans += [night(warehouse, ds) for ds in ("2024-05-10", "2024-05-13")]  # two nights are missing
     assert all(plan.plan_reason.startswith("incremental") for plan in plans)
     assert all(plan.pairs_avoided > plan.pairs for plan in plans[:1])
-    back = night(warehouse, "2024-05-09", "again")  # out of order: from the night before it
+    back = night(warehouse, "2024-05-09", "again")  # a past night starts from the night before it
     assert back.plan_reason == "incremental night: from run 2024-05-08.1"
 
 
-def test_a_state_of_other_bytes_is_scored_again_though_it_comes_from_the_same(
+def test_a_user_whose_state_has_other_last_digits_is_scored_again(
     shop_of_its_own: Warehouse,
 ) -> None:
-    """A past night reads whole what the night before it had merged: the same history, other last digits."""
+    """A past night reads a complete history that an earlier build had merged, and its last digits differ."""
     warehouse = with_night(shop_of_its_own, k=5)
 
     def run_to(ds: str, key: str, user: int | None) -> Run:
@@ -132,12 +137,12 @@ def test_a_state_of_other_bytes_is_scored_again_though_it_comes_from_the_same(
     assert verify_full(warehouse, again).passed
 
 
-def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse) -> None:
+def test_users_whose_lists_cannot_be_taken_over_are_scored_in_full(shop_of_its_own: Warehouse) -> None:
     warehouse = with_night(shop_of_its_own, k=5)
     night(warehouse, "2024-05-11")
     other = night(with_night(warehouse, k=6), "2024-05-12")
     assert other.plan_reason == "full night: k, entries changed since run 2024-05-11.1"
-    back = night(warehouse, "2024-05-13")  # from the newest that fits
+    back = night(warehouse, "2024-05-13")  # it starts from the newest comparable run
     assert back.plan_reason == "incremental night: from run 2024-05-11.1"
     assert back.pairs_avoided > 0
     quiet = night(with_night(warehouse, reuse=False), "2024-05-14")
@@ -147,11 +152,11 @@ def test_what_cannot_be_taken_over_is_scored_in_full(shop_of_its_own: Warehouse)
     point_at(warehouse, scored, ScoreManifest, "staging")
     damaged = night(warehouse, "2024-05-15")
     assert damaged.plan_reason == "incremental night: from run 2024-05-14.1"
-    assert damaged.pairs_avoided == 0  # no row was what it had been written as
+    assert damaged.pairs_avoided == 0  # the checksum of every row was wrong
     assert damaged.pairs == quiet.pairs
 
 
-def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Warehouse) -> None:
+def test_a_list_that_differs_from_the_full_night_is_disproved(shop_of_its_own: Warehouse) -> None:
     warehouse = with_night(shop_of_its_own, k=5)
     run, built_on_it = (acquire_lease(warehouse, ds, "night") for ds in ("2024-05-11", "2024-05-12"))
     for each in (run, built_on_it):
@@ -176,6 +181,6 @@ def test_a_list_that_is_not_a_full_nights_fails_the_proof(shop_of_its_own: Wareh
 
 
 def publish_after_audits(warehouse: Warehouse, run: Run) -> None:
-    """As if the audits had not noticed."""
+    """Publish a run as if it had passed the audits."""
     record(warehouse, run.run_id, run.ds, AuditManifest(checks=[]))
     STEPS["publish_recommendations"](warehouse, run)

@@ -24,7 +24,7 @@ from tests.lime_model.toys import toy_catalogue, toy_config, toy_model
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """A bundle whose item of kind "b" and whose event type "view" hold NaN."""
+    """Save a bundle whose item of kind "b" and whose event type "view" hold NaN."""
     model = toy_model(toy_config())
     with torch.no_grad():
         model.items.features.table.weight[2] = torch.nan
@@ -72,7 +72,7 @@ def test_a_user_without_a_finite_state_fails_by_name_or_is_left_empty(broken: Pa
 
 @pytest.fixture
 def pictured(tmp_path: Path) -> Path:
-    """A bundle that reads a vector of two numbers of every item and every user."""
+    """Save a bundle that reads a vector of two numbers of every item and every user."""
     column = Column("picture", "vector", 2)
     config = dataclasses.replace(toy_config(), item_columns=(column,), user_columns=(column,))
     encoders = {"picture": fit_encoder(column, [[1.0, 2.0]])}
