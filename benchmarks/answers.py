@@ -187,8 +187,13 @@ def train_all(
         log: the Parquet file of the log.
     """
     rates, seeds = best_rates(), SEEDS[:1] if learners is None else SEEDS
+    if without := [name for name in names if name not in rates and kind_of(name) not in rates]:
+        raise SystemExit(f"label-rates.json has no learning rate of {', '.join(without)}: run --search first")
     trials = {
-        name: [Trial(name, seed, rates.get(name, rates[kind_of(name)]), epochs, learners) for seed in seeds]
+        name: [
+            Trial(name, seed, rates[name if name in rates else kind_of(name)], epochs, learners)
+            for seed in seeds
+        ]
         for name in names
     }
     outcomes = run_all([trial for each in trials.values() for trial in each], log)
