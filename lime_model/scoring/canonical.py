@@ -46,7 +46,7 @@ class Rows(NamedTuple):
         return Rows(self.a[rows], self.b[rows], self.d[rows], self.beta[rows])
 
 
-def publish(z: F64, beta: F32) -> F32:
+def round_scores(z: F64, beta: F32) -> F32:
     """Return published scores `[C]` from z, repeat memory included, and the night's bias `[C]`."""
     return (z + beta.astype(np.float64)).astype(np.float32)
 

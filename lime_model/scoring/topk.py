@@ -23,7 +23,7 @@ import torch
 from lime_model.arrays import F32, F64, Ints
 from lime_model.errors import LimeError
 from lime_model.scoring.backend import Backend
-from lime_model.scoring.canonical import UserRow, Weights, publish
+from lime_model.scoring.canonical import UserRow, Weights, round_scores
 from lime_model.scoring.cells import Cells
 from lime_model.scoring.queries import Query, TopK
 from lime_model.scoring.safe_range import in_safe_range
@@ -133,7 +133,7 @@ class Engine:
         features = np.concatenate([user.memory.features for user in users])
         every = self.weights.remember(features, np.concatenate(base))
         each = np.split(every, np.cumsum([len(own) for own in rows])[:-1])
-        return [TopK(own, publish(z, candidates.beta(own)), z) for own, z in zip(rows, each, strict=True)]
+        return [TopK(own, round_scores(z, candidates.beta(own)), z) for own, z in zip(rows, each, strict=True)]
 
     def score_rows(self, user: Query, cells: Cells, rows: Ints) -> TopK:
         """Score candidates outside the user's memory canonically, in the order of `rows`.
@@ -144,7 +144,7 @@ class Engine:
             rows: rows of the shard `[n]`.
         """
         z = self.backend.base(self.weights, user, cells, rows)
-        return TopK(rows, publish(z, cells.beta(rows)), z)
+        return TopK(rows, round_scores(z, cells.beta(rows)), z)
 
     def filter_rows(self, users: Sequence[Query], cells: Cells, seeds: Sequence[F32], k: int) -> list[Ints]:
         """Filter with the backend; for a user outside fp32's safe range, keep every row outside the memory.

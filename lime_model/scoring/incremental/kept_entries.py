@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lime_model.arrays import F32, F64, Bools, Ints
-from lime_model.scoring.canonical import publish
+from lime_model.scoring.canonical import round_scores
 from lime_model.scoring.queries import TopK
 
 # A share of the numbers involved. fp32 rounds the scores (2⁻²⁴) and float64 the sums (2⁻⁵³), both twice; the

@@ -14,7 +14,7 @@ from lime_model.scoring.backends.fused import TritonBackend
 from lime_model.scoring.backends.native import First, NativeBackend
 from lime_model.scoring.backends.reference import ReferenceBackend
 from lime_model.scoring.backends.tiled import TiledBackend
-from lime_model.scoring.canonical import Rows, UserRow, Weights, publish
+from lime_model.scoring.canonical import Rows, UserRow, Weights, round_scores
 from lime_model.scoring.cells import Cells
 from lime_model.scoring.native import ISAS, why_not
 from lime_model.scoring.queries import Memory, Query, TopK
@@ -84,7 +84,7 @@ def brute_force(weights: Weights, user: Query, bank: Rows, k: int, policy: int =
             z = weights.base(user.factors, one)
             if row in features:
                 z = weights.remember(features[row][None], z)
-            scored.append((-float(publish(z, one.beta)[0]), row, float(z[0])))
+            scored.append((-float(round_scores(z, one.beta)[0]), row, float(z[0])))
     best = sorted(scored)[:k]
     rows, scores, z = (
         np.asarray([row for _, row, _ in best], np.int64),

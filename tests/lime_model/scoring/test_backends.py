@@ -14,7 +14,7 @@ from lime_model.scoring import native
 from lime_model.scoring.backends.choose import BackendError, choose_backend, make_backend
 from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.backends.tiled import error_bound
-from lime_model.scoring.canonical import publish
+from lime_model.scoring.canonical import round_scores
 from lime_model.scoring.cells import Cells, Stats
 from lime_model.scoring.native import compile_for, why_not
 from tests.host import HAS_NATIVE, WHY
@@ -36,7 +36,7 @@ def test_the_error_bound_holds(seed: int, scale: float, outlier: bool) -> None:
         g, e = query.factors
         hidden = np.maximum(a @ g + b, 0)  # fp32 throughout, in BLAS order
         approx = hidden @ weights.out.astype(np.float32) + (d @ e + beta)
-        published = publish(weights.base(query.factors, bank), bank.beta)
+        published = round_scores(weights.base(query.factors, bank), bank.beta)
         assert np.abs(approx.astype(np.float64) - published).max() <= epsilon
 
 
