@@ -1,4 +1,4 @@
-"""Rules for errors of an installation, a configuration or a permission; mostly, an operator must act."""
+"""Define rules for errors of an installation, a configuration or a permission, which an operator must fix."""
 
 from __future__ import annotations
 
