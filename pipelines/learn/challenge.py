@@ -63,7 +63,7 @@ def challenge(warehouse: Warehouse, night: str, model: str) -> ChallengeManifest
 
 
 class Verdict(NamedTuple):
-    """Whether the challenger is promoted, and why."""
+    """The decision whether the challenger is promoted, and the reason."""
 
     promoted: bool
     why: str

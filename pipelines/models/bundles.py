@@ -34,7 +34,7 @@ def bundle_uri(warehouse: Warehouse, model: str, version: str = "") -> str:
 
 
 def bundle_exists(spark: SparkSession, uri: str) -> bool:
-    """Whether a complete bundle is stored at `uri`; its checksums are written last."""
+    """Return whether a complete bundle is stored at `uri`; its checksums are written last."""
     return path_exists(spark, f"{uri}/{CHECKSUMS}")
 
 

@@ -68,7 +68,7 @@ class Warehouse:
         return parse_schema(ddl)
 
     def exists(self, name: str) -> bool:
-        """Whether the table has been written."""
+        """Return whether the table has been written."""
         return self.newest(name) >= 0
 
     def version(self, name: str) -> int:
