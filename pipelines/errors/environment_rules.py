@@ -17,7 +17,7 @@ ENVIRONMENT: Final = (
         DiskOutOfSpace
         """,
         "make room under its Spark local directory, or give executors another spark.local.dir; then run the "
-        "job again, it takes up what is missing",
+        "job again, it continues with what is missing",
     ),
     rule(
         SparkRefused,

@@ -84,7 +84,7 @@ def judge(rows: list[dict[str, Any]], margin: float) -> Verdict:
     best = max(values, key=lambda name: values[name], default=None)
     said = f"{measure} {mine:.4f}"
     if any(map(math.isnan, [mine, *values.values(), *([champion] if champion is not None else [])])):
-        return Verdict(False, f"{measure} can't be told on these days: their labels are all the same")
+        return Verdict(False, f"{measure} can't be computed on these days: their labels are all the same")
     if best is not None and mine < values[best]:
         return Verdict(False, f"{said} is below that of {best}, {values[best]:.4f}")
     if champion is None:

@@ -209,7 +209,7 @@ class Warehouse:
         if version != base + 1:
             raise WriteConflict(
                 f"table {name}: version {version} was written over another writer's rows; this job had read "
-                f"version {base}. Run the job again: it starts from what stands"
+                f"version {base}. Run the job again: it starts from what is committed"
             )
         return version
 
