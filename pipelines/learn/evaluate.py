@@ -67,8 +67,8 @@ def evaluate_models(
         night: the date (YYYY-MM-DD); events before it are the history, and those from it on are the truth.
         key: the key of the run; a repeated key reuses its lists.
         models: the names of the models.
-        horizon_days: see `evaluate_bundles`.
-        min_events: see `evaluate_bundles`.
+        horizon_days: the number of days, from the night on, whose events are the truth.
+        min_events: users with fewer events before the night are left out.
 
     Raises:
         BundleError: a model has no champion on that night.

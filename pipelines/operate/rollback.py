@@ -39,8 +39,9 @@ def plan_rollback(
     Args:
         warehouse: the warehouse that contains the night.
         night: the date of the night (YYYY-MM-DD).
-        to: see `choose_move`.
-        expected: see `choose_move`.
+        to: the id of the run whose lists shall be in force; None chooses the best earlier lists.
+        expected: the id of the run that shall be taken back, which must be in force; without it, a second
+            rollback right after the first is refused.
 
     Raises:
         NothingToRollBack: `choose_move` refuses it, or files of the lists to go back to were removed.
@@ -71,8 +72,8 @@ def roll_back_night(
         warehouse: the warehouse that contains the night.
         run: the run of this rollback; as its lease is newer, earlier runs can't publish the night any more.
         reason: a text that the commit holds.
-        to: see `choose_move`.
-        expected: see `choose_move`.
+        to: the id of the run whose lists shall be in force; None chooses the best earlier lists.
+        expected: the id of the run that shall be taken back; see `plan_rollback`.
 
     Raises:
         NothingToRollBack: see `plan_rollback`.

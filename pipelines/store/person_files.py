@@ -50,7 +50,7 @@ def count_rows(
         spark: the session that reads.
         files: the paths of Parquet files.
         type_: the SQL type of the column `user_id` in these files; a file without the column holds no user.
-        person: whose rows to count.
+        person: the person whose rows are counted.
         rejected: whether the files are a quarantine's, whose rows name a person in a text.
 
     Raises:

@@ -126,7 +126,7 @@ def test_a_reader_that_polls_during_the_flip_sees_one_night_or_the_other(
     done.set()
     polling.join()
     assert set(seen) == {1.0, 2.0}
-    assert seen == sorted(seen, key=float)  # type: ignore[arg-type]  # the order shows that all users change at once
+    assert seen == sorted(seen, key=float)  # type: ignore[arg-type]  # all users change at once
     assert report["versions_dropped"] == [f"{OLD}.1"]
     assert list(client.scan_iter(f"lime:{OLD}*")) == []
     with pytest.raises(ExportFailed, match=rf"serves {NEW}.1, a newer night than {OLD}.1; with --older"):

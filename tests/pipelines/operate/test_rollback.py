@@ -39,7 +39,7 @@ def back(warehouse: Warehouse, key: str, to: str | None = None, **options: str) 
     return roll_back_night(warehouse, acquire_lease(warehouse, NIGHT, key), "a test", to, **options)
 
 
-def test_a_night_is_rolled_back_twice_and_its_first_rollback_is_undone(empty_shop: Warehouse) -> None:
+def test_a_night_is_rolled_back_twice_and_a_named_run_is_put_back(empty_shop: Warehouse) -> None:
     warehouse = empty_shop
     publish(warehouse, "2024-05-08", "other-night", {9: [(9, 9.0)]})
     one = publish(warehouse, NIGHT, "one", FIRST)
