@@ -1,5 +1,5 @@
-"""Errors: explain what Spark, Delta, the storages and the operating system report, in one sentence each.
+"""Explain each error that Spark, Delta, a storage or the operating system reports, in one sentence.
 
-What comes in: an exception of Spark or of the operating system, or the text of a Java stack trace.
-What goes out: a `LimeError` with the cause (file, path, host or value) and the remedy, or None.
+The input is an exception of Spark or of the operating system, or the text of a Java stack trace.
+The output is a `LimeError` with the cause (file, path, host or value) and the remedy, or None.
 """

@@ -1,4 +1,4 @@
-"""Rules for errors of an installation, a configuration or a permission; mostly, an operator must act."""
+"""Define rules for errors of an installation, a configuration or a permission, which an operator must fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENVIRONMENT: Final = (
         DiskOutOfSpace
         """,
         "make room under its Spark local directory, or give executors another spark.local.dir; then run the "
-        "job again, it takes up what is missing",
+        "job again, it continues with what is missing",
     ),
     rule(
         SparkRefused,

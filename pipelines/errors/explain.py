@@ -16,7 +16,7 @@ from pipelines.errors.stack_traces import UnknownFault, explain_text
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Raise a known error of Spark as a `LimeError`; an unknown one keeps its traceback."""
+    """Raise known errors of Spark in the block as a `LimeError`; an unknown one keeps its traceback."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:  # iterators over rows raise the second
@@ -38,7 +38,7 @@ def explain(error: BaseException) -> LimeError | None:
 
 
 def _text(error: PySparkException | Py4JJavaError) -> str:
-    """Return the whole stack trace, or only the class of the error once the JVM no longer answers."""
+    """Return the complete stack trace, or only the class of the error if the JVM no longer answers."""
     try:
         return getattr(error, "_stackTrace", None) or str(error)
     except (Py4JError, OSError):
@@ -46,7 +46,7 @@ def _text(error: PySparkException | Py4JJavaError) -> str:
 
 
 def _explain_system(error: OSError) -> LimeError | None:
-    """Explain what the operating system refused the driver."""
+    """Explain an error of the operating system on the driver; return None for an unknown one."""
     what, said = error.filename or "a file", error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no room on the disk of the driver for {what}: {said}; make room and run it again")

@@ -1,6 +1,6 @@
-"""What a rule is: a pattern of what Spark, Delta, Hadoop or a storage reports, the error and its remedy.
+"""Define what a rule is: a pattern that the report of an error matches, the error to raise, and its remedy.
 
-The rules are in `environment_rules.py` and `runtime_rules.py`; `stack_traces.TABLE` has their order.
+The rules are in `environment_rules.py` and `runtime_rules.py`; `stack_traces.TABLE` puts them in order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rule(NamedTuple):
     """How to explain the exceptions that match a pattern."""
 
     error: type[LimeError]
-    pattern: re.Pattern[str]  # of "Java class: [CONDITION] message"
+    pattern: re.Pattern[str]  # is searched for in "Java class: [CONDITION] message"
     what: str  # what happened; `{host}` is replaced by the host
     remedy: str
 
@@ -42,8 +42,8 @@ def rule(error: type[LimeError], what: str, patterns: str, remedy: str) -> Rule:
     Args:
         error: the class of the error to raise.
         what: what happened; `{host}` is replaced by the host.
-        patterns: regular expressions, one a line; the rule applies where any of them matches.
-        remedy: what to do about it.
+        patterns: regular expressions, one on each line; the rule applies if any of them matches.
+        remedy: what an operator should do about it.
     """
     lines = [line.strip() for line in patterns.strip().splitlines()]
     return Rule(error, re.compile("|".join(lines)), what, remedy)

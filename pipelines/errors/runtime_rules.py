@@ -1,4 +1,4 @@
-"""Rules for what happens while a job runs: lost hosts, other writers, tables, files and values."""
+"""Define rules for errors that occur while a job runs: lost hosts, other writers, bad files and values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Explain a Java stack trace in one sentence, by the rules of `TABLE`.
 
 The sentence holds the cause that Spark hides below its stack trace (file, path, host or value) and the
-remedy. An error that no rule knows counts as a bug until a rule is added: `UnknownFault` names its class and
-line.
+remedy. An error that matches no rule counts as a bug until a rule is added: `UnknownFault` names its class
+and line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipelines.errors.rules import Rule
 from pipelines.errors.runtime_rules import RUNTIME
 from pipelines.errors.worker_errors import find_error
 
-# The first rule that matches any exception of a chain decides, so precise rules come first.
+# The first rule that matches any exception of a chain applies, so precise rules come first.
 TABLE: Final = (*ENVIRONMENT, *RUNTIME)
 LONGEST = 300  # characters of a cause in a sentence
 HOST = re.compile(r"Lost task \S+ in stage \S+ \(TID \d+\) \(([^)]*)\)")  # "10.0.0.7 executor 3"
@@ -27,7 +27,7 @@ PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 class UnknownFault(LimeError):
-    """No rule knows the reported error."""
+    """The reported error matches no rule."""
 
     remedy = "bug"
 
@@ -35,8 +35,8 @@ class UnknownFault(LimeError):
 class Cause(NamedTuple):
     """One exception of a chain of causes."""
 
-    kind: str  # Java class
-    text: str  # its whole message
+    kind: str  # the Java class
+    text: str  # the complete message
 
     @property
     def line(self) -> str:
@@ -53,7 +53,7 @@ def one_line(text: str) -> str:
 
 
 def explain_text(text: str) -> LimeError:
-    """Explain a Java stack trace: by the error of ours that a worker raised, or by a rule of `TABLE`."""
+    """Explain a Java stack trace by this project's error that a worker raised, or by a rule of `TABLE`."""
     if ours := find_error(text):
         return ours
     causes = list(find_causes(text)) or [Cause("Spark", text)]
@@ -100,7 +100,7 @@ def _say(rule: Rule, cause: Cause, causes: list[Cause]) -> str:
 
 
 def _root(causes: list[Cause], said: Cause) -> str:
-    """Add the innermost cause in brackets, unless the sentence says it already."""
+    """Return the innermost cause in brackets, or no text if the sentence says it already."""
     last = causes[-1]
     return f" ({last.line})" if last.line and last.line not in said.text.replace("\n", " ") else ""
 

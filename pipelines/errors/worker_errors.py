@@ -1,4 +1,4 @@
-"""Recover an error of ours that a UDF raised, so that the driver reports one message and no traceback."""
+"""Recover an error of this project that a UDF raised, so that the driver reports it without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exporting published lists to the places that the settings name; see `exporter.py`."""
+"""Export published lists to the places that the settings name; see `exporter.py`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pipelines.store.write_errors import MissingTable
 
 log = logging.getLogger(__name__)
 
-# By the name of the section in `export` of the settings. A new exporter is its own file, its section and a
-# line here.
+# The keys are the names of the sections in `export` of the settings. A new exporter needs its own file, its
+# section and a line here.
 EXPORTERS: Final[dict[str, Callable[[Warehouse, Any], Exporter]]] = {
     "redis": lambda _, section: RedisExporter(section),
     "parquet": ParquetExporter,
@@ -41,14 +41,17 @@ def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "
     """Export the published lists of a night to all places that the settings name.
 
     Args:
-        warehouse: that holds the lists.
-        night: the date of the night.
-        newer: what to do where a later night is served: fail, replace it by this night, or keep it.
+        warehouse: the warehouse that contains the lists.
+        night: the date of the night (YYYY-MM-DD).
+        newer: what to do at a place that serves a later night: fail, replace it by this night, or keep it.
+
+    Returns:
+        The manifest, with one section for each place.
 
     Raises:
         MissingTable: the night is not published.
         ListsDisproved: a full comparison has disproved its lists.
-        ExportFailed: a newer night is served; or see `Exporter`.
+        ExportFailed: a newer night is served, or an exporter failed; see `Exporter`.
     """
     exporters = find_exporters(warehouse)
     if not exporters:
@@ -93,16 +96,16 @@ def _export(exporter: Exporter, lists: Lists, newer: Newer) -> Report:
 
 
 def was_published(warehouse: Warehouse, version: int, night: str) -> bool:
-    """Whether a version of `recommendations` holds a night that was published when its day had come.
+    """Return whether a version of `recommendations` holds a night, and was not published too early.
 
-    A night that was published more than a day before its own date is a mistake in the date. It would count as
-    newer than every right night for years, so it does not count as published. One day is allowed because
-    drops may be cut by a time zone ahead of UTC.
+    A night that was published more than a day before its own date has a wrong date. It would count as newer
+    than every correct night, perhaps for years, so it does not count as published. One day is allowed, as the
+    days of drops may be those of a time zone ahead of UTC.
 
     Args:
-        warehouse: that holds the table.
-        version: of the table.
-        night: the date of the night.
+        warehouse: the warehouse that contains the table.
+        version: the Delta version of the table.
+        night: the date of the night; a text that is not a date was not published.
     """
     try:
         day = dt.date.fromisoformat(night)
@@ -114,13 +117,13 @@ def was_published(warehouse: Warehouse, version: int, night: str) -> bool:
     when = F.col("timestamp").cast("date")
     commits = warehouse.delta("recommendations").history().select(when, "userMetadata").collect()
     of_the_night = [on for on, tag in commits if tag and _tagged_night(tag) == night]
-    # Delta forgets commits: a forgotten one is older than all that it knows.
+    # Delta's history forgets old commits: a forgotten commit is older than every commit that is listed.
     published = max(of_the_night) if of_the_night else min(on for on, _ in commits)
     return bool(day <= published + dt.timedelta(days=1))
 
 
 def _tagged_night(tag: str) -> str:
-    """Read the night that a commit of `recommendations` is about; see `operate/rollback.py`."""
+    """Return the night that the metadata of a commit is about, or no text; see `operate/rollback.py`."""
     try:
         manifest = json.loads(tag)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What an exporter must do for a place that lists are served from; there is one file for each kind of place.
+"""Define what an exporter must do for a place that serves lists; each kind of place has its own file.
 
-A new kind is a file with an `Exporter`, a section of `export` in the settings, a line in `export_lists.py`
-and its tests.
+A new kind needs a file with an `Exporter`, a section of `export` in the settings, a line in `export_lists.py`
+and tests.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Newer = Literal["refuse", "replace", "keep"]  # what to do with a newer night th
 
 
 class ExportFailed(LimeError):
-    """A place refuses what was sent, or another export came first."""
+    """A place refused the lists, or another export came first."""
 
 
 class ExportDelayed(ExportFailed):
-    """A place can't be reached for now, or lost what was written: the same command may succeed."""
+    """A place can't be reached now, or lost what was written; the same command may succeed later."""
 
     remedy = "retry"
 
 
 class ExportFault(ExportFailed):
-    """A place gave an answer that this project does not know."""
+    """A place gave an answer that this project does not understand."""
 
     remedy = "bug"
 
@@ -47,25 +47,25 @@ class Lists:
 
     @cached_property
     def count(self) -> int:
-        """Number of users."""
+        """The number of users."""
         return self.rows.count()
 
 
 class Exporter(Protocol):
-    """A place that lists are served from.
+    """A place that serves lists.
 
-    A night goes out by `find_newer`, `load`, `verify` and `flip`, in this order; readers see the night before
-    until the last of them.
+    A night is exported by `find_newer`, `load`, `verify` and `flip`, in this order. Until `flip` sets the new
+    night, readers get the one that was served before.
     """
 
     name: str  # the name of its section in the settings and in manifests
 
     def find_newer(self, lists: Lists) -> str | None:
-        """Find a run of a later night that is served and that an older one must not replace unasked."""
+        """Find a run of a later night that is served; an older night replaces it only on request."""
         ...
 
     def load(self, lists: Lists) -> Report:
-        """Bring the lists there, next to those that are served; go on where a killed load ended.
+        """Write the lists next to those that are served, and continue a load that was killed.
 
         Raises:
             ExportFailed: the place refuses them.
@@ -73,7 +73,7 @@ class Exporter(Protocol):
         ...
 
     def verify(self, lists: Lists) -> None:
-        """Count the lists that are there.
+        """Count the lists that were written.
 
         Raises:
             ExportFailed: lists are missing.
@@ -89,18 +89,18 @@ class Exporter(Protocol):
         ...
 
     def withdraw(self, night: str) -> None:
-        """Remove lists that must not be read, of a night that is no longer published."""
+        """Remove the lists of a night that is no longer published, so that nobody reads them."""
         ...
 
     def forget(self, person: Person) -> int:
-        """Remove a person from every version and night; returns how many lists or rows there were."""
+        """Remove a person from every version and night; return the number of removed lists or rows."""
         ...
 
     def count(self, person: Person) -> int:
-        """Count a person's lists or rows in any version and night; reads by another path than `forget`."""
+        """Count a person's lists or rows in all versions and nights, in another way than `forget` does."""
         ...
 
 
 def night_of(run_id: str) -> str:
-    """The night of a run, which its id begins with."""
+    """Return the night of a run, which is the first part of its id."""
     return run_id.split(".")[0]

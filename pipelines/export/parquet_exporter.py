@@ -1,4 +1,4 @@
-"""Published lists as compacted Parquet: a folder for each night and run, complete with its `_SUCCESS`."""
+"""Export published lists as Parquet: one folder for each night and run, which is complete with `_SUCCESS`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DONE = "_SUCCESS"
 
 
 class ParquetExporter:
-    """See `exporter.Exporter`."""
+    """An `Exporter` that writes Parquet files to a folder."""
 
     name = "parquet"
 
@@ -28,11 +28,11 @@ class ParquetExporter:
         self.user_type = SQL_TYPES[warehouse.settings.ids.user_id]
 
     def find_newer(self, lists: Lists) -> str | None:
-        """See `Exporter`: each night has a folder of its own, so no night replaces another."""
+        """Return None, as each night has its own folder and so replaces no other night."""
         return None
 
     def load(self, lists: Lists) -> Report:
-        """See `Exporter`."""
+        """Write the lists to the folder of their run, one row for each item, unless it is complete."""
         folder = self._folder(lists)
         files = max(1, -(-lists.count // self.settings.users_per_file))
         if not path_exists(self.spark, f"{folder}/{DONE}"):  # a complete folder may be in use
@@ -44,7 +44,11 @@ class ParquetExporter:
         return {"path": folder, "users": lists.count, "files": files}
 
     def verify(self, lists: Lists) -> None:
-        """See `Exporter`."""
+        """Count the rows of the folder, and remove it if the count is wrong.
+
+        Raises:
+            ExportDelayed: the folder held more or fewer rows than the lists have.
+        """
         folder = self._folder(lists)
         wanted = lists.rows.agg(F.sum(F.greatest(F.size("candidates"), F.lit(0)))).collect()[0][0] or 0
         found = self.spark.read.parquet(escape_glob(folder)).count()
@@ -56,7 +60,7 @@ class ParquetExporter:
             )
 
     def flip(self, lists: Lists) -> Report:
-        """See `Exporter`: removes what other runs of the night left."""
+        """Remove the folders of other runs of the night."""
         night = self._night(lists.night)
         for name in list_names(self.spark, night):
             if name != f"run={lists.run_id}":
@@ -64,11 +68,11 @@ class ParquetExporter:
         return {}
 
     def withdraw(self, night: str) -> None:
-        """See `Exporter`."""
+        """Remove the folder of the night."""
         drop_folder(self.spark, self._night(night))
 
     def forget(self, person: Person) -> int:
-        """See `Exporter`: rewrites every folder that holds rows of the person, whichever night it is of."""
+        """Rewrite every folder of any night that holds rows of the person; return the number of rows."""
         for night in self._nights():
             self._settle(f"{self.root}/{night}")
         held = self._held(person)
@@ -81,7 +85,7 @@ class ParquetExporter:
         return sum(held.values())
 
     def count(self, person: Person) -> int:
-        """See `Exporter`: reads all files under the folders of nights, without any manifest."""
+        """Count the person's rows in all files under the folders of nights, complete or not."""
         return sum(self._held(person).values())
 
     def _held(self, person: Person) -> dict[str, int]:
@@ -99,7 +103,7 @@ class ParquetExporter:
         rename_folder(self.spark, folder + NEW, folder)
 
     def _settle(self, night: str) -> None:
-        """Finish or undo the rewriting of a folder that was killed."""
+        """Finish or undo rewrites of folders that a killed job did not complete."""
         names = list_names(self.spark, night)
         for name in (name for name in names if name.endswith(NEW)):
             whole = name.removesuffix(NEW)

@@ -1,9 +1,9 @@
-"""Published lists to Redis or Valkey, a single server or a cluster.
+"""Export published lists to Redis or Valkey, a single server or a cluster.
 
-A night is loaded next to the one that is served, under keys of its own version (the run that published it).
-It is counted, and then one command moves `{prefix}:current` to it. A reader takes the version and then the
-list, so it never sees a mixture; the version before stays for a period of grace that is longer than any such
-reader takes.
+A night is loaded next to the one that is served, under keys that contain its version (the run that published
+it). Its lists are counted, and then one command sets `{prefix}:current` to its version. A reader reads the
+version and then the list, so it never gets a mixture of two nights. The previous version is kept for a grace
+period that is longer than the time between these two reads.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from pipelines.udfs.store_errors import StoreProblem, show_url, store_errors
 
 log = logging.getLogger(__name__)
 
-PARTS = 64  # of a load; a load that was killed and runs again skips the parts that are done
+PARTS = 64  # the number of parts of a load; a load that was killed and runs again skips those that are done
 BY_REMEDY = {"retry": ExportDelayed, "person": ExportFailed, "bug": ExportFault}
 
-# Moves `current` only from where it was when the load began: of two concurrent exports one fails.
+# This sets `current` only if it has not changed since the load began, so one of two concurrent exports fails.
 FLIP = """
 local now = redis.call('GET', KEYS[1]) or ''
 if now ~= ARGV[1] and now ~= ARGV[2] then return now end
@@ -43,7 +43,7 @@ return ARGV[2]
 
 
 class RedisExporter:
-    """See `exporter.Exporter`."""
+    """An `Exporter` that loads lists into Redis or Valkey."""
 
     name = "redis"
 
@@ -54,19 +54,22 @@ class RedisExporter:
 
     @cached_property
     def store(self) -> Store:
-        """The store that the lists go to."""
+        """The store that gets the lists."""
         to = self.settings
         return Store(
             to.url, store_password(to), to.prefix, to.cluster, to.ttl_days * 86_400, to.patience_seconds
         ).detect()
 
     @cached_property
-    def client(self) -> Any:  # redis-py's types leave open whether an answer has to be waited for
-        """The driver's client."""
+    def client(self) -> Any:  # redis-py's types do not distinguish synchronous from asynchronous answers
+        """The driver's client of the store."""
         return self.store.connect()
 
     def find_newer(self, lists: Lists) -> str | None:
-        """See `Exporter`; a night that the warehouse does not hold is a mistake, and does not count."""
+        """Find a run of a later night that is served.
+
+        A later night that the warehouse has not published is a mistake: it is logged and does not count.
+        """
         before = self._begin()
         if night_of(before) <= lists.night:
             return None
@@ -79,7 +82,11 @@ class RedisExporter:
         return None
 
     def load(self, lists: Lists) -> Report:
-        """See `Exporter`."""
+        """Write the lists under keys of their own version, without the parts that are done.
+
+        Raises:
+            ExportFailed: the store refuses the lists or can't be reached.
+        """
         before = self._begin()
         with self._explained():
             self.client.sadd(self.store.versions, lists.run_id)
@@ -90,7 +97,11 @@ class RedisExporter:
         return {"lists": lists.count, "parts_reused": len(done), "instead_of": before or None}
 
     def verify(self, lists: Lists) -> None:
-        """See `Exporter`."""
+        """Count the lists that the store holds.
+
+        Raises:
+            ExportDelayed: lists are missing; the next load writes all of them again.
+        """
         users = lists.rows.select(_part(), USER_ID)
         with self._explained():
             found = _run(users, self._load(lists), count_lists)
@@ -104,10 +115,14 @@ class RedisExporter:
         )
 
     def flip(self, lists: Lists) -> Report:
-        """See `Exporter`."""
+        """Serve the lists, and remove the versions that are no longer served after the grace period.
+
+        Raises:
+            ExportFailed: another export changed the served version since this one began.
+        """
         before = self._begin()
         with self._explained():
-            self.served = f"{before or 'nothing'} or {lists.run_id}"  # should the answer get lost
+            self.served = f"{before or 'nothing'} or {lists.run_id}"  # in case the answer is lost
             now = self.client.eval(FLIP, 1, self.store.current, before, lists.run_id)
             self.served = str(now)
         if now != lists.run_id:
@@ -116,16 +131,16 @@ class RedisExporter:
                 "meanwhile; it is served. Export again what should be served"
             )
         with self._explained():
-            # The next load of this run writes everything, with a new time to live.
+            # Without this key, the next load of this run writes all lists again, with a new time to live.
             self.client.unlink(self.store.parts(lists.run_id))
             dropped = self._drop_others(lists, before)
         return {"versions_dropped": dropped, "seconds": round(time.monotonic() - self.started, 3)}
 
     def withdraw(self, night: str) -> None:
-        """See `Exporter`: readers keep what they have until another night is exported."""
+        """Do nothing, as the store serves the night until another one is exported."""
 
     def forget(self, person: Person) -> int:
-        """See `Exporter`: deletes the key of the person in each version that is known or found by a scan."""
+        """Delete the person's keys in every version that is known or found by a scan; return their number."""
         with self._explained():
             keys = set[str]()
             versions = {str(version) for version in self.client.smembers(self.store.versions)}
@@ -138,13 +153,13 @@ class RedisExporter:
             return sum(unlink(self.client, cut) for cut in _cuts(sorted(keys)))
 
     def count(self, person: Person) -> int:
-        """See `Exporter`: scans every server that has keys of its own, user by user."""
+        """Count the person's keys by a scan of all keys on every primary server."""
         with self._explained():
             found = scan_lists(self.store.connect(), self.store)
             return len({key for key, _, user in found if person.matches(user)})
 
     def _begin(self) -> str:
-        """Return the version that is served; it is read once."""
+        """Return the version that is served when the export begins; it is read only once."""
         if self.served is None:
             with self._explained():
                 self.served = str(self.client.get(self.store.current) or "")
@@ -154,10 +169,10 @@ class RedisExporter:
         return Load(self.store, lists.run_id, self.settings.keys_per_second / _tasks(lists.rows))
 
     def _drop_others(self, lists: Lists, before: str) -> list[str]:
-        """Remove the other versions, once no reader can use them any more.
+        """Remove the other versions after the grace period; return them.
 
-        A version of a later night that was published may be in the middle of its load; it stays until it is
-        served, or until its keys expire.
+        A version of a later night that was published may still be loading. It is kept until it is served, or
+        until its keys expire.
         """
         known = {str(version) for version in self.client.smembers(self.store.versions)}
         others = sorted(
@@ -177,10 +192,10 @@ class RedisExporter:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn the errors of the block, which talks to the store here or in tasks, into `ExportFailed`.
+        """Turn the errors of the block, which uses the store here or in tasks, into `ExportFailed`.
 
         Raises:
-            ExportFailed: naming what went wrong, the remedy, and what is served meanwhile.
+            ExportFailed: the store failed; the message names the cause, the remedy, and what is served now.
         """
         try:
             with explained(), store_errors(self.store):
@@ -204,7 +219,8 @@ def _part() -> Any:
 def _as_json(rows: DataFrame) -> DataFrame:
     """Select `part, user_id, list`.
 
-    The JVM writes the JSON: Python would take longer for the numbers than the network takes for the lists.
+    The JVM writes the JSON, as Python would take longer to write the numbers than the network takes for the
+    lists.
     """
     columns = F.col("candidates.item_id").alias("items"), F.col("candidates.score").alias("scores")
     return rows.select(_part(), USER_ID, F.to_json(F.struct(*columns)).alias("list"))
@@ -215,7 +231,7 @@ def _tasks(rows: DataFrame) -> int:
 
 
 def _run(lists: DataFrame, load: Load, work: Any) -> int:
-    """Run a load or a count; returns the number of keys of all parts."""
+    """Run a load or a count; return the number of keys of all parts."""
     sorted_lists = lists.repartition(_tasks(lists), "part").sortWithinPartitions("part")
     done = sorted_lists.mapInArrow(lambda batches: work(batches, load), SCHEMA)
     return int(done.agg(F.sum("keys")).collect()[0][0] or 0)
@@ -233,7 +249,7 @@ def _cuts(keys: Iterable[str]) -> Iterator[list[str]]:
 
 
 def store_password(settings: RedisExport) -> str | None:
-    """Read the password from the environment variable that the settings name; None where they name none.
+    """Read the password from the environment variable that the settings name; return None if they name none.
 
     Raises:
         ExportFailed: the variable is not set.

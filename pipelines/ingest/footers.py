@@ -49,11 +49,11 @@ class HadoopFile(io.RawIOBase):
         self._stream, self._size, self._at = fs.open(path), file.size, 0
 
     def readable(self) -> bool:
-        """Return True: the file can be read."""
+        """Return True, as the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Return True: the position can be set."""
+        """Return True, as the position can be set."""
         return True
 
     def tell(self) -> int:

@@ -122,7 +122,7 @@ def _check_key(warehouse: Warehouse) -> None:
 
 
 def _compare(wanted: DataFrame, stored: DataFrame, columns: Sequence[str]) -> DataFrame:
-    """Compare rows; the column `_change` says what becomes of each row.
+    """Compare the wanted and the stored rows; the column `_change` says what becomes of each row.
 
     Args:
         wanted: the rows that the table must hold.

@@ -1,4 +1,4 @@
-"""Read drops: the rows of some days in one plan, for every format, and all faults of the drops.
+"""Read the drops of some days: the rows of every format in one plan, and all faults of the drops.
 
 Every row has our columns, the reason why it is bad (null for a good row), and the file and the place in it
 that it came from. Rows that the filter of the settings leaves out are marked.

@@ -1,8 +1,8 @@
 """Read CSV and JSON-lines drops: Spark splits files into lines, and one UDF reads them (udfs/text_rows.py).
 
-One task reads a whole file, as a quoted line break makes its lines depend on each other; only JSON lines in
-files without compression are split among tasks. A file whose encoding or compression Spark's reader does not
-know is read as one value, which limits it to 2 GiB.
+One task reads a complete file, as a quoted line break makes its lines depend on each other; only JSON lines
+in files without compression are split among tasks. A file whose encoding or compression Spark's reader does
+not know is read as one value, which limits it to 2 GiB.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""A newly trained bundle against the champion and the baselines, on days that neither has seen.
+"""Compare a newly trained bundle with the champion and the baselines, on days that no bundle was trained on.
 
-The challenger learns from what lies before the last `horizon_days` and both are measured on those days. It is
-promoted when it is better than the champion by the set margin and no worse than any baseline; else the
-champion stays. What was measured is kept with the decision, and it is the measured bundle that is promoted.
+The challenger is trained on the events before the last `horizon_days` days, and both bundles are measured on
+those days. The challenger is promoted if it is better than the champion by the margin of the settings and no
+worse than any baseline; otherwise the champion stays. The metrics are stored with the decision, and the
+bundle that is promoted is the one that was measured.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 
 
 def challenge(warehouse: Warehouse, night: str, model: str) -> ChallengeManifest:
-    """Train a challenger, measure it, and promote it from `night` on when it is better.
+    """Train a challenger, measure it, and promote it from `night` on if it is better.
 
     Args:
-        warehouse: that holds log and bundles.
-        night: the date from which on a better challenger is the champion.
-        model: name of the model.
+        warehouse: the warehouse that contains the log; its settings name the storage of bundles.
+        night: the date (YYYY-MM-DD) of the first night that a better challenger serves.
+        model: the name of the model.
 
     Returns:
-        What was measured and decided, and why.
+        The metrics, the decision and its reason.
     """
     limits = warehouse.settings.promotion
     cut = str(dt.date.fromisoformat(night) - dt.timedelta(days=limits.horizon_days))
@@ -62,7 +63,7 @@ def challenge(warehouse: Warehouse, night: str, model: str) -> ChallengeManifest
 
 
 class Verdict(NamedTuple):
-    """Whether the challenger is promoted, and why."""
+    """The decision whether the challenger is promoted, and the reason."""
 
     promoted: bool
     why: str
@@ -72,8 +73,8 @@ def judge(rows: list[dict[str, Any]], margin: float) -> Verdict:
     """Decide by recall under the first policy, or by the AUC of labels.
 
     Args:
-        rows: of `evaluate_bundles`.
-        margin: by how much the challenger must be above the champion.
+        rows: the rows of the manifest that `evaluate_bundles` returns.
+        margin: how much higher than the champion's the challenger's recall or AUC must be.
     """
     measure = "recall" if "recall" in rows[0] else "auc"
     first = rows[0]["policy"]
@@ -83,7 +84,7 @@ def judge(rows: list[dict[str, Any]], margin: float) -> Verdict:
     best = max(values, key=lambda name: values[name], default=None)
     said = f"{measure} {mine:.4f}"
     if any(map(math.isnan, [mine, *values.values(), *([champion] if champion is not None else [])])):
-        return Verdict(False, f"{measure} can't be told on these days: their labels are all the same")
+        return Verdict(False, f"{measure} can't be computed on these days: their labels are all the same")
     if best is not None and mine < values[best]:
         return Verdict(False, f"{said} is below that of {best}, {values[best]:.4f}")
     if champion is None:

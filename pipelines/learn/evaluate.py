@@ -1,7 +1,7 @@
-"""Offline metrics: lists staged as of a night against what users took in the weeks after it.
+"""Compute offline metrics, which compare the lists of a night with the events of the days after it.
 
-Scores each model under each evaluation policy in tables apart from the nightly ones (`apart.py`), so that
-nothing can be published and no night starts from it, and compares with popularity and personal frequency.
+Each model is scored under each evaluation policy and compared with popularity and personal frequency. Its
+lists are written to separate tables (`apart.py`), so they are never published and no night starts from them.
 Models of labels are measured by `evaluate_labels.py`.
 """
 
@@ -42,16 +42,16 @@ POPULARITY_DAYS = 28
 
 
 class Truth(NamedTuple):
-    """Per user: distinct items before the night (with counts) and after it."""
+    """The items of each user before and after the night, and the popularity of items before it."""
 
-    before: dict[Any, dict[Any, int]]
-    after: dict[Any, set[Any]]
-    popular: list[Any]  # items by events of the last `POPULARITY_DAYS`
-    takers: dict[Any, int]  # of every item before the night, users
+    before: dict[Any, dict[Any, int]]  # the number of events of each item, by user and item
+    after: dict[Any, set[Any]]  # distinct items by user, for the users that are measured
+    popular: list[Any]  # items, the one with most events in the last `POPULARITY_DAYS` first
+    takers: dict[Any, int]  # the number of users who had an event of the item before the night
 
 
 class Contestant(NamedTuple):
-    """A bundle to measure."""
+    """A bundle that is measured."""
 
     model: str
     version: str
@@ -63,12 +63,16 @@ def evaluate_models(
     """Evaluate the champions of a night.
 
     Args:
-        warehouse: that holds log and bundles.
-        night: lists are made as of this night.
-        key: names the run.
-        models: names of the models.
-        horizon_days: see `evaluate_bundles`.
-        min_events: see `evaluate_bundles`.
+        warehouse: the warehouse that contains the log; its settings name the storage of bundles.
+        night: the date (YYYY-MM-DD); events before it are the history, and those from it on are the truth.
+        key: the key of the run; a repeated key reuses its lists.
+        models: the names of the models.
+        horizon_days: the number of days, from the night on, whose events are the truth.
+        min_events: users with fewer events before the night are left out.
+
+    Raises:
+        BundleError: a model has no champion on that night.
+        SettingsError: there is nothing to measure; see `read_truth` and `evaluate_labels`.
     """
     chosen = {name: Contestant(name, need_champion(warehouse, name, night)) for name in models}
     return evaluate_bundles(warehouse, night, key, chosen, horizon_days=horizon_days, min_events=min_events)
@@ -83,15 +87,18 @@ def evaluate_bundles(
     horizon_days: int,
     min_events: int,
 ) -> EvaluationManifest:
-    """Measure every bundle and baseline under every evaluation policy; the table is kept in `runs`.
+    """Measure every bundle and baseline under every evaluation policy, and record the metrics in `runs`.
 
     Args:
-        warehouse: that holds log and bundles.
-        night: lists are made as of this night.
-        key: names the run; a repeated key reuses its lists.
-        contestants: by the name they get in the table.
-        horizon_days: days after the night whose events are the truth.
+        warehouse: the warehouse that contains the log; its settings name the storage of bundles.
+        night: the date (YYYY-MM-DD); events before it are the history, and those from it on are the truth.
+        key: the key of the run; a repeated key reuses its lists.
+        contestants: the bundles by the name that they get in the metrics.
+        horizon_days: the number of days, from the night on, whose events are the truth.
         min_events: users with fewer events before the night are left out.
+
+    Raises:
+        SettingsError: there is nothing to measure; see `read_truth` and `evaluate_labels`.
     """
     k = warehouse.settings.night.k
     of_labels = {n: c for n, c in contestants.items() if warehouse.settings.model(c.model).labels}
@@ -109,7 +116,18 @@ def evaluate_bundles(
 def evaluate_lists(
     warehouse: Warehouse, night: str, key: str, contestants: Mapping[str, Contestant], truth: Truth
 ) -> list[dict[str, Any]]:
-    """Of every bundle and baseline under every evaluation policy."""
+    """Score every bundle, and measure its lists and those of the baselines under every evaluation policy.
+
+    Args:
+        warehouse: the warehouse that contains the log; its settings name the storage of bundles.
+        night: the date of the night (YYYY-MM-DD).
+        key: the key of the run; a repeated key reuses its lists.
+        contestants: the bundles, none of them a model of labels, by the name that they get in the metrics.
+        truth: the items of the users before and after the night.
+
+    Returns:
+        The rows of `measure`.
+    """
     k = warehouse.settings.night.k
     apart = set_apart(warehouse, f"{night}.evaluate-{key}")
     rows = []
@@ -134,7 +152,7 @@ def evaluate_lists(
 
 
 def _digest(warehouse: Warehouse, version: str) -> str:
-    """Of what the lists depend on: another bundle, log, K or policy is another run."""
+    """Digest everything that the lists depend on, as another bundle, log, K or policy makes another run."""
     policies = [policy.model_dump(mode="json") for policy in warehouse.settings.evaluate_policies]
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
     text = json.dumps([version, warehouse.settings.night.k, policies, tables])
@@ -142,10 +160,16 @@ def _digest(warehouse: Warehouse, version: str) -> str:
 
 
 def read_truth(warehouse: Warehouse, night: str, horizon_days: int, min_events: int) -> Truth:
-    """What users took before and after the night.
+    """Read which items users had events of before and after a night.
+
+    Args:
+        warehouse: the warehouse that contains the log.
+        night: the date of the night (YYYY-MM-DD).
+        horizon_days: the number of days, from the night on, whose events are the truth.
+        min_events: users with fewer events before the night are left out.
 
     Raises:
-        SettingsError: no event lies after the night, or no user qualifies.
+        SettingsError: no user with enough events before the night has an event in those days.
     """
     events = read_log(warehouse)
     until = F.date_add(F.lit(night).cast("date"), horizon_days)
@@ -172,9 +196,19 @@ def read_truth(warehouse: Warehouse, night: str, horizon_days: int, min_events: 
 def measure(
     name: str, policy: str, lists: dict[Any, list[Any]], truth: Truth, k: int, *, fresh: bool
 ) -> dict[str, Any]:
-    """Macro recall@k, its interval, NDCG@k and hit rate over users; with `fresh`, over items new to the user.
+    """Measure the lists of one model under one policy.
 
-    Beside them of the users' lists: coverage of the items that anyone took before, and novelty.
+    Args:
+        name: the name of the model or baseline in the row.
+        policy: the name of the policy in the row.
+        lists: item ids by user, the best first; a user without a list counts as having an empty one.
+        truth: the items of the users before and after the night.
+        k: the number of items of a list that are measured.
+        fresh: whether only items that are new to the user are relevant.
+
+    Returns:
+        A row with the means over users of recall@k (with its standard error and 95% interval), NDCG@k and hit
+        rate, the coverage of the items with earlier events (a share of 1), and the novelty in bits.
     """
     recalls, gains, shown = [], [], []
     for user, items in truth.after.items():
@@ -199,7 +233,16 @@ def measure(
 
 
 def popularity_lists(truth: Truth, k: int, *, fresh: bool) -> dict[Any, list[Any]]:
-    """The most popular items, without the user's own when `fresh`."""
+    """List the most popular items for each user, as a baseline.
+
+    Args:
+        truth: the items of the users before and after the night.
+        k: the longest length of a list.
+        fresh: whether the items that a user had before the night are left out of the user's list.
+
+    Returns:
+        Item ids by user, the most popular first.
+    """
     lists = {}
     for user in truth.after:
         seen = truth.before[user].keys() if fresh else ()
@@ -208,7 +251,10 @@ def popularity_lists(truth: Truth, k: int, *, fresh: bool) -> dict[Any, list[Any
 
 
 def frequency_lists(truth: Truth, k: int) -> dict[Any, list[Any]]:
-    """The user's own items by count, popular ones breaking ties and filling up."""
+    """List each user's own items by their number of events, the more popular first among equal ones.
+
+    Popular items fill up a list that is shorter than `k`.
+    """
     place = {item: i for i, item in enumerate(truth.popular)}
     lists = {}
     for user in truth.after:
@@ -226,6 +272,6 @@ def _staged(warehouse: Warehouse, run: Run, policy: str) -> dict[Any, list[Any]]
 
 
 def _rows(frame: DataFrame) -> Any:
-    """Rows as tuples, by Arrow."""
+    """Return the rows of a frame as tuples; Arrow carries them to the driver."""
     table = frame.toArrow()
     return zip(*(column.to_pylist() for column in table.columns), strict=True)

@@ -1,8 +1,8 @@
-"""Offline metrics of a model of labels: what each day's events would have been given by the night before it.
+"""Compute offline metrics of models of labels, which predict each event as the night of its day would have.
 
-An event is predicted from the history before its day, as a nightly job would have read it, with users
-and their features as of the night and items as the bundle froze them (a later one is unknown). Beside the
-models stands what needs no model and is as well informed: the mean label of the item and of the user before
+An event is predicted from the history before its day, as a nightly job would have read it, with the users and
+their features that the evaluated night reads, and with the items that the bundle contains (a later item is
+unknown). A baseline without a model uses the same history: the mean label of the item and of the user before
 that day.
 """
 
@@ -40,22 +40,29 @@ from pipelines.store.tables import Warehouse
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LONGEST = 4096  # events of a history that count; the jobs' states read all
-BLOCK, TARGETS = 8, 32  # windows at once, events of each
-PRIOR = 10.0  # labels of the mean that a mean of few is pulled by
-POLICY = "labels"  # in the place of a policy: nothing is listed
+LONGEST = 4096  # events of a history that are read; the states of nightly jobs read all
+BLOCK, TARGETS = 8, 32  # the number of windows in a batch, and of predicted events in a window
+PRIOR = 10.0  # the weight of the overall mean in the mean of an item or user, as a number of labels
+POLICY = "labels"  # replaces the name of a policy, as nothing is listed
 
 
 def evaluate_labels(
     warehouse: Warehouse, night: str, contestants: Mapping[str, tuple[str, str]], *, horizon_days: int
 ) -> list[dict[str, Any]]:
-    """Metrics of bundles and of the means, over all labelled events from the night on.
+    """Measure bundles and the baseline of means, over all labelled events from the night on.
 
     Args:
-        contestants: model and version by the name they get in the table.
+        warehouse: the warehouse that contains the log; its settings name the storage of bundles.
+        night: the date (YYYY-MM-DD) of the first day whose events are predicted.
+        contestants: the model and the model version by the name that they get in the metrics.
+        horizon_days: the number of days, from the night on, whose events are predicted.
+
+    Returns:
+        The rows of `measure_labels`; the first is that of the baseline.
 
     Raises:
-        SettingsError: a bundle has seen events of the night or later, or nothing has a label there.
+        SettingsError: a bundle was trained on events of the night or later, or no event of these days has a
+            label.
     """
     until = str(dt.date.fromisoformat(night) + dt.timedelta(days=horizon_days))
     bundles = {name: find_bundle(warehouse, *which) for name, which in contestants.items()}
@@ -80,28 +87,47 @@ def evaluate_labels(
 def predict_days(
     bundle: Bundle, source: TrainingSource, night: str, until: str
 ) -> tuple[Predictions, TrainingData]:
-    """Predictions of the labelled events in `[night, until)`, each from the days before its own."""
-    config = dataclasses.replace(bundle.config, cutoff_ds=until)  # only gaps between times count
+    """Predict the labelled events of some days, each from the days before its own.
+
+    Args:
+        bundle: the bundle that predicts.
+        source: the log before `until`, and the users.
+        night: the first day whose events are predicted (YYYY-MM-DD).
+        until: the day after the last one (YYYY-MM-DD).
+
+    Returns:
+        The predictions, and the data that their event numbers refer to, whose times are in days from `until`.
+    """
+    config = dataclasses.replace(bundle.config, cutoff_ds=until)  # the model reads only gaps between times
     data = build_training_data(source.events, source.users, bundle.catalogue, bundle.user_encoders, config)
     day = np.floor(data.log.days)  # the cut-off is a midnight
     data = dataclasses.replace(
         data, log=data.log._replace(session_start=np.minimum(data.log.session_start, day))
     )
     longest = min(LONGEST, int(np.diff(data.log.offsets).max()))
-    windows = WindowBuilder(data.log, longest, TARGETS)  # of these LIME-XOR's links read the last ones
+    windows = WindowBuilder(data.log, longest, TARGETS)  # LIME-XOR's links read only the last events of each
     net = Answerer(bundle.model.float(), data).eval()
     return predict(net, windows, data.log.days >= _days(night, until), BLOCK, stride=1), data
 
 
 def _days(night: str, until: str) -> int:
-    """Of the night, from the cut-off of the data."""
+    """Return the night as the number of days from the cut-off of the data, which is negative."""
     return int((np.datetime64(night, "D") - np.datetime64(until, "D")).astype(np.int64))
 
 
 def mean_labels(data: TrainingData, night: str, until: str, found: Predictions) -> Predictions:
-    """The same events, by the means of their item and their user before their day, as one logit.
+    """Predict the same events by the mean labels of their item and their user before their day.
 
-    Items that the first model does not know share a mean.
+    Items that the bundle behind `data` does not know share a mean.
+
+    Args:
+        data: the events before `until`, with times in days from `until`.
+        night: the first day whose events are predicted; the overall mean is that of the labels before it.
+        until: the cut-off of the data.
+        found: the predictions of a model, which name the events.
+
+    Returns:
+        `found` with other logits: the sum of the two logits of the means, less that of the overall mean.
     """
     log = data.log
     labelled = np.flatnonzero(~np.isnan(log.label))
@@ -117,11 +143,17 @@ def mean_labels(data: TrainingData, night: str, until: str, found: Predictions) 
 
 
 def count_before(group: Ints, day: Ints, label: Floats, asked: Ints, asked_day: Ints) -> tuple[Ints, Floats]:
-    """Of each asked group before a day: how many labels `[m]`, and their sum.
+    """Count and sum the labels of some groups before some days.
 
     Args:
-        group, day, label: of the labelled events `[n]`.
-        asked, asked_day: `[m]`.
+        group: the group of each labelled event `[n]`, such as its item or its user.
+        day: the day of each labelled event `[n]`.
+        label: the label of each labelled event `[n]`.
+        asked: the group of each question `[m]`.
+        asked_day: the day of each question `[m]`; labels of that day do not count.
+
+    Returns:
+        The number of labels `[m]`, and their sum `[m]`.
     """
     days = np.concatenate([day, asked_day])
     begin, span = days.min(initial=0), int(np.ptp(np.append(days, 0))) + 1
@@ -134,7 +166,17 @@ def count_before(group: Ints, day: Ints, label: Floats, asked: Ints, asked_day: 
 
 
 def measure_labels(name: str, found: Predictions, data: TrainingData) -> dict[str, Any]:
-    """The row of a model."""
+    """Measure the predictions of one model.
+
+    Args:
+        name: the name of the model or baseline in the row.
+        found: the predictions, with the labels.
+        data: the data that the event numbers of `found` refer to.
+
+    Returns:
+        A row with the AUC (with its 95% interval over users), the AUC within users, and other metrics of
+        `lime_model.measure.metrics`.
+    """
     owner = data.log.owner(found.event)
     return {
         "model": name,

@@ -1,4 +1,4 @@
-"""Training from the warehouse: everything before a cut-off, into bundles on storage."""
+"""Train models on the events of the warehouse before a cut-off, and store them as bundles."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from pipelines.store.tables import Warehouse
 
 log = logging.getLogger(__name__)
 
-CODE = "lime_model.train.fit"  # decides the bits of a bundle
+CODE = "lime_model.train.fit"  # the module that decides the bits of a bundle
 
 
 def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> dict[str, TrainManifest]:
     """Train some models on the events before a cut-off, and make each the champion from that night on.
 
     Args:
-        warehouse: that holds log and bundles.
+        warehouse: the warehouse that contains the log; its settings name the storage of bundles.
         cutoff: the day (YYYY-MM-DD) from which on no event is read.
-        names: of the models.
+        names: the names of the models.
 
     Returns:
-        Manifest by model.
+        The manifests by the name of the model.
     """
     trained = train_bundles(warehouse, cutoff, names)
     reason = "trained by train_model"
@@ -57,16 +57,16 @@ def train_models(warehouse: Warehouse, cutoff: str, names: list[str]) -> dict[st
 def train_bundles(warehouse: Warehouse, cutoff: str, names: list[str]) -> dict[str, TrainManifest]:
     """Train some models on the events before a cut-off; an unchanged bundle is kept.
 
-    A bundle is unchanged when the same settings and code meet the same table versions. A new bundle is stored
-    under its model version next to older ones, and promotes nothing.
+    A bundle is unchanged if it was trained by the same settings and code on the same versions of the tables.
+    A new bundle is stored under its model version next to older ones, and is not promoted.
 
     Args:
-        warehouse: that holds log and bundles.
+        warehouse: the warehouse that contains the log; its settings name the storage of bundles.
         cutoff: the day (YYYY-MM-DD) from which on no event is read.
-        names: of the models.
+        names: the names of the models.
 
     Returns:
-        Manifest by model.
+        The manifests by the name of the model; `reused` is true for an unchanged bundle.
     """
     tables = [warehouse.fingerprint(name) for name in ("events", "items", "users")]
     chosen = [warehouse.settings.model(name) for name in dict.fromkeys(names)]
@@ -79,7 +79,7 @@ def train_bundles(warehouse: Warehouse, cutoff: str, names: list[str]) -> dict[s
 def _train(
     warehouse: Warehouse, cutoff: str, due: list[ModelSettings], tables: list[str]
 ) -> dict[str, TrainManifest]:
-    """Train and store the models that are due; returns their manifests by name."""
+    """Train and store the models of `due`; return their manifests by name."""
     manifests = {}
     source = read_source(warehouse, cutoff)
     groups: dict[str, list[ModelSettings]] = {}
@@ -87,8 +87,8 @@ def _train(
         groups.setdefault(_trunk(settings), []).append(settings)
     with tempfile.TemporaryDirectory(prefix="lime-") as folder:
         for trunk, group in groups.items():
-            # The checkpoints have the name of the first model of the settings with this trunk, which may be
-            # trained already while others are not.
+            # The checkpoints are named after the first model of the settings with this trunk, which need not
+            # be one of those that are trained now.
             name = next(model.name for model in warehouse.settings.models if _trunk(model) == trunk)
             unfinished = f"{bundle_uri(warehouse, name)}.training"
             local = Path(folder) / f"{name}.training"
@@ -116,22 +116,22 @@ def _fit(
 
 
 def _store(warehouse: Warehouse, name: str, bundle: Bundle, local: Path) -> str:
-    """Store a bundle under its model version, with its training curve; returns the version."""
+    """Store a bundle under its model version, with its training curve; return the version."""
     version = save_bundle(bundle, local)
-    if bundle.metrics["curve"]:  # a training of no steps has none
+    if bundle.metrics["curve"]:  # a training of no steps has no curve
         plot_curve(bundle.metrics["curve"], local / "curve.svg")
     store_folder(warehouse.spark, local, bundle_uri(warehouse, name, version))
     return version
 
 
 def open_checkpoints(warehouse: Warehouse, local: Path, uri: str, source: str) -> Checkpoints:
-    """Open the checkpoints that a killed run left at `uri`, if any; every save is copied there.
+    """Open the checkpoints that a killed run left at `uri`, if any; every new checkpoint is copied there.
 
     Args:
-        warehouse: gives the session.
-        local: folder of the checkpoints on the driver.
-        uri: where they are stored.
-        source: names what the run depends on; checkpoints of another source are not used.
+        warehouse: the warehouse whose session copies the files.
+        local: the folder of the checkpoints on the driver; it must not exist.
+        uri: the folder in which they are stored.
+        source: names everything that the training depends on; checkpoints of another source are not used.
     """
     if settle_folder(warehouse.spark, uri):
         fetch_folder(warehouse.spark, uri).rename(local)
@@ -139,9 +139,9 @@ def open_checkpoints(warehouse: Warehouse, local: Path, uri: str, source: str) -
 
 
 def _trunk(settings: ModelSettings) -> str:
-    """Name all that the first phase of training depends on: everything but the variant.
+    """Name all settings that the first phase of training depends on: all but the name and the variant.
 
-    A model of labels has one phase, which it shares with no other model.
+    A model of labels has only one phase, which it shares with no other model.
     """
     described = settings.model_dump(mode="json")
     if not settings.labels:

@@ -1,4 +1,4 @@
-"""What models are trained from: the log before a cut-off, sorted by Spark, and its items and users."""
+"""Read what models are trained on: the log before a cut-off, sorted by Spark, and the items and users."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from pipelines.store.frames import sorted_arrow
 from pipelines.store.storage import drop_folder, list_names
 from pipelines.store.tables import Warehouse
 
-FETCHED = "log-before-"  # folders beside the bundles, while a log is on its way
+FETCHED = "log-before-"  # prefix of temporary folders next to the bundles, from which a log is fetched
 
 
 def read_source(warehouse: Warehouse, cutoff: str, known: str | None = None) -> TrainingSource:
-    """Read everything before `cutoff` once for all models; the log waits on the driver's disk.
+    """Read the log before a cut-off, the items and the users, once for all models.
 
     Args:
-        warehouse: that holds the tables.
+        warehouse: the warehouse that contains the tables.
         cutoff: the day (YYYY-MM-DD) from which on no event is read.
-        known: the night as of which items and users are read; by default `cutoff`.
+        known: the night (YYYY-MM-DD) whose items and users are read; by default `cutoff`.
+
+    Returns:
+        The source; its log is on the driver's disk, its items and users are in memory.
 
     Raises:
-        TrainingError: see `fetch_log`.
+        TrainingError: the fetched log is incomplete; see `fetch_log`.
     """
     return TrainingSource(
         fetch_log(warehouse, cutoff),
@@ -43,10 +46,10 @@ def read_source(warehouse: Warehouse, cutoff: str, known: str | None = None) -> 
 
 
 def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:
-    """The log before `cutoff`, sorted by Spark and fetched as Parquet files: never whole in memory.
+    """Sort the log before `cutoff` by Spark, and fetch it as Parquet files, which are read piece by piece.
 
     Raises:
-        TrainingError: what was fetched is not what Spark wrote.
+        TrainingError: the fetched files have more or fewer rows than Spark wrote.
     """
     log = read_events(warehouse, cutoff, warehouse.version("events"))
     log = log.select(USER_ID, *HISTORY_ORDER, LABEL).withColumn(EVENT_TS, F.unix_micros(EVENT_TS))
@@ -56,7 +59,7 @@ def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:
     try:
         ordered.observe(written, F.count(F.lit(1)).alias("rows")).write.parquet(uri)
         folder = fetch_folder(warehouse.spark, uri)
-    except Exception:  # not when stopped in the middle of a call to the JVM, which then answers nothing
+    except Exception:  # excludes KeyboardInterrupt in a call to the JVM, which then answers no other call
         drop_folder(warehouse.spark, uri)
         raise
     drop_folder(warehouse.spark, uri)
@@ -77,7 +80,7 @@ def fetch_log(warehouse: Warehouse, cutoff: str) -> Pieces:
 
 
 def drop_fetched(warehouse: Warehouse) -> None:
-    """Remove logs that a killed training left; one that is being fetched fails."""
+    """Remove the logs that a killed training left; a training that is fetching its log fails."""
     root = warehouse.settings.bundles.rstrip("/")
     for name in list_names(warehouse.spark, root):
         if name.startswith(FETCHED):
@@ -85,6 +88,6 @@ def drop_fetched(warehouse: Warehouse) -> None:
 
 
 def _timed(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """With its times as timestamps again; Spark's own in Parquet have 96 bits."""
+    """Turn microseconds back into timestamps, as the ones that Spark writes to Parquet have 96 bits."""
     times = batch.column(EVENT_TS).cast(pa.timestamp("us", tz="UTC"))
     return batch.set_column(batch.schema.get_field_index(EVENT_TS), EVENT_TS, times)

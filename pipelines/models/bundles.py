@@ -1,7 +1,7 @@
-"""Bundles on any Hadoop storage: where they are, how they reach driver and workers.
+"""Store bundles on any Hadoop storage, and bring them to the driver and the workers.
 
-The driver fetches and checks a bundle; `SparkContext.addArchive` brings it to the executors
-(`addFile` takes no local folder on a cluster), where workers find it by its model version.
+The driver fetches and checks a bundle. `SparkContext.addArchive` sends it to the executors (`addFile` takes
+no local folder on a cluster), where workers find it by its model version.
 """
 
 from __future__ import annotations
@@ -22,21 +22,32 @@ _SCRATCH: list[tempfile.TemporaryDirectory[str]] = []  # kept alive for the life
 
 
 def bundle_uri(warehouse: Warehouse, model: str, version: str = "") -> str:
-    """Where the bundles of `model` live, or one of them."""
+    """Return the URI of a bundle, or of the folder of all bundles of a model.
+
+    Args:
+        warehouse: the warehouse, whose settings name the storage of bundles.
+        model: the name of the model.
+        version: the model version of the bundle; empty for the folder of all bundles.
+    """
     folder = f"{warehouse.settings.bundles.rstrip('/')}/{model}"
     return f"{folder}/{version}" if version else folder
 
 
 def bundle_exists(spark: SparkSession, uri: str) -> bool:
-    """Whether a bundle was stored at `uri`; the checksums are its last file."""
+    """Return whether a complete bundle is stored at `uri`; its checksums are written last."""
     return path_exists(spark, f"{uri}/{CHECKSUMS}")
 
 
 def fetch_bundle(warehouse: Warehouse, model: str, version: str) -> Path:
-    """A local copy of a bundle.
+    """Copy a bundle to a temporary folder on the driver, and return that folder.
+
+    Args:
+        warehouse: the warehouse, whose settings name the storage of bundles.
+        model: the name of the model.
+        version: the model version of the bundle.
 
     Raises:
-        BundleError: it is not there.
+        BundleError: the bundle is missing.
     """
     uri = bundle_uri(warehouse, model, version)
     if not bundle_exists(warehouse.spark, uri):
@@ -45,10 +56,15 @@ def fetch_bundle(warehouse: Warehouse, model: str, version: str) -> Path:
 
 
 def find_bundle(warehouse: Warehouse, model: str, version: str) -> Bundle:
-    """A bundle of `model`.
+    """Fetch, check and load a bundle.
+
+    Args:
+        warehouse: the warehouse, whose settings name the storage of bundles.
+        model: the name of the model.
+        version: the model version of the bundle.
 
     Raises:
-        BundleError: it is missing or damaged, or is not the one that its folder names.
+        BundleError: the bundle is missing or damaged, or its version is not the one that its folder names.
     """
     local = fetch_bundle(warehouse, model, version)
     return _named(load_bundle(local), version, bundle_uri(warehouse, model, version))
@@ -63,15 +79,20 @@ def _named(bundle: Bundle, version: str, uri: str) -> Bundle:
 
 
 def ship_bundle(warehouse: Warehouse, model: str, version: str) -> Bundle:
-    """Fetch a bundle of `model`, check it, send it to the executors and load it here.
+    """Fetch a bundle, check it, send it to the executors and load it on the driver.
+
+    Args:
+        warehouse: the warehouse, whose settings name the storage of bundles.
+        model: the name of the model.
+        version: the model version of the bundle, by which `shipped_folder` finds it.
 
     Raises:
-        BundleError: as `find_bundle`.
+        BundleError: the bundle is missing or damaged, or its version is not the one that its folder names.
     """
     local = fetch_bundle(warehouse, model, version)
     bundle = _named(load_bundle(local), version, bundle_uri(warehouse, model, version))
     name = f"bundle-{bundle.version}"
-    archive = Path(scratch_folder()) / f"{name}.zip"  # one path: a night's steps ship it again and again
+    archive = Path(scratch_folder()) / f"{name}.zip"  # each step of a night ships it, from the same path
     if not archive.exists():
         shutil.make_archive(str(archive.with_suffix("")), "zip", local)
     warehouse.spark.sparkContext.addArchive(f"{archive}#{name}")
@@ -79,19 +100,19 @@ def ship_bundle(warehouse: Warehouse, model: str, version: str) -> Bundle:
 
 
 def shipped_folder(version: str) -> Path:
-    """Where a worker (or the driver) finds the shipped bundle."""
+    """Return the folder where a worker or the driver finds the shipped bundle."""
     return Path(SparkFiles.get(f"bundle-{version}"))
 
 
 @functools.cache
 def scratch_folder() -> str:
-    """A local folder of this process, removed when it ends."""
+    """Return a temporary local folder of this process; it is removed when the process ends."""
     _SCRATCH.append(tempfile.TemporaryDirectory(prefix="lime-"))
     return _SCRATCH[0].name
 
 
 def fetch_folder(spark: SparkSession, uri: str) -> Path:
-    """Copy a Hadoop folder to local disk."""
+    """Copy a Hadoop folder to a new temporary folder on the local disk."""
     path, fs = hadoop_path(spark, uri)
     local = Path(tempfile.mkdtemp(dir=scratch_folder())) / "bundle"
     target, _ = hadoop_path(spark, f"file:{local}")
@@ -100,7 +121,18 @@ def fetch_folder(spark: SparkSession, uri: str) -> Path:
 
 
 def store_folder(spark: SparkSession, local: Path, uri: str) -> None:
-    """Replace the Hadoop folder `uri` by a local one, copied beside it first: a kill leaves no torn copy."""
+    """Replace a Hadoop folder by a copy of a local folder.
+
+    The copy is made next to `uri` first and then renamed, so a kill leaves no incomplete folder at `uri`.
+
+    Args:
+        spark: the session whose storage client copies the folder.
+        local: the folder on the driver.
+        uri: the folder to replace; it may be missing.
+
+    Raises:
+        SparkRefused: the storage refused to rename the copy.
+    """
     path, fs = hadoop_path(spark, uri)
     new, _ = hadoop_path(spark, f"{uri}.new")
     source, _ = hadoop_path(spark, f"file:{local}")
@@ -112,7 +144,7 @@ def store_folder(spark: SparkSession, local: Path, uri: str) -> None:
 
 
 def settle_folder(spark: SparkSession, uri: str) -> bool:
-    """Whether there is a folder `uri`, once what a killed `store_folder` left beside it is in its place."""
+    """Finish a `store_folder` that was killed before it renamed its copy; return whether `uri` exists."""
     if not path_exists(spark, uri) and path_exists(spark, f"{uri}.new"):
-        rename_folder(spark, f"{uri}.new", uri)  # a torn copy, if it was the first: its files tell
+        rename_folder(spark, f"{uri}.new", uri)  # a first copy may be incomplete; its checksums show that
     return path_exists(spark, uri)

@@ -1,9 +1,9 @@
-"""Which bundle of a model a night uses: the champion as of its date.
+"""Decide which bundle of a model a night uses: the champion on its date.
 
-`champions` is a table of decisions beside the bundles, one commit each, so that a promotion is atomic and
-the history stays: a backfill of a past night finds the model of that date, and going back to an earlier
-bundle is one more decision. A bundle is never champion of a night before its cut-off, so none has seen the
-events it is asked to foretell.
+`champions` is a table of decisions next to the bundles. Each decision is one commit, so a promotion is atomic
+and the history is kept: a backfill of a past night finds the champion of that date, and going back to an
+earlier bundle is one more decision. A bundle is never the champion of a night before its cut-off, so no
+bundle was trained on the events that it must predict.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TABLE = "champions"
 
 
 class Decision(NamedTuple):
-    """From night `valid_from` on, `model` is the bundle `model_version`."""
+    """A decision that the bundle `model_version` is the champion of `model` from night `valid_from` on."""
 
-    number: int  # decisions of a model count from 1
+    number: int  # the number of the decision among those of the model, from 1
     model: str
     valid_from: str
     model_version: str
@@ -34,7 +34,7 @@ class Decision(NamedTuple):
 
 
 def decisions(warehouse: Warehouse, model: str) -> list[Decision]:
-    """All decisions about a model, the oldest first."""
+    """Return all decisions about a model, the oldest first."""
     rows = [row for row in warehouse.read_cached(TABLE) if row["model"] == model]
     found = [
         Decision(r["number"], model, str(r["valid_from"]), r["model_version"], r["reason"], r["evidence"])
@@ -44,26 +44,37 @@ def decisions(warehouse: Warehouse, model: str) -> list[Decision]:
 
 
 def find_champion(warehouse: Warehouse, model: str, night: str) -> str | None:
-    """Model version of the champion of `night`, None when there is none yet."""
+    """Return the model version of the champion of a night, or None if there is none yet.
+
+    Args:
+        warehouse: the warehouse that contains the decisions.
+        model: the name of the model.
+        night: the date of the night (YYYY-MM-DD).
+    """
     known = _known(warehouse, model, night)
     return known[-1].model_version if known else None
 
 
 def _known(warehouse: Warehouse, model: str, night: str) -> list[Decision]:
-    """Decisions that `night` knows of: the last one counts.
+    """Return the decisions that are valid on a night; the last of them applies.
 
-    By the date that they are valid from: what is decided late about an earlier date, by a backfill say,
-    leaves the nights that a later date's decision has spoken for.
+    They are sorted by the date from which they are valid. So a late decision about an earlier date, such as
+    one of a backfill, does not change the nights from the date of a later decision on.
     """
     found = [decision for decision in decisions(warehouse, model) if decision.valid_from <= night]
     return sorted(found, key=lambda decision: (decision.valid_from, decision.number))
 
 
 def need_champion(warehouse: Warehouse, model: str, night: str) -> str:
-    """Model version of the champion of `night`.
+    """Return the model version of the champion of a night.
+
+    Args:
+        warehouse: the warehouse that contains the decisions.
+        model: the name of the model.
+        night: the date of the night (YYYY-MM-DD).
 
     Raises:
-        BundleError: there is none.
+        BundleError: the model has no champion on that night.
     """
     found = find_champion(warehouse, model, night)
     if found is None:
@@ -85,11 +96,22 @@ def promote(
     reason: str,
     evidence: dict[str, Any] | None = None,
 ) -> bool:
-    """Make a stored bundle the champion from a night on; whether that changed anything.
+    """Make a stored bundle the champion from a night on.
+
+    Args:
+        warehouse: the warehouse that contains the decisions.
+        model: the name of the model.
+        version: the model version of the bundle.
+        valid_from: the date (YYYY-MM-DD) of the first night that uses the bundle.
+        reason: a text that is stored with the decision.
+        evidence: values that are stored with the decision as JSON, such as metrics.
+
+    Returns:
+        Whether this changed anything; it does not if the bundle is the champion already.
 
     Raises:
-        BundleError: the bundle is missing or damaged, or has seen events of that night or later.
-        WriteConflict: another decision about this model came first.
+        BundleError: the bundle is missing or damaged, or was trained on events of that night or later.
+        WriteConflict: another decision about this model was written first.
     """
     if find_champion(warehouse, model, valid_from) == version:
         return False
@@ -110,11 +132,22 @@ def promote(
 
 
 def roll_back_model(warehouse: Warehouse, model: str, night: str, reason: str, to: str | None) -> str:
-    """From `night` on, use the bundle before the champion, or the bundle `to`; returns its version.
+    """Make an earlier bundle the champion again from a night on.
+
+    Args:
+        warehouse: the warehouse that contains the decisions.
+        model: the name of the model.
+        night: the date (YYYY-MM-DD) of the first night that uses the earlier bundle.
+        reason: a text that is stored with the decision.
+        to: the model version of the bundle; None chooses the champion before the present one.
+
+    Returns:
+        The model version of the new champion.
 
     Raises:
-        BundleError: there is no earlier one, going back was the last decision and `to` is missing, or see
-            `promote`.
+        BundleError: there is no earlier bundle, the last decision already went back and `to` is None, or
+            `promote` refuses the bundle.
+        WriteConflict: another decision about this model was written first.
     """
     now = need_champion(warehouse, model, night)
     stored = list_names(warehouse.spark, bundle_uri(warehouse, model))
@@ -124,7 +157,7 @@ def roll_back_model(warehouse: Warehouse, model: str, night: str, reason: str, t
         )
     last = _known(warehouse, model, night)[-1]
     if to is None and (taken := json.loads(last.evidence).get("instead_of")):
-        # A command that is sent twice would otherwise return to the bundle that it took back.
+        # Otherwise a command that is sent twice would go back to the bundle that it took back.
         raise BundleError(
             f"model {model!r}: bundle {taken} was taken back already from night {last.valid_from} on (its "
             f"reason: {last.reason!r}), and {now} is the champion; nothing was changed. To go to "

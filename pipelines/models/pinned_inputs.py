@@ -1,4 +1,4 @@
-"""What a night reads: one bundle, and the Delta versions that its building jobs pinned."""
+"""Find the inputs of a night: one bundle, and the Delta versions that its building jobs pinned."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def pin_inputs(warehouse: Warehouse, run: Run, model: str, ingested: IngestManif
     """Pin the newest log and the night's champion, if there is one, in the manifest of the run's first job.
 
     Args:
-        warehouse: that holds the log.
-        run: whose inputs are pinned.
-        model: name of the night's model.
-        ingested: what the job has loaded.
+        warehouse: the warehouse that contains the log.
+        run: the run whose inputs are pinned.
+        model: the name of the night's model.
+        ingested: the manifest of the job, to which the pinned inputs are added.
     """
     pinned = {
         "model": model,
@@ -43,16 +43,18 @@ def pin_inputs(warehouse: Warehouse, run: Run, model: str, ingested: IngestManif
 def find_pinned_inputs(warehouse: Warehouse, run: Run, model: str) -> PinnedInputs:
     """Find the bundle and the log that the run's jobs read.
 
-    They are those that the run's first job has pinned. What is promoted or ingested meanwhile belongs to the
-    next run, so that concurrent jobs and retries of one run read the same.
+    They are those that the run's first job has pinned. A bundle that is promoted or a drop that is ingested
+    meanwhile is used by the next run only, so that concurrent jobs and retries of one run read the same. If
+    no job has pinned them, they are the night's champion and the newest log.
 
     Args:
-        warehouse: that holds the log.
-        run: whose inputs are wanted.
-        model: name of the night's model.
+        warehouse: the warehouse that contains the log.
+        run: the run whose inputs are wanted.
+        model: the name of the night's model.
 
     Raises:
-        BundleError: the model has no champion.
+        BundleError: no job has pinned a bundle, and the model has no champion.
+        MissingTable: no job has pinned a log, and no event has been ingested.
     """
     pinned: PinnedInputs | None = None
     for found in (
@@ -65,12 +67,12 @@ def find_pinned_inputs(warehouse: Warehouse, run: Run, model: str) -> PinnedInpu
 
 
 def warn_of_newer_inputs(warehouse: Warehouse, run: Run, done: BankManifest | StatesManifest) -> None:
-    """Warn when a job was done before and its inputs have changed since.
+    """Warn if a job was done before and its inputs have changed since.
 
     Args:
-        warehouse: that holds the inputs.
-        run: whose job it is.
-        done: the manifest of the job.
+        warehouse: the warehouse that contains the inputs.
+        run: the run that the job belongs to.
+        done: the manifest of the job; nothing is logged unless it was reused.
     """
     if not done.reused:
         return
@@ -98,11 +100,11 @@ class NightInputs:
 
     @classmethod
     def of(cls, warehouse: Warehouse, run: Run) -> NightInputs:
-        """Read them from the manifests of the two building jobs.
+        """Read the inputs from the manifests of the two building jobs.
 
         Raises:
             BundleError: the two jobs used different bundles, or different versions of the log.
-            MissingTable: one of the jobs has not run.
+            MissingTable: one of the two jobs has not finished.
         """
         bank = need_manifest(warehouse, run, BankManifest)
         states = need_manifest(warehouse, run, StatesManifest)

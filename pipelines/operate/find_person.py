@@ -16,7 +16,7 @@ class NoSuchId(LimeError):
 
 
 def find_person(settings: Settings, user: str) -> Person:
-    """Return the person whose id a text is, read as ingest would read it.
+    """Return the person whose id is the text `user`, read as ingest would read it.
 
     Raises:
         NoSuchId: the text is not an id, or it means null.

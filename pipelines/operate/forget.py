@@ -1,10 +1,11 @@
-"""Forgetting a person: their rows leave every table and export, and the files that held them are removed.
+"""Forget a person: remove their rows from every table and export, and the files that contained these rows.
 
-The id is read as ingest reads it, once, for removing and for proving. Rows are removed by a merge with a
-table of ids (a delete would write the id into Delta's log), then what deletion vectors only marked is written
-anew, then a vacuum without retention removes older versions; that ends time travel, and with it pins and
-going back, to before this moment. What is left is then counted in the files themselves (`person_files.py`)
-and by every export. Run it while no night runs: a night that reads an older version would lose its files.
+The id is read once, as ingest reads it, both for the removal and for its verification. Rows are removed by a
+merge with a table of ids, as a delete would write the id into Delta's log. Then files with deletion vectors,
+which only mark rows as deleted, are rewritten, and a vacuum without retention removes older versions. So no
+older version can be read, pinned or restored afterwards. Finally, the person's rows are counted in the files
+themselves (`person_files.py`) and by every export. Run this while no night runs, as a night that reads an
+older version would lose its files.
 """
 
 from __future__ import annotations
@@ -45,32 +46,37 @@ from pipelines.udfs.person import Person
 
 
 class NotForgotten(LimeError):
-    """Some file or export still holds the person."""
+    """A file or an export still holds rows of the person."""
 
 
 class PersonTable(NamedTuple):
-    """A table that has users."""
+    """A table whose rows belong to users."""
 
-    name: str  # under the warehouse
-    type: str  # SQL type of its ids
+    name: str  # the path of its folder below the warehouse
+    type: str  # the SQL type of its user ids
     rejected: bool  # whether it is a quarantine, whose rows name a person in a text
 
 
 def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> ForgetManifest:
-    """Remove a user from every table and export, and prove it.
+    """Remove a user from every table and export, and verify that no row of the user is left.
 
     Args:
+        warehouse: the warehouse that contains the tables; its settings name the exports.
         user: the id as text, in any spelling that ingest reads as this id.
-        night: names the action in `runs`; the id itself is not kept there.
+        night: the date (YYYY-MM-DD) under which `runs` records this; the id itself is not recorded.
+        reason: a text that is recorded.
+
+    Returns:
+        The number of rows that were removed, and the oldest version of each table that can still be read.
 
     Raises:
-        NoSuchId: the text is no id of a user; nothing was changed.
-        NotForgotten: naming the tables and exports that still hold the user.
-        Unproven: a file can't be read.
+        NoSuchId: the text is not an id of a user; nothing was changed.
+        NotForgotten: rows of the user are left; the message names the tables and exports.
+        Unproven: a file can't be read, so it is unknown whether it holds the user.
         ExportFailed: an export can't be reached.
     """
     person = find_person(warehouse.settings, user)
-    drop_all(warehouse)  # evaluations and proofs: whoever's rows they hold, they can be made again
+    drop_all(warehouse)  # evaluations and full comparisons can be made again, whichever users they hold
     exporters, tables = find_exporters(warehouse), find_tables(warehouse)
     removed = {table.name: _remove(warehouse, table, person) for table in tables}
     release(warehouse, find_pins(warehouse), "a person was forgotten")
@@ -101,7 +107,7 @@ def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> For
 
 
 def find_tables(warehouse: Warehouse) -> list[PersonTable]:
-    """Every Delta table under the warehouse, at any depth, that has users."""
+    """List the Delta tables under the warehouse, at any depth, whose rows belong to users."""
     found = []
     for name in walk_tables(warehouse):
         columns = dict(warehouse.delta(name).toDF().dtypes)
@@ -112,7 +118,7 @@ def find_tables(warehouse: Warehouse) -> list[PersonTable]:
 
 
 def walk_tables(warehouse: Warehouse) -> list[str]:
-    """Names of all Delta tables under the warehouse, such as `events` and `evaluation/staging`."""
+    """List all Delta tables under the warehouse by their paths, such as `events` or `evaluation/staging`."""
     found, folders = [], [""]
     while folders:
         folder = folders.pop()
@@ -126,7 +132,7 @@ def walk_tables(warehouse: Warehouse) -> list[str]:
 
 
 def _remove(warehouse: Warehouse, table: PersonTable, person: Person) -> int:
-    """Remove the person's rows of the newest version; how many there were."""
+    """Remove the person's rows from the newest version of a table; return their number."""
     stored = warehouse.delta(table.name).toDF()
     if table.rejected:
         return _remove_rejected(warehouse, table.name, stored, person)
@@ -140,7 +146,7 @@ def _remove(warehouse: Warehouse, table: PersonTable, person: Person) -> int:
 
 
 def _remove_rejected(warehouse: Warehouse, name: str, stored: DataFrame, person: Person) -> int:
-    """Of a quarantine, whose rows are the person's by what their text says."""
+    """Remove the rows of a quarantine whose text names the person; return their number."""
     keys = [column for column in ("source", "row", USER_ID) if column in stored.columns]
     user = F.col(USER_ID) if USER_ID in keys else F.lit(None).cast("string").alias(USER_ID)
 
@@ -161,19 +167,19 @@ def _remove_rejected(warehouse: Warehouse, name: str, stored: DataFrame, person:
 
 
 def _merge_out(warehouse: Warehouse, name: str, gone: DataFrame, same: str) -> None:
-    """Remove the rows that `gone` names: unlike a delete's condition, it is in no log of Delta."""
+    """Remove the rows that match `gone`; unlike the condition of a delete, `gone` is not in Delta's log."""
     with writing(name):
         warehouse.delta(name).alias("t").merge(gone.alias("s"), same).whenMatchedDelete().execute()
 
 
 def _purge(warehouse: Warehouse, name: str) -> None:
-    """Write anew what deletion vectors only marked, and remove every file of an older version."""
+    """Rewrite files with rows that are only marked as deleted, and remove all files of older versions."""
     warehouse.spark.sql(f"REORG TABLE {table_name(warehouse.path(name))} APPLY (PURGE)")
     vacuum(warehouse, name, 0)
 
 
 def _count_files(warehouse: Warehouse, tables: Iterable[PersonTable], person: Person) -> dict[str, int]:
-    """Rows of the person in Parquet files under the warehouse, by table; of no table: by file."""
+    """Count the person's rows in Parquet files under the warehouse, by table or, outside tables, by file."""
     spark, known = warehouse.spark, {table.name: table for table in tables}
     path, fs = hadoop_path(spark, warehouse.path(""))
     root = _bare(str(fs.makeQualified(path).toString())).rstrip("/")
@@ -203,5 +209,5 @@ def _table_of(file: str, names: Iterable[str]) -> str | None:
 
 
 def _bare(uri: str) -> str:
-    """A URI without its scheme, which Hadoop and Spark write with one slash or three."""
+    """Return a URI without its scheme, as Hadoop writes it with one slash and Spark with three."""
     return "/" + re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:", "", uri).lstrip("/")

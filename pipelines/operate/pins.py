@@ -1,8 +1,8 @@
-"""Pins: published nights that stay readable, with all that they were computed from, however old.
+"""Pin published nights, so that they and everything that they were computed from stay readable.
 
-A pin is a row of `runs`: the run that is in force on a night and the Delta versions that its jobs pinned.
-Upkeep removes no file that a pinned version holds (`upkeep.py`), and Delta keeps what it needs to read one.
-Forgetting a person releases every pin.
+A pin is a row of `runs` with the run that is in force on a night and the Delta versions that its jobs read
+and wrote. Upkeep removes no file that a pinned version holds (`upkeep.py`), and Delta keeps the log entries
+that it needs to read the version. Forgetting a person releases every pin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipelines.store.tables import Warehouse
 LOG = "delta.logRetentionDuration"
 FILES = "delta.deletedFileRetentionDuration"
 FOR_EVER = "interval 36500 days"
-OF_THE_NIGHT = ("item_bias", "staging", "recommendations")  # tables of which a night needs its own part
+OF_THE_NIGHT = ("item_bias", "staging", "recommendations")  # tables of which a night needs only its own part
 BUILDERS = (BankManifest, StatesManifest, ScoreManifest)
 
 
@@ -37,11 +37,11 @@ class NothingToPin(LimeError):
 
 
 class PinLost(LimeError):
-    """A pinned version can't be read any more, so nobody knows which files it holds."""
+    """A pinned version can't be read any more, so it is unknown which files it holds."""
 
 
 class Pin(NamedTuple):
-    """What a run read and wrote, by table."""
+    """The versions that a run read and wrote, by table."""
 
     run_id: str
     ds: str
@@ -49,21 +49,21 @@ class Pin(NamedTuple):
 
 
 class Released(NamedTuple):
-    """Runs whose pins have ended, and the reason."""
+    """The ids of the runs whose pins were released, and the reason."""
 
     released: list[str]
     reason: str
 
 
 def find_pins(warehouse: Warehouse) -> list[Pin]:
-    """Pins that were not released, the oldest night first."""
+    """Return the pins that were not released, the oldest night first."""
     done = find_manifests(warehouse, PinManifest)
     pins = [Pin(d.run_id, d.ds, d.manifest.versions) for d in done if not d.manifest.released]
     return sorted(pins, key=lambda pin: (pin.run_id, pin.ds))
 
 
 def describe_run(warehouse: Warehouse, night: str) -> Pin:
-    """The run whose lists are in force, with the versions of what it read and wrote.
+    """Return the run whose lists are in force on a night, with the versions that it read and wrote.
 
     Raises:
         NothingToPin: no lists are in force.
@@ -86,8 +86,14 @@ def describe_run(warehouse: Warehouse, night: str) -> Pin:
 def pin_night(warehouse: Warehouse, night: str, reason: str) -> PinManifest:
     """Keep the run that is in force on a night readable.
 
+    Args:
+        warehouse: the warehouse that contains the night.
+        night: the date of the night (YYYY-MM-DD).
+        reason: a text that is recorded with the pin.
+
     Raises:
-        NothingToPin: no lists are in force, or files of what they were computed from are gone.
+        NothingToPin: no lists are in force, or files that they were computed from were removed.
+        PinLost: Delta can't read a version that they were computed from.
     """
     pin = describe_run(warehouse, night)
     for name, version in sorted(pin.versions.items()):
@@ -105,7 +111,7 @@ def pin_night(warehouse: Warehouse, night: str, reason: str) -> PinManifest:
 
 
 def _lost(warehouse: Warehouse, pin: Pin, name: str) -> int:
-    """Files of a pinned version that are not there, but for those of other nights and runs."""
+    """Count the missing files of a pinned version, except those of other nights and runs."""
     mine = {DS: f"/{DS}={pin.ds}/", RUN_ID: f"/{RUN_ID}={pin.run_id}/"}
     partitions = TABLES[name].partitions if name in OF_THE_NIGHT else ()
     own = [mine[column] for column in partitions if column in mine]
@@ -115,7 +121,13 @@ def _lost(warehouse: Warehouse, pin: Pin, name: str) -> int:
 
 
 def files_of(warehouse: Warehouse, name: str, version: int, part: str = "") -> set[str]:
-    """Names of a version's Parquet files whose path holds `part`.
+    """Return the names of the Parquet files of a version, without their folders.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        name: the table.
+        version: the Delta version of the table.
+        part: a text that the path of a file must contain, such as `/ds=2024-05-10/`; by default any path.
 
     Raises:
         PinLost: Delta can't read the version.
@@ -131,16 +143,21 @@ def files_of(warehouse: Warehouse, name: str, version: int, part: str = "") -> s
 
 
 def list_files(warehouse: Warehouse, name: str) -> DataFrame:
-    """Data files under a table's folder: path, modificationTime, length."""
+    """List the files under a table's folder with the columns `path`, `modificationTime` and `length`."""
     reader = warehouse.spark.read.format("binaryFile").options(recursiveFileLookup="true", **NO_GLOB)
     return reader.load(warehouse.path(name))
 
 
 def release_night(warehouse: Warehouse, night: str, reason: str) -> Released:
-    """End the pins of a night: the next upkeep may remove what only they needed.
+    """Release the pins of a night, so that the next upkeep may remove the files that only they needed.
+
+    Args:
+        warehouse: the warehouse that contains the night.
+        night: the date of the night (YYYY-MM-DD).
+        reason: a text that is recorded with the pins.
 
     Raises:
-        NothingToPin: none stands.
+        NothingToPin: the night has no pin.
     """
     mine = [pin for pin in find_pins(warehouse) if pin.ds == night]
     if not mine:
@@ -151,12 +168,12 @@ def release_night(warehouse: Warehouse, night: str, reason: str) -> Released:
 
 
 def release(warehouse: Warehouse, pins: Iterable[Pin], reason: str) -> None:
-    """End pins, and let Delta remove what no other pin needs.
+    """Release pins, and let Delta remove the log entries and files that no other pin needs.
 
     Args:
-        warehouse: that holds the pinned tables.
-        pins: to end.
-        reason: is kept with the pins.
+        warehouse: the warehouse that contains the pinned tables.
+        pins: the pins to release.
+        reason: a text that is recorded with the pins.
     """
     ended = list(pins)
     for pin in ended:
@@ -168,7 +185,13 @@ def release(warehouse: Warehouse, pins: Iterable[Pin], reason: str) -> None:
 
 
 def set_properties(warehouse: Warehouse, name: str, wanted: Mapping[str, str | None]) -> None:
-    """Bring properties of a table to these values, None: to Delta's own; no commit where they are."""
+    """Set properties of a table, without a commit if they already have these values.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        name: the table; a table that has not been written is ignored.
+        wanted: values by the name of the property; None restores Delta's default.
+    """
     if not warehouse.exists(name):
         return
     found = warehouse.delta(name).detail().collect()[0]["properties"]

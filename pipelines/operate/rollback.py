@@ -1,7 +1,7 @@
-"""Taking a published night back: the lists that were in force before come into force again, in one commit.
+"""Roll a published night back: one commit puts the lists that were in force before in force again.
 
-`night_state.py` decides which lists these are. Going back reads the table as of the commit that put them in
-force last, so they are those that were served, to the bit.
+`night_state.py` decides which lists these are. They are read from the version of the table whose commit put
+them in force last, so they are exactly those that were served.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ from pipelines.store.tables import Warehouse
 
 __all__ = ["NothingToRollBack", "plan_rollback", "roll_back_night"]  # what its callers need
 
-LOST = ("FILE_NOT_EXIST", "FileNotFoundException", "DELTA_FILE_NOT_FOUND")  # how Spark and Delta say it
+LOST = ("FILE_NOT_EXIST", "FileNotFoundException", "DELTA_FILE_NOT_FOUND")  # Spark and Delta report these
 TABLE = "recommendations"
 
 
 def plan_rollback(
     warehouse: Warehouse, night: str, to: str | None = None, *, expected: str | None = None
 ) -> Move:
-    """What a rollback would do to a night.
+    """Return what a rollback would do to a night, without changing anything.
 
-    It changes nothing, so a command that is refused can be refused before it takes the lease.
+    So a command that must be refused is refused before it takes the lease.
 
     Args:
-        night: the date of the night.
-        to: see `choose_move`.
-        expected: see `choose_move`.
+        warehouse: the warehouse that contains the night.
+        night: the date of the night (YYYY-MM-DD).
+        to: the id of the run whose lists shall be in force; None chooses the best earlier lists.
+        expected: the id of the run that shall be taken back, which must be in force; without it, a second
+            rollback right after the first is refused.
 
     Raises:
-        NothingToRollBack: see `choose_move`; or files of the lists to go back to are gone.
+        NothingToRollBack: `choose_move` refuses it, or files of the lists to go back to were removed.
     """
     return _choose(warehouse, read_state(warehouse, night), to, expected)
 
 
 def _choose(warehouse: Warehouse, state: NightState, to: str | None, expected: str | None) -> Move:
-    """A move that can be made: the files of its lists are there."""
+    """Choose a move, and check that the files of its lists exist."""
     move = choose_move(state, to, expected)
     if move.target is not None:
         folder = f"{DS}={state.night}"
@@ -67,11 +69,11 @@ def roll_back_night(
     """Put the best earlier lists of a night in force again, or those of the run id `to`.
 
     Args:
-        warehouse: that holds the night.
-        run: of this action; its lease keeps the night from runs that began before.
-        reason: is kept in the commit.
-        to: see `choose_move`.
-        expected: see `choose_move`.
+        warehouse: the warehouse that contains the night.
+        run: the run of this rollback; as its lease is newer, earlier runs can't publish the night any more.
+        reason: a text that the commit holds.
+        to: the id of the run whose lists shall be in force; None chooses the best earlier lists.
+        expected: the id of the run that shall be taken back; see `plan_rollback`.
 
     Raises:
         NothingToRollBack: see `plan_rollback`.
@@ -81,7 +83,7 @@ def roll_back_night(
     def work() -> RollbackManifest:
         check_lease(warehouse, run)
         state = read_state(warehouse, run.ds)
-        if done := _find_own(state, run):  # by an attempt that died before it could record it
+        if done := _find_own(state, run):  # an earlier attempt was killed before it could record its commit
             return done
         move = _choose(warehouse, state, to, expected)
         planned = RollbackManifest(
@@ -101,10 +103,10 @@ def roll_back_night(
 
 
 def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:
-    """Commit the lists of the move's target as those of the night; the version.
+    """Commit the lists of the move's target as those of the night; return the version of the commit.
 
     Raises:
-        NothingToRollBack: a vacuum took files of them meanwhile.
+        NothingToRollBack: a vacuum has removed files of them meanwhile.
         StaleRun: a newer run of the night published meanwhile.
     """
     rows = warehouse.read(TABLE, move.target.version if move.target else -1)
@@ -124,7 +126,7 @@ def _write(warehouse: Warehouse, run: Run, move: Move, tag: str) -> int:
 
 
 def _find_own(state: NightState, run: Run) -> RollbackManifest | None:
-    """Find what an earlier attempt of this action has committed."""
+    """Find the commit of an earlier attempt of this rollback, or return None."""
     for commit in state.commits:
         if commit.by == run.run_id:
             made = commit._asdict()

@@ -1,8 +1,8 @@
-"""Keeping the warehouse small: what no night needs any more is dropped, small files become few.
+"""Keep the warehouse small: drop the rows and files that no night needs any more, and merge small files.
 
-Tables of bookkeeping and the log gain small files every night and are compacted. Staged rows stand by
-until a night is older than `upkeep.keep_nights`; then they go, but those of pinned runs. A vacuum removes
-files that no version of the last `upkeep.keep_days` holds, and no pinned one.
+The log and the tables of bookkeeping get small files every night, so these tables are compacted. The staged
+rows of a night are kept for `upkeep.keep_nights` nights, and those of pinned runs longer. A vacuum removes
+the files that belong to no version of the last `upkeep.keep_days` days and to no pinned version.
 """
 
 from __future__ import annotations
@@ -30,23 +30,27 @@ COMPACTED = ("events", "events_quarantine", "candidate_history", "item_bias", "r
 HOURS, DELTAS_DAYS, DELTAS_LOG_DAYS = 24, 7, 30
 LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
-INVENTORY = "lime_files"  # view of the files that a vacuum may remove
+INVENTORY = "lime_files"  # the view of the files that a vacuum may remove
 INVENTORY_SCHEMA = "path string, length long, isDir boolean, modificationTime long"
 
 
 class NightUnknown(LimeError):
-    """Upkeep was asked for as of a night that lies far after all that this warehouse has seen."""
+    """Upkeep was requested for a night that is long after the newest night of this warehouse."""
 
 
 def tidy_tables(warehouse: Warehouse, night: str) -> TidyManifest:
-    """Compact, drop and vacuum; may run beside nights, whose jobs are at worst tried again.
+    """Compact tables, drop old staged rows, and vacuum.
+
+    Nights may run at the same time; at worst, one of their jobs must be run again.
 
     Args:
-        night: staged rows are kept from `keep_nights` before it on; names the action in `runs`.
+        warehouse: the warehouse that contains the tables.
+        night: the date (YYYY-MM-DD) from which `keep_nights` are counted back to the oldest night whose
+            staged rows are kept; `runs` records the upkeep under this date.
 
     Raises:
-        NightUnknown: the newest night's own staged rows would be dropped.
-        PinLost: a pinned version is not readable.
+        NightUnknown: the staged rows of the newest night would be dropped.
+        PinLost: a pinned version can't be read.
         WriteConflict: a night changed the same rows meanwhile.
     """
     limits = warehouse.settings.upkeep
@@ -55,13 +59,13 @@ def tidy_tables(warehouse: Warehouse, night: str) -> TidyManifest:
     pins = find_pins(warehouse)
     tables = [name for name in (*TABLES, *ENTITIES) if warehouse.exists(name)]
     compacted = {name: files for name in COMPACTED if name in tables and (files := compact(warehouse, name))}
-    # Recorded before the rows are dropped: no night may start from rows that are half gone.
+    # This is recorded before the rows are dropped, as no night may start from rows that are partly dropped.
     manifest = TidyManifest(staged_from=first, pinned=[pin.run_id for pin in pins])
     record(warehouse, f"{night}.tidy", night, manifest)
     dropped = {name: drop_staged(warehouse, name, first, pins) for name in STAGED if name in tables}
     apart = drop_old(warehouse, first, limits.keep_days)
     keep = f"interval {limits.keep_days} days"
-    # Or Delta forgets sooner which files it removed, and what was published.
+    # By default, Delta might forget sooner which files it removed, and what was published.
     wanted = {
         FILES: keep if limits.keep_days != DELTAS_DAYS else None,
         LOG: keep if limits.keep_days > DELTAS_LOG_DAYS else None,
@@ -82,14 +86,15 @@ def tidy_tables(warehouse: Warehouse, night: str) -> TidyManifest:
 
 
 def check_night(warehouse: Warehouse, night: str, first: str) -> None:
-    """A date that is wrong by a month or a year would drop what every night has staged, the newest included.
+    """Check that upkeep would keep the staged rows of the newest night, which a wrong date might not do.
 
     Args:
-        night: that upkeep is asked for.
-        first: the oldest night whose staged rows it would keep.
+        warehouse: the warehouse that contains the nights.
+        night: the date (YYYY-MM-DD) that upkeep is requested for.
+        first: the date of the oldest night whose staged rows it would keep.
 
     Raises:
-        NightUnknown: naming the newest night.
+        NightUnknown: the newest night, which the message names, is before `first`.
     """
     scored = [each.ds for each in find_manifests(warehouse, ScoreManifest)]
     newest = max([*scored, *(str(row[DS]) for row in warehouse.read_cached("leases"))], default=None)
@@ -103,17 +108,32 @@ def check_night(warehouse: Warehouse, night: str, first: str) -> None:
 
 
 def compact(warehouse: Warehouse, name: str) -> int:
-    """Write the small files of a table into few; how many there were. Rows and change feed are as before."""
+    """Merge the small files of a table into fewer ones; return how many files were merged.
+
+    The rows of the table and its change feed do not change.
+    """
     with writing(name):
         done = warehouse.delta(name).optimize().executeCompaction()
     return int(done.select("metrics.numFilesRemoved").collect()[0][0])
 
 
 def drop_staged(warehouse: Warehouse, name: str, first: str, pins: Iterable[Pin]) -> int:
-    """Drop what runs of nights before `first` staged; how many runs.
+    """Drop the rows that runs of old nights staged.
 
-    Not of pinned runs, and of those that may still be at work: the newest run of a night until it has
-    published.
+    The rows of pinned runs are kept, and those of the newest run of a night that has not published, as it may
+    still be working.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        name: the table of staged rows.
+        first: the date (YYYY-MM-DD) of the oldest night whose rows are kept.
+        pins: the pins whose rows are kept.
+
+    Returns:
+        The number of runs whose rows were dropped.
+
+    Raises:
+        WriteConflict: a night changed the same rows meanwhile.
     """
     found = [row[0] for row in warehouse.read(name).select(RUN_ID).distinct().collect()]
     needed = {pin.run_id for pin in pins} | _unfinished(warehouse)
@@ -125,17 +145,26 @@ def drop_staged(warehouse: Warehouse, name: str, first: str, pins: Iterable[Pin]
 
 
 def vacuum(warehouse: Warehouse, name: str, hours: int, pins: Iterable[Pin] = ()) -> int:
-    """Remove files of a table that only versions older than `hours` hold and no pin; how many.
+    """Remove the files of a table that only old versions hold and that no pin needs.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        name: the table.
+        hours: the age from which on a version is old; 0 keeps only the newest version and the pinned ones.
+        pins: the pins whose files are kept.
+
+    Returns:
+        The number of removed files.
 
     Raises:
-        PinLost: a pinned version is not readable.
+        PinLost: a pinned version can't be read.
     """
     spark, table = warehouse.spark, table_name(warehouse.path(name))
     versions = sorted({pin.versions[name] for pin in pins if pin.versions.get(name, -1) >= 0})
     if versions:
         _inventory(warehouse, name, versions).createOrReplaceTempView(INVENTORY)
     using = f"USING INVENTORY (SELECT * FROM {INVENTORY})" if versions else ""
-    # A vacuum lists in so many tasks, 10,000 unless told otherwise: minutes a table on few cores.
+    # A vacuum lists files in 10,000 tasks by default, which takes minutes for each table on a few cores.
     conf = {CHECK: "false", LISTING: str(4 * spark.sparkContext.defaultParallelism)}
     before = {key: spark.conf.get(key, None) for key in conf}
     files = _count_files(warehouse, name)
@@ -150,7 +179,7 @@ def vacuum(warehouse: Warehouse, name: str, hours: int, pins: Iterable[Pin] = ()
 
 
 def _unfinished(warehouse: Warehouse) -> set[str]:
-    """Runs that own their night and have not published."""
+    """Return the ids of the runs that own their night and have not published."""
     newest: dict[str, int] = {}
     for row in warehouse.read_cached("leases"):
         newest[str(row[DS])] = max(row["epoch"], newest.get(str(row[DS]), 0))
@@ -159,19 +188,19 @@ def _unfinished(warehouse: Warehouse) -> set[str]:
 
 
 def _inventory(warehouse: Warehouse, name: str, versions: Iterable[int]) -> DataFrame:
-    """Files of a table that a vacuum may look at: all but those of these versions.
+    """List the files of a table that a vacuum may remove: all except those of these versions.
 
-    Deletion vectors are in nobody's list of files; while an old version is pinned they stay, small as they
-    are.
+    No version lists the files of its deletion vectors, so none of these files is removed while a version is
+    pinned; they are small.
     """
     kept = sorted({file for version in versions for file in files_of(warehouse, name, version)})
-    # By name, which is unique: Spark writes one and the same URI in several ways.
+    # Files are compared by their names, which are unique, as Spark spells the same URI in several ways.
     names = local_rows(warehouse.spark, [{"file": file} for file in kept], parse_schema("file string"))
     listed = list_files(warehouse, name).withColumn("file", F.substring_index("path", "/", -1))
     mine = listed.where(~F.col("file").endswith(".bin")).join(names, "file", "left_anti")
     changed = F.unix_millis("modificationTime").alias("modificationTime")
     files = mine.select("path", "length", F.lit(False).alias("isDir"), changed)
-    # Delta wants every column to be one that may be null.
+    # Delta requires that every column is nullable.
     nothing = local_rows(warehouse.spark, [], parse_schema(INVENTORY_SCHEMA))
     return nothing.unionByName(files)
 

@@ -1,5 +1,5 @@
-"""Settings: one YAML file becomes one frozen, validated `Settings` object; no torch and no Spark is imported.
+"""Read one YAML file into one frozen, validated `Settings` object, without importing torch or Spark.
 
-What comes in: the file that a job's `--config` names, and the names, ids and run keys of its command line.
-What goes out: `Settings`, or a `SettingsError` that names each wrong key and its remedy.
+The input is the file that a job's `--config` names, and the names, ids and run keys of its command line.
+The output is `Settings`, or a `SettingsError` that names each wrong key and its remedy.
 """

@@ -62,7 +62,7 @@ class RedisExport(Section):
     password_env: Variable | None = None  # the driver's environment variable with the password; null: none
     cluster: bool | None = None  # null: the server says whether it is one
     prefix: Annotated[str, AfterValidator(_check_prefix)] = "lime"  # the start of every key
-    keys_per_second: int = Field(default=20_000, ge=1)  # the rate of the whole load, over all tasks
+    keys_per_second: int = Field(default=20_000, ge=1)  # the rate of a load, over all its tasks
     ttl_days: int = Field(default=7, ge=1)  # days after which a night that no other follows expires
     grace_seconds: float = Field(default=5.0, ge=0)  # how long the version before stays readable
     patience_seconds: float = Field(default=60.0, ge=0)  # how long a load waits for a failover to end

@@ -114,7 +114,7 @@ def known_keys(model: type, place: Sequence[str | int]) -> list[str]:
     """List the keys of the section at a place.
 
     Args:
-        model: the class of the whole file.
+        model: the class of the complete file.
         place: the location of the section, in the form of pydantic's errors.
     """
     kinds: list[Any] = [model]

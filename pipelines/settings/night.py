@@ -29,7 +29,7 @@ class Policy(Section):
 
 
 class NightSettings(Section):
-    """What a night produces."""
+    """The lists that a night produces."""
 
     model: str  # the name of one of `models`
     k: int = Field(default=100, ge=1)  # items of a list
@@ -72,7 +72,7 @@ class Override(Section):
 
 
 class AuditSettings(Section):
-    """What a night may be like and still be published; see docs/operate.md. All shares are of 1."""
+    """The limits within which a night may be published; see docs/operate.md. All shares are of 1."""
 
     max_short_share: float = Field(default=0.1, ge=0, le=1)  # users with fewer than K items
     max_cold_share: float = Field(default=0.5, ge=0, le=1)  # users without events

@@ -103,7 +103,7 @@ def shown(where: str, value: object) -> str:
 
     Args:
         where: the key, such as `night.k`.
-        value: the wrong value; a whole section is not shown.
+        value: the wrong value; a complete section is not shown.
     """
     if value is None or isinstance(value, bool | int | float):
         return f" (got {value!r})"

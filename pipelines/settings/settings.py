@@ -1,4 +1,4 @@
-"""The settings: one YAML file becomes one frozen, validated object.
+"""Read the settings from one YAML file into one frozen, validated object.
 
 An unknown key is an error that names the nearest known one. Paths are any Hadoop URI (`file:`, `hdfs:`,
 `s3a:`, `abfs:`) or a local path.

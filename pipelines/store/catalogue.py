@@ -1,7 +1,7 @@
-"""Items and users as they were on any day.
+"""Read items and users as they were on any day.
 
-A drop of day D says what holds from D on; a version holds on `[_valid_from, _valid_to)`. Night `ds` reads the
-day before it, as it reads the events before it.
+A drop of day D is valid from D on; a version of a row is valid on `[_valid_from, _valid_to)`. A night reads
+the rows that are valid on the day before it, as it reads the events before it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ EARLIER = {"valid_from": VALID_FROM, "valid_to": VALID_TO}  # names in tables of
 
 
 def entity_drop(settings: Settings, name: Entity) -> EntityDrop:
-    """What the settings say of the drops of `items` or `users`."""
+    """Return the settings of the drops of `items` or `users`."""
     return settings.ingest.items if name == "items" else settings.ingest.users
 
 
 def entity_types(settings: Settings, name: Entity) -> dict[str, str]:
-    """SQL types of the key and the features, by name."""
+    """Return the SQL types of the key and the features by the name of the column."""
     id_type = settings.ids.item_id if name == "items" else settings.ids.user_id
     features = entity_drop(settings, name).columns
     types = {column: "bigint" if kind == "long" else str(kind) for column, kind in features.items()}
@@ -36,9 +36,15 @@ def entity_types(settings: Settings, name: Entity) -> dict[str, str]:
 
 
 def read_versions(warehouse: Warehouse, name: Entity, version: int | None = None) -> DataFrame:
-    """All versions of all rows, at a Delta version (None: now, -1: no table yet).
+    """Read all versions of all rows, with the dates on which each is valid.
 
-    The columns are those of the settings: one that was added to them is null in the past.
+    The columns are those of the settings; a column that was added to them later is null in older rows.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        name: the table.
+        version: the Delta version of the table; None reads the newest, and -1 means that the table did not
+            exist, so there are no rows.
     """
     types = entity_types(warehouse.settings, name)
     if version == -1 or not warehouse.exists(name):
@@ -57,13 +63,27 @@ def read_versions(warehouse: Warehouse, name: Entity, version: int | None = None
 
 
 def read_entity(warehouse: Warehouse, name: Entity, night: str, version: int | None = None) -> DataFrame:
-    """Key and features as night `night` sees them, at a Delta version (None: now, -1: no table yet)."""
+    """Read the key and the features of the rows that are valid on the day before a night.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        name: the table.
+        night: the date of the night (YYYY-MM-DD).
+        version: the Delta version of the table; see `read_versions`.
+    """
     rows = read_versions(warehouse, name, version).where(_holds_on(_day_before(night)))
     return rows.drop(VALID_FROM, VALID_TO, DELIVERED_UNTIL)
 
 
 def read_withdrawn(warehouse: Warehouse, name: Entity, night: str, version: int | None = None) -> DataFrame:
-    """Keys that were listed before night `night` and that the newest drop it sees has left out."""
+    """Read the keys that an earlier drop listed and that the newest drop before a night leaves out.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        name: the table.
+        night: the date of the night (YYYY-MM-DD).
+        version: the Delta version of the table; see `read_versions`.
+    """
     day = _day_before(night)
     known = read_versions(warehouse, name, version).where(F.col(VALID_FROM) <= day)
     holds = F.max(_holds_on(day)).alias("holds")

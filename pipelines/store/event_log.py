@@ -1,4 +1,4 @@
-"""The log as a night sees it."""
+"""Read the log of events up to the start of a night, each event once."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from pipelines.store.tables import Warehouse
 
 
 def read_events(warehouse: Warehouse, night: str, version: int | None = None) -> DataFrame:
-    """Events before the start of night `night`, each once, however many drops delivered it."""
+    """Read the events before the start of a night, each once, however many drops delivered it.
+
+    Args:
+        warehouse: the warehouse that contains the log.
+        night: the date of the night (YYYY-MM-DD), which starts at midnight UTC.
+        version: the Delta version of `events`; by default the newest.
+    """
     start = F.to_timestamp(F.lit(night))
     return read_log(warehouse, version).where((F.col(DS) < F.lit(night)) & (F.col(EVENT_TS) < start))
 
 
 def read_log(warehouse: Warehouse, version: int | None = None) -> DataFrame:
-    """All events, each once."""
+    """Read all events, each once."""
     return read_deliveries(warehouse, version).where(F.col(SUPERSEDED_BY).isNull())
 
 
 def read_deliveries(warehouse: Warehouse, version: int | None = None) -> DataFrame:
-    """All rows of `events`, those that a later drop has superseded too; see docs/ingest.md."""
+    """Read all rows of `events`, including those that a later drop superseded; see docs/ingest.md."""
     return with_new_columns(warehouse.read("events", version))
 
 
 def with_new_columns(rows: DataFrame) -> DataFrame:
-    """Rows of `events` with the columns that tables of earlier versions do not have."""
+    """Add to rows of `events` the columns that tables of earlier versions of this project lack."""
     absent: dict[str, tuple[str, Column]] = {
         EVENT_ID: ("string", F.lit(None)),
         REPEAT: ("int", F.lit(0)),

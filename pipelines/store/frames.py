@@ -1,4 +1,4 @@
-"""Small helpers for DataFrames."""
+"""Provide small helpers for DataFrames."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def parse_schema(ddl: str) -> StructType:
 
 
 def local_rows(spark: SparkSession, rows: list[dict[str, Any]], schema: StructType) -> DataFrame:
-    """Make a frame of a few rows of the driver by way of Arrow: plain Python rows would start a worker.
+    """Make a frame of a few rows of the driver through Arrow, as plain Python rows would start a worker.
 
     Args:
-        spark: the session.
-        rows: values by column; a column that a row lacks is null.
-        schema: of the frame.
+        spark: the session that owns the frame.
+        rows: the values of each row by column; a column that a row lacks is null.
+        schema: the columns of the frame; times are in UTC.
     """
     return spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema, timezone="UTC")), schema)
 

@@ -1,10 +1,10 @@
-"""Who runs a night: a lease with an epoch.
+"""Decide which run owns a night, by a lease with an epoch.
 
-A run is named by its key (Airflow passes its run id). The first job of a run takes the
-next epoch of the night; the newest epoch owns the night, and every older run is stale:
-each job checks before it works and publishing checks in its own commit. A retry of the
-same run finds its epoch again; a long job also takes an *attempt*, so that a driver which
-sleeps while its retry works stops when it wakes up. No clock is involved.
+A run is named by its key (Airflow passes its run id). The first job of a run takes the next epoch of the
+night. The run with the newest epoch owns the night, and every older run is stale: each job checks this before
+it works, and publishing checks it in its own commit. A retry of the same run finds its epoch again. A long
+job also takes an *attempt*, so that a driver that sleeps while its retry works stops when it wakes up. No
+clocks are compared.
 """
 
 from __future__ import annotations
@@ -30,31 +30,36 @@ class StaleRun(LimeError):
 
 
 class BadRunKey(LimeError):
-    """The name of a run is not one that every table, folder and log can hold."""
+    """The key of a run contains characters that a table, a folder or a log can't hold."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one night; without an epoch it only stages (an evaluation) and owns nothing."""
+    """One run of one night; a run without an epoch, such as an evaluation, only stages rows."""
 
     ds: str
     key: str
     epoch: int | None = None
-    job: str = ""  # that this process works at, as its `attempt`-th; 0: none was taken
-    attempt: int = 0
+    job: str = ""  # the job that this process works on, if it has taken an attempt
+    attempt: int = 0  # the number of the attempt at `job`, from 1; 0 if none was taken
 
     @property
     def run_id(self) -> str:
-        """Names the run in every table."""
+        """The id that names the run in every table."""
         return f"{self.ds}.{self.key if self.epoch is None else self.epoch}"
 
 
 def acquire_lease(warehouse: Warehouse, ds: str, key: str) -> Run:
-    """The run of `key` for night `ds`, taking a new epoch when the key is new.
+    """Return the run of a key for a night; a new key takes a new epoch.
+
+    Args:
+        warehouse: the warehouse that contains the table `leases`.
+        ds: the date of the night (YYYY-MM-DD).
+        key: the key of the run; jobs and retries that pass the same key share one run.
 
     Raises:
-        BadRunKey: see `check_run_key`.
-        StaleRun: the key held the night once and a newer run has taken it since.
+        BadRunKey: `check_run_key` refuses the key.
+        StaleRun: the run of this key owned the night once, and a newer run has taken it since.
     """
     try:
         check_run_key(key)
@@ -66,21 +71,27 @@ def acquire_lease(warehouse: Warehouse, ds: str, key: str) -> Run:
         if key in epochs.values():
             mine = max(epoch for epoch, holder in epochs.items() if holder == key)
             return check_lease(warehouse, Run(ds, key, mine))
-        # Then read again: somebody may have been faster.
+        # The loop reads the table again, as another process may have taken the epoch first.
         _take(warehouse, Run(ds, key, newest + 1), socket.gethostname(), txn=(f"lease-{ds}", newest + 1))
 
 
 def find_run(warehouse: Warehouse, ds: str, key: str) -> Run:
-    """The run of `key` as it is, without taking anything: it has no epoch where none was taken."""
+    """Return the run of a key without taking an epoch; its `epoch` is None if the key has none yet.
+
+    Args:
+        warehouse: the warehouse that contains the table `leases`.
+        ds: the date of the night (YYYY-MM-DD).
+        key: the key of the run.
+    """
     mine = [epoch for epoch, holder in _epochs(warehouse, ds).items() if holder == key]
     return Run(ds, key, max(mine, default=None))
 
 
 def check_lease(warehouse: Warehouse, run: Run) -> Run:
-    """`run` itself while it owns its night.
+    """Return `run` unchanged if it still owns its night.
 
     Raises:
-        StaleRun: naming the run that does.
+        StaleRun: another run owns the night, which the message names, or the job was started again.
     """
     if run.epoch is None:
         return run
@@ -101,7 +112,15 @@ def check_lease(warehouse: Warehouse, run: Run) -> Run:
 
 
 def begin_attempt(warehouse: Warehouse, run: Run, job: str) -> Run:
-    """`run` as the newest attempt at `job`: older ones fail their next `check_lease`."""
+    """Return the run with the number of a new attempt at a job.
+
+    Older attempts fail at their next `check_lease`. A run without an epoch is returned unchanged.
+
+    Args:
+        warehouse: the warehouse that contains the table `leases`.
+        run: the run that owns the night.
+        job: the name of the job that is started.
+    """
     if run.epoch is None:
         return run
     holder = f"{socket.gethostname()} {uuid.uuid4().hex}"
@@ -114,7 +133,7 @@ def begin_attempt(warehouse: Warehouse, run: Run, job: str) -> Run:
 
 
 def _attempts(warehouse: Warehouse, run: Run) -> dict[int, str]:
-    """Holders of the attempts at the run's job so far."""
+    """Return who holds each attempt at the run's job so far, by the number of the attempt."""
     rows = [row for row in _rows(warehouse, run.ds) if row.get("job") == run.job and run.job]
     return {row["attempt"]: row["holder"] for row in rows if row["epoch"] == run.epoch}
 
@@ -140,4 +159,4 @@ def _take(warehouse: Warehouse, run: Run, holder: str, txn: tuple[str, int], **m
     try:
         warehouse.append("leases", rows, txn=txn)
     except WriteConflict:
-        return  # the other writer's row is read on the next look
+        return  # the caller's next read finds the row of the other writer

@@ -1,7 +1,8 @@
-"""What each job of a run read, wrote, counted and took: one frozen class for each job's row of `runs`.
+"""Define the manifests of jobs: what each job of a run read, wrote and counted, and how long it took.
 
-A manifest is stored as JSON. Rows that earlier versions of this project wrote still load: fields that they
-did not have are optional here, and fields that are gone are ignored.
+Each job has one frozen class for its row of `runs`. A manifest is stored as JSON. Rows that earlier versions
+of this project wrote still load: fields that they did not have are optional here, and fields that no longer
+exist are ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Versions = dict[str, int]  # Delta version by table; -1 for a table that did not
 
 
 class ManifestSection(BaseModel):
-    """A section of a manifest."""
+    """The base class of manifests and of their sections."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", protected_namespaces=(), ser_json_inf_nan="constants"
@@ -28,21 +29,21 @@ class Manifest(ManifestSection):
 
     job: ClassVar[Job]
 
-    seconds: float = 0.0  # that the job took
-    reused: bool = False  # this run had done the job before, and nothing was done now; not stored
+    seconds: float = 0.0  # how long the job took
+    reused: bool = False  # whether this run had done the job before and did nothing now; not stored
 
     def to_json(self) -> str:
-        """The text that `runs` holds."""
+        """Return the text that `runs` holds."""
         return self.model_dump_json(exclude={"reused"}, exclude_none=True)
 
     def to_report(self) -> dict[str, Any]:
-        """Plain values, as a job prints them."""
+        """Return plain values, as a job prints them."""
         hidden = set() if self.reused else {"reused"}
         return self.model_dump(mode="json", exclude=hidden, exclude_none=True)
 
 
 class RowCounts(ManifestSection):
-    """What became of the delivered rows; the other counts add up to `delivered`."""
+    """Counts of the delivered rows by what became of them; the other counts add up to `delivered`."""
 
     delivered: int = 0
     loaded: int = 0
@@ -52,32 +53,32 @@ class RowCounts(ManifestSection):
 
 
 class SourceReport(ManifestSection):
-    """What loading the drops of one source did."""
+    """The result of loading the drops of one source."""
 
-    days: tuple[str, str]  # first and last
+    days: tuple[str, str]  # the first and the last day
     rows: RowCounts = RowCounts()
     rejected: dict[str, int] = {}  # rows by reason
     extra_columns: list[str] = []
     missing_columns: list[str] = []
     ignored_files: list[str] = []
-    changed: bool | None = None  # of items and users: whether the table has a new version
-    version: int | None = None  # of events: the version that holds the rows
+    changed: bool | None = None  # for items and users only: whether the table has a new version
+    version: int | None = None  # for events only, as all below: the version that holds the rows
     inserted: int | None = None
     updated: int | None = None
     deleted: int | None = None
-    superseded: int | None = None  # rows of these drops that a later drop delivers, too
+    superseded: int | None = None  # rows of these drops that a later drop delivers as well
 
 
 class IngestManifest(Manifest):
-    """Drops that were loaded, and what the run's later jobs read."""
+    """The drops that were loaded, and the model and versions that the run's later jobs read."""
 
     job = Job.INGEST_EVENTS
 
     items: SourceReport | None = None
     users: SourceReport | None = None
     events: SourceReport | None = None
-    model: str | None = None  # of the night that the run is for; None for a load of its own
-    model_version: str | None = None  # the night's champion; None while there is none
+    model: str | None = None  # the model of the run's night; None for a load that belongs to no night
+    model_version: str | None = None  # the night's champion; None if there is none yet
     versions: Versions = {}
 
 
@@ -89,14 +90,14 @@ class BankManifest(Manifest):
     model: str
     model_version: str
     versions: Versions
-    candidates: int = 0  # rows of the corpus
+    candidates: int = 0  # the number of rows of the corpus
     base: Versions = {}  # the version of the bank that this build started from
-    encoded: int = 0  # rows that were computed
+    encoded: int = 0  # the number of rows that were computed
     kept: int = 0
     removed: int = 0
     damaged: int = 0
     eligible_where: list[str] = []  # the rule of each policy, in the order of the eligibility bits
-    eligible: dict[str, int] = {}  # eligible items by policy
+    eligible: dict[str, int] = {}  # the number of eligible items by policy
 
 
 class StatesManifest(Manifest):
@@ -109,10 +110,10 @@ class StatesManifest(Manifest):
     versions: Versions
     buckets: int | None = None
     code: str | None = None  # names the code that computed the rows
-    tables: dict[str, str] = {}  # fingerprint of each table's version
+    tables: dict[str, str] = {}  # the fingerprint of each table's version
     base: Versions = {}
     plan_reason: str = Field("", validation_alias=AliasChoices("plan_reason", "plan"))
-    patched: int | None = None  # rows changed in place since both tables were last written whole
+    patched: int | None = None  # rows changed in place since both tables were last rewritten completely
     users: int
     cold_users: int = 0
     events: int
@@ -129,52 +130,52 @@ class BaseRun(ManifestSection):
     run_id: str
     ds: str
     anchors: list[str]  # the newest runs that scored some of its users in full
-    held: list[str]  # runs whose biases the candidates of this run carry, in this order
+    held: list[str]  # runs whose item biases are stored with this run's candidates, in this order
 
     @model_validator(mode="before")
     @classmethod
     def _read_list(cls, raw: Any) -> Any:
-        """Earlier versions stored the four values as a list."""
+        """Read the four values also from a list, as earlier versions of this project stored them."""
         return dict(zip(cls.model_fields, raw, strict=True)) if isinstance(raw, list | tuple) else raw
 
 
 class EntryRules(ManifestSection):
-    """What the kept entries of two nights must have in common for one to start from the other."""
+    """The values that two nights must have in common for one to start from the other's kept entries."""
 
     model_version: str
     k: int
-    entries: int  # kept of each list
+    entries: int  # the number of entries that are kept of each list
     policy: dict[str, Any]
     buckets: int
     code: str  # names the code that scores
 
 
 class ScoringPlanManifest(Manifest):
-    """How a run scores, fixed by its first attempt."""
+    """The plan of a run's scoring, which its first attempt fixes."""
 
     job = Job.SCORING_PLAN
 
     buckets: int
     units_per_commit: int
-    settings: list[EntryRules]  # by policy
+    settings: list[EntryRules]  # one for each policy
     why: str
-    entries: EntryRules | None = None  # what later nights may take over; None: nothing is kept
+    entries: EntryRules | None = None  # the rules of the entries kept for later nights; None: none are kept
     base: BaseRun | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _read_empty(cls, raw: Any) -> Any:
-        """Earlier versions stored an empty object for no entries."""
+        """Read an empty object as no entries, as earlier versions of this project stored it."""
         return {**raw, "entries": None} if isinstance(raw, dict) and raw.get("entries") == {} else raw
 
 
 class PolicyReport(ManifestSection):
-    """What scoring did for one policy; seconds and the rate are of all policies together."""
+    """The result of scoring for one policy; the seconds and the rate are those of all policies together."""
 
     plan_reason: str = Field("", validation_alias=AliasChoices("plan_reason", "plan"))
     units: int = 0
     commits: int = 1
-    commits_reused: int = 0  # staged by an earlier attempt
+    commits_reused: int = 0  # commits that an earlier attempt had staged
     seconds: float = 0.0
     pairs_per_second: float = 0.0
     users: int = 0
@@ -182,12 +183,12 @@ class PolicyReport(ManifestSection):
     pairs_avoided: int = 0
     users_with_shortfall: int = 0
     users_left_out: int = 0
-    users_taken_over: int | None = None  # whose lists were taken over; earlier versions did not say
+    users_taken_over: int | None = None  # users whose lists were reused; None in rows of earlier versions
     pairs_taken_over: int = 0
 
 
 class EntriesReport(ManifestSection):
-    """What later nights need to know of the entries that a run kept."""
+    """The facts about a run's kept entries that later nights need."""
 
     rules: EntryRules = Field(validation_alias=AliasChoices("rules", "of"))
     anchors: list[str]  # runs that scored some of the users in full
@@ -196,11 +197,11 @@ class EntriesReport(ManifestSection):
 
 
 class ForecastComparison(ManifestSection):
-    """A forecast, compared with what scoring took."""
+    """A forecast of the scoring time, compared with the actual time."""
 
     predicted_seconds: float
     actual_seconds: float
-    share_of_night: float  # of the commits, that this attempt scored
+    share_of_night: float  # the share of the commits that this attempt scored, of 1
     cost: float | None = None
     cost_per_million_pairs: float | None = None
 
@@ -214,7 +215,7 @@ class BackendReport(ManifestSection):
 
 
 class ScoreManifest(Manifest):
-    """Staged lists of a run."""
+    """The staged lists of a run."""
 
     job = Job.SCORE_CANDIDATES
 
@@ -261,7 +262,7 @@ class DisprovedManifest(Manifest):
 
     job = Job.DISPROVED
 
-    users: int  # whose lists differ
+    users: int  # the number of users whose lists differ
     full_run: str = Field(default="", validation_alias=AliasChoices("full_run", "whole_run"))
 
 
@@ -281,9 +282,9 @@ class AuditManifest(Manifest):
 
     job = Job.AUDIT_RECOMMENDATIONS
 
-    compared_with: str | None = None  # an earlier published night
+    compared_with: str | None = None  # the earlier published night that the lists were compared with
     checks: list[CheckReport]
-    overridden: dict[str, str] = {}  # reason by check
+    overridden: dict[str, str] = {}  # the reason by the name of the check
 
 
 class FailedAuditManifest(AuditManifest):
@@ -293,7 +294,7 @@ class FailedAuditManifest(AuditManifest):
 
 
 class PublishManifest(Manifest):
-    """A published night; the metadata of its commit holds the same."""
+    """A published night; the metadata of its commit holds the same JSON."""
 
     job = Job.PUBLISH_RECOMMENDATIONS
 
@@ -311,7 +312,7 @@ class PublishManifest(Manifest):
 
 
 class ExportManifest(Manifest):
-    """Where the lists of a night went; each exporter adds a section of its own name."""
+    """The export of a night's lists; each exporter adds a section under its own name."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -319,11 +320,11 @@ class ExportManifest(Manifest):
 
     run_id: str | None = None
     versions: Versions = {}
-    exported: str | None = None  # says so where the settings name no export
+    exported: str | None = None  # a note, present only if the settings name no export
 
 
 class ForecastManifest(Manifest):
-    """What the scoring of a night will take."""
+    """The forecast of the time and the memory that the scoring of a night will take."""
 
     job = Job.PLAN_NIGHT
 
@@ -352,7 +353,7 @@ class ForecastManifest(Manifest):
 
 
 class TrainManifest(Manifest):
-    """A bundle that was trained, with its metrics."""
+    """A trained bundle with its metrics."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -375,7 +376,7 @@ class EvaluationManifest(Manifest):
 
 
 class ChallengeManifest(Manifest):
-    """A challenger, how it compares with the champion, and what was decided."""
+    """A challenger, its comparison with the champion, and the decision."""
 
     job = Job.CHALLENGE_MODEL
 
@@ -389,26 +390,26 @@ class ChallengeManifest(Manifest):
 
 
 class RollbackManifest(Manifest):
-    """A night that was taken back, or put back."""
+    """A night whose published lists were taken back, or put back."""
 
     job = Job.ROLL_BACK
 
     night: str
-    run_id: str | None = None  # whose lists are in force now; None: the night is withdrawn
+    run_id: str | None = None  # the run whose lists are in force now; None: the night is withdrawn
     action: Literal["publish", "take back", "put back"] | None = None
-    instead_of: str | None = None  # whose lists were in force before
+    instead_of: str | None = None  # the run whose lists were in force before
     reason: str = ""
-    by: str | None = None
-    now: str | None = None  # what happened, in a sentence
+    by: str | None = None  # the id of the run that did this
+    now: str | None = None  # a sentence that says what happened
     versions: Versions
 
     def tag(self) -> dict[str, Any]:
-        """What the metadata of the commit says."""
+        """Return the fields that the metadata of the commit holds."""
         return self.model_dump(include={"night", "run_id", "action", "instead_of", "reason", "by"})
 
 
 class PinManifest(Manifest):
-    """A published night that stays readable, or the end of that."""
+    """A pin, which keeps a published night readable, or the release of a pin."""
 
     job = Job.PIN_NIGHT
 
@@ -419,12 +420,12 @@ class PinManifest(Manifest):
 
 
 class TidyManifest(Manifest):
-    """What upkeep compacted, dropped and removed."""
+    """The tables that upkeep compacted, and what it dropped and removed."""
 
     job = Job.TIDY_TABLES
 
     staged_from: str  # the oldest night whose staged rows are kept
-    pinned: list[str] = []  # runs
+    pinned: list[str] = []  # ids of the pinned runs
     files_compacted: dict[str, int] = {}
     staged_runs_dropped: dict[str, int] = {}
     evaluations_dropped: list[str] = []

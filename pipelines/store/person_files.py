@@ -50,7 +50,7 @@ def count_rows(
         spark: the session that reads.
         files: the paths of Parquet files.
         type_: the SQL type of the column `user_id` in these files; a file without the column holds no user.
-        person: whose rows to count.
+        person: the person whose rows are counted.
         rejected: whether the files are a quarantine's, whose rows name a person in a text.
 
     Raises:
@@ -84,7 +84,7 @@ def _held(batches: Iterable[pa.RecordBatch], person: Person) -> Iterator[pa.Reco
 
 
 def match_rows(batch: pa.RecordBatch, person: Person) -> list[bool]:
-    """Whether each row is the person's, by `user_id`, and in a quarantine also by `row`."""
+    """Return whether each row is the person's, by `user_id`, and in a quarantine also by `row`."""
     users = batch.column(USER_ID)
     if "row" in batch.schema.names:
         texts = (batch.column(name).to_pylist() for name in ("source", "row"))
@@ -142,7 +142,7 @@ def _count_entries(lines: DataFrame, person: Person) -> int:
 
 
 def entry_names(text: str, person: Person) -> bool:
-    """Whether a line of a Delta log, or the statistics of one file, names the person."""
+    """Return whether a line of a Delta log, or the statistics of one file, names the person."""
     entry = json.loads(text)
     texts = [action.get("stats") for action in entry.values() if isinstance(action, dict)]
     bounds = [json.loads(stats) for stats in texts if isinstance(stats, str)] + [entry]

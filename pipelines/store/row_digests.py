@@ -1,8 +1,8 @@
-"""Fingerprints and checksums of stored rows: nothing is computed twice.
+"""Compute fingerprints and checksums of stored rows, so that unchanged rows are not computed again.
 
-A stored row is current when its fingerprint is that of the night's inputs, so that computing it again would
-give the same bytes, and when its checksum is that of its own bytes, so that a damaged row is computed again
-and never passed on.
+A stored row is current if its fingerprint is that of the night's inputs, as computing it again would then
+give the same bytes, and if its checksum is that of its own bytes. So a damaged row is never used, but
+computed again.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from pipelines.schemas import CHECKSUM, FINGERPRINT, MODEL_VERSION, TABLES
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import MissingTable
 
-ROWS = ("pipelines.udfs.encode_items", "pipelines.udfs.reduce_states")  # compute the stored rows
+ROWS = ("pipelines.udfs.encode_items", "pipelines.udfs.reduce_states")  # modules that compute stored rows
 
 
 def row_code() -> str:
-    """Name the code that computes rows, ours and the libraries': other code may give other bits."""
+    """Name the code that computes rows and the versions of its libraries; other code may give other bits."""
     return f"{code_digest(*ROWS)} torch {torch.__version__} numpy {np.__version__}"
 
 
 def compute_fingerprint(*inputs: Column) -> Column:
-    """Compute a fingerprint of the code and of named inputs (see `Column.alias`): 128 bits, as hex.
+    """Compute a fingerprint of the code and of named inputs (see `Column.alias`): 128 bits as hex.
 
-    It is a digest of their JSON, which names the fields: plain hashes skip nulls, so that (a, null) would be
-    equal to (null, a).
+    It is a digest of their JSON, which names the fields. A plain hash skips nulls, so (a, null) and (null, a)
+    would have the same fingerprint.
     """
     code = F.lit(row_code()).alias("code")
     return F.substring(F.sha2(F.to_json(F.struct(code, *inputs)), 256), 1, 32)
 
 
 def compute_checksum(table: str) -> Column:
-    """Compute the checksum of a table's row: 64 bits, against damage and hand edits, not against malice."""
+    """Compute the 64-bit checksum of a table's row; it detects damage and hand edits, but no forgery."""
     return F.xxhash64(*TABLES[table].checksummed)
 
 
 class ModelSlice(NamedTuple):
-    """The rows of one model in a table, as of a version of the table.
+    """The rows of one model in a table, at one version of the table.
 
     `key` is the column that names a row of the slice.
     """
@@ -61,17 +61,17 @@ def sound_fingerprints(
     """Select the fingerprint of each stored row, null for a damaged row and where a key has several rows.
 
     Args:
-        rows: of the table.
-        table: says which columns the checksum covers.
+        rows: the stored rows of the table.
+        table: the name of the table, which decides which columns the checksum covers.
         key: the column that names a row.
-        name: of the column of fingerprints in the result.
+        name: the name that the column of fingerprints gets in the result.
         carried: further columns of the result by name.
 
     Returns:
-        `key`, `name` and the carried columns.
+        One row for each key, with `key`, `name` and the carried columns.
 
     Raises:
-        MissingTable: an older version of this project wrote the rows.
+        MissingTable: an older version of this project wrote the rows, without fingerprints or checksums.
     """
     if lacking := {CHECKSUM, FINGERPRINT, *TABLES[table].checksummed} - set(rows.columns):
         raise MissingTable(
@@ -89,19 +89,19 @@ def sound_fingerprints(
 
 
 def patch_rows(warehouse: Warehouse, base: ModelSlice, rows: DataFrame, gone: DataFrame) -> int:
-    """Bring a model's slice of a table to new rows, in place.
+    """Update a model's slice of a table in place with new, changed and removed rows.
 
     Args:
-        warehouse: that holds the table.
-        base: the slice that the new rows were computed against.
-        rows: new and changed rows.
-        gone: keys whose rows are removed.
+        warehouse: the warehouse that contains the table.
+        base: the slice that the new rows were compared with.
+        rows: the new and the changed rows.
+        gone: the keys whose rows are removed.
 
     Returns:
         The version of the table that holds the result.
 
     Raises:
-        WriteConflict: see `Warehouse.upsert`.
+        WriteConflict: another writer changed the table meanwhile; see `Warehouse.upsert`.
     """
     changes = rows.unionByName(gone, allowMissingColumns=True)
     removed = F.col(f"s.{FINGERPRINT}").isNull()

@@ -1,6 +1,6 @@
-"""The table `runs`: one manifest for each job of each run, written once.
+"""Read and write the table `runs`, which holds one manifest for each job of each run.
 
-A job that finds its own row has been done before and changes nothing.
+A job that finds its own row has been done before, and changes nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ M = TypeVar("M", bound=Manifest)
 
 
 def find_manifest(warehouse: Warehouse, run_id: str, kind: type[M]) -> M | None:
-    """Find the manifest of a finished job; None when the run has not finished it.
+    """Find the manifest of a finished job; return None if the run has not finished it.
 
-    What this process has read before is not read again, as a finished job's manifest never changes. A row
-    that is not known is looked for again once another process has committed to `runs`.
+    A manifest that this process has read is not read again, as a finished job's manifest never changes. The
+    table is read again for an unknown row once another process has committed to `runs`.
 
     Args:
-        warehouse: that holds the table.
-        run_id: names the run.
+        warehouse: the warehouse that contains the table.
+        run_id: the id of the run.
         kind: the class of the job's manifest.
     """
     key = (run_id, kind.job)
@@ -52,7 +52,7 @@ class FinishedJob(NamedTuple, Generic[M]):
 
 
 def find_manifests(warehouse: Warehouse, kind: type[M]) -> list[FinishedJob[M]]:
-    """Find the manifests of one job in all runs, in no order."""
+    """Find the manifests of one job in all runs, in no particular order."""
     return [
         FinishedJob(run_id, row.ds, kind.model_validate(json.loads(row.manifest)))
         for (run_id, job), row in list(_read(warehouse).items())
@@ -61,7 +61,7 @@ def find_manifests(warehouse: Warehouse, kind: type[M]) -> list[FinishedJob[M]]:
 
 
 def first_readable(warehouse: Warehouse, table: str) -> int:
-    """The oldest version of a table that erasing persons has left whole; see `operate/forget.py`."""
+    """Return the oldest version of a table that forgetting persons has kept; see `operate/forget.py`."""
     purged = find_manifests(warehouse, ForgetManifest)
     return max((done.manifest.purged.get(table, 0) for done in purged), default=0)
 
@@ -70,8 +70,8 @@ def need_manifest(warehouse: Warehouse, run: Run, kind: type[M]) -> M:
     """Return the manifest of a job that must have run before.
 
     Args:
-        warehouse: that holds the table `runs`.
-        run: whose job it is.
+        warehouse: the warehouse that contains the table `runs`.
+        run: the run that must have finished the job.
         kind: the class of the job's manifest.
 
     Raises:
@@ -90,13 +90,13 @@ def run_once(warehouse: Warehouse, run: Run, kind: type[M], work: Callable[[], M
     """Do a job unless this run has done it before, and record its manifest with the seconds that it took.
 
     Args:
-        warehouse: that holds the table `runs`.
-        run: whose job it is.
+        warehouse: the warehouse that contains the table `runs`.
+        run: the run that the job belongs to.
         kind: the class of the job's manifest, which `work` returns.
-        work: does the job.
+        work: the function that does the job; it is not called if the job was done before.
 
     Returns:
-        The manifest; `reused` is true when the job had been done before.
+        The manifest; `reused` is true if the job was done before.
     """
     done = find_manifest(warehouse, run.run_id, kind)
     if done is not None:
@@ -107,7 +107,7 @@ def run_once(warehouse: Warehouse, run: Run, kind: type[M], work: Callable[[], M
     manifest = manifest.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     if _add(warehouse, run.run_id, run.ds, manifest):
         return manifest
-    # Another attempt was faster, and its row counts.
+    # Another attempt recorded its row first, and that row is kept.
     return need_manifest(warehouse, run, kind).model_copy(update={"reused": True})
 
 
@@ -115,10 +115,10 @@ def record(warehouse: Warehouse, run_id: str, ds: str, manifest: Manifest) -> No
     """Write or rewrite the row of a job in `runs`.
 
     Args:
-        warehouse: that holds the table.
-        run_id: names the run.
-        ds: the night that the row is about.
-        manifest: of the job.
+        warehouse: the warehouse that contains the table.
+        run_id: the id of the run.
+        ds: the date (YYYY-MM-DD) of the night that the row is about.
+        manifest: the manifest of the job; an equal one that is stored is not written again.
     """
     key = (run_id, manifest.job)
     if _find_text(warehouse, key) is None and _add(warehouse, run_id, ds, manifest):
@@ -130,7 +130,7 @@ def record(warehouse: Warehouse, run_id: str, ds: str, manifest: Manifest) -> No
 
 
 def _add(warehouse: Warehouse, run_id: str, ds: str, manifest: Manifest) -> bool:
-    """Write the first row of a job; False when another process has written one meanwhile."""
+    """Write the first row of a job; return False if another process has written one meanwhile."""
     tag, row = uuid.uuid4().hex, _row(run_id, ds, manifest)
     try:
         txn = (f"{run_id}-{manifest.job}", 1)
@@ -139,7 +139,7 @@ def _add(warehouse: Warehouse, run_id: str, ds: str, manifest: Manifest) -> bool
         if _find_text(warehouse, (run_id, manifest.job)) is None:
             raise
         return False
-    if warehouse.find_commit("runs", tag) is None:  # Delta accepts the first writer and skips others silently
+    if warehouse.find_commit("runs", tag) is None:  # Delta accepts the first writer and silently skips others
         return False
     _remember(warehouse, row)
     return True
@@ -165,7 +165,7 @@ def _find_text(warehouse: Warehouse, key: tuple[str, str]) -> str | None:
 
 
 def _read(warehouse: Warehouse) -> dict[tuple[str, str], CachedRow]:
-    """Return all of `runs`, read again only after a commit of another process: a night asks at every step."""
+    """Return all rows of `runs`; they are cached, and read again only after a commit of another process."""
     known, newest = warehouse.known, warehouse.newest("runs")
     if known.version != newest:
         rows = warehouse.read("runs", newest).select(RUN_ID, "job", F.col(DS).cast("string"), "manifest")

@@ -42,7 +42,7 @@ DEFAULTS = {
     "spark.executorEnv.MKL_NUM_THREADS": "1",
 }
 
-# These log the stack trace of an error that also reaches Python, where a job reports it once, in one line.
+# These loggers write the stack trace of an error that also reaches Python, where a job reports it once.
 TWICE = (
     "org.apache.spark.executor.Executor",
     "org.apache.spark.scheduler.TaskSetManager",

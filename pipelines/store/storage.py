@@ -58,7 +58,7 @@ def hadoop_path(spark: SparkSession, uri: str) -> HadoopPath:
 
 
 def path_exists(spark: SparkSession, uri: str) -> bool:
-    """Whether a Hadoop path exists.
+    """Return whether a Hadoop path exists.
 
     Raises:
         LimeError: this is unknown, as the storage does not let this user look or can't be reached.

@@ -1,4 +1,4 @@
-"""Delta tables under one warehouse root: read at a version, replace a slice, append once."""
+"""Read and write the Delta tables of a warehouse: read a version, replace a slice, append once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pipelines.store.predicates import Predicate
 from pipelines.store.storage import list_names, read_text
 from pipelines.store.write_errors import MissingTable, WriteConflict, writing
 
-USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # of a merge, which has no option for it
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # for a merge, which has no such option
 COMMIT = re.compile(r"(\d{20})\.json")
 
 
 class CachedRow(NamedTuple):
-    """A row of `runs`: its night, and its manifest as JSON."""
+    """A row of `runs`, with its night and its manifest as JSON."""
 
     ds: str
     manifest: str
@@ -35,7 +35,7 @@ class CachedRow(NamedTuple):
 
 @dataclass
 class CachedRuns:
-    """`runs` by run and job, as of a version; see `runs.py`."""
+    """The rows of `runs` at one version of the table, by run id and job; see `runs.py`."""
 
     version: int = -1
     rows: dict[tuple[str, str], CachedRow] = field(default_factory=dict)
@@ -45,37 +45,37 @@ class CachedRuns:
 class Warehouse:
     """All tables of one warehouse.
 
-    Every write returns the Delta version that holds it; manifests carry those versions and
-    later jobs read exactly them, never "latest".
+    A write returns the Delta version that holds it. Manifests record these versions, and later jobs read
+    exactly these, never the newest.
     """
 
     spark: SparkSession
     settings: Settings
-    moved: Mapping[str, str] = field(default_factory=dict)  # tables in a folder of their own; see `apart.py`
-    # What this process has read of small bookkeeping tables; see `read_cached` and `runs.py`.
+    moved: Mapping[str, str] = field(default_factory=dict)  # separate folder by table; see `apart.py`
+    # The rows of small tables that this process has read, with their version; see `read_cached`.
     _small: dict[str, tuple[int, list[Row]]] = field(default_factory=dict, init=False, repr=False)
     known: CachedRuns = field(default_factory=CachedRuns, init=False, repr=False)
 
     def path(self, name: str) -> str:
-        """Where a table lives: in the warehouse, but which bundle is whose champion beside the bundles."""
+        """Return the path of a table: `champions` is next to the bundles, all others are in the warehouse."""
         root = self.settings.bundles if name == "champions" else self.settings.warehouse
         return "/".join([root.rstrip("/"), *([self.moved[name]] if name in self.moved else []), name])
 
     def schema(self, name: str) -> StructType:
-        """The table's schema with the declared id types."""
+        """Return the table's schema with the id types that the settings declare."""
         ids = self.settings.ids
         ddl = TABLES[name].ddl().format(user=SQL_TYPES[ids.user_id], item=SQL_TYPES[ids.item_id])
         return parse_schema(ddl)
 
     def exists(self, name: str) -> bool:
-        """Whether the table has been written."""
+        """Return whether the table has been written."""
         return self.newest(name) >= 0
 
     def version(self, name: str) -> int:
-        """Newest version now; only for pinning it in a manifest.
+        """Return the newest version of a table; use it only to record it in a manifest.
 
         Raises:
-            MissingTable: nothing was written yet.
+            MissingTable: the table has not been written.
         """
         newest = self.newest(name)
         if newest < 0:
@@ -83,14 +83,14 @@ class Warehouse:
         return newest
 
     def newest(self, name: str) -> int:
-        """Newest version now, -1 when nothing was written yet."""
+        """Return the newest version of a table, or -1 if it has not been written."""
         return max(self._commits(name), default=-1)
 
     def fingerprint(self, name: str, version: int | None = None) -> str:
-        """Names the rows of a version (the newest): the digest of its commit, which holds a random id.
+        """Return a digest of the commit of a version (by default the newest), which contains a random id.
 
-        Unlike the version number, it tells a table that was deleted and written again. Commits that are not
-        there, or that Delta has cleaned up, all have the same one.
+        Unlike the version number, it also changes when a table is deleted and written again. All commits that
+        are missing, or that Delta has cleaned up, have the same digest.
         """
         commits = self._commits(name)
         version = max(commits, default=-1) if version is None else version
@@ -98,11 +98,11 @@ class Warehouse:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def delta(self, name: str) -> DeltaTable:
-        """The Delta handle."""
+        """Return the table as an object of Delta's API."""
         return DeltaTable.forPath(self.spark, self.path(name))
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
-        """The rows at `version` (-1: of a table that was not there yet, so none); without one, the newest."""
+        """Read the rows at `version`, by default the newest; -1 means no table, so there are no rows."""
         if version == -1 or (version is None and not self.exists(name)):
             return local_rows(self.spark, [], self.schema(name))
         reader = self.spark.read.format("delta")
@@ -111,7 +111,7 @@ class Warehouse:
         return reader.load(self.path(name))
 
     def read_cached(self, name: str) -> list[Row]:
-        """All rows of a small table as of now, read again only when it has a new version."""
+        """Read all rows of a small table; they are cached until the table has a new version."""
         newest = self.newest(name)
         if newest < 0:
             return []
@@ -128,12 +128,21 @@ class Warehouse:
         metadata: str = "",
         txn: tuple[str, int] | None = None,
     ) -> int:
-        """Replace the slice `where` by `rows` in one commit; returns its version.
+        """Replace a slice of a table in one commit.
 
-        A row outside the slice fails the write: Delta checks `replaceWhere`. With `txn` =
-        (application, number) a repeated or older number is skipped silently: read again to know.
+        Args:
+            name: the table.
+            rows: the new rows; a row outside the slice fails the write, as Delta checks `replaceWhere`.
+            where: the condition that selects the slice.
+            metadata: a text that the commit holds; by default a random one.
+            txn: an application and a number; Delta silently skips a write whose number is not greater than
+                the last one of the application, so the caller must look for its commit.
+
+        Returns:
+            The version of the commit; the newest version if Delta committed nothing.
 
         Raises:
+            RowRefused: a row breaks a constraint of the table.
             WriteConflict: another writer changed the slice meanwhile.
         """
         tag = metadata or uuid.uuid4().hex
@@ -142,31 +151,43 @@ class Warehouse:
             writer = writer.option("replaceWhere", where)
         self._save(name, writer)
         found = self.find_commit(name, tag)
-        return self.version(name) if found is None else found  # none: Delta saw nothing to commit
+        return self.version(name) if found is None else found  # None: Delta committed nothing
 
     def append(
         self, name: str, rows: DataFrame, *, metadata: str = "", txn: tuple[str, int] | None = None
     ) -> None:
-        """Append in one commit. With `txn` = (application, number) Delta lets each number in once,
-        silently skipping a repeated or older one: read again to know.
+        """Append rows to a table in one commit.
+
+        Args:
+            name: the table.
+            rows: the new rows.
+            metadata: a text that the commit holds, if any.
+            txn: an application and a number, which allow only one such write; see `replace`.
 
         Raises:
+            RowRefused: a row breaks a constraint of the table.
             WriteConflict: another writer committed under the same application meanwhile.
         """
         self._save(name, self._writer(name, rows, metadata, txn).mode("append"))
 
     def upsert(self, name: str, rows: DataFrame, key: str, where: Column, gone: Column, base: int) -> int:
-        """Bring the slice `where` of version `base` to `rows` by `key` in one commit; returns its version.
+        """Insert, update and delete rows of a slice by key, in one commit.
 
         Args:
-            rows: the new rows of keys that came or changed; other keys stand.
-            key: of at most one row of the slice and of `rows`.
-            where: condition of the slice on a row of the table, named `t`.
-            gone: condition on a row of `rows`, named `s`: its key is removed.
+            name: the table.
+            rows: the rows of new, changed and removed keys; the rows of other keys are not changed.
+            key: the column that names a row; a key has at most one row in the slice and one in `rows`.
+            where: the condition that selects the slice, on a row of the table, named `t`.
+            gone: the condition, on a row of `rows`, named `s`, by which its key is removed.
+            base: the version of the table that `rows` were computed from.
+
+        Returns:
+            The version of the commit.
 
         Raises:
-            WriteConflict: another writer changed the slice meanwhile, or wrote the table before it; then the
-                commit stands, and a later run does not build on it.
+            RowRefused: a row breaks a constraint of the table.
+            WriteConflict: another writer changed the slice meanwhile, or committed after `base`; in the
+                second case this commit remains in the table, but a later run does not build on it.
         """
         merge = (
             self.delta(name)
@@ -188,12 +209,12 @@ class Warehouse:
         if version != base + 1:
             raise WriteConflict(
                 f"table {name}: version {version} was written over another writer's rows; this job had read "
-                f"version {base}. Run the job again: it starts from what stands"
+                f"version {base}. Run the job again: it starts from what is committed"
             )
         return version
 
     def overwrite(self, name: str, rows: DataFrame) -> None:
-        """Replace the whole table, schema included (tables whose columns the settings declare)."""
+        """Replace a complete table and its schema, for tables whose columns the settings declare."""
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         with writing(name):
             writer.save(self.path(name))
@@ -208,38 +229,38 @@ class Warehouse:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         table = TABLES[name]
         rules = {f"delta.constraints.{rule}": sql for rule, sql in table.constraints.items()}
-        return writer.options(**table.properties, **rules)  # the write that makes the table heeds them
+        return writer.options(**table.properties, **rules)  # only the write that creates the table uses them
 
     def _save(self, name: str, writer: DataFrameWriter) -> None:
         with writing(name):
             writer.partitionBy(*TABLES[name].partitions).save(self.path(name))
 
     def _shaped(self, name: str, rows: DataFrame) -> DataFrame:
-        """Columns in schema order with schema types: the contract of every table."""
+        """Select the columns of the table's schema, in its order and with its types."""
         return rows.select(*(F.col(f.name).cast(f.dataType).alias(f.name) for f in self.schema(name)))
 
     def _commits(self, name: str) -> list[int]:
-        """Versions whose commit file is there, ascending.
+        """List the versions whose commit file exists, ascending.
 
-        Read off the names in `_delta_log` (Delta protocol, "Delta Log Entries"): a listing, where
-        `DESCRIBE HISTORY` is a Spark job.
+        They are read from the names in `_delta_log` (Delta protocol, "Delta Log Entries"), as listing a
+        folder is faster than `DESCRIBE HISTORY`, which is a Spark job.
         """
         names = list_names(self.spark, f"{self.path(name)}/_delta_log")
         return [int(found[1]) for found in map(COMMIT.fullmatch, names) if found]
 
     def _commit(self, name: str, version: int) -> str:
-        """The commit file of a version."""
+        """Read the commit file of a version."""
         return read_text(self.spark, f"{self.path(name)}/_delta_log/{version:020d}.json")
 
     def commit_tags(self, name: str) -> list[tuple[int, str]]:
-        """Versions whose commit carries metadata, with it, the oldest first, as far as the log reaches."""
+        """List the commits with metadata that the log still holds, as (version, metadata), oldest first."""
         if not self.exists(name):
             return []
         history = self.delta(name).history().select("version", "userMetadata")
         return sorted((row[0], row[1]) for row in history.collect() if row[1])
 
     def find_commit(self, name: str, tag: str) -> int | None:
-        """Version of the commit (of the last 50) that carries `tag`, None when there is none."""
+        """Find the version of the commit whose metadata is `tag`, or None if none of the last 50 has it."""
         for version in reversed(self._commits(name)[-50:]):
             lines = self._commit(name, version).splitlines()
             actions = [json.loads(line) for line in lines if '"commitInfo"' in line]

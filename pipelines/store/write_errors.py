@@ -1,4 +1,4 @@
-"""Errors of tables: what is missing, and what Delta refuses to write, in one sentence each."""
+"""Define the errors of tables: a table is missing, or Delta refuses to write rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyspark.errors import PySparkException
 from lime_model.errors import LimeError
 from pipelines.schemas import TABLES
 
-# Each by name: what Delta raises from the JVM does not derive from the first of them, as its docs have it.
+# Each error is named: those that Delta raises do not derive from the first one, although its docs say so.
 CONFLICTS = (
     delta_errors.DeltaConcurrentModificationException,
     delta_errors.ConcurrentWriteException,
@@ -38,12 +38,12 @@ class WriteConflict(LimeError):
 
 
 class RowRefused(LimeError):
-    """A row is not what its table holds."""
+    """A row breaks a constraint of its table."""
 
 
 @contextmanager
 def writing(name: str) -> Iterator[None]:
-    """A write of a table inside; what Delta refuses, in one line.
+    """Raise what Delta refuses while the block writes a table as an error with a message of one line.
 
     Raises:
         RowRefused: a row breaks a constraint of the table.

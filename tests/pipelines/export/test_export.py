@@ -1,4 +1,4 @@
-"""Lists in a real Valkey and in Parquet: nothing mixed, nothing missing, whatever is killed."""
+"""Test that lists in Valkey and Parquet are complete and never a mixture of nights, even after kills."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def client(server: ValkeyServer) -> redis.Redis:
 
 @pytest.fixture
 def serve(empty_shop: Warehouse, server: ValkeyServer, tmp_path: Path) -> Callable[..., Warehouse]:
-    """The empty shop with an export to the server; options are `RedisExport`'s."""
+    """A function that returns the empty shop with an export to the server and options of `RedisExport`."""
 
     def configure(**options: object) -> Warehouse:
         to = RedisExport.model_validate(
@@ -65,12 +65,12 @@ def serve(empty_shop: Warehouse, server: ValkeyServer, tmp_path: Path) -> Callab
 
 
 def night(warehouse: Warehouse, ds: str, users: int, score: float, k: int = 3, key: str = "one") -> None:
-    """Lists that tell their night by every score."""
+    """Publish lists in which every score is `score`, so that a list shows which night it is of."""
     publish(warehouse, ds, key, {u: [((u + i) % 97, score) for i in range(k)] for u in range(users)})
 
 
 def read(client: redis.Redis | redis.RedisCluster, user: int) -> dict[str, list[float]] | None:
-    """As docs/operate.md tells readers to."""
+    """Read the list of a user in the way that docs/operate.md describes."""
     version = client.get("lime:current")
     text = client.get(f"lime:{version}:{user}")
     return json.loads(str(text)) if text is not None else None
@@ -126,20 +126,22 @@ def test_a_reader_that_polls_during_the_flip_sees_one_night_or_the_other(
     done.set()
     polling.join()
     assert set(seen) == {1.0, 2.0}
-    assert seen == sorted(seen, key=float)  # type: ignore[arg-type]  # the flip is one moment
+    assert seen == sorted(seen, key=float)  # type: ignore[arg-type]  # all users change at once
     assert report["versions_dropped"] == [f"{OLD}.1"]
     assert list(client.scan_iter(f"lime:{OLD}*")) == []
     with pytest.raises(ExportFailed, match=rf"serves {NEW}.1, a newer night than {OLD}.1; with --older"):
         export_recommendations(warehouse, OLD)
     served = {"lists": 0, "served": f"{NEW}.1"}
-    assert export_recommendations(warehouse, OLD, newer="keep").redis == served  # a backfill's
+    assert export_recommendations(warehouse, OLD, newer="keep").redis == served  # as a backfill does
     assert client.get("lime:current") == f"{NEW}.1"
     export_recommendations(warehouse, OLD, newer="replace")
     assert client.get("lime:current") == f"{OLD}.1"
 
 
-def test_a_killed_load_goes_on(serve: Callable[..., Warehouse], client: redis.Redis, tmp_path: Path) -> None:
-    """SIGKILL of the whole job half-way; the night before is served until the rerun has counted all lists."""
+def test_a_killed_load_continues(
+    serve: Callable[..., Warehouse], client: redis.Redis, tmp_path: Path
+) -> None:
+    """After SIGKILL of the job, the night before is served until the rerun has counted all lists."""
     warehouse = serve(keys_per_second=2000)
     night(warehouse, OLD, 400, 1.0)
     export_recommendations(warehouse, OLD)
@@ -175,19 +177,19 @@ def test_lists_that_the_store_evicts_are_not_served(
     night(warehouse, NEW, 6000, 2.0, k=20)
     with pytest.raises(ExportFailed, match=r"\d+ of 6000 lists .*maxmemory"):
         export_recommendations(warehouse, NEW)
-    assert client.get("lime:current") in (f"{OLD}.1", None)  # eviction takes any key
+    assert client.get("lime:current") in (f"{OLD}.1", None)  # eviction may remove any key
     client.config_set("maxmemory", 0)
     assert export_recommendations(warehouse, NEW).redis.lists == 6000
     assert client.get("lime:current") == f"{NEW}.1"
 
 
-def test_the_load_keeps_its_rate(serve: Callable[..., Warehouse], client: redis.Redis) -> None:
+def test_a_load_is_not_faster_than_its_limit(serve: Callable[..., Warehouse], client: redis.Redis) -> None:
     warehouse = serve(keys_per_second=3000)
     night(warehouse, OLD, 9000, 1.0)
     assert export_recommendations(warehouse, OLD).redis.seconds >= 9000 / 3000 * 0.8
 
 
-def test_a_hundred_thousand_lists_of_a_hundred_load_within_the_rate_set(
+def test_a_hundred_thousand_lists_of_a_hundred_items_load_within_the_limit(
     serve: Callable[..., Warehouse], client: redis.Redis
 ) -> None:
     users, rate = 100_000, 5000
@@ -208,7 +210,9 @@ def test_a_hundred_thousand_lists_of_a_hundred_load_within_the_rate_set(
     assert len(read(client, 99_999)["items"]) == 100  # type: ignore[index]
 
 
-def test_what_cannot_be_exported_says_so(serve: Callable[..., Warehouse], client: redis.Redis) -> None:
+def test_an_export_that_cannot_start_reports_why(
+    serve: Callable[..., Warehouse], client: redis.Redis
+) -> None:
     warehouse = serve(password_env="NO_SUCH_VARIABLE")
     night(warehouse, OLD, 5, 1.0)
     with pytest.raises(ExportFailed, match="password_env names is not set"):
@@ -219,7 +223,9 @@ def test_what_cannot_be_exported_says_so(serve: Callable[..., Warehouse], client
         RedisExport(url="redis://:secret@host:6379/0")
 
 
-def test_a_rolled_back_night_is_another_version(serve: Callable[..., Warehouse], client: redis.Redis) -> None:
+def test_a_night_that_is_published_again_is_another_version(
+    serve: Callable[..., Warehouse], client: redis.Redis
+) -> None:
     warehouse = serve()
     night(warehouse, OLD, 30, 1.0)
     export_recommendations(warehouse, OLD)
@@ -230,7 +236,7 @@ def test_a_rolled_back_night_is_another_version(serve: Callable[..., Warehouse],
     assert {row["run_id"] for row in rows} == {f"{OLD}.1", f"{OLD}.2"}
 
 
-def test_a_night_of_a_date_to_come_does_not_keep_the_right_one_out(
+def test_a_night_with_a_wrong_future_date_does_not_block_later_exports(
     serve: Callable[..., Warehouse], client: redis.Redis
 ) -> None:
     warehouse = serve()
@@ -242,17 +248,17 @@ def test_a_night_of_a_date_to_come_does_not_keep_the_right_one_out(
     assert (report["lists"], report["instead_of"]) == (20, "2107-01-01.1")
     assert client.get("lime:current") == f"{OLD}.1"
     assert list(client.scan_iter("lime:2107*")) == []
-    for nobodys in ("2024-06-01.9", "tomorrow"):  # as of another warehouse, or by hand
-        client.set("lime:current", nobodys)
+    for unknown in ("2024-06-01.9", "tomorrow"):  # another warehouse or an operator may have set these
+        client.set("lime:current", unknown)
         export_recommendations(warehouse, OLD)
         assert client.get("lime:current") == f"{OLD}.1"
     assert client.smembers("lime:versions") == {f"{OLD}.1"}
 
 
-def test_a_store_that_fills_up_says_what_is_served_meanwhile(
+def test_an_export_to_a_full_store_reports_what_is_served_meanwhile(
     serve: Callable[..., Warehouse], client: redis.Redis
 ) -> None:
-    """The error comes out of a task as itself; once there is room the load goes on."""
+    """The error of a task reaches the driver unchanged; the load continues once the store has room."""
     warehouse = serve()
     night(warehouse, OLD, 20, 1.0)
     export_recommendations(warehouse, OLD)

@@ -1,4 +1,4 @@
-"""Offline metrics: every model, policy and baseline; another K is another run."""
+"""Test the offline metrics of models and baselines under every policy, and that another K is another run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.operate
 
 
 def evaluated(warehouse: Warehouse) -> dict[tuple[str, str], float]:
-    """Recall by (model, policy)."""
+    """Return the recall by model and policy."""
     manifest = evaluate_models(warehouse, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5)
     for row in manifest.rows:
         low, high = row["recall_95"]
@@ -28,18 +28,18 @@ def evaluated(warehouse: Warehouse) -> dict[tuple[str, str], float]:
     return {(row["model"], row["policy"]): row["recall"] for row in manifest.rows}
 
 
-def test_models_stand_beside_the_baselines_and_k_makes_a_run_of_its_own(
+def test_models_and_baselines_are_measured_and_another_k_scores_again(
     trained: Warehouse, tmp_path: Path
 ) -> None:
     warehouse = copy_log(trained, tmp_path)
     recall = evaluated(warehouse)
     both = {(model, policy) for model in ("mha", "popularity") for policy in ("all", "new")}
     assert set(recall) == both | {("personal frequency", "all")}
-    assert recall["mha", "all"] > recall["popularity", "all"]  # the shop's users have tastes
+    assert recall["mha", "all"] > recall["popularity", "all"]  # users of the shop have preferences
     apart = set_apart(warehouse, f"{shop.NIGHT}.evaluate-test")
     staged = apart.version("staging")
     assert evaluated(warehouse) == recall
-    assert apart.version("staging") == staged  # nothing that is there is scored again
+    assert apart.version("staging") == staged  # existing lists are not scored again
     shorter = evaluated(with_night(warehouse, k=3))
     assert apart.version("staging") > staged
     assert shorter["mha", "all"] < recall["mha", "all"]

@@ -1,4 +1,4 @@
-"""A model of labels, with columns of every kind, through the jobs: ingest, train, night, evaluation."""
+"""Test a model of labels with columns of every kind in all jobs: ingest, training, a night, evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DAY = "2024-04-30"
 
 
 def settings(root: Path) -> dict[str, Any]:
-    """The shop's, with a model of labels that reads a column of each kind."""
+    """Return the shop's settings with a model of labels that reads a column of each kind."""
     raw = shop.settings(root)
     raw["ingest"]["items"]["columns"] |= {
         "weight": "double", "tags": "array<string>", "picture": "array<double>"
@@ -63,8 +63,10 @@ def settings(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def labelled(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """The shop, where two of five users like dear items and the others cheap ones, as only the labels of
-    their histories tell; every tenth event has no label."""
+    """The shop with labels, by which two of five users like dear items and the others cheap ones.
+
+    Nothing but the labels of a history shows what a user likes; every tenth event has no label.
+    """
     root = tmp_path_factory.mktemp("labels")
     copy_tables(Path(trained.settings.warehouse), root / "warehouse")
     (root / "settings.yaml").write_text(yaml.safe_dump(settings(root)))
@@ -86,7 +88,7 @@ def labelled(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Wa
 
 
 def test_a_night_of_labels_passes_the_certificate(labelled: Warehouse) -> None:
-    run = full_night(labelled, "labels")  # fails without its certificate
+    run = full_night(labelled, "labels")  # this fails if the certificate fails
     assert (
         need_manifest(labelled, run, CertificateManifest).users == labelled.settings.night.certificate_users
     )
@@ -95,22 +97,22 @@ def test_a_night_of_labels_passes_the_certificate(labelled: Warehouse) -> None:
         for user, listed in lists_of(labelled).items()
         if user not in shop.COLD
         for item, *_ in listed
-        if item % 2 == user % 2  # as are all that the user has ever had
+        if item % 2 == user % 2  # all items of a user's history have this parity
     ]
     assert len(liked) > 50
-    assert np.mean(liked) > 0.8  # half of the items are
+    assert np.mean(liked) > 0.8  # the share among all items is one half
 
 
-def test_the_bundle_holds_the_curve_as_numbers_and_as_a_picture(labelled: Warehouse) -> None:
+def test_the_bundle_holds_the_training_curve_as_numbers_and_as_a_picture(labelled: Warehouse) -> None:
     bundle = bundle_folder(labelled, "mha")
     curve = load_bundle(bundle).metrics["curve"]
     assert curve[-1]["valid_ne"] < curve[0]["valid_ne"]
     picture = (bundle / "curve.svg").read_text()
     assert picture.rstrip().endswith("</svg>")
-    assert picture.count('id="axes_') == 3  # loss, and the two of validation
+    assert picture.count('id="axes_') == 3  # one shows the loss, and two show the validation metrics
 
 
-def test_labels_are_measured_day_by_day_beside_the_means(labelled: Warehouse) -> None:
+def test_a_model_of_labels_predicts_better_than_the_means(labelled: Warehouse) -> None:
     rows = evaluate_models(labelled, shop.NIGHT, "test", ["mha"], horizon_days=9, min_events=5).rows
     means, found = rows
     assert (means["model"], found["model"]) == ("item and user mean", "mha")
@@ -125,10 +127,10 @@ def test_labels_are_measured_day_by_day_beside_the_means(labelled: Warehouse) ->
         evaluate_models(labelled, early, "test", ["mha"], horizon_days=9, min_events=5)
 
 
-def test_means_know_the_labels_of_earlier_days_only() -> None:
+def test_means_use_only_the_labels_of_earlier_days() -> None:
     rng = np.random.default_rng(0)
     group, day, label = rng.integers(0, 4, 60), rng.integers(-9, 3, 60), rng.integers(0, 2, 60).astype(float)
-    # Some days before all, some groups that have no label.
+    # Some of these days are before all labels, and some of these groups have no label.
     asked, asked_day = rng.integers(0, 5, 40), rng.integers(-12, 5, 40)
     count, ones = count_before(group, day, label, asked, asked_day)
     for i in range(40):
@@ -136,7 +138,7 @@ def test_means_know_the_labels_of_earlier_days_only() -> None:
         assert (count[i], ones[i]) == (before.sum(), label[before].sum())
 
 
-def test_a_corrected_label_is_a_changed_history(labelled: Warehouse) -> None:
+def test_the_state_of_a_user_is_recomputed_when_a_label_is_corrected(labelled: Warehouse) -> None:
     first = build_link_states(labelled, Run(shop.NIGHT, "before"), "mha")
     assert first.recomputed == 0 or first.kept == 0
     labelled.delta("events").update(
@@ -146,7 +148,7 @@ def test_a_corrected_label_is_a_changed_history(labelled: Warehouse) -> None:
     assert after.recomputed == 1
 
 
-def test_tables_that_would_not_fit_are_refused_before_they_are_made(labelled: Warehouse) -> None:
+def test_embedding_tables_that_are_too_large_are_refused_before_they_are_made(labelled: Warehouse) -> None:
     (model,) = labelled.settings.models
     small = dataclasses.replace(model.recipe, max_embedding_gib=1e-5)
     source = read_source(labelled, shop.NIGHT)

@@ -1,4 +1,4 @@
-"""A night of a model with two tasks: trained from event types, folded, certified, published."""
+"""Test a night of a model with two tasks: it is trained on event types, certified and published."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_night_of_two_tasks_passes_the_certificate(trained: Warehouse, tmp_pat
     log = warehouse.read("events").withColumn("event_type", kind)
     log.write.format("delta").mode("overwrite").save(warehouse.path("events"))
     train_models(warehouse, shop.NIGHT, ["mha"])
-    run = full_night(warehouse, "tasks")  # fails without its certificate
+    run = full_night(warehouse, "tasks")  # this fails if the certificate fails
     verified = need_manifest(warehouse, run, CertificateManifest)
     assert verified.users == settings.night.certificate_users
     assert {len(listed) for listed in lists_of(warehouse).values()} == {settings.night.k}

@@ -1,4 +1,4 @@
-"""Which bundle a night uses: decisions by date, one at a time, and back again."""
+"""Test which bundle a night uses after promotions, rollbacks and concurrent decisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import bundle_folder
 
 @pytest.fixture
 def two(trained: Warehouse, tmp_path: Path) -> tuple[Warehouse, str, str]:
-    """A store of its own with the trained bundle and, not promoted, one with another bias."""
+    """A separate storage with the trained bundle, and with another bundle that is not promoted."""
     shutil.copytree(trained.settings.bundles, tmp_path / "bundles")
     settings = trained.settings.model_copy(update={"bundles": str(tmp_path / "bundles")})
     warehouse = Warehouse(trained.spark, settings)
@@ -29,7 +29,7 @@ def two(trained: Warehouse, tmp_path: Path) -> tuple[Warehouse, str, str]:
     return warehouse, need_champion(warehouse, "mha", shop.NIGHT), other
 
 
-def test_a_past_night_keeps_the_model_of_its_date(two: tuple[Warehouse, str, str]) -> None:
+def test_a_past_night_keeps_the_champion_of_its_date(two: tuple[Warehouse, str, str]) -> None:
     warehouse, first, other = two
     assert promote(warehouse, "mha", other, valid_from="2024-05-06", reason="better")
     assert not promote(warehouse, "mha", other, valid_from="2024-05-07", reason="a retry")  # it is already
@@ -39,7 +39,7 @@ def test_a_past_night_keeps_the_model_of_its_date(two: tuple[Warehouse, str, str
     assert found == [None, first, first, other]
 
 
-def test_what_is_decided_late_about_an_earlier_date_leaves_later_nights(
+def test_a_late_decision_about_an_earlier_date_does_not_change_later_nights(
     two: tuple[Warehouse, str, str],
 ) -> None:
     warehouse, first, other = two
@@ -50,7 +50,7 @@ def test_what_is_decided_late_about_an_earlier_date_leaves_later_nights(
     assert found == [first, other, first, other, other]
 
 
-def test_back_to_the_bundle_before_and_forward_again(two: tuple[Warehouse, str, str]) -> None:
+def test_a_model_goes_back_to_the_previous_bundle_and_forward_again(two: tuple[Warehouse, str, str]) -> None:
     warehouse, first, other = two
     with pytest.raises(BundleError, match="nothing to go back to"):
         roll_back_model(warehouse, "mha", "2024-05-06", "too early", None)
@@ -76,10 +76,10 @@ def test_a_bundle_never_serves_a_night_before_its_cut_off(two: tuple[Warehouse, 
         promote(warehouse, "mha", "0123", valid_from="2024-05-20", reason="not there")
 
 
-def test_of_two_decisions_at_once_one_is_told(
+def test_the_second_of_two_concurrent_decisions_fails(
     two: tuple[Warehouse, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other writer commits between our look and our write."""
+    """The other writer commits after this one has read the decisions and before it writes."""
     warehouse, first, other = two
     append = Warehouse.append
 

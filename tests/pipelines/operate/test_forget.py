@@ -1,4 +1,4 @@
-"""A person who is forgotten: gone from tables, exports and files, and nobody else is."""
+"""Test that forgetting a person removes them, and nobody else, from tables, exports and files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GONE, NEXT = 5, "2024-05-02"
 
 
 def files_with(folder: Path, user: int | str) -> int:
-    """Rows of a user in all Parquet files under a folder, Spark and Delta left out."""
+    """Count the rows of a user in all Parquet files under a folder, without using Spark or Delta."""
     found = 0
     for path in folder.rglob("*.parquet"):
         if "_delta_log" in path.parts:
@@ -49,7 +49,7 @@ def files_with(folder: Path, user: int | str) -> int:
 
 @pytest.fixture
 def served(trained: Warehouse, tmp_path: Path) -> Warehouse:
-    """A copy of the shop after a night, with a rejected row of the user and of another."""
+    """A copy of the shop after a night, with rejected rows of the forgotten user and of others."""
     warehouse = copy_log(trained, tmp_path)
     full_night(warehouse, "first")
     rows = [
@@ -67,7 +67,9 @@ def served(trained: Warehouse, tmp_path: Path) -> Warehouse:
     return warehouse
 
 
-def test_a_person_is_gone_from_every_file_and_the_others_stay(served: Warehouse, tmp_path: Path) -> None:
+def test_forgetting_a_person_removes_them_from_every_file_and_keeps_the_others(
+    served: Warehouse, tmp_path: Path
+) -> None:
     before, root = lists_of(served), Path(served.settings.warehouse)
     with ValkeyServer() as server:
         client = redis.Redis(port=server.port, decode_responses=True)
@@ -77,7 +79,7 @@ def test_a_person_is_gone_from_every_file_and_the_others_stay(served: Warehouse,
         run_id = export_recommendations(warehouse, shop.NIGHT).run_id
         assert min(files_with(root / name, GONE) for name in TABLES) > 0
         shutil.copytree(root / "staging", root / "apart" / f"{NEXT}.evaluate-one" / "staging")
-        # As ingest reads it: one number is one user, whatever it is spelt like.
+        # The id is read as ingest reads it: every spelling of a number is the same user.
         found = forget_user(warehouse, f" 00{GONE}.0", shop.NIGHT, "asked for")
         assert client.get(f"lime:{run_id}:{GONE}") is None
         assert client.get(f"lime:{run_id}:6") is not None
@@ -89,9 +91,9 @@ def test_a_person_is_gone_from_every_file_and_the_others_stay(served: Warehouse,
     del before[GONE]
     assert lists_of(warehouse) == before
     kept = [path.read_text() for path in (root / "runs" / "_delta_log").glob("*.json")]
-    assert not any("asked for" in text and f'"{GONE}"' in text for text in kept)  # the id is nowhere kept
+    assert not any("asked for" in text and f'"{GONE}"' in text for text in kept)  # the id is not recorded
 
-    run = acquire_lease(warehouse, NEXT, "next")  # and nights go on
+    run = acquire_lease(warehouse, NEXT, "next")  # later nights still work
     for name, step in STEPS.items():
         if name not in ("ingest_events", "export_recommendations"):
             step(warehouse, run)
@@ -101,23 +103,23 @@ def test_a_person_is_gone_from_every_file_and_the_others_stay(served: Warehouse,
     assert set(again.rows_removed.values()) == {0}
 
 
-ODD = "4*[2]:'\n\"é𝔘"  # an id that means something to globs, JSON, CSV and SQL
+ODD = "4*[2]:'\n\"é𝔘"  # its characters have special meanings in globs, JSON, CSV and SQL
 OTHERS = ("4*[2]:", "42x", "4.2")
 SOURCE = "user.id `x`"
 DAY = dt.date(2024, 3, 1)
 
 
-def write_export(folder: Path, users: list[str], whole: bool) -> None:
-    """What an export left: rows of users, and the mark of a whole one."""
+def write_export(folder: Path, users: list[str], complete: bool) -> None:
+    """Write the files of an export: the rows of users, and the mark of a complete one."""
     folder.mkdir(parents=True)
     pq.write_table(pa.table({"user_id": users, "rank": [1] * len(users)}), folder / "part-0.parquet")
-    if whole:
+    if complete:
         (folder / "_SUCCESS").touch()
 
 
 @pytest.fixture
 def texts(empty_shop: Warehouse, tmp_path: Path) -> Warehouse:
-    """Tables, a quarantine and exports by hand, with text ids in every spelling that was ever stored."""
+    """Tables, a quarantine and exports with text ids in all spellings that any version has stored."""
     ingest = empty_shop.settings.ingest.model_copy(update={"events": EventDrop(user_id=SOURCE)})
     export = ExportSettings(parquet=ParquetExport(path=str(tmp_path / "served")))
     new = {"ids": IdTypes(user_id="string"), "ingest": ingest, "export": export}
@@ -143,19 +145,19 @@ def texts(empty_shop: Warehouse, tmp_path: Path) -> Warehouse:
     ]
     schema = warehouse.schema("events_quarantine")
     warehouse.append("events_quarantine", local_rows(warehouse.spark, quarantine, schema))
-    night = tmp_path / "served" / "night=2020-01-01"  # published once, and long since not any more
-    write_export(night / "run=2020-01-01.1", users, whole=True)
-    write_export(night / "run=2020-01-01.2" / "_temporary" / "0", users, whole=False)
-    write_export(tmp_path / "served" / "others", users, whole=True)  # none of ours
+    night = tmp_path / "served" / "night=2020-01-01"  # a night that is no longer published
+    write_export(night / "run=2020-01-01.1", users, complete=True)
+    write_export(night / "run=2020-01-01.2" / "_temporary" / "0", users, complete=False)
+    write_export(tmp_path / "served" / "others", users, complete=True)  # no exporter wrote this folder
     return warehouse
 
 
-def test_an_id_of_any_letters_is_gone_from_tables_quarantine_and_old_exports(
+def test_an_id_of_special_characters_is_removed_from_tables_quarantine_and_old_exports(
     texts: Warehouse, tmp_path: Path
 ) -> None:
-    for nobody in ("", " NULL", "4\udcff"):
+    for no_id in ("", " NULL", "4\udcff"):
         with pytest.raises(NoSuchId, match=r"--user .* ids.user_id is string: .* Nothing was changed"):
-            forget_user(texts, nobody, shop.NIGHT, "asked for")
+            forget_user(texts, no_id, shop.NIGHT, "asked for")
     assert walk_tables(texts) == ["evaluation/deep/lists", "events", "events_quarantine"]
     versions = {name: texts.version(name) for name in walk_tables(texts)}
     stray = tmp_path / "warehouse" / "evaluation" / "left.parquet"
@@ -164,7 +166,7 @@ def test_an_id_of_any_letters_is_gone_from_tables_quarantine_and_old_exports(
         forget_user(texts, ODD, shop.NIGHT, "asked for")
     stray.unlink()
     again = forget_user(texts, f"  {ODD} ", shop.NIGHT, "asked for")
-    assert set(again.rows_removed.values()) == {0}  # by the first, which said what was left
+    assert set(again.rows_removed.values()) == {0}  # the first call removed the rows, although it failed
     found = forget_user(texts, "42.0", shop.NIGHT, "asked for")
     assert found.rows_removed == {"evaluation/deep/lists": 2, "events": 2, "events_quarantine": 6}
     assert found.parquet == 2
@@ -173,7 +175,7 @@ def test_an_id_of_any_letters_is_gone_from_tables_quarantine_and_old_exports(
     kept = pq.ParquetDataset(tmp_path / "served" / "night=2020-01-01").read()["user_id"].to_pylist()
     assert sorted(kept) == sorted(texts.read("events").toArrow()["user_id"].to_pylist()) == sorted(OTHERS)
     assert texts.read("events_quarantine").count() == 2 * len(OTHERS) + 1
-    for name, version in versions.items():  # nor does Delta's log say who was forgotten
+    for name, version in versions.items():  # the new commits in Delta's log do not contain the id
         for path in (Path(texts.path(name)) / "_delta_log").glob("*.json"):
-            told = [line for line in path.read_text().splitlines() if '"commitInfo"' in line]
-            assert int(path.stem) <= version or json.dumps(ODD)[1:-1] not in "".join(told)
+            commits = [line for line in path.read_text().splitlines() if '"commitInfo"' in line]
+            assert int(path.stem) <= version or json.dumps(ODD)[1:-1] not in "".join(commits)

@@ -1,4 +1,4 @@
-"""A night taken back: the lists before it, to the bit, by time travel both."""
+"""Test that rolling back a night restores exactly the lists that were in force before."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def back(warehouse: Warehouse, key: str, to: str | None = None, **options: str) 
     return roll_back_night(warehouse, acquire_lease(warehouse, NIGHT, key), "a test", to, **options)
 
 
-def test_back_and_back_again_and_forth(empty_shop: Warehouse) -> None:
+def test_a_night_is_rolled_back_twice_and_a_named_run_is_put_back(empty_shop: Warehouse) -> None:
     warehouse = empty_shop
     publish(warehouse, "2024-05-08", "other-night", {9: [(9, 9.0)]})
     one = publish(warehouse, NIGHT, "one", FIRST)
@@ -53,9 +53,9 @@ def test_back_and_back_again_and_forth(empty_shop: Warehouse) -> None:
         f"night {NIGHT}: run {two.run_id} was taken back, and the lists of run {one.run_id} are in force"
     )
     assert lists_of(warehouse, NIGHT) == first
-    assert back(warehouse, "back").reused  # a retry takes nothing more back
+    assert back(warehouse, "back").reused  # a retry does not roll back once more
 
-    with pytest.raises(StaleRun, match="overtaken"):  # the run that was taken back can't come again
+    with pytest.raises(StaleRun, match="overtaken"):  # the run that was taken back can't publish again
         acquire_lease(warehouse, NIGHT, "two")
     withdrawn = back(warehouse, "again", expected=one.run_id)  # nothing was in force before the first
     assert withdrawn.run_id is None
@@ -69,14 +69,14 @@ def test_back_and_back_again_and_forth(empty_shop: Warehouse) -> None:
         back(warehouse, "too-far")
     with pytest.raises(NothingToPin, match=r"no lists are published \(it was taken back\)"):
         describe_run(warehouse, NIGHT)
-    assert back(warehouse, "a-mistake", two.run_id).instead_of is None  # by name it can be put back
+    assert back(warehouse, "a-mistake", two.run_id).instead_of is None  # a named run can be put back
     assert lists_of(warehouse, NIGHT) == second
 
     old = warehouse.read("recommendations", version).where(f"ds = '{NIGHT}'").collect()  # time travel
     assert {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in old} == second
 
 
-def test_what_was_replaced_was_not_taken_back_and_a_command_sent_twice_works_once(
+def test_a_replaced_run_does_not_count_as_taken_back_and_a_command_sent_twice_works_once(
     empty_shop: Warehouse,
 ) -> None:
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)
@@ -102,7 +102,7 @@ def test_what_was_replaced_was_not_taken_back_and_a_command_sent_twice_works_onc
         back(empty_shop, "the-second-too-sent-again", expected=two.run_id)
 
 
-def test_an_attempt_that_died_before_it_recorded_what_it_did_is_not_done_twice(
+def test_a_rollback_that_was_killed_before_it_was_recorded_is_not_done_twice(
     empty_shop: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)
@@ -120,7 +120,7 @@ def test_an_attempt_that_died_before_it_recorded_what_it_did_is_not_done_twice(
     ]
 
 
-def test_disproved_lists_are_neither_gone_back_to_nor_exported(empty_shop: Warehouse, tmp_path: Path) -> None:
+def test_disproved_lists_are_neither_restored_nor_exported(empty_shop: Warehouse, tmp_path: Path) -> None:
     to = ExportSettings(parquet=ParquetExport(path=str(tmp_path / "served")))
     warehouse = Warehouse(empty_shop.spark, empty_shop.settings.model_copy(update={"export": to}))
     one, two, three = (publish(warehouse, NIGHT, key, FIRST) for key in ("one", "two", "three"))
@@ -144,7 +144,7 @@ def test_disproved_lists_are_neither_gone_back_to_nor_exported(empty_shop: Wareh
         export_recommendations(warehouse, NIGHT)
 
 
-def test_to_a_run_by_name(empty_shop: Warehouse) -> None:
+def test_a_rollback_can_name_the_run_whose_lists_it_restores(empty_shop: Warehouse) -> None:
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)
     second = lists_of(empty_shop, NIGHT)
     with pytest.raises(NothingToRollBack, match=rf"'{NIGHT}.7' never published it; others .*'{one.run_id}'"):
@@ -157,7 +157,9 @@ def test_to_a_run_by_name(empty_shop: Warehouse) -> None:
     ]  # fmt: skip
 
 
-def test_a_run_that_publishes_meanwhile_wins(empty_shop: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_fails_if_a_newer_run_publishes_meanwhile(
+    empty_shop: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(empty_shop, NIGHT, "one", FIRST)
     mine = acquire_lease(empty_shop, NIGHT, "slow-roll-back")
     publish(empty_shop, NIGHT, "two", SECOND)
@@ -170,7 +172,7 @@ def test_a_run_that_publishes_meanwhile_wins(empty_shop: Warehouse, monkeypatch:
     assert lists_of(empty_shop, NIGHT) == second
 
 
-def test_what_a_vacuum_has_taken_is_said_and_nothing_changes(empty_shop: Warehouse) -> None:
+def test_a_rollback_to_lists_whose_files_were_vacuumed_changes_nothing(empty_shop: Warehouse) -> None:
     publish(empty_shop, NIGHT, "one", FIRST)
     publish(empty_shop, NIGHT, "two", SECOND)
     second = lists_of(empty_shop, NIGHT)
@@ -180,8 +182,10 @@ def test_what_a_vacuum_has_taken_is_said_and_nothing_changes(empty_shop: Warehou
     assert lists_of(empty_shop, NIGHT) == second
 
 
-def test_a_run_that_delta_has_forgotten_is_named_and_the_night_not_withdrawn(empty_shop: Warehouse) -> None:
-    """Its commit left the log; its manifest says that it published."""
+def test_a_night_is_not_withdrawn_if_an_earlier_run_is_only_missing_in_delta_s_log(
+    empty_shop: Warehouse,
+) -> None:
+    """The commit of the earlier run is no longer in the log, but its manifest says that it published."""
     record(empty_shop, f"{NIGHT}.7", NIGHT, PublishManifest(run_id=f"{NIGHT}.7"))
     publish(empty_shop, NIGHT, "one", FIRST)
     with pytest.raises(NothingToRollBack, match=rf"\['{NIGHT}.7'\] published it before, and Delta's log"):
@@ -190,7 +194,7 @@ def test_a_run_that_delta_has_forgotten_is_named_and_the_night_not_withdrawn(emp
 
 
 @pytest.mark.operate
-def test_a_refused_command_is_one_line_and_leaves_the_lease_to_the_run_that_is_right(
+def test_a_refused_rollback_reports_one_line_and_does_not_take_the_lease(
     empty_shop: Warehouse, tmp_path: Path
 ) -> None:
     one, two = publish(empty_shop, NIGHT, "one", FIRST), publish(empty_shop, NIGHT, "two", SECOND)

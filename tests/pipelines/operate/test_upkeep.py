@@ -1,4 +1,4 @@
-"""Upkeep: pinned nights stay readable, what nobody needs goes, and nights go on as before."""
+"""Test that upkeep keeps pinned nights readable, removes what no night needs, and leaves nights unchanged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NEWEST, WHY = "2024-05-05", "an audit of this night"
 
 @pytest.fixture
 def nights(trained: Warehouse, tmp_path: Path) -> Warehouse:
-    """A shop of its own after three nights; upkeep keeps what was staged from the third on."""
+    """A copy of the shop after three nights, where upkeep keeps the rows staged from the third night on."""
     opened = copy_log(trained, tmp_path)
     limits = {"upkeep": UpkeepSettings(keep_nights=2)}
     warehouse = Warehouse(opened.spark, opened.settings.model_copy(update=limits))
@@ -51,7 +51,7 @@ def nights(trained: Warehouse, tmp_path: Path) -> Warehouse:
 
 
 def rows_of(warehouse: Warehouse, versions: dict[str, int]) -> dict[str, int | None]:
-    """Digest of all rows of tables at these versions, None where files are missing."""
+    """Return a digest of all rows of each table at its version, or None if files are missing."""
     found: dict[str, int | None] = {}
     for name, version in versions.items():
         try:
@@ -63,7 +63,7 @@ def rows_of(warehouse: Warehouse, versions: dict[str, int]) -> dict[str, int | N
 
 
 def age(warehouse: Warehouse, versions: dict[str, int], days: int) -> None:
-    """Make commits up to these versions, and all files, older; Delta takes both by their times."""
+    """Make commits up to these versions, and all files, older; Delta judges age by file times."""
     for name, version in versions.items():
         folder = Path(warehouse.path(name))
         files = [path for path in folder.rglob("*.parquet") if "_delta_log" not in path.parts]
@@ -73,11 +73,11 @@ def age(warehouse: Warehouse, versions: dict[str, int], days: int) -> None:
 
 
 def vacuum_all(warehouse: Warehouse, pins: list[Pin]) -> int:
-    """Of tables of every kind, everything that is not needed now, pins apart."""
+    """Vacuum tables of every kind, keeping only their newest versions and the pinned ones."""
     return sum(vacuum(warehouse, name, 0, pins) for name in VACUUMED)
 
 
-def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
+def test_a_pinned_night_stays_readable_until_its_pin_is_released(nights: Warehouse) -> None:
     with pytest.raises(NothingToPin, match=f"night {FOURTH}: no lists are published"):
         pin_night(nights, FOURTH, WHY)
     versions = pin_night(nights, shop.NIGHT, WHY).versions
@@ -89,17 +89,17 @@ def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
     assert second is not None
     assert second.entries is not None
     lists = lists_of(nights, THIRD)
-    age(nights, versions, days=10)  # beyond what Delta keeps by itself
+    age(nights, versions, days=10)  # longer than Delta keeps old versions by default
 
     known = {name: nights.newest(name) for name in ("runs", "staging", "events")}
     with pytest.raises(NightUnknown, match=rf"night 2107-12-31 would drop .* knows is {THIRD}.*--ds {THIRD}"):
         tidy_tables(nights, "2107-12-31")
     assert {name: nights.newest(name) for name in known} == known
-    # What an earlier version wrote down of such a date, and Delta then refused to drop, say.
+    # An earlier version of this project may have recorded such a date and then failed to drop the rows.
     record(nights, "2107-12-31.tidy", "2107-12-31", TidyManifest(staged_from="2107-12-17"))
     done = tidy_tables(nights, NEWEST)
     assert done.staged_from == THIRD
-    # The second night's; the third has lists that the second scored, and carries the biases of that night on.
+    # Only the rows of the second night are dropped; the third has copies of its lists and its item biases.
     assert done.staged_runs_dropped == {"staging": 1, "candidate_history": 1}
     assert done.files_compacted["runs"] > 10
     assert rows_of(nights, versions) == before
@@ -107,13 +107,13 @@ def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
     assert staged == {f"{shop.NIGHT}.1", f"{THIRD}.1"}
 
     assert vacuum_all(nights, find_pins(nights)) > 0
-    assert rows_of(nights, versions) == before  # to the bit
+    assert rows_of(nights, versions) == before  # the digests prove that no bit has changed
     assert rows_of(nights, second.versions) == {"staging": None}
     assert lists_of(nights, THIRD) == lists
 
     base, why = find_base(nights, Run(THIRD, "again", 2), second.entries.rules)
     assert (base, why) == (None, f"full night: upkeep has dropped what run {SECOND}.1 staged")
-    full_night(nights, "fourth", FOURTH)  # from the third, which stands by
+    full_night(nights, "fourth", FOURTH)  # it starts from the third, whose rows are kept
     scored = find_manifest(nights, f"{FOURTH}.1", ScoreManifest)
     assert scored is not None
     assert scored.policies["all"].plan_reason == f"incremental night: from run {THIRD}.1"
@@ -122,7 +122,7 @@ def test_a_pin_holds_and_its_release_lets_go(nights: Warehouse) -> None:
     assert release_night(nights, shop.NIGHT, "it is over").released == [f"{shop.NIGHT}.1"]
     with pytest.raises(NothingToPin, match=rf"night {shop.NIGHT} is not pinned; pinned nights: \[\]"):
         release_night(nights, shop.NIGHT, "again")
-    assert drop_staged(nights, "staging", THIRD, find_pins(nights)) == 1  # the first night's
+    assert drop_staged(nights, "staging", THIRD, find_pins(nights)) == 1  # the rows of the first night
     vacuum_all(nights, find_pins(nights))
     assert rows_of(nights, versions)["staging"] is None
     assert lists_of(nights, FOURTH) == fourth
@@ -143,12 +143,12 @@ def test_logs_are_kept_while_a_table_is_pinned(empty_shop: Warehouse) -> None:
         pin_night(warehouse, night, WHY)
     assert duration() == FOR_EVER
     release_night(warehouse, SECOND, "it is over")
-    assert duration() == FOR_EVER  # the third still needs it
+    assert duration() == FOR_EVER  # the third night is still pinned
     release_night(warehouse, THIRD, "it is over")
     assert duration() is None
 
 
-def test_a_pin_that_can_not_be_read_stops_the_vacuum(empty_shop: Warehouse) -> None:
+def test_a_pinned_version_that_cannot_be_read_stops_the_vacuum(empty_shop: Warehouse) -> None:
     publish(empty_shop, SECOND, "one", {1: [(5, 0.5)]})
     lost = PinManifest(versions={"recommendations": 99}, reason=WHY, released=False)
     record(empty_shop, f"{SECOND}.1", SECOND, lost)
@@ -158,8 +158,8 @@ def test_a_pin_that_can_not_be_read_stops_the_vacuum(empty_shop: Warehouse) -> N
         tidy_tables(empty_shop, NEWEST)
 
 
-def test_rows_of_a_run_at_work_stay_however_old_its_night(empty_shop: Warehouse) -> None:
-    """A backfill: what it staged would not come again, as Delta lets each of its commits in once."""
+def test_staged_rows_of_an_unfinished_run_are_kept_however_old_its_night_is(empty_shop: Warehouse) -> None:
+    """A backfill could not stage the rows again, as Delta accepts each of its commits only once."""
     runs = [acquire_lease(empty_shop, SECOND, key) for key in ("overtaken", "at-work")]
     for run in runs:
         names = dict.fromkeys(empty_shop.schema("staging").names) | {"run_id": run.run_id, "user_id": 1}

@@ -1,4 +1,4 @@
-"""What publishes nothing changes nothing that a night reads."""
+"""Test that work that publishes nothing changes nothing that a night reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.conftest import copy_log, open_shop
 pytestmark = pytest.mark.operate
 FIRST, SECOND = "2024-05-06", "2024-05-07"
 BUILD = ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night")
-BOOKS = {"runs"}  # of which an evaluation adds its one row of results
+BOOKS = {"runs"}  # an evaluation adds one row of results to this table
 
 
 def night(warehouse: Warehouse, ds: str) -> dict[str, Manifest]:
@@ -34,7 +34,7 @@ def night(warehouse: Warehouse, ds: str) -> dict[str, Manifest]:
 
 
 def versions(warehouse: Warehouse) -> dict[str, int]:
-    """Of every table that a night reads or writes."""
+    """Return the version of every table that a night reads or writes."""
     return {name: warehouse.newest(name) for name in (*TABLES, "items", "users") if name not in BOOKS}
 
 
@@ -43,7 +43,7 @@ def evaluate(warehouse: Warehouse, ds: str = FIRST) -> list[dict[str, object]]:
 
 
 def forecast_run(night: dict[str, Manifest]) -> dict[str, object]:
-    """What a night started from, and what it did because of that."""
+    """Return what a night started from, and what it did because of that."""
     states, scored = night["build_link_states"], night["score_candidates"]
     assert isinstance(states, StatesManifest)
     assert isinstance(scored, ScoreManifest)
@@ -54,10 +54,10 @@ def forecast_run(night: dict[str, Manifest]) -> dict[str, object]:
     }
 
 
-def test_what_publishes_nothing_between_two_nights_changes_neither(
+def test_work_between_two_nights_that_publishes_nothing_changes_neither(
     trained: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Evaluations as of the same night and an earlier one; a full proof, and a forecast."""
+    """The work is evaluations of the same night and of an earlier one, a full comparison, and a forecast."""
     warehouse = copy_log(trained, tmp_path / "one")
     night(warehouse, FIRST)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -65,7 +65,7 @@ def test_what_publishes_nothing_between_two_nights_changes_neither(
 
     before = versions(warehouse)
     measured = evaluate(warehouse)
-    assert measured == evaluate(copy_log(trained, tmp_path / "alone"))  # whatever lies in the tables
+    assert measured == evaluate(copy_log(trained, tmp_path / "alone"))  # whatever the tables of nights hold
     evaluate(warehouse, "2024-05-03")
     assert versions(warehouse) == before
     assert forecast_run(night(warehouse, SECOND)) == undisturbed
@@ -87,7 +87,7 @@ def test_what_publishes_nothing_between_two_nights_changes_neither(
     assert check_lease(warehouse, run) == run  # nobody took the night
 
 
-def test_upkeep_drops_what_was_set_apart_once_it_is_old(empty_shop: Warehouse) -> None:
+def test_upkeep_drops_old_folders_of_separate_tables(empty_shop: Warehouse) -> None:
     limits = {"upkeep": UpkeepSettings(keep_nights=2, keep_days=3)}
     warehouse = Warehouse(empty_shop.spark, empty_shop.settings.model_copy(update=limits))
     root = Path(warehouse.path(apart.FOLDER))

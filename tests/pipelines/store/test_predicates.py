@@ -1,4 +1,4 @@
-"""Any string is only a value in SQL, and any path is only that path; names and run keys are plain."""
+"""Test that no string is read as SQL, no path as a pattern, and that names and run keys are plain."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ ODD = (
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(ODD))
 @example("\\u0027")
 @settings(max_examples=200)
-def test_a_literal_is_its_text_to_sparks_parser(spark: SparkSession, text: str) -> None:
+def test_spark_s_parser_reads_a_literal_as_its_text(spark: SparkSession, text: str) -> None:
     parse = spark._jsparkSession.sessionState().sqlParser().parseExpression
     found = parse(equals(run_id=text))
     assert found.left().sql() == "run_id"
     assert found.right().value().toString() == text
 
 
-def test_predicates_are_conditions_on_columns_of_ours() -> None:
+def test_predicates_accept_only_plain_column_names() -> None:
     where = both(equals(source="events"), between("drop_ds", "2024-01-01", "2024-01-02"))
     assert where == "source = 'events' AND drop_ds >= '2024-01-01' AND drop_ds <= '2024-01-02'"
     assert literal("a'b") == r"'a\u0027b'"
@@ -61,7 +61,7 @@ class Numbered(Manifest):
     n: int = 0
 
 
-def test_only_the_row_of_an_odd_run_is_rewritten(empty_shop: Warehouse) -> None:
+def test_rewriting_the_row_of_a_run_with_sql_in_its_id_changes_no_other_row(empty_shop: Warehouse) -> None:
     odd = "x' OR 'a'='a"
     for run_id, number in (("plain", 1), (odd, 1), (odd, 2)):
         record(empty_shop, run_id, "2024-01-01", Numbered(n=number))
@@ -73,7 +73,7 @@ def test_only_the_row_of_an_odd_run_is_rewritten(empty_shop: Warehouse) -> None:
 
 
 def test_a_warehouse_may_have_any_path(spark: SparkSession, tmp_path: Path) -> None:
-    """Delta's statements read it as a name, Spark's readers as a pattern, and both replace variables."""
+    """Delta's statements read a path as a name, Spark's readers as a pattern, and both replace variables."""
     warehouse = open_shop(spark, tmp_path / "te`am's [a]{b} ${spark.app.name} 100%?*")
     record(warehouse, "run", "2024-01-01", Numbered())
     set_properties(warehouse, "runs", {LOG: FOR_EVER})
@@ -89,7 +89,7 @@ def test_a_warehouse_may_have_any_path(spark: SparkSession, tmp_path: Path) -> N
     "key",
     ["manual__2024-05-01T00:00:00+00:00", "scheduled__2024-05-01T00:00:00.123456+00:00", "a", "x.y~z", "9"],
 )
-def test_a_run_key_may_be_a_run_id_of_airflow(key: str) -> None:
+def test_a_run_key_may_be_a_run_id_of_airflow_or_a_plain_text(key: str) -> None:
     assert check_run_key(key) == key
 
 

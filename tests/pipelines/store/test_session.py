@@ -1,4 +1,4 @@
-"""The session of every job bounds the Arrow batches of its Python workers."""
+"""Test that the session of every job limits the size of the Arrow batches of its Python workers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 
-def test_an_arrow_batch_is_bounded_by_bytes_too(spark: SparkSession) -> None:
-    """By rows alone, up to 256, these 200 rows of a megabyte would be one batch."""
+def test_an_arrow_batch_is_also_limited_in_bytes(spark: SparkSession) -> None:
+    """With only the limit of 256 rows, these 200 rows of a megabyte would be one batch."""
 
     def weigh(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from (pa.record_batch({"rows": [b.num_rows], "bytes": [b.nbytes]}) for b in batches)

@@ -1,4 +1,4 @@
-"""Tables under two writers at once, patched, and given rows that they do not hold."""
+"""Test tables with two concurrent writers, with rows changed in place, and with rows that they refuse."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Attempt(Manifest):
     attempt: int = 0
 
 
-def test_of_two_writers_of_a_slice_the_slower_fails_in_one_line_and_changes_nothing(
+def test_the_slower_of_two_writers_of_a_slice_fails_with_one_line_and_changes_nothing(
     empty_shop: Warehouse, tmp_path: Path
 ) -> None:
     row = {
@@ -64,10 +64,10 @@ def test_of_two_writers_of_a_slice_the_slower_fails_in_one_line_and_changes_noth
     assert empty_shop.version("item_bias") == version
 
 
-def test_of_two_attempts_that_finish_together_one_is_recorded_and_both_go_on_with_it(
+def test_two_attempts_that_finish_together_record_one_manifest_and_both_return_it(
     empty_shop: Warehouse,
 ) -> None:
-    record(empty_shop, "2024-01-01.before", DAY, Attempt())  # the table is there
+    record(empty_shop, "2024-01-01.before", DAY, Attempt())  # this creates the table
     run, together = Run(DAY, "night", 1), Barrier(2)
 
     def attempt(number: int) -> Attempt:
@@ -75,7 +75,7 @@ def test_of_two_attempts_that_finish_together_one_is_recorded_and_both_go_on_wit
             together.wait(timeout=60)
             return Attempt(attempt=number)
 
-        own = Warehouse(empty_shop.spark, empty_shop.settings)  # what another process knows
+        own = Warehouse(empty_shop.spark, empty_shop.settings)  # another process would have its own cache
         return run_once(own, run, Attempt, work)
 
     with ThreadPoolExecutor(2) as pool:
@@ -87,7 +87,7 @@ def test_of_two_attempts_that_finish_together_one_is_recorded_and_both_go_on_wit
     assert (later.attempt, later.reused) == (first.attempt, True)
 
 
-def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop: Warehouse) -> None:
+def test_a_patch_changes_adds_and_removes_rows_without_rewriting_their_file(empty_shop: Warehouse) -> None:
     def rows(fingerprints: dict[int, str | None]) -> DataFrame:
         names = warehouse.schema("user_memory").names
         nothing = dict.fromkeys(names) | {"model_version": "v"}
@@ -110,7 +110,7 @@ def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop:
     other = warehouse.upsert(
         "user_memory", changes, "user_id", F.col("t.model_version") == "w", gone, version
     )
-    assert warehouse.read("user_memory", other).where("user_id = 2").count() == 2  # of another slice
+    assert warehouse.read("user_memory", other).where("user_id = 2").count() == 2  # one is in slice w
     with pytest.raises(WriteConflict, match=rf"version {other + 1} was written over another writer's rows"):
         warehouse.upsert(
             "user_memory", rows({1: "c"}), "user_id", F.col("t.model_version") == "v", gone, version
@@ -125,7 +125,7 @@ def test_a_patch_changes_adds_and_removes_rows_and_leaves_their_file(empty_shop:
         ({1: [(5, 0.5), (5, 0.25)]}, "items_once"),
     ],
 )
-def test_delta_itself_refuses_a_list_that_can_not_be_right(
+def test_delta_refuses_a_list_with_an_infinite_score_or_a_repeated_item(
     empty_shop: Warehouse, lists: dict[int, list[tuple[int, float]]], rule: str
 ) -> None:
     publish(empty_shop, DAY, "good", {1: [(5, 0.5), (6, 0.25)], 2: []})
