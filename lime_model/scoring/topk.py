@@ -133,7 +133,9 @@ class Engine:
         features = np.concatenate([user.memory.features for user in users])
         every = self.weights.remember(features, np.concatenate(base))
         each = np.split(every, np.cumsum([len(own) for own in rows])[:-1])
-        return [TopK(own, round_scores(z, candidates.beta(own)), z) for own, z in zip(rows, each, strict=True)]
+        return [
+            TopK(own, round_scores(z, candidates.beta(own)), z) for own, z in zip(rows, each, strict=True)
+        ]
 
     def score_rows(self, user: Query, cells: Cells, rows: Ints) -> TopK:
         """Score candidates outside the user's memory canonically, in the order of `rows`.

@@ -118,7 +118,7 @@ def list_best(kept: KeptEntries, beta: F32, k: int) -> TopK:
         beta: this night's bias `[C]`.
         k: list length.
     """
-    return TopK(kept.rows, publish(kept.z, beta[kept.rows]), kept.z).best(k)
+    return TopK(kept.rows, round_scores(kept.z, beta[kept.rows]), kept.z).best(k)
 
 
 def find_slack(kept: KeptEntries, scores: F32, k: int, largest: float) -> float:
