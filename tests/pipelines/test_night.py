@@ -437,7 +437,7 @@ def test_a_row_that_is_missing_from_the_bank_counts_as_damaged(trained: Warehous
     mine = F.col("model_version") == bank.model_version
     trained.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
     point_at(trained, run, BankManifest, "candidate_bank")
-    with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is not there"):
+    with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is missing"):
         score_candidates(trained, run, [Policy()])
 
 

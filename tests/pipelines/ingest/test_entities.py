@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.build.corpus import read_corpus
+from pipelines.build.corpus import CorpusVersions, read_corpus
 from pipelines.ingest.load_days import ingest_days
 from pipelines.ingest.load_entities import ingest_entity
 from pipelines.ingest.load_events import ingest_events
@@ -80,7 +80,7 @@ def test_item_columns_have_any_name_and_withdrawn_items_are_not_eligible(
     policies = [Policy(), Policy(name="some", eligible="eligible = 'eligible-1' AND ds = '1'")]
     found = {}
     for night in (NEXT, "2024-03-07"):
-        versions = (warehouse.version("events"), warehouse.version("items"))
+        versions = CorpusVersions(warehouse.version("events"), warehouse.version("items"))
         corpus = read_corpus(warehouse, night, versions, policies, 28).select("item_id", ELIGIBLE).collect()
         found[night] = {row[0]: row[1] for row in corpus}
     assert found[NEXT] == {"1": 3, "2": 1, "3": 1, "777": 1}
