@@ -18,7 +18,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.udfs.score_users import SCHEMA, score_users
+from pipelines.schemas import SCORED, ddl_of
+from pipelines.udfs.score_users import score_users
 
 BATCH = 64
 
@@ -39,7 +40,9 @@ def main() -> None:
         yield from score_users(batches, task, folder / "bundle", folder / "bank.arrow")
 
     def run(some: DataFrame) -> None:
-        scored = some.mapInArrow(score, SCHEMA.format(user="bigint", item="bigint"))
+        scored = some.mapInArrow(
+            score, ddl_of("staging", columns=SCORED).format(user="bigint", item="bigint")
+        )
         scored.write.format("noop").mode("overwrite").save()
 
     run(users.where(F.col("user_id") % 64 == 0))

@@ -31,8 +31,9 @@ from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.bank import Shard, pack_shard, shard_path, write_index
 from lime_model.scoring.cells import Shape
 from lime_model.scoring.topk import Engine
+from pipelines.schemas import SCORED, ddl_of
 from pipelines.udfs.score_task import ScoreTask
-from pipelines.udfs.score_users import SCHEMA, score_users
+from pipelines.udfs.score_users import score_users
 
 TASKS, BATCH, USERS, FEW = 2, 256, 1024, 512
 SHARD = 1 << 18  # candidates
@@ -94,7 +95,7 @@ def compare_job(problem: Problem, count: int = USERS, k: int = K, *, warm: bool 
             users = users.repartitionByRange(TASKS, "user_id").cache()
             users.count()
             step = count // TASKS
-            schema = SCHEMA.format(user="bigint", item="bigint")
+            schema = ddl_of("staging", columns=SCORED).format(user="bigint", item="bigint")
 
             def job(users: DataFrame = users) -> int:
                 run = folder / f"memory-{time.monotonic_ns()}"

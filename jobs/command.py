@@ -169,7 +169,7 @@ def exit_behind(error: BaseException | None) -> SystemExit | None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Handle a SIGTERM of the scheduler: print a line and exit."""
-    line = "stopped by SIGTERM; what is committed stays, a rerun takes up the rest"
+    line = "stopped by SIGTERM; what is committed stays, a rerun does the rest"
     print(line, file=sys.stderr, flush=True)
     sys.exit(128 + number)
 

@@ -54,7 +54,7 @@ class Ending:
 def end(error: BaseException, *, verbose: bool = False) -> int:
     """Print the error that ended a job; return the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        _say("stopped by SIGINT; what is committed stays, a rerun takes up the rest")
+        _say("stopped by SIGINT; what is committed stays, a rerun does the rest")
         return INTERRUPTED
     known = explain(error)
     if verbose or known is None:

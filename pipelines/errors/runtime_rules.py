@@ -90,7 +90,7 @@ RUNTIME: Final = (
     ),
     rule(
         SparkRefused,
-        "a file or folder is not there",
+        "a file or folder is missing",
         r"""
         FILE_NOT_EXIST|FileNotFoundException|NoSuchFileException|DELTA_FILE_NOT_FOUND
         PATH_NOT_FOUND|DELTA_PATH_DOES_NOT_EXIST

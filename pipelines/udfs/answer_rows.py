@@ -12,12 +12,6 @@ from lime_model.arrays import Ints
 from lime_model.scoring.incremental.kept_entries import KeptEntries
 from lime_model.scoring.queries import TopK
 
-SCHEMA = (
-    "user_id {user}, bucket int, policy string, candidates array<struct<item_id: {item}, score: float>>, "
-    "shortfall int, pairs long, avoided long, fault string, anchor string, kept_items array<{item}>, "
-    "kept_z binary, tau float, fingerprint string"
-)
-
 
 class Answer(NamedTuple):
     """A user's list under one policy, and the entries that are kept for later nights.
@@ -34,7 +28,7 @@ class Answer(NamedTuple):
 
 
 class AnswerRows:
-    """Writes the rows of `SCHEMA`.
+    """Writes rows of the columns `SCORED` (`pipelines/schemas.py`).
 
     Args:
         item_ids: the ids of the bank's candidates, by row.

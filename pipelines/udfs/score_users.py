@@ -17,12 +17,9 @@ from lime_model.scoring.bank import PackedBank, open_bank
 from lime_model.scoring.incremental.kept_entries import KeptEntries, keep_best
 from lime_model.scoring.incremental.night_changes import NightChanges, UnchangedUser, day_number
 from lime_model.scoring.queries import TopK
-from pipelines.udfs import answer_rows
 from pipelines.udfs.answer_rows import Answer, AnswerRows
 from pipelines.udfs.read_users import StateFolder, User, UserReader
 from pipelines.udfs.score_task import ScoreTask
-
-SCHEMA = answer_rows.SCHEMA
 
 
 def score_users(
@@ -32,7 +29,7 @@ def score_users(
     bank: Path,
     night_changes: Path | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield rows of `SCHEMA` for each batch and policy.
+    """Yield rows of the columns `SCORED` (`pipelines/schemas.py`) for each batch and policy.
 
     Args:
         batches: `user_id, bucket, state, slots, weights, items, last_ts, features, sound, fingerprint`, and

@@ -18,7 +18,7 @@ from pipelines.settings.settings import load_settings
 from pipelines.store.leases import Run
 from pipelines.store.tables import Warehouse
 from synthetic import shop
-from tests.cluster.standalone import ROOT, Cluster, Job
+from tests.cluster.standalone import ROOT, Cluster, SubmittedJob
 from tests.jobs.test_jobs import wait_for_commit
 from tests.nights import Lists, lists_of
 
@@ -58,7 +58,7 @@ class Night:
         self.config = write_settings(root, trained, None)
         self.log.mkdir()
 
-    def score(self, conf: Mapping[str, str] | None = None) -> Job:
+    def score(self, conf: Mapping[str, str] | None = None) -> SubmittedJob:
         """Submit the scoring step."""
         options = ("--config", str(self.config), "--ds", shop.NIGHT, "--run-key", self.run.key)
         events = {
@@ -75,7 +75,7 @@ class Night:
             conf={**events, "spark.task.maxFailures": "8", **(conf or {})},
         )
 
-    def disturb(self, job: Job, strike: Callable[[], None], commits: int = 1) -> None:
+    def disturb(self, job: SubmittedJob, strike: Callable[[], None], commits: int = 1) -> None:
         """Call `strike` when so many of the eight commits are there."""
         for _ in range(commits):
             staged = wait_for_commit(self.warehouse, self.run.run_id, job)
@@ -101,7 +101,7 @@ class Night:
         return list(found)
 
 
-def finish(job: Job) -> str:
+def finish(job: SubmittedJob) -> str:
     """Wait for a job that must succeed; return its standard output."""
     out, error = job.communicate()
     assert job.returncode == 0, out[-2000:] + error[-2000:]

@@ -30,7 +30,7 @@ PATIENCE = 900  # seconds that only a hanging process takes, even on a slow and 
 
 
 @dataclass
-class Job:
+class SubmittedJob:
     """A submitted driver, which writes to files because an unread pipe would stop it."""
 
     process: subprocess.Popen[bytes]
@@ -66,7 +66,7 @@ class Cluster:
     web: int
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[SubmittedJob] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -104,7 +104,7 @@ class Cluster:
         self.workers.append(worker)
         wait_until(lambda: len(self.state()["workers"]) > known, "a worker did not register")
 
-    def submit(self, script: str, *options: str, conf: Mapping[str, str] | None = None) -> Job:
+    def submit(self, script: str, *options: str, conf: Mapping[str, str] | None = None) -> SubmittedJob:
         """Submit a driver in client mode with the package, in a new process group.
 
         Args:
@@ -132,7 +132,7 @@ class Cluster:
                 submit, cwd=self.folder, stdout=out_sink, stderr=error_sink, start_new_session=True,
                 env={**os.environ, "PYSPARK_DRIVER_PYTHON": sys.executable},
             )  # fmt: skip
-        self.jobs.append(Job(process, out, error))
+        self.jobs.append(SubmittedJob(process, out, error))
         return self.jobs[-1]
 
     def executors(self) -> list[psutil.Process]:

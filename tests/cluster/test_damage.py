@@ -19,6 +19,7 @@ from lime_model.bundle import BundleError
 from pipelines.models.bundles import scratch_folder
 from pipelines.night import STEPS
 from pipelines.score.broadcast_files import BroadcastError, BroadcastSender
+from pipelines.steps import Job
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.manifests import StatesManifest
 from pipelines.store.tables import Warehouse
@@ -53,7 +54,7 @@ def build(warehouse: Warehouse, key: str) -> Run:
 
 def score(warehouse: Warehouse, run: Run) -> None:
     """Run the scoring step."""
-    STEPS["score_candidates"](warehouse, run)
+    STEPS[Job.SCORE_CANDIDATES](warehouse, run)
 
 
 def publish(warehouse: Warehouse, run: Run) -> Lists:
@@ -126,7 +127,7 @@ def test_one_of_two_runs_that_build_the_same_states_fails_and_its_rerun_complete
     point_at(warehouse, earlier, StatesManifest, "user_link_states")
     runs = [Run(shop.NIGHT, "one"), acquire_lease(warehouse, shop.NIGHT, "two")]
     for run in runs:
-        STEPS["build_candidate_bank"](warehouse, run)
+        STEPS[Job.BUILD_CANDIDATE_BANK](warehouse, run)
     together, save = threading.Barrier(2), Warehouse._save
 
     def wait(self: Warehouse, name: str, writer: DataFrameWriter) -> None:
@@ -136,13 +137,13 @@ def test_one_of_two_runs_that_build_the_same_states_fails_and_its_rerun_complete
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setattr(Warehouse, "_save", wait)
-        builds = [pool.submit(STEPS["build_link_states"], warehouse, run) for run in runs]
+        builds = [pool.submit(STEPS[Job.BUILD_LINK_STATES], warehouse, run) for run in runs]
         errors = [build.exception(timeout=PATIENCE) for build in builds]
     (conflict,) = (error for error in errors if error)
     assert isinstance(conflict, WriteConflict)
     assert str(conflict).startswith("table user_link_states: another writer changed the same rows")
     assert lists_of(warehouse) == expected  # readers still get the lists of the night before
     run = runs[1]
-    STEPS["build_link_states"](warehouse, run)
+    STEPS[Job.BUILD_LINK_STATES](warehouse, run)
     score(warehouse, run)
     assert publish(warehouse, run) == expected

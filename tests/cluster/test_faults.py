@@ -21,11 +21,12 @@ import pytest
 from pipelines.ingest.load_entities import ingest_entity
 from pipelines.night import STEPS
 from pipelines.settings.settings import load_settings
+from pipelines.steps import Job
 from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.cluster.disturbed_night import BUILD, REST, Built, Night, finish, held_at_work, write_settings
-from tests.cluster.standalone import PATIENCE, Cluster, Job, standalone, wait_until
+from tests.cluster.standalone import PATIENCE, Cluster, SubmittedJob, standalone, wait_until
 from tests.conftest import copy_tables
 from tests.host import can_mount
 from tests.nights import lists_of
@@ -164,7 +165,7 @@ def test_a_driver_that_its_own_retry_overtook_stops_when_it_wakes_up(
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
-    STEPS["score_candidates"](night.warehouse, night.run)  # this is the retry, with the same key
+    STEPS[Job.SCORE_CANDIDATES](night.warehouse, night.run)  # this is the retry, with the same key
     assert night.publish() == built.expected
     staged = night.warehouse.version("staging")
     os.killpg(job.pid, signal.SIGCONT)
@@ -196,7 +197,7 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
     assert night.publish() == built.expected
 
 
-def group_of(job: Job, word: str = "") -> list[psutil.Process]:
+def group_of(job: SubmittedJob, word: str = "") -> list[psutil.Process]:
     """Return the running processes of a driver whose name contains `word`, oldest first."""
     running = []
     for process in psutil.process_iter():

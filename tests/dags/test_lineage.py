@@ -8,6 +8,7 @@ import pytest
 
 from dags.lineage import EDGES
 from pipelines.night import STEPS
+from pipelines.steps import Job
 from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import Warehouse
 from synthetic import shop
@@ -72,6 +73,6 @@ def test_ingest_touches_what_it_declares(
     shop.write_shop(tmp_path / "raw")
     warehouse = open_shop(spark, tmp_path)
     touched["ingest_events"] = set()
-    STEPS["ingest_events"](warehouse, acquire_lease(warehouse, shop.NIGHT, "first"))
+    STEPS[Job.INGEST_EVENTS](warehouse, acquire_lease(warehouse, shop.NIGHT, "first"))
     assert of(touched["ingest_events"], "writes") <= EDGES["ingest_events"].writes
     assert "events" in of(touched["ingest_events"], "writes")

@@ -125,7 +125,7 @@ def test_an_exit_code_says_who_can_fix_the_error(capsys: pytest.CaptureFixture[s
         (WriteConflict("somebody was faster; run it again"), 1, "error: somebody was faster; run it again\n"),
         (BundleError("two\n  faults\n"), 3, "error: two\nerror: faults\n"),
         (StaleRun("overtaken"), 1, "error: overtaken\n"),
-        (KeyboardInterrupt(), 130, "stopped by SIGINT; what is committed stays, a rerun takes up the rest\n"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; what is committed stays, a rerun does the rest\n"),
     ):
         with Ending() as ending:
             raise error

@@ -25,7 +25,7 @@ from pipelines.settings.settings import load_settings
 from pipelines.store.leases import Run, acquire_lease
 from pipelines.store.tables import Warehouse
 from synthetic import shop
-from tests.cluster.standalone import PATIENCE, Job, wait_until
+from tests.cluster.standalone import PATIENCE, SubmittedJob, wait_until
 from tests.conftest import copy_shop
 from tests.nights import full_night, lists_of
 
@@ -208,7 +208,7 @@ def report_of(out: str) -> dict[str, Any]:
     return found
 
 
-def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:
+def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | SubmittedJob) -> int:
     """Wait for the next commit of a run; return the number of users staged by then."""
     deadline = time.monotonic() + PATIENCE
     before = DeltaTable(warehouse.path("staging")).version()

@@ -31,6 +31,7 @@ from pipelines.schemas import TABLES
 from pipelines.score.stage import score_candidates
 from pipelines.settings.base import SettingsError
 from pipelines.settings.night import Policy
+from pipelines.steps import Job
 from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
 from pipelines.store.manifests import BankManifest, ScoreManifest, StatesManifest
@@ -100,7 +101,7 @@ def test_a_retry_changes_nothing(published: tuple[Warehouse, Run]) -> None:
     warehouse, run = published
     before = DeltaTable(warehouse.path("recommendations")).version()
     assert acquire_lease(warehouse, run.ds, run.key) == run
-    assert STEPS["publish_recommendations"](warehouse, run).reused is True
+    assert STEPS[Job.PUBLISH_RECOMMENDATIONS](warehouse, run).reused is True
     assert DeltaTable(warehouse.path("recommendations")).version() == before
 
 
@@ -235,7 +236,7 @@ def test_a_night_before_all_events_is_scored_and_fails_its_audits(trained: Wareh
     warehouse.append("champions", local_rows(warehouse.spark, [row], warehouse.schema("champions")))
     run = acquire_lease(warehouse, shop.FIRST, "empty")
     with pytest.raises(BundleError, match=r"events before 2024-05-01 and has seen what night 2024-03-01 is"):
-        STEPS["build_candidate_bank"](warehouse, run)
+        STEPS[Job.BUILD_CANDIDATE_BANK](warehouse, run)
     bundle = load_bundle(bundle_folder(warehouse, "mha"))
     bundle.model.config = dataclasses.replace(bundle.config, cutoff_ds=shop.FIRST)
     version = save_bundle(bundle, tmp_path / "early")
@@ -244,7 +245,7 @@ def test_a_night_before_all_events_is_scored_and_fails_its_audits(trained: Wareh
     for name in ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night"):
         STEPS[name](warehouse, run)
     with pytest.raises(AuditFailed, match=r"item_coverage is 0, limit >= 0\.001"):
-        STEPS["audit_recommendations"](warehouse, run)  # no user is known yet, so nothing is published
+        STEPS[Job.AUDIT_RECOMMENDATIONS](warehouse, run)  # no user is known yet, so nothing is published
     assert not warehouse.exists("recommendations")
     manifest = find_manifest(warehouse, run.run_id, StatesManifest)
     assert manifest is not None
@@ -256,15 +257,15 @@ def test_a_run_keeps_the_log_and_the_model_that_it_started_with(trained: Warehou
     shop.write_shop(tmp_path / "raw")
     warehouse = copy_log(trained, tmp_path)
     run = acquire_lease(warehouse, shop.NIGHT, "steady")
-    begun = STEPS["ingest_events"](warehouse, run)
-    STEPS["build_link_states"](warehouse, run)
+    begun = STEPS[Job.INGEST_EVENTS](warehouse, run)
+    STEPS[Job.BUILD_LINK_STATES](warehouse, run)
     warehouse.delta("events").update("user_id = 0 AND item_id = 777", {"session_id": "'corrected'"})
     bundle = load_bundle(bundle_folder(warehouse, "mha"))
     bundle.model.bias_weight.data += 1.0
     version = save_bundle(bundle, tmp_path / "other")
     store_folder(warehouse.spark, tmp_path / "other", bundle_uri(warehouse, "mha", version))
     promote(warehouse, "mha", version, valid_from=shop.NIGHT, reason="while a night runs")
-    STEPS["build_candidate_bank"](warehouse, run)
+    STEPS[Job.BUILD_CANDIDATE_BANK](warehouse, run)
     inputs = NightInputs.of(warehouse, run)
     assert inputs.events == begun.versions["events"] < warehouse.newest("events")
     assert inputs.model_version == begun.model_version != version

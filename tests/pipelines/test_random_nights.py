@@ -22,6 +22,7 @@ from pipelines.night import STEPS
 from pipelines.operate.upkeep import vacuum
 from pipelines.publish.full_comparison import verify_full
 from pipelines.settings.night import Policy
+from pipelines.steps import Job
 from pipelines.store.leases import acquire_lease
 from pipelines.store.manifests import ScoreManifest, StatesManifest
 from pipelines.store.runs import need_manifest
@@ -142,9 +143,9 @@ def test_every_history_is_read_after_an_unfinished_build_and_a_vacuum(
     # Another writer changed the table, so the build rewrites it.
     warehouse.delta("user_link_states").update(F.col("user_id") == 3, {"events_version": F.lit(0)})
     run = acquire_lease(warehouse, "2024-05-12", "night")
-    STEPS["build_candidate_bank"](warehouse, run)
+    STEPS[Job.BUILD_CANDIDATE_BANK](warehouse, run)
     with dying(monkeypatch, 1) as died:
-        STEPS["build_link_states"](warehouse, run)
+        STEPS[Job.BUILD_LINK_STATES](warehouse, run)
     assert died == ["user_link_states"]
     assert vacuum(warehouse, "user_link_states", 0, []) > 0
     warehouse = with_night(reopen(shop_of_its_own), k=5)

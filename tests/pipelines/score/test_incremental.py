@@ -13,6 +13,7 @@ from pipelines.publish.verify_night import CertificateFailed
 from pipelines.score.base_night import describe_entries, find_base
 from pipelines.score.forecast import plan_night
 from pipelines.settings.night import Policy
+from pipelines.steps import Job
 from pipelines.store.leases import Run, acquire_lease, find_run
 from pipelines.store.manifests import (
     AuditManifest,
@@ -183,4 +184,4 @@ def test_a_list_that_differs_from_the_full_night_is_disproved(shop_of_its_own: W
 def publish_after_audits(warehouse: Warehouse, run: Run) -> None:
     """Publish a run as if it had passed the audits."""
     record(warehouse, run.run_id, run.ds, AuditManifest(checks=[]))
-    STEPS["publish_recommendations"](warehouse, run)
+    STEPS[Job.PUBLISH_RECOMMENDATIONS](warehouse, run)
