@@ -13,11 +13,10 @@ its date.
 Environment, read when Airflow parses the DAG (see `spark_conf.py` for the rest):
 
     LIME_SCHEDULE   cron expression or preset in UTC (default @daily); or `events`: a run starts when the
-    asset
-                    lime://events is updated by an event whose extra is {"night": "2017-12-04"}
+                    asset lime://events is updated by an event whose extra is {"night": "2017-12-04"}
     LIME_DEADLINE   time HH:MM (UTC) by which a scheduled night must be published; if it is not, an alarm is
-                    raised (default: no deadline; `airflow dags test` of Airflow 3.3.2 fails on a DAG with
-                    one)
+                    raised (default: no deadline; `airflow dags test` of Airflow 3.3.2 fails on a DAG that
+                    has one)
 """
 
 from __future__ import annotations

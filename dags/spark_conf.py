@@ -2,18 +2,19 @@
 
 Environment, read when Airflow parses the DAG:
 
-    LIME_HOME     folder of the jobs and the settings (default: the parent of this folder)
-    LIME_CONFIG   settings file (default: $LIME_HOME/conf/local.yaml)
-    LIME_APPLICATIONS   6 (default): each part of a night has its own application; 1: the night is one
-    application LIME_DRIVER_MEMORY  heap of the driver (default 3g); the settings are read too late to change
-    it LIME_PACKAGE  lime.zip of `make package`, if the executors do not have the project installed (default:
-    none) LIME_FIRST_NIGHT, LIME_LAST_NIGHT   range of scheduled nights (default: from 2017-01-01 on, without
-    end) LIME_CATCHUP  1: nights that were missed while a DAG was paused run later (default 0) LIME_POOL
-    Airflow pool in which a Spark application takes a slot (default: default_pool) LIME_GPU_POOL pool of the
-    application that scores (default: LIME_POOL) LIME_NAMESPACE  namespace of the tables in OpenLineage, see
-    `lineage.py` (default: lime) LIME_RETRY_SECONDS  seconds before the first retry, doubled for the second
-    (default 30) LIME_JARS     folder of the Delta jars (default: $LIME_HOME/.jars); empty if the cluster has
-    them
+    LIME_HOME            folder of the jobs and the settings (default: the parent of this folder)
+    LIME_CONFIG          settings file (default: $LIME_HOME/conf/local.yaml)
+    LIME_APPLICATIONS    6 (default): each part of a night has its own application; 1: the night is one
+    LIME_DRIVER_MEMORY   heap of the driver (default 3g); the settings are read too late to change it
+    LIME_PACKAGE         lime.zip of `make package`, if the executors do not have the project installed
+    LIME_FIRST_NIGHT     first scheduled night (default 2017-01-01)
+    LIME_LAST_NIGHT      last scheduled night (default: no end)
+    LIME_CATCHUP         1: nights that were missed while a DAG was paused run later (default 0)
+    LIME_POOL            Airflow pool in which a Spark application takes a slot (default: default_pool)
+    LIME_GPU_POOL        pool of the application that scores (default: LIME_POOL)
+    LIME_NAMESPACE       namespace of the tables in OpenLineage, see `lineage.py` (default: lime)
+    LIME_RETRY_SECONDS   seconds before the first retry, doubled for the second (default 30)
+    LIME_JARS            folder of the Delta jars (default: $LIME_HOME/.jars); empty if the cluster has them
 """
 
 from __future__ import annotations
