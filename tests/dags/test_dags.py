@@ -89,7 +89,7 @@ def test_the_night_of_a_run_comes_from_its_parameter_or_event_or_date(tmp_path: 
 
 # This code uses the objects of the scheduler and of backfills: the stored DAG, and the runs of its timetable.
 NIGHTS = """
-import json, os
+import importlib, json, os
 import pendulum
 import dags.nightly_scoring as nightly, dags.weekly_training as training, dags.weekly_upkeep as upkeep
 from airflow.serialization.serialized_objects import DagSerialization
@@ -97,52 +97,61 @@ from airflow.timetables.base import TimeRestriction
 from dags.spark_conf import NIGHT
 
 start, moment = pendulum.datetime(2024, 5, 1), pendulum.datetime(2024, 5, 13, 23)
-latest, backfilled, deadlines = {}, [], []
-for dag in (nightly.dag, training.dag, upkeep.dag):
-    stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
-    say = lambda run: dag.get_template_env().from_string(NIGHT).render(
-        params={'night': None}, triggering_asset_events={}, ds=run.logical_date.strftime("%Y-%m-%d"))
-    run = following = None
-    while following is None or following.run_after <= moment:
-        run = following
-        following = stored.timetable.next_dagrun_info(
-            last_automated_data_interval=run and run.data_interval,
-            restriction=TimeRestriction(earliest=start, latest=None, catchup=True))
-    latest[dag.dag_id] = [str(run.run_after)[:16], say(run)]
-    if dag is nightly.dag:
-        infos = stored.iter_dagrun_infos_between(start.add(days=2), start.add(days=4, hours=12))
-        backfilled = [say(info) for info in infos]
-        deadlines = [str(run.logical_date + alert.interval)[:16] for alert in dag.deadline or []]
-print(json.dumps([latest, backfilled, deadlines]))
+found = []
+for schedule in json.loads(os.environ["SCHEDULES"]):
+  os.environ["LIME_SCHEDULE"] = schedule
+  importlib.reload(nightly)  # it reads the environment when Airflow parses it
+  latest, backfilled, deadlines = {}, [], []
+  for dag in (nightly.dag, training.dag, upkeep.dag):
+      stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+      say = lambda run: dag.get_template_env().from_string(NIGHT).render(
+          params={'night': None}, triggering_asset_events={}, ds=run.logical_date.strftime("%Y-%m-%d"))
+      run = following = None
+      while following is None or following.run_after <= moment:
+          run = following
+          following = stored.timetable.next_dagrun_info(
+              last_automated_data_interval=run and run.data_interval,
+              restriction=TimeRestriction(earliest=start, latest=None, catchup=True))
+      latest[dag.dag_id] = [str(run.run_after)[:16], say(run)]
+      if dag is nightly.dag:
+          infos = stored.iter_dagrun_infos_between(start.add(days=2), start.add(days=4, hours=12))
+          backfilled = [say(info) for info in infos]
+          deadlines = [str(run.logical_date + alert.interval)[:16] for alert in dag.deadline or []]
+  found.append([latest, backfilled, deadlines])
+print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize(
-    ("schedule", "run", "backfilled", "late"),
-    [
-        ("@daily", ("2024-05-13 00:00", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
-        ("30 5 * * *", ("2024-05-13 05:30", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
-        ("30 22 * * 5", ("2024-05-10 22:30", "2024-05-10"), [3], "2024-05-11 06:00"),
-    ],
+# Each schedule with the start and the night of its last run, the days of a backfill from 3 to 5 May, and the
+# deadline of the last run.
+SCHEDULES = (
+    ("@daily", ("2024-05-13 00:00", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
+    ("30 5 * * *", ("2024-05-13 05:30", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
+    ("30 22 * * 5", ("2024-05-10 22:30", "2024-05-10"), [3], "2024-05-11 06:00"),
 )
+
+
+@pytest.mark.parametrize("data_intervals", ["True", "False"])
 def test_the_night_of_a_run_is_the_day_it_starts_whatever_the_option_for_cron_is(
-    schedule: str, run: tuple[str, str], backfilled: list[int], late: str, tmp_path: Path
+    data_intervals: str, tmp_path: Path
 ) -> None:
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")
     # Airflow's global time zone must not change the result either.
     env |= {
-        "LIME_SCHEDULE": schedule,
+        "SCHEDULES": json.dumps([schedule for schedule, *_ in SCHEDULES]),
         "LIME_DEADLINE": "06:00",
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Asia/Tokyo",
+        "AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS": data_intervals,
     }
-    option = "AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS"
-    found = [json.loads(python(NIGHTS, env | {option: value})) for value in ("True", "False")]
-    latest = {
-        "nightly_scoring": list(run),
+    weekly = {
         "weekly_training": ["2024-05-11 06:00", "2024-05-11"],
         "weekly_upkeep": ["2024-05-12 12:00", "2024-05-12"],
     }
-    assert found == [[latest, [f"2024-05-{day:02}" for day in backfilled], [late]]] * 2
+    expected = [
+        [{"nightly_scoring": list(run), **weekly}, [f"2024-05-{day:02}" for day in backfilled], [late]]
+        for _, run, backfilled, late in SCHEDULES
+    ]
+    assert json.loads(python(NIGHTS, env)) == expected
 
 
 def test_alarms_reach_the_web_hook_and_a_dead_web_hook_does_no_harm(tmp_path: Path) -> None:
