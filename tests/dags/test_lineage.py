@@ -18,7 +18,7 @@ pytestmark = pytest.mark.operate
 BOOKS = {"runs", "leases", "loaded_drops"}
 # A step writes these tables only if it sets rows aside.
 QUARANTINES = {"events_quarantine", "bank_quarantine"}
-READS, WRITES = ("read", "small"), ("replace", "append", "upsert", "overwrite")
+READS, WRITES = ("read", "read_cached"), ("replace", "append", "upsert", "overwrite")
 
 
 @pytest.fixture
