@@ -176,5 +176,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def report(step: str, result: Manifest | Mapping[str, object]) -> None:
     """Print one JSON line for a finished step, for people and log scrapers."""
-    values = result.to_report() if isinstance(result, Manifest) else result
-    print(f"{step} {json.dumps(values, default=str)}", flush=True)
+    print(f"{step} {json.dumps(result, default=_plain)}", flush=True)
+
+
+def _plain(value: object) -> object:
+    """Return what JSON prints for a value that it does not know."""
+    return value.to_report() if isinstance(value, Manifest) else str(value)

@@ -89,10 +89,10 @@ def test_a_night_is_served_as_it_was_published(
         assert list(zip(found["items"], found["scores"], strict=True)) == [
             (i, pytest.approx(s)) for i, s in listed
         ]
-    assert report.redis.lists == len(published) == 1000
+    assert report.redis["lists"] == len(published) == 1000
     assert 0 < client.ttl(f"lime:{OLD}.1:5") <= 7 * 86_400
-    table = pq.read_table(report.parquet.path)
-    assert len(list(Path(report.parquet.path).glob("*.parquet"))) == 3
+    table = pq.read_table(report.parquet["path"])
+    assert len(list(Path(report.parquet["path"]).glob("*.parquet"))) == 3
     assert table.num_rows == 3000
     rows = sorted(table.to_pylist(), key=lambda r: (r["user_id"], r["rank"]))
     flat = [
@@ -179,14 +179,14 @@ def test_lists_that_the_store_evicts_are_not_served(
         export_recommendations(warehouse, NEW)
     assert client.get("lime:current") in (f"{OLD}.1", None)  # eviction may remove any key
     client.config_set("maxmemory", 0)
-    assert export_recommendations(warehouse, NEW).redis.lists == 6000
+    assert export_recommendations(warehouse, NEW).redis["lists"] == 6000
     assert client.get("lime:current") == f"{NEW}.1"
 
 
 def test_a_load_is_not_faster_than_its_limit(serve: Callable[..., Warehouse], client: redis.Redis) -> None:
     warehouse = serve(keys_per_second=3000)
     night(warehouse, OLD, 9000, 1.0)
-    assert export_recommendations(warehouse, OLD).redis.seconds >= 9000 / 3000 * 0.8
+    assert export_recommendations(warehouse, OLD).redis["seconds"] >= 9000 / 3000 * 0.8
 
 
 def test_a_hundred_thousand_lists_of_a_hundred_items_load_within_the_limit(
@@ -230,7 +230,7 @@ def test_a_night_that_is_published_again_is_another_version(
     night(warehouse, OLD, 30, 1.0)
     export_recommendations(warehouse, OLD)
     night(warehouse, OLD, 30, 2.0, key="two")
-    assert export_recommendations(warehouse, OLD).redis.instead_of == f"{OLD}.1"
+    assert export_recommendations(warehouse, OLD).redis["instead_of"] == f"{OLD}.1"
     assert read(client, 7) == {"items": [7, 8, 9], "scores": [2.0, 2.0, 2.0]}
     rows = warehouse.read("runs").where(F.col("job") == "export_recommendations").collect()
     assert {row["run_id"] for row in rows} == {f"{OLD}.1", f"{OLD}.2"}
@@ -270,7 +270,7 @@ def test_an_export_to_a_full_store_reports_what_is_served_meanwhile(
         export_recommendations(warehouse, NEW)
     assert read(client, 7) == {"items": [7, 8, 9], "scores": [1.0, 1.0, 1.0]}
     client.config_set("maxmemory", 0)
-    assert export_recommendations(warehouse, NEW).redis.lists == 6000
+    assert export_recommendations(warehouse, NEW).redis["lists"] == 6000
 
 
 def test_a_cluster_of_three_serves_a_night_and_the_next(serve: Callable[..., Warehouse]) -> None:
@@ -279,7 +279,7 @@ def test_a_cluster_of_three_serves_a_night_and_the_next(serve: Callable[..., War
         client = redis.RedisCluster("127.0.0.1", servers[0].port, decode_responses=True)
         for ds, score in ((OLD, 1.0), (NEW, 2.0)):
             night(warehouse, ds, 900, score)
-            assert export_recommendations(warehouse, ds).redis.lists == 900
+            assert export_recommendations(warehouse, ds).redis["lists"] == 900
             assert {read(client, user)["scores"][0] for user in range(900)} == {score}  # type: ignore[index]
         held = [set(client_of(server).scan_iter()) for server in servers]
         assert min(len(keys) for keys in held) > 200
