@@ -83,7 +83,7 @@ class Override(Section):
     check: SoftCheck
     """The audit; one of what must always hold cannot be overridden."""
     reason: str = Field(min_length=10)
-    """The reason, of at least 10 letters; the manifest of the night records it."""
+    """The reason, which the manifest of the night records."""
 
 
 class AuditSettings(Section):

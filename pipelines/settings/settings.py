@@ -61,7 +61,7 @@ class Settings(Section):
     upkeep: UpkeepSettings = UpkeepSettings()
     """What upkeep keeps."""
     spark: SparkSettings = SparkSettings()
-    """The configuration of the Spark session."""
+    """How the Spark session is configured."""
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:
