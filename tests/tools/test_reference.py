@@ -29,6 +29,9 @@ FILES = ("conf/settings.schema.json", "docs/configure.md", "docs/errors.md")
 SCHEMA: dict[str, Any] = json.loads((ROOT / FILES[0]).read_text())
 SETTINGS = sorted((ROOT / "conf").glob("*.yaml"))
 ERRORS = (ROOT / FILES[2]).read_text()
+LIMITS = ("at least 1", "above 0", "from 0 to below 1")
+# The limit of these is another key.
+RELATED = {"width": "a multiple of `heads`", "first_cut_days": "at least `horizon_days`"}
 
 
 def reference(*options: str) -> subprocess.CompletedProcess[str]:
@@ -79,12 +82,11 @@ def limit(cls: type, name: str) -> str:
 
 @pytest.mark.parametrize("cls", [ModelConfig, TrainConfig, LabelTraining])
 def test_descriptions_say_the_limits_that_the_dataclasses_check(cls: type) -> None:
-    # These two depend on another key, which their descriptions name.
-    related = {"width": "a multiple of `heads`", "first_cut_days": "at least `horizon_days`"}
     for name, key in SCHEMA["$defs"][cls.__name__]["properties"].items():
-        if key["type"] in ("integer", "number"):
-            assert related.get(name) or limit(cls, name) in key["description"], name
-            assert related.get(name, "") in key["description"]
+        if key["type"] in ("integer", "number") and name not in RELATED:
+            stated = [words for words in LIMITS if words in key["description"]]
+            assert stated == [words for words in LIMITS if words == limit(cls, name)], name
+        assert RELATED.get(name, "") in key["description"]
 
 
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: path.name)
