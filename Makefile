@@ -15,7 +15,7 @@ quick test: export OMP_NUM_THREADS ?= 1
 test-%: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quick test test-airflow test-cluster test-faults test-nights test-operate test-apart check package bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
+.PHONY: help setup demo quick test test-airflow test-cluster test-faults test-nights test-operate test-apart check docs package bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -57,6 +57,9 @@ test-apart: setup ## Run the five above together, which trains the models of the
 check: setup ## Check style, formatting, types, the import contracts and the structure of the packages
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/python tools/structure.py --check
+
+docs: setup ## Write docs/configure.md, docs/errors.md and conf/settings.schema.json from the code
+	@$(BIN)/python tools/reference.py
 
 package: setup ## Build dist/: a wheel, and lime.zip for spark-submit --py-files
 	@bash tools/package.sh

@@ -23,10 +23,11 @@ import torch
 from benchmarks.report import ROOT, Row, interleave, median_ratio, row
 from lime_model.arrays import Bools
 from lime_model.bundle import build_model
-from lime_model.config import Column, LabelTraining, ModelConfig, Variant
+from lime_model.config import Column, ModelConfig, Variant
 from lime_model.digests import code_digest, source_digest
 from lime_model.model.features import Encoders
 from lime_model.peers.registry import PEERS
+from lime_model.recipe import LabelTraining
 from lime_model.train.dataset import build_catalogue, build_training_data, fit_encoders
 from lime_model.train.event_log import TrainingData
 from lime_model.train.labels import Asked, LabelTrainer, Predictions

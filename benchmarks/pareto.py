@@ -26,8 +26,8 @@ from benchmarks.lists import lime_scorer, make_lists, measure
 from benchmarks.quality import VALIDATION
 from benchmarks.report import RESULTS, ROOT, keep, kept_folder, publish, row
 from lime_model.bundle import Bundle, save_bundle
-from lime_model.config import TrainConfig
 from lime_model.measure.metrics import auc
+from lime_model.recipe import TrainConfig
 from lime_model.scoring.backends.choose import make_backend
 from lime_model.train.fit import fit_variants
 from pipelines.score.calibration import Sizes, measure_speed

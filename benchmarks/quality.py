@@ -29,8 +29,8 @@ from benchmarks import recommenders
 from benchmarks.journey import Journey, load
 from benchmarks.lists import Quality, Scorer, lime_scorer, make_lists, measure
 from benchmarks.report import RESULTS, ROOT, Row, keep, kept_folder, publish, row
-from lime_model.config import TrainConfig
 from lime_model.measure.metrics import bootstrap_interval, mean_and_error
+from lime_model.recipe import TrainConfig
 from lime_model.train.fit import fit_variants
 from pipelines.settings.settings import load_settings
 

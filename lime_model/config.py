@@ -1,4 +1,4 @@
-"""What a LIME model is made of: sizes, variant and the columns it reads; and how it is trained.
+"""What a LIME model is made of: sizes, variant and the columns it reads.
 
 The sizes are one frozen object, written as JSON into the bundle and read back by every job, so that training,
 encoding and scoring cannot disagree about a shape. No module that this one imports loads torch.
@@ -7,7 +7,7 @@ encoding and scoring cannot disagree about a shape. No module that this one impo
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Variant = Literal["lime-mha", "lime-xor"]
@@ -22,19 +22,17 @@ MEMORY_FEATURES = 9  # lime_model/model/repeat_memory.py lists them
 class Column:
     """A column of item or user features and how a model reads it; see `lime_model/model/encoders.py`.
 
-    Args:
-        name: name of the column.
-        kind: how its values become entries of an embedding table.
-        size: for a hash the rows of its table, for a number its knots, for a list the values that count, and
-            for a vector its length; a category has no size. 0 is the default of a number and a list.
-
     Raises:
         ValueError: the kind is unknown, or can't have this size.
     """
 
     name: str
+    """The name of the column, as `ingest` declares it."""
     kind: Kind = "category"
+    """How the values of the column are read (docs/train.md has a table of the kinds)."""
     size: int = 0
+    """For a hash the number of embeddings, for a number its quantiles, for a list the values that count, and
+    for a vector its length; 0 is the default of a number (16) and a list (8), and a category has no size."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -59,26 +57,48 @@ class ModelConfig:
     """
 
     variant: Variant = "lime-mha"
-    links: int = 8  # L
-    width: int = 40  # D
-    hidden: int = 16  # F, hidden units of the scoring head
-    dot: int = 40  # E, width of the two-tower dot
-    heads: int = 2  # heads of the MHA link attention; the link weights have one
+    """How links read a history: `lime-mha` by softmax attention, `lime-xor` by HSTU blocks."""
+    links: int = 8
+    """The number of links L of a user, at least 1."""
+    width: int = 40
+    """The width D of the embeddings; it must be a multiple of `heads`."""
+    hidden: int = 16
+    """The number of hidden units F of the scoring head, at least 1."""
+    dot: int = 40
+    """The width E of the two-tower dot product, at least 1."""
+    heads: int = 2
+    """The number of heads of the attention of LIME-MHA, at least 1; the link weights have one head."""
     xor_blocks: int = 3
-    max_events: int = 256  # N_max: how many of the last events LIME-XOR reads
-    user_width: int = 16  # X, width of x_u
+    """The number of blocks of LIME-XOR, at least 1."""
+    max_events: int = 256
+    """The number of last events that LIME-XOR reads, at least 1, and the events of a window of labels."""
+    user_width: int = 16
+    """The width X of the embedding of a user's own columns, at least 1."""
     memory_hidden: int = 16
-    pool_days: tuple[float, ...] = (90.0, 21.0)  # decays of the pools; there is always a flat one as well
-    memory_days: tuple[float, float] = (90.0, 21.0)  # decays of the repeat memory
-    bias_days: int = 28  # window of the recent count in the nightly item bias
+    """The number of hidden units of the repeat memory."""
+    pool_days: tuple[float, ...] = (90.0, 21.0)
+    """The days after which an event weighs 1/e in each decayed pool of a history; there is always one pool
+    more, in which all events weigh the same."""
+    memory_days: tuple[float, float] = (90.0, 21.0)
+    """The days after which an event weighs 1/e in the two decayed counts of the repeat memory."""
+    bias_days: int = 28
+    """The number of days before the night whose events count for the item bias."""
     event_types: tuple[str, ...] = ("purchase",)
+    """The event types that the model can tell apart; any other type is unknown to it."""
     item_columns: tuple[Column, ...] = ()
+    """The columns of items that the model reads; a name alone is a column of the kind `category`."""
     user_columns: tuple[Column, ...] = ()
-    tasks: tuple[str, ...] = ()  # event types that are each a task; without any, one task of all events
-    task_weights: tuple[float, ...] = ()  # weights of the tasks' logits in the score; without any, 1 each
-    labelled: bool = False  # histories show the label of each event: an action is an event type and a label
-    without: tuple[ScoreTerm, ...] = ()  # parts of the score that stay zero, for comparisons
-    cutoff_ds: str = "1970-01-01"  # the model was trained on events before this day only
+    """The columns of users that the model reads; a name alone is a column of the kind `category`."""
+    tasks: tuple[str, ...] = ()
+    """The event types that are each a task of their own; without any, one task stands for all events."""
+    task_weights: tuple[float, ...] = ()
+    """The weights that the logits of `tasks` have in the score, in their order; without any, all weigh 1."""
+    labelled: bool = False
+    """Whether histories show the label of each event: an action is then an event type and a label."""
+    without: tuple[ScoreTerm, ...] = ()
+    """The parts of the score that stay zero, for comparisons."""
+    cutoff_ds: str = "1970-01-01"
+    """The day (YYYY-MM-DD) before which all events of the training lie; training itself sets it."""
 
     def __post_init__(self) -> None:
         sizes = ("links", "width", "hidden", "dot", "heads", "xor_blocks", "max_events", "user_width")
@@ -139,97 +159,3 @@ class ModelConfig:
         for side in ("item_columns", "user_columns"):
             fields[side] = tuple(Column(**column) for column in fields[side])
         return cls(**fields)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to learn the next items of a history; days are days of event time."""
-
-    steps: int = 300  # first phase: dot, bias and memory, over all items with an id embedding
-    batch: int = 128
-    learning_rate: float = 1e-3
-    memory_rate: float = 2e-2  # high, as these few weights end far from their start
-    id_decay: float = 0.01  # how far each step pulls the id embeddings back to their start
-    link_steps: int = 60  # second phase: links and head too, over sampled items
-    link_batch: int = 32
-    link_rate: float = 5e-4
-    tower_share: float = 0.2  # in the second phase, parameters of the first phase have this share of the rate
-    candidates: int = 2048  # candidates of the second phase, positives included; at least a quarter is drawn
-    weight_decay: float = 0.01
-    dropout: float = 0.5  # dropout of link state and pools
-    horizon_days: float = 28.0
-    cut_every_days: float = 7.0
-    cut_half_life_days: float = 60.0
-    first_cut_days: float = 270.0  # days before the cut-off
-    min_events: int = 20
-    max_events: int = 512
-    hide_share: float = 0.85  # share of a history's items that are hidden and become targets
-    valid_share: float = 0.02  # share of the users whom no step learns from; their losses judge the run
-    patience: int = 6  # rows of the curve without a gain in validation that end a phase of six rows or more
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "link_batch", "candidates", "min_events", "max_events", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "memory_rate", "link_rate", "horizon_days", "cut_every_days"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("dropout", "hide_share", "valid_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it is a share below 1")
-        if not self.first_cut_days >= self.horizon_days:
-            raise ValueError(
-                f"train.first_cut_days is {self.first_cut_days:g}; a cut is at least "
-                f"the {self.horizon_days:g} days of train.horizon_days before the cut-off"
-            )
-
-
-@dataclass(frozen=True)
-class LabelTraining:
-    """How to learn labels: `epochs` over the windows of a log, fewer when validation stops improving."""
-
-    epochs: float = 3.0
-    batch: int = 32  # windows
-    targets: int = 32  # events of a window that are predicted; they share the history before them
-    learning_rate: float = 1e-3
-    embedding_rate: float = 2e-2  # rate of items, features and actions, each of which occurs in few steps
-    weight_decay: float = 0.01
-    dropout: float = 0.2  # dropout of link state and pools
-    stride: int = 32  # events between two readings of LIME-XOR, see lime_model/train/prefixes.py
-    validations: int = 6  # validations, spread evenly over the whole run
-    patience: int = 2  # validations in a row without a gain that end training
-    valid_days: float = 14.0  # the events of the last days before the cut-off judge the run
-    bf16: bool = False  # products of a step in bf16: faster for LIME-XOR where the processor has it
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "targets", "stride", "validations", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("epochs", "learning_rate", "embedding_rate", "valid_days"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"labels.dropout is {self.dropout}; it is a share below 1")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one model is built and trained.
-
-    Args:
-        name: names the model in messages.
-        config: sizes, columns and variant; its `cutoff_ds` is replaced by the cut-off of the training.
-        train: how to learn the next items of a history.
-        labels: how to learn the label of every event; None for a model of next items.
-        min_buyers: users who must have taken an item for it to get an id embedding of its own.
-        max_embedding_gib: limit of the memory that the embedding tables take in training, in GiB.
-    """
-
-    name: str
-    config: ModelConfig
-    train: TrainConfig = field(default_factory=TrainConfig)
-    labels: LabelTraining | None = None
-    min_buyers: int = 8
-    max_embedding_gib: float = 4.0

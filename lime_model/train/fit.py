@@ -21,9 +21,10 @@ import pyarrow as pa
 import torch
 
 from lime_model.bundle import Bundle, build_model
-from lime_model.config import ModelConfig, Recipe
+from lime_model.config import ModelConfig
 from lime_model.errors import TrainingError
 from lime_model.model.features import Catalogue, Encoders, table_rows
+from lime_model.recipe import Recipe
 from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.dataset import MIN_VALUE_COUNT, build_catalogue, build_training_data, fit_encoders
 from lime_model.train.event_log import TrainingData

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lime_model.arrays import Bools, Floats, Ints
-from lime_model.config import LabelTraining
 from lime_model.errors import TrainingError
 from lime_model.measure.metrics import auc, normalised_entropy
 from lime_model.model.lime import Features, History, LimeModel
 from lime_model.peers.past import Past
+from lime_model.recipe import LabelTraining
 from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.event_log import EventLog, TrainingData
 from lime_model.train.loop import Curve, Loop, Row, Validation, one_cycle, take_gradient

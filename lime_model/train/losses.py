@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lime_model.arrays import Floats, Ints
-from lime_model.config import TrainConfig
 from lime_model.model.fold import fold_items, fold_users, folded_task_scores
 from lime_model.model.lime import Features, History, LimeModel, UserState
+from lime_model.recipe import TrainConfig
 from lime_model.train.event_log import TrainingData
 from lime_model.train.examples import Batch
 

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from lime_model.arrays import Floats, Ints
-from lime_model.config import TrainConfig
 from lime_model.errors import TrainingError
 from lime_model.model.lime import LimeModel
+from lime_model.recipe import TrainConfig
 from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.event_log import TrainingData, item_counts, item_fame
 from lime_model.train.examples import ExampleBuilder

@@ -17,9 +17,12 @@ class SettingsError(LimeError):
 
 
 class Section(BaseModel):
-    """The base of all sections: it is frozen and allows neither unknown keys nor infinite numbers."""
+    """The base of all sections: it is frozen and allows neither unknown keys nor infinite numbers.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    The text below each key is its description in docs/configure.md and in conf/settings.schema.json.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _refuse_number(value: Any) -> Any:

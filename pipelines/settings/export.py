@@ -57,26 +57,38 @@ def _check_prefix(prefix: str) -> str:
 class RedisExport(Section):
     """A Redis or Valkey store that serves lists: a single server or a cluster."""
 
-    # redis://host:6379/0, or rediss:// for TLS; for a cluster, the URL of any of its servers.
     url: Annotated[str, AfterValidator(_refuse_password), AfterValidator(_check_address)]
-    password_env: Variable | None = None  # the driver's environment variable with the password; null: none
-    cluster: bool | None = None  # null: the server says whether it is one
-    prefix: Annotated[str, AfterValidator(_check_prefix)] = "lime"  # the start of every key
-    keys_per_second: int = Field(default=20_000, ge=1)  # the rate of a load, over all its tasks
-    ttl_days: int = Field(default=7, ge=1)  # days after which a night that no other follows expires
-    grace_seconds: float = Field(default=5.0, ge=0)  # how long the version before stays readable
-    patience_seconds: float = Field(default=60.0, ge=0)  # how long a load waits for a failover to end
+    """The URL: `redis://HOST:PORT/0`, or `rediss://` for TLS, with `USER@` before the host if the store has
+    users, and never with a password; for a cluster, the URL of any of its servers."""
+    password_env: Variable | None = None
+    """The name of the driver's environment variable that holds the password; null: there is no password."""
+    cluster: bool | None = None
+    """Whether the store is a cluster; null: the server says whether it is one."""
+    prefix: Annotated[str, AfterValidator(_check_prefix)] = "lime"
+    """The start of every key: 1 to 200 letters, digits and `_ . -`, in parts that a colon separates."""
+    keys_per_second: int = Field(default=20_000, ge=1)
+    """The keys that a load writes in a second, over all its tasks."""
+    ttl_days: int = Field(default=7, ge=1)
+    """The days after which a night that no other night follows expires."""
+    grace_seconds: float = Field(default=5.0, ge=0)
+    """The seconds for which the version before stays readable after the switch to a new one."""
+    patience_seconds: float = Field(default=60.0, ge=0)
+    """The seconds that a load waits for a failover to end before it gives up."""
 
 
 class ParquetExport(Section):
     """A folder of Parquet files."""
 
     path: StoragePath
+    """The folder: a local path or any Hadoop URI, without a password."""
     users_per_file: int = Field(default=100_000, ge=1)
+    """The users of a file."""
 
 
 class ExportSettings(Section):
     """Where published lists are exported to; by default nowhere."""
 
     redis: RedisExport | None = None
+    """The Redis or Valkey store that serves the lists; null: none."""
     parquet: ParquetExport | None = None
+    """The folder of Parquet files that holds the lists; null: none."""

@@ -46,17 +46,22 @@ def _check_letter(text: str | None) -> str | None:
 class TimestampSettings(Section):
     """How the times of events are written."""
 
-    # iso, epoch_seconds, epoch_millis, epoch_micros, epoch_nanos, or a pattern such as dd.MM.yyyy HH:mm:ss
     format: Annotated[str, AfterValidator(check_format)] = AUTO
+    """The form of times: `iso`, `epoch_seconds`, `epoch_millis`, `epoch_micros`, `epoch_nanos`, or a pattern
+    such as `dd.MM.yyyy HH:mm:ss`."""
 
 
 class CsvSettings(Section):
     """The dialect of CSV files; the defaults are those of RFC 4180."""
 
-    delimiter: str = Field(default=",", min_length=1)  # several characters need quote: null
-    quote: Annotated[str | None, AfterValidator(_check_letter)] = '"'  # null: no field is quoted
-    escape: Annotated[str | None, AfterValidator(_check_letter)] = None  # null: a quote in a field is doubled
-    header: bool | list[str] = True  # true, or the names of the columns where files have no header
+    delimiter: str = Field(default=",", min_length=1)
+    """The text between two fields; several characters need `quote: null`."""
+    quote: Annotated[str | None, AfterValidator(_check_letter)] = '"'
+    """The one character around quoted fields; null: no field is quoted."""
+    escape: Annotated[str | None, AfterValidator(_check_letter)] = None
+    """The one character that escapes a quote in a field; null: such a quote is doubled."""
+    header: bool | list[str] = True
+    """`true` where files begin with the names of their columns; for other files, the list of these names."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -81,19 +86,27 @@ class CsvSettings(Section):
 class EventDrop(Section):
     """How to read `raw/events`: the source columns, the rows that count, and what makes an event unique."""
 
-    # For each of our columns, the name of the source column that holds it.
     user_id: str = "user_id"
+    """The source column with the id of the user."""
     item_id: str = "item_id"
+    """The source column with the id of the item."""
     event_ts: str = "event_ts"
+    """The source column with the time of the event."""
     event_type: str = "event_type"
+    """The source column with the type of the event, if the source has one."""
     session_id: str = "session_id"
+    """The source column with the session (basket, visit) of the event, if the source has one."""
     label: str = "label"
-    where: str | None = None  # SQL condition over source columns; other rows are counted and left out
-    # Source columns that identify an event within its day; by default user, item, time, type and session do.
+    """The source column with the label of the event (0, 1 or null), if the source has one."""
+    where: str | None = None
+    """A condition in SQL over source columns; other rows are counted and left out; null: all are read."""
     key: list[str] = Field(default_factory=list)
-    count: str | None = None  # source column with how many times the event happened; null: once
-    # What identical rows of one drop are: the same event delivered twice, or each an event of its own.
+    """The source columns that identify an event within its day; with none, user, item, time, type and session
+    do."""
+    count: str | None = None
+    """The source column with how many times (1 to 1,000) the event happened; null: once."""
     identical: Literal["once", "each"] = "once"
+    """Whether identical rows of a drop are `once` the same event, or `each` an event of its own."""
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:
@@ -113,10 +126,14 @@ class EventDrop(Section):
 class EntityDrop(Section):
     """How to read `raw/items` or `raw/users`: the source columns and their types."""
 
-    source: dict[str, str] = Field(default_factory=dict)  # our column -> source column, if named differently
-    columns: dict[str, ColumnType] = Field(default_factory=dict)  # our columns, in addition to the id
-    where: str | None = None  # SQL condition over source columns; other rows are counted and left out
-    absent: Literal["keep", "remove"] = "keep"  # what becomes of an id that a later drop lacks
+    source: dict[str, str] = Field(default_factory=dict)
+    """The source column of each of our columns that has another name there."""
+    columns: dict[str, ColumnType] = Field(default_factory=dict)
+    """The columns in addition to the id, each with its type."""
+    where: str | None = None
+    """A condition in SQL over source columns; other rows are counted and left out; null: all are read."""
+    absent: Literal["keep", "remove"] = "keep"
+    """Whether an id that a later drop lacks is kept or removed."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -143,24 +160,35 @@ class IngestSettings(Section):
     """How drops are read and how much bad input is tolerated."""
 
     format: Literal["parquet", "csv", "json"] = "parquet"
+    """The format of the files of all drops."""
     csv: CsvSettings = CsvSettings()
-    encoding: Annotated[str, AfterValidator(_check_encoding)] = "utf-8"  # for CSV and JSON lines
-    # For CSV and JSON lines; auto: the ending of the file's name decides.
+    """The dialect of CSV files."""
+    encoding: Annotated[str, AfterValidator(_check_encoding)] = "utf-8"
+    """The encoding of CSV and JSON lines, by its Python name such as `utf-8` or `cp1252`."""
     compression: Literal["auto", "none", "gzip", "bz2", "zstd", "lz4"] = "auto"
+    """The compression of CSV and JSON lines; `auto`: the ending of a file's name says it."""
     timestamp: TimestampSettings = TimestampSettings()
-    source_timezone: Annotated[str, AfterValidator(check_zone)] = "UTC"  # for times without an offset
-    # The zone whose midnight separates the folders ds=YYYY-MM-DD; null: source_timezone.
+    """How times are written."""
+    source_timezone: Annotated[str, AfterValidator(check_zone)] = "UTC"
+    """The time zone of times without an offset, such as `Europe/Berlin`."""
     folder_timezone: Annotated[str, AfterValidator(check_zone)] | None = None
-    # Text that means null, in upper or lower case.
+    """The time zone whose midnight separates the folders `ds=YYYY-MM-DD`; null: that of `source_timezone`."""
     null_values: list[str] = Field(default_factory=lambda: list(NULLS))
+    """The texts that mean null, in upper or lower case; blank text always does."""
     events: EventDrop = EventDrop()
-    default_event_type: str = "event"  # the type of events whose row has none
-    late_days: int = Field(default=3, ge=0, le=3650)  # days that an event may be older than its drop
-    # Share (of 1) of the rows that may be bad; with more, a load fails.
+    """How to read `events`."""
+    default_event_type: str = "event"
+    """The type of events whose row has none."""
+    late_days: int = Field(default=3, ge=0, le=3650)
+    """The days by which an event may be older than its drop; an older one goes to the quarantine."""
     max_rejected_share: float = Field(default=0.01, ge=0.0, le=1.0)
-    missing_drop: Literal["fail", "empty"] = "fail"  # whether a day without a folder fails or has no rows
+    """The highest share of bad rows; with a higher one, a load fails."""
+    missing_drop: Literal["fail", "empty"] = "fail"
+    """Whether a day without a folder fails the load (`fail`) or is a day without rows (`empty`)."""
     items: EntityDrop = EntityDrop()
+    """How to read `items`."""
     users: EntityDrop = EntityDrop()
+    """How to read `users`."""
 
     @property
     def nulls(self) -> frozenset[str]:

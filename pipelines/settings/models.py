@@ -7,7 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lime_model.config import Column, LabelTraining, ModelConfig, Recipe, TrainConfig
+from lime_model.config import Column, ModelConfig
+from lime_model.recipe import LabelTraining, Recipe, TrainConfig
 from pipelines.settings.base import Name, Section
 from pipelines.settings.file import suggest
 from pipelines.settings.ingest import ColumnType, IngestSettings
@@ -38,11 +39,17 @@ class ModelSettings(Section):
     """
 
     name: Name
+    """The name of the model: 1 to 64 letters, digits and `_ . -`, the first one a letter or digit."""
     config: Annotated[ModelConfig, BeforeValidator(_name_columns)]
+    """The sizes of the model and the columns that it reads."""
     train: TrainConfig = TrainConfig()
-    labels: LabelTraining | None = None  # null: the model learns the next events
-    min_buyers: int = Field(default=8, ge=1)  # users that an item needs to get an id embedding of its own
-    max_embedding_gib: float = Field(default=4.0, gt=0)  # GiB that the embedding tables may take in training
+    """How the model learns the events that follow a history."""
+    labels: LabelTraining | None = None
+    """How the model learns the label of every event; null: it learns the events that follow a history."""
+    min_buyers: int = Field(default=8, ge=1)
+    """The fewest users who must have taken an item for it to get an id embedding of its own."""
+    max_embedding_gib: float = Field(default=4.0, gt=0)
+    """The highest memory in GiB that the embedding tables may take in training."""
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:

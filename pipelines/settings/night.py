@@ -23,26 +23,38 @@ class Policy(Section):
     """Which candidates a user may get."""
 
     name: Name = "all"
-    # Items of the user's own events that are left out: none of them, all of them, or those of so many days.
+    """The name of the policy: 1 to 64 letters, digits and `_ . -`, the first one a letter or digit."""
     exclude_seen: Annotated[ExcludeSeen, BeforeValidator(_check_seen)] = "none"
-    eligible: str = "true"  # a condition in SQL over item columns; null counts as false
+    """Which items of the user's own events are left out: `none`, `all`, or those of the last so many days,
+    at least 1."""
+    eligible: str = "true"
+    """A condition in SQL over item columns that an item of a list meets; null counts as false."""
 
 
 class NightSettings(Section):
     """The lists that a night produces."""
 
-    model: str  # the name of one of `models`
-    k: int = Field(default=100, ge=1)  # items of a list
+    model: str
+    """The name of one of `models`, which scores the night."""
+    k: int = Field(default=100, ge=1)
+    """The number of items of a list."""
     policy: Policy = Policy()
-    reuse: bool = True  # score only what changed since the last certified night; the lists are the same
-    buckets: int = Field(default=16, ge=1)  # work units; the number is fixed when the warehouse is made
-    units_per_commit: int = Field(default=8, ge=1)  # work units; fewer let a rerun keep more
-    backend: BackendName = "auto"  # auto: the fastest one that the host has
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
-    certificate_users: int = Field(default=200, ge=1)  # fewest users whose lists are verified
-    # Share (of 1) of the bank's rows, and of the users, that a night may leave out with a reason because they
-    # are damaged. 0: the first damaged row fails the night.
+    """Which items a user may get."""
+    reuse: bool = True
+    """Whether a night scores only what changed since the last certified one; the lists are the same."""
+    buckets: int = Field(default=16, ge=1)
+    """The number of work units of a night, which is fixed when the warehouse is made."""
+    units_per_commit: int = Field(default=8, ge=1)
+    """The work units that one commit stages; with fewer of them, a rerun keeps more."""
+    backend: BackendName = "auto"
+    """The backend that filters candidates; `auto`: the fastest one that the host has."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The device that scores; `auto`: a GPU where there is one."""
+    certificate_users: int = Field(default=200, ge=1)
+    """The fewest users whose lists are verified; all users, if there are fewer."""
     max_damaged_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The highest share of the bank's rows, and of the users, that a night may leave out as damaged,
+    each with a reason; with 0, the first damaged row fails the night."""
 
     @property
     def strict(self) -> bool:
@@ -67,38 +79,53 @@ class Override(Section):
     """An audit that does not stop one night, and the reason; the night's manifest records both."""
 
     night: Date
+    """The night (YYYY-MM-DD) that the audit does not stop."""
     check: SoftCheck
-    reason: str = Field(min_length=10)  # letters
+    """The audit; one of what must always hold cannot be overridden."""
+    reason: str = Field(min_length=10)
+    """The reason, which the manifest of the night records."""
 
 
 class AuditSettings(Section):
     """The limits within which a night may be published; see docs/operate.md. All shares are of 1."""
 
-    max_short_share: float = Field(default=0.1, ge=0, le=1)  # users with fewer than K items
-    max_cold_share: float = Field(default=0.5, ge=0, le=1)  # users without events
-    max_top_share: float = Field(default=0.9, ge=0, le=1)  # places that the most listed 1 % of items take
-    min_item_coverage: float = Field(default=0.001, ge=0, le=1)  # eligible items that any list holds
-    # The next four compare the night with the last published one: the number of users with a list, and, in
-    # each segment (cold, active, idle) that has enough users, their scores and lists.
-    min_served_share: float = Field(default=0.9, ge=0)  # users with a list, as a share of last time's
-    max_psi: float = Field(default=0.25, gt=0)  # population stability index of the scores
-    min_jaccard: float = Field(default=0.3, ge=0, le=1)  # mean overlap of a user's two lists as sets
-    min_rank_biased_overlap: float = Field(default=0.3, ge=0, le=1)  # mean overlap that weighs the top more
-    min_segment_users: int = Field(default=100, ge=1)  # users; smaller segments are not compared
+    max_short_share: float = Field(default=0.1, ge=0, le=1)
+    """The highest share of users with fewer than K items."""
+    max_cold_share: float = Field(default=0.5, ge=0, le=1)
+    """The highest share of users without events."""
+    max_top_share: float = Field(default=0.9, ge=0, le=1)
+    """The highest share of the places of all lists that the most listed 1 % of items take."""
+    min_item_coverage: float = Field(default=0.001, ge=0, le=1)
+    """The lowest share of eligible items that are in any list."""
+    min_served_share: float = Field(default=0.9, ge=0)
+    """The lowest number of users with a list, as a share of that of the last published night."""
+    max_psi: float = Field(default=0.25, gt=0)
+    """The highest population stability index of the scores, against the last published night."""
+    min_jaccard: float = Field(default=0.3, ge=0, le=1)
+    """The lowest mean overlap, as sets, of a user's list with that of the last published night."""
+    min_rank_biased_overlap: float = Field(default=0.3, ge=0, le=1)
+    """The lowest mean overlap, with more weight at the top, of the same two lists."""
+    min_segment_users: int = Field(default=100, ge=1)
+    """The fewest users of a segment (cold, active, idle) whose scores and lists are compared at all."""
     overrides: list[Override] = Field(default_factory=list)
+    """The audits that do not stop one night each."""
 
 
 class PromotionSettings(Section):
     """When a newly trained bundle takes over; see jobs/challenge_model.py."""
 
-    horizon_days: int = Field(default=7, ge=1)  # days before the night that training leaves out to judge by
-    min_events: int = Field(default=20, ge=1)  # events of history that a user needs to be counted
-    margin: float = Field(default=0.0, ge=0)  # gain in recall@K (for labels: AUC) over the champion's
+    horizon_days: int = Field(default=7, ge=1)
+    """The days before the night that training leaves out and both bundles are judged by."""
+    min_events: int = Field(default=20, ge=1)
+    """The fewest events of history with which a user counts."""
+    margin: float = Field(default=0.0, ge=0)
+    """The lowest gain in recall@K (for labels, in AUC) over the champion's."""
 
 
 class UpkeepSettings(Section):
     """What jobs/tidy_tables.py keeps; see docs/operate.md."""
 
-    keep_nights: int = Field(default=14, ge=1, le=36_500)  # nights before the newest whose staged rows remain
-    # Days for which tables can be read as they were, and nights taken back.
+    keep_nights: int = Field(default=14, ge=1, le=36_500)
+    """The nights before the newest one whose staged rows are kept."""
     keep_days: int = Field(default=7, ge=1, le=36_500)
+    """The days for which tables can be read as they were, and nights taken back."""

@@ -28,26 +28,40 @@ class IdTypes(Section):
     """The types of ids; they are declared and never inferred, so that "0012" stays a string."""
 
     user_id: IdType = "long"
+    """The type of the ids of users."""
     item_id: IdType = "long"
+    """The type of the ids of items."""
 
 
 class Settings(Section):
     """Everything that a job reads besides its command line."""
 
-    warehouse: StoragePath  # the folder of the Delta tables
-    drops: StoragePath  # the folder of the drops: `<source>/ds=YYYY-MM-DD/`
-    bundles: StoragePath  # the folder of the trained models
+    warehouse: StoragePath
+    """The folder of the Delta tables: a local path or any Hadoop URI."""
+    drops: StoragePath
+    """The folder of the drops `SOURCE/ds=YYYY-MM-DD/`: a local path or any Hadoop URI."""
+    bundles: StoragePath
+    """The folder of the trained models: a local path or any Hadoop URI."""
     ids: IdTypes = IdTypes()
+    """The types of ids."""
     ingest: IngestSettings = IngestSettings()
-    models: list[ModelSettings] = Field(default_factory=list)  # none: the file is for ingest alone
+    """How drops are read."""
+    models: list[ModelSettings] = Field(default_factory=list)
+    """The models to train; with none, the file is for ingest alone."""
     night: NightSettings
+    """What a night produces."""
     audits: AuditSettings = AuditSettings()
-    # The policies that an evaluation compares.
+    """The limits within which a night may be published."""
     evaluate_policies: list[Policy] = Field(default_factory=lambda: [Policy()])
+    """The policies that an evaluation compares, 1 to 63 of them."""
     promotion: PromotionSettings = PromotionSettings()
+    """When a newly trained bundle takes over."""
     export: ExportSettings = ExportSettings()
+    """Where published lists are exported to."""
     upkeep: UpkeepSettings = UpkeepSettings()
+    """What upkeep keeps."""
     spark: SparkSettings = SparkSettings()
+    """How the Spark session is configured."""
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:

@@ -34,10 +34,12 @@ def _check_sizes(conf: dict[str, str]) -> dict[str, str]:
 class SparkSettings(Section):
     """The configuration of the Spark session."""
 
-    master: Annotated[str | None, AfterValidator(_check_master)] = None  # null: spark-submit decides
+    master: Annotated[str | None, AfterValidator(_check_master)] = None
+    """The master: `local[*]`, `yarn`, `spark://HOST:PORT` or `k8s://URL`; null: spark-submit decides."""
     conf: Annotated[dict[str, str], AfterValidator(check_conf), AfterValidator(_check_sizes)] = Field(
         default_factory=dict
     )
-    # Hadoop key -> the driver's environment variable that holds its value, such as
-    # {fs.s3a.secret.key: LAKE_SECRET}; the value is never on a command line and never in a log.
+    """Spark's own configuration by key, without secrets, as it ends up on a command line."""
     secrets: dict[str, Variable] = Field(default_factory=dict)
+    """For each Hadoop key, the name of the driver's environment variable that holds its value, such as
+    `{fs.s3a.secret.key: LAKE_SECRET}`; the value is never on a command line or in a log."""

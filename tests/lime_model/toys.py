@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from lime_model.bundle import Bundle
-from lime_model.config import Column, ModelConfig, TrainConfig, Variant
+from lime_model.config import Column, ModelConfig, Variant
 from lime_model.model.column_kinds import Vocabulary
 from lime_model.model.features import Catalogue, Encoders, encode_columns
 from lime_model.model.lime import Features, LimeModel
+from lime_model.recipe import TrainConfig
 from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.event_log import EventLog, TrainingData
 from lime_model.train.two_phase import Trainer, start_from_svd

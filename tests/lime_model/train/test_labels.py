@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.config import LabelTraining, ModelConfig
+from lime_model.config import ModelConfig
 from lime_model.errors import TrainingError
 from lime_model.measure.metrics import auc
 from lime_model.model.features import Catalogue, encode_actions, encode_columns
 from lime_model.model.lime import LimeModel
 from lime_model.peers.registry import PEERS
+from lime_model.recipe import LabelTraining
 from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.event_log import EventLog, TrainingData
 from lime_model.train.labels import Asked, LabelTrainer, check_order

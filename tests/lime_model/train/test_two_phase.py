@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from lime_model.config import ModelConfig, TrainConfig
+from lime_model.config import ModelConfig
 from lime_model.model.lime import LimeModel
+from lime_model.recipe import TrainConfig
 from lime_model.train.checkpoints import Checkpoints
 from lime_model.train.event_log import EventLog, item_counts, item_fame
 from lime_model.train.examples import ExampleBuilder
