@@ -60,9 +60,11 @@ def run(name: str, command: Command, args: argparse.Namespace) -> int:
     from jobs.endings import Ending
     from jobs.lime.output import JsonOutput, PeopleOutput
 
+    args.output = (JsonOutput if args.json else PeopleOutput)(name, scores=command.definition.scores)
     with Ending(verbose=args.verbose) as ending:
-        args.output = (JsonOutput if args.json else PeopleOutput)(name, scores=command.definition.scores)
         return int(importlib.import_module(command.module).run(args))
+    # The job itself ends with a code; this is an error before it or after it.
+    args.output.fail(ending.code, ending.lines)
     return ending.code
 
 

@@ -18,7 +18,7 @@ from jobs.lime.commands import COMMANDS
 from jobs.lime.face import options_of
 from jobs.options import Definition
 from tests.conftest import ROOT
-from tests.jobs.running_lime import ESCAPE, lime
+from tests.jobs.running_lime import ESCAPE, lime, start
 
 SCRIPTS = [value for value in vars(definitions).values() if isinstance(value, Definition)]
 FACES = {name: each for name, each in COMMANDS.items() if each.module == f"jobs.{each.definition.name}"}
@@ -64,6 +64,7 @@ def test_both_faces_read_the_examples_alike(name: str, monkeypatch: pytest.Monke
         ours = vars(call(monkeypatch, name, shlex.split(example)))
         del theirs["output"], ours["json"]
         assert ours == theirs
+    assert call(monkeypatch, name, ["-v", *shlex.split(definition.examples[0])]).verbose
 
 
 def test_every_definition_is_of_a_job_and_its_examples_parse() -> None:
@@ -137,3 +138,9 @@ def test_the_settings_file_comes_from_the_option_the_environment_or_the_folder(
     assert lime("check") == 0
     assert lime("check", "--config", "given.yaml") == 0
     assert seen == ["conf/local.yaml", "mine.yaml", "given.yaml"]
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    for words, found in (("lime ni", "night\n"), ("lime night --r", "--run-key\n")):
+        place = str(len(words.split()) - 1)
+        assert start(_LIME_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=place).stdout == found

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from jobs import definitions
-from jobs.lime.commands import NIGHT
+from jobs.lime.commands import COMMANDS, NIGHT
+from jobs.lime.face import run
 from jobs.lime.night import NightOutput, describe_step
 from jobs.lime.output import JsonOutput, PeopleOutput
 from pipelines.settings.settings import load_settings
@@ -165,3 +166,12 @@ def test_the_counts_of_a_step_are_those_of_its_manifest() -> None:
     assert describe_step("verify_night", {"users": 24, "seconds": 1})[3:] == (24, None, None)
     assert describe_step("build_candidate_bank", {"candidates": 121})[3:] == (None, None, 121)
     assert NIGHT.options == definitions.OF_A_NIGHT
+
+
+def test_a_bug_of_a_command_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = COMMANDS["check"]._replace(module="jobs.no_such_module")
+    assert run("check", broken, argparse.Namespace(config="c.yaml", json=True, verbose=False)) == 70
+    out, error = capsys.readouterr()
+    assert error.splitlines()[-1].startswith("error: this is a bug: ModuleNotFoundError")
+    report = json.loads(out)
+    assert (report["exit_code"], report["errors"]) == (70, [error.splitlines()[-1]])
