@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import math
-from collections.abc import Callable
+from typing import Any
 
+from jobs.options import CONFIG, VERBOSE, Option
 from pipelines.settings.names import check_run_key
 
 # The days before and after every night are valid dates, too.
@@ -20,29 +21,29 @@ def parser(job: str, about: str) -> argparse.ArgumentParser:
         prog=f"jobs/{job}.py", description=about, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
-    options.add_argument("--config", required=True, help="settings file, such as conf/local.yaml")
-    options.add_argument(
-        "--verbose",
-        action="store_true",
-        help="also print the whole stack trace of an error, for a bug report",
-    )
+    for option in (CONFIG, VERBOSE):
+        add_option(options, option)
     return options
 
 
-def night_options(
-    options: argparse.ArgumentParser, key: Callable[[str], str] | None = None
-) -> argparse.ArgumentParser:
-    """Add the options of a job that works on a night; `key` checks the run key (default: `run_key`)."""
+def add_option(options: argparse.ArgumentParser, option: Option) -> None:
+    """Add an option to the parser of a script."""
+    if option.kind == "switch":
+        options.add_argument(option.flag, dest=option.dest, action="store_true", help=option.help)
+        return
+    shown = "" if option.default is None else " (default: %(default)s)"
+    more: dict[str, Any] = {"repeated": {"action": "append"}, "several": {"nargs": "+"}}.get(option.kind, {})
     options.add_argument(
-        "--ds", required=True, type=night_date, help="the night; only events before this UTC day count"
+        option.flag,
+        dest=option.dest,
+        type=option.check,
+        default=option.default,
+        required=option.required,
+        metavar=option.metavar,
+        choices=option.choices,
+        help=option.help + shown,
+        **more,
     )
-    options.add_argument(
-        "--run-key",
-        default="manual",
-        type=key or run_key,
-        help="run name; the same key resumes it, a new one takes the night over (default: %(default)s)",
-    )
-    return options
 
 
 def night_date(text: str) -> str:
@@ -96,3 +97,20 @@ def words(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; say why, it is kept with what was done")
     return text.strip()
+
+
+def check_days(args: argparse.Namespace) -> str | None:
+    """Return what is wrong with the days whose drops are to be loaded."""
+    whole_range = bool(args.first and args.last)
+    if bool(args.ds) == whole_range or bool(args.first) != bool(args.last):
+        return "give either --ds NIGHT or both --from DAY and --to DAY"
+    if whole_range and args.first > args.last:
+        return f"--from {args.first} is after --to {args.last}; swap them"
+    return None
+
+
+def check_rollback(args: argparse.Namespace) -> str | None:
+    """Return what is wrong with the options of a rollback."""
+    if args.model and args.expected:
+        return "--from names a run of a night, so it cannot be combined with --model"
+    return None

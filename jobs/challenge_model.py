@@ -1,28 +1,19 @@
-"""Train a model anew, compare it with its champion and the baselines, and promote it only if it is better.
-
-    python jobs/challenge_model.py --config conf/local.yaml --ds 2017-12-31 [--model NAME]
-
-The last `promotion.horizon_days` before `--ds` are left out of training; both models are measured on them. A
-promoted bundle serves the nights from `--ds` on, the first of which is a full night. The exit code is 0
-whether or not the new bundle is promoted.
-"""
+"""Train a model anew, compare it with its champion and the baselines, and promote it only if it is better."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_options, parser
-from jobs.command import report, with_warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import CHALLENGE_MODEL
 from pipelines.settings.checks import check_models
 from pipelines.settings.settings import Settings
 from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse the command line and run the challenge."""
-    options = night_options(parser("challenge_model", __doc__ or ""))
-    options.add_argument("--model", help="a model of the settings (default: night.model)")
-    args = options.parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Run the challenge."""
 
     def check(settings: Settings) -> None:
         check_models(settings, [args.model or settings.night.model])
@@ -32,9 +23,16 @@ def main() -> int:
         from pipelines.night_checks import check_eligible
 
         check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)
-        report("challenge_model", challenge(warehouse, args.ds, args.model or warehouse.settings.night.model))
+        args.output.result(
+            "challenge_model", challenge(warehouse, args.ds, args.model or warehouse.settings.night.model)
+        )
 
     return with_warehouse(args, work, job="challenge_model", check=check, udfs=True)
+
+
+def main() -> int:
+    """Parse the command line and run the challenge."""
+    return run(parse(CHALLENGE_MODEL))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -24,17 +23,18 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from structlog.contextvars import bind_contextvars
 
-from jobs.arguments import night_options, parser
+from jobs.arguments import add_option, parser
 from jobs.endings import Ending
 from jobs.logs import start_logs
+from jobs.options import Definition
 from jobs.orphans import end_with_submitter
+from jobs.output import ScriptOutput
 from lime_model.errors import LimeError
 from pipelines.errors.explain import explain
 from pipelines.settings.checks import check_night
 from pipelines.settings.settings import Settings, load_settings
 from pipelines.steps import UDF_STEPS, Job
 from pipelines.store.leases import Run, acquire_lease, check_lease
-from pipelines.store.manifests import Manifest
 from pipelines.store.session import open_session, start_workers
 from pipelines.store.tables import Warehouse
 
@@ -51,9 +51,21 @@ class DriverLost(LimeError):
         )
 
 
-def run_job(step: str, about: str) -> int:
+def parse(definition: Definition) -> argparse.Namespace:
+    """Parse the command line of a script; `output` of the result prints what the job does."""
+    options = parser(definition.name, definition.describe())
+    for option in definition.options:
+        add_option(options, option)
+    args = options.parse_args()
+    if problem := definition.problem(args):
+        options.error(problem)
+    args.output = ScriptOutput()
+    return args
+
+
+def run_job(definition: Definition) -> int:
     """Run the job that is one step of a night; return its exit code."""
-    return run_steps(night_options(parser(step, about)).parse_args(), [Job(step)], job=step)
+    return run_steps(parse(definition), [Job(definition.name)], job=definition.name)
 
 
 def run_steps(args: argparse.Namespace, steps: Sequence[Job], *, job: str) -> int:
@@ -73,7 +85,7 @@ def run_steps(args: argparse.Namespace, steps: Sequence[Job], *, job: str) -> in
         run = take_night(warehouse, args.ds, args.run_key)
         for step in steps:
             bind_contextvars(job=step)
-            report(step, STEPS[step](warehouse, check_lease(warehouse, run)))
+            args.output.result(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
     return with_warehouse(args, work, job=job, check=check_night, udfs=bool(UDF_STEPS & set(steps)))
 
@@ -103,7 +115,7 @@ def with_warehouse(
     """Open the warehouse, do the work, and end as `endings.py` says; return the exit code.
 
     Args:
-        args: the parsed command line, with `config`, `verbose` and, unless `night` is given, `ds`.
+        args: the parsed command line, with `config`, `verbose`, `output` and, unless `night` is given, `ds`.
         work: what the job does.
         job: the name of the job.
         night: the night or day that names the job in the log (default: `args.ds`).
@@ -119,8 +131,11 @@ def with_warehouse(
         settings = load_settings(args.config)
         if check:
             check(settings)
+        args.output.start(settings)
         _run(settings, work, app, udfs=udfs, verbose=args.verbose)
-        print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)
+        args.output.finish(app, time.monotonic() - started)
+    if ending.code:
+        args.output.fail(ending.code, ending.lines)
     return ending.code
 
 
@@ -172,13 +187,3 @@ def _stop(number: int, frame: FrameType | None) -> None:
     line = "stopped by SIGTERM; what is committed stays, a rerun does the rest"
     print(line, file=sys.stderr, flush=True)
     sys.exit(128 + number)
-
-
-def report(step: str, result: Manifest | Mapping[str, object]) -> None:
-    """Print one JSON line for a finished step, for people and log scrapers."""
-    print(f"{step} {json.dumps(result, default=_plain)}", flush=True)
-
-
-def _plain(value: object) -> object:
-    """Return what JSON prints for a value that it does not know."""
-    return value.to_report() if isinstance(value, Manifest) else str(value)

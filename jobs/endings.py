@@ -31,11 +31,12 @@ REPORT = "please report it, with the command and the version of this project"
 
 
 class Ending:
-    """A context for the work of a job: it prints an error as a line and keeps the exit code in `code`."""
+    """A context for the work of a job: it prints an error, and keeps its lines and the exit code."""
 
     def __init__(self, *, verbose: bool = False) -> None:
         self.verbose = verbose
         self.code = 0
+        self.lines: list[str] = []  # what was printed about the error
 
     def __enter__(self) -> Ending:
         return self
@@ -47,28 +48,24 @@ class Ending:
             return True
         if isinstance(error, SystemExit):  # the reason has been printed already
             return False
-        self.code = end(error, verbose=self.verbose)
+        self.code, self.lines = end(error, verbose=self.verbose)
+        for line in self.lines:
+            print(line, file=sys.stderr, flush=True)
         return True
 
 
-def end(error: BaseException, *, verbose: bool = False) -> int:
-    """Print the error that ended a job; return the exit code."""
+def end(error: BaseException, *, verbose: bool = False) -> tuple[int, list[str]]:
+    """Print an error's stack trace if that helps; return the exit code and the lines that explain it."""
     if isinstance(error, KeyboardInterrupt):
-        _say("stopped by SIGINT; what is committed stays, a rerun does the rest")
-        return INTERRUPTED
+        return INTERRUPTED, ["stopped by SIGINT; what is committed stays, a rerun does the rest"]
     known = explain(error)
     if verbose or known is None:
         traceback.print_exception(error)
     if known is None:
         first = (str(error).splitlines() or [""])[0]
-        _say(f"error: this is a bug: {type(error).__name__}: {first}; {REPORT}")
+        lines = [f"error: this is a bug: {type(error).__name__}: {first}; {REPORT}"]
     elif isinstance(known, UnknownFault):
-        _say(f"error: this is not known to this project: {known}; {REPORT} and what --verbose prints")
-    else:
-        for fault in filter(None, map(str.strip, str(known).splitlines())):  # each line is its own sentence
-            _say(f"error: {fault}")
-    return EXIT_CODES[known.remedy if isinstance(known, LimeError) else "bug"]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        lines = [f"error: this is not known to this project: {known}; {REPORT} and what --verbose prints"]
+    else:  # each line is its own sentence
+        lines = [f"error: {fault}" for fault in filter(None, map(str.strip, str(known).splitlines()))]
+    return EXIT_CODES[known.remedy if isinstance(known, LimeError) else "bug"], lines

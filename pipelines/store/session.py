@@ -79,7 +79,7 @@ def open_session(settings: Settings, app: str, *, verbose: bool = False) -> Spar
     }
     # Spark writes Hadoop's configuration to its event log and its pages; this leaves secrets out.
     hidden = "|".join([SECRET.pattern, *map(re.escape, settings.spark.secrets)])
-    given = {**named, **DEFAULTS, "spark.redaction.regex": hidden, **_jars(), **settings.spark.conf}
+    given = {**named, **DEFAULTS, "spark.redaction.regex": hidden, **find_jars(), **settings.spark.conf}
     _launch(given, verbose=verbose)
     session = SparkSession.builder.config(map=dict(given)).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
@@ -162,7 +162,12 @@ def _nothing(_: int) -> None:
     return
 
 
-def _jars() -> dict[str, str]:
+def find_jars() -> dict[str, str]:
+    """Return the configuration that names the Delta jars; spark-submit has named its own.
+
+    Raises:
+        SettingsError: the jars are not there.
+    """
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit started this driver with its jars
         return {}
     folder = Path(os.environ.get("LIME_JARS", JARS))
