@@ -14,8 +14,8 @@ from rich.text import Text
 from jobs.command import run_steps
 from jobs.lime.commands import COMMANDS
 from jobs.lime.console import open_console
-from jobs.lime.output import plain, print_json, show, warn_of_slow_scoring
-from jobs.output import Result
+from jobs.lime.output import print_json, show, warn_of_slow_scoring
+from jobs.output import Result, plain
 from pipelines.settings.settings import Settings
 from pipelines.steps import NIGHT_STEPS, Job
 
