@@ -121,6 +121,7 @@ class BankChanges(NamedTuple):
     """How many items were encoded, and how many stored rows were kept, removed and damaged."""
 
     encoded: int
+    changed: int  # those of the encoded items that some policy may recommend
     kept: int
     removed: int
     damaged: int
@@ -152,6 +153,7 @@ def update_bank(warehouse: Warehouse, corpus: DataFrame, bundle: Bundle, version
         known, current = F.col(FINGERPRINT).isNotNull(), F.col("is_current")
         cases = {
             "encoded": known & ~current,
+            "changed": known & ~current & (F.col(ELIGIBLE) != 0),
             "kept": current,
             "removed": ~known,
             "damaged": F.col("damaged"),
@@ -176,22 +178,23 @@ def compare_items(corpus: DataFrame, stored: DataFrame) -> DataFrame:
     """Compare the corpus with the stored rows of the bank.
 
     Args:
-        corpus: `item_id` and `CORPUS_FINGERPRINT`.
+        corpus: `item_id`, `CORPUS_FINGERPRINT` and `ELIGIBLE`.
         stored: the bundle's rows of the bank.
 
     Returns:
-        A row for each item of either side: `item_id, fingerprint, is_current, damaged`. The fingerprint is
-        null for an item that is not in the corpus. `is_current`: the stored row was computed from the same
-        features, and is intact. `damaged`: the stored row is not intact, or the item has several rows.
+        A row for each item of either side: `item_id, fingerprint, is_current, damaged` and `ELIGIBLE`. The
+        fingerprint and `ELIGIBLE` are null for an item that is not in the corpus. `is_current`: the stored
+        row was computed from the same features, and is intact. `damaged`: the stored row is not intact, or
+        the item has several rows.
     """
     computed = F.least(*(F.length(name) for name in BANK_FACTORS)) > 0  # an empty blob could not be computed
     old = sound_fingerprints(stored.where(computed), TABLE, ITEM_ID, "was")
     old = old.withColumn("damaged", F.col("was").isNull())
-    both = corpus.select(ITEM_ID, F.col(CORPUS_FINGERPRINT).alias(FINGERPRINT)).join(
-        old, ITEM_ID, "full_outer"
-    )
+    new = corpus.select(ITEM_ID, F.col(CORPUS_FINGERPRINT).alias(FINGERPRINT), ELIGIBLE)
+    both = new.join(old, ITEM_ID, "full_outer")
     current = F.coalesce(F.col("was") == F.col(FINGERPRINT), F.lit(False)).alias("is_current")
-    return both.select(ITEM_ID, FINGERPRINT, current, F.coalesce("damaged", F.lit(False)).alias("damaged"))
+    damaged = F.coalesce("damaged", F.lit(False)).alias("damaged")
+    return both.select(ITEM_ID, FINGERPRINT, ELIGIBLE, current, damaged)
 
 
 def encode_corpus(corpus: DataFrame, bundle: Bundle, *, strict: bool) -> DataFrame:

@@ -143,7 +143,7 @@ def count_changed_items(warehouse: Warehouse, run: Run, since: str) -> int:
         since: the date of the earlier night.
     """
     if bank := find_manifest(warehouse, run.run_id, BankManifest):
-        return bank.encoded
+        return bank.encoded if bank.changed is None else bank.changed
     if not warehouse.exists("items"):
         return 0
     day = F.date_sub(F.lit(run.ds).cast("date"), 1)

@@ -93,6 +93,7 @@ class BankManifest(Manifest):
     candidates: int = 0  # the number of rows of the corpus
     base: Versions = {}  # the version of the bank that this build started from
     encoded: int = 0  # the number of rows that were computed
+    changed: int | None = None  # of the encoded items, those that some policy may recommend
     kept: int = 0
     removed: int = 0
     damaged: int = 0
