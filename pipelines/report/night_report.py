@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipelines.publish.night_state import NightState, derive_state, describe_remedy
 from pipelines.report.record import Record
+from pipelines.settings.night import SoftCheck
 from pipelines.steps import NIGHT_STEPS, Job
 from pipelines.store.manifests import (
     AuditManifest,
@@ -159,17 +160,23 @@ def _judge(
     failed = [c for c in audits.checks if not c.holds and c.name not in audits.overridden] if audits else []
     if failed:
         stop = f"Run {run_id} failed its audits: {'; '.join(map(describe_check, failed))}."
-        return (
-            "not published",
-            stop,
-            "docs/operate.md, “Audits”, says what each audit checks and who may override it.",
-        )
+        return "not published", stop, _mend_audits(night, record.key_of(run_id or ""), failed)
     step, key = _find_stop(record, run_id), record.key_of(run_id or "") or "again"
     stop = f"Run {run_id} has not finished the step {step}: it failed, was stopped, or is still running."
     return (
         "not published",
         stop,
         f"Read the end of the log of {step}, then go on with {run_steps_command(night, key)}",
+    )
+
+
+def _mend_audits(night: str, key: str, failed: list[CheckReport]) -> str:
+    """Say what to do about failed audits: only those that judge a night by degree can be overridden."""
+    if any(check.name not in get_args(SoftCheck) for check in failed):
+        return f"Find out why, then score the night again with {run_steps_command(night, 'again')}"
+    return (
+        f"If this is right for {night}, say so in audits.overrides (night: {night}, check: {failed[0].name}, "
+        f"reason: …) and go on with {run_steps_command(night, key)}"
     )
 
 

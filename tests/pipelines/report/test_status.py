@@ -13,7 +13,7 @@ from rich.console import Console
 from pipelines.report.status import Status, read_status, show_status
 from pipelines.report.tables import ReportError
 from pipelines.settings.export import ExportSettings, ParquetExport
-from pipelines.store.manifests import ExportManifest
+from pipelines.store.manifests import CheckReport, ExportManifest
 from tests.pipelines.report.warehouses import SmallWarehouse, checks
 
 FIRST, SECOND, THIRD = "2024-05-01", "2024-05-02", "2024-05-03"
@@ -116,6 +116,14 @@ def test_a_failed_audit_is_named_with_value_and_limit(small: SmallWarehouse) -> 
     ]
     assert json.loads(status.to_json())["nights"][0]["audits"]["checks"][1]["value"] == "nan"
     assert "3 passed, 1 failed" in show(status)
+
+
+def test_an_audit_that_must_always_hold_is_not_offered_for_an_override(small: SmallWarehouse) -> None:
+    broken = CheckReport(name="repeated_items", value=2, limit=0, holds=False)
+    small.fail_audits(SECOND, LISTS, [*checks(short=0.4, holds=False), broken])
+    (problem,) = [each for each in read_status(small.settings).problems if each.level == "fault"]
+    assert f"score the night again with jobs/run_steps.py --config C --ds {SECOND}" in problem.remedy
+    assert "overrides" not in problem.remedy
 
 
 def test_a_disproof_reaches_the_nights_that_were_built_on_the_run(small: SmallWarehouse) -> None:
