@@ -1,6 +1,6 @@
 """Audit the staged lists: check the invariants, and compare drift, churn and concentration with their limits.
 
-python jobs/audit_recommendations.py --config conf/local.yaml --ds 2017-12-04
+    python jobs/audit_recommendations.py --config conf/local.yaml --ds 2017-12-04
 """
 
 from __future__ import annotations

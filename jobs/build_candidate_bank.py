@@ -1,6 +1,6 @@
 """Build the night's candidate bank and item bias.
 
-python jobs/build_candidate_bank.py --config conf/local.yaml --ds 2017-12-04
+    python jobs/build_candidate_bank.py --config conf/local.yaml --ds 2017-12-04
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Build the link states and the repeat memory of every user as of the night.
 
-python jobs/build_link_states.py --config conf/local.yaml --ds 2017-12-04
+    python jobs/build_link_states.py --config conf/local.yaml --ds 2017-12-04
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pin a published night, so that upkeep keeps it and everything it was computed from, or release the pin.
 
-python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit of the fourth quarter"
-python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit is over" --release
+    python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit of the fourth quarter"
+    python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit is over" --release
 """
 
 from __future__ import annotations

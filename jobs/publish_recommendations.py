@@ -1,6 +1,6 @@
 """Publish the staged and certified lists in one commit.
 
-python jobs/publish_recommendations.py --config conf/local.yaml --ds 2017-12-04
+    python jobs/publish_recommendations.py --config conf/local.yaml --ds 2017-12-04
 """
 
 from __future__ import annotations

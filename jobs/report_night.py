@@ -1,6 +1,8 @@
-"""Write the page of a night, published or not, into `reports/` of the warehouse; no Spark session is opened.
+"""Write the page of a night, published or not, into `reports/` of the warehouse.
 
-python jobs/report_night.py --config conf/local.yaml --ds 2017-12-04
+    python jobs/report_night.py --config conf/local.yaml --ds 2017-12-04
+
+The job reads the tables without Spark and prints the path of the page.
 """
 
 from __future__ import annotations

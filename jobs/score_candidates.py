@@ -1,6 +1,6 @@
 """Score every user against every eligible candidate, and write the lists to staging.
 
-python jobs/score_candidates.py --config conf/local.yaml --ds 2017-12-04
+    python jobs/score_candidates.py --config conf/local.yaml --ds 2017-12-04
 """
 
 from __future__ import annotations
