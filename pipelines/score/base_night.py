@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from lime_model.digests import code_digest
 from pipelines.schemas import RUN_ID
 from pipelines.settings.night import Policy
+from pipelines.store.disproved import add_descendants
 from pipelines.store.leases import Run
 from pipelines.store.manifests import (
     BaseRun,
@@ -119,17 +120,10 @@ def is_staged(warehouse: Warehouse, run_id: str) -> bool:
 
 
 def find_disproved(warehouse: Warehouse) -> frozenset[str]:
-    """Find the runs whose lists a full night has disproved, and all runs that were built on them.
-
-    An error of a run may be in the lists that later runs took over from it.
-    """
-    false = {done.run_id for done in find_manifests(warehouse, DisprovedManifest)}
+    """Find the runs whose lists a full night has disproved, and all runs that were built on them."""
+    false = [done.run_id for done in find_manifests(warehouse, DisprovedManifest)]
     plans = find_manifests(warehouse, ScoringPlanManifest)
-    bases = {done.run_id: done.manifest.base.run_id for done in plans if done.manifest.base}
-    for run_id in sorted(bases):  # by night, so a base comes before the runs that were built on it
-        if bases[run_id] in false:
-            false.add(run_id)
-    return frozenset(false)
+    return add_descendants(false, {done.run_id: done.manifest for done in plans})
 
 
 def _epoch(run_id: str) -> int:

@@ -161,7 +161,7 @@ def test_a_late_event_is_merged_and_a_lost_one_needs_the_complete_history(
     assert states.recomputed == 1
     assert states.merged == len((bought_on(NEXT) | {LATE}) - {WRONG})
     # The night before rewrote the tables because of the damaged rows.
-    assert nights["built"]["next"][1]["patched"] == 0
+    assert nights["built"]["next"][1].patched == 0
     assert states.patched == states.merged + 1
 
 
@@ -171,7 +171,7 @@ def test_few_changes_leave_the_files_of_other_items_as_they_are(nights: dict[str
     before, after = map(set, nights["files"])
     assert before < after
     past, _ = nights["built"]["past"]  # the new item was delivered later
-    assert (past["encoded"], past["kept"], past["removed"]) == (1, shop.ITEMS, 1)
+    assert (past.encoded, past.kept, past.removed) == (1, shop.ITEMS, 1)
 
 
 def test_incremental_builds_equal_full_builds(nights: dict[str, Any]) -> None:
