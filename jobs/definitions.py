@@ -238,3 +238,11 @@ RUN_STEPS: Final = Definition(
     "Each step does the same as the job of its name; the shared application saves the start of several "
     "sessions.",
 )  # fmt: skip
+
+REPORT_NIGHT: Final = Definition(
+    "report_night",
+    "Write the page of a night, published or not, into `reports/` of the warehouse.",
+    ("--ds 2017-12-04",),
+    (_day("the night, published or not"),),
+    "The job reads the tables without Spark and prints the path of the page, which is one HTML file.",
+)

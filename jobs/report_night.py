@@ -1,32 +1,30 @@
-"""Write the page of a night, published or not, into `reports/` of the warehouse.
-
-    python jobs/report_night.py --config conf/local.yaml --ds 2017-12-04
-
-The job reads the tables without Spark and prints the path of the page.
-"""
+"""Write the page of a night, published or not, into `reports/` of the warehouse."""
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
 
-from jobs.arguments import night_date, parser
+from jobs.command import parse
+from jobs.definitions import REPORT_NIGHT
 from jobs.endings import Ending
 from jobs.logs import start_logs
-from pipelines.report.page import write_page
 from pipelines.settings.settings import load_settings
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page of the night, without Spark."""
+    start_logs(job="report_night", night=args.ds)
+    with Ending(verbose=args.verbose) as ending:
+        from pipelines.report.page import write_page
+
+        args.output.result("report_night", {"page": str(write_page(load_settings(args.config), args.ds))})
+    return ending.code
 
 
 def main() -> int:
     """Parse the command line, and write the page of the night."""
-    options = parser("report_night", __doc__ or "")
-    options.add_argument("--ds", required=True, type=night_date, help="the night, published or not")
-    args = options.parse_args()
-    start_logs(job="report_night", night=args.ds)
-    with Ending(verbose=args.verbose) as ending:
-        page = write_page(load_settings(args.config), args.ds)
-        print(f"report_night {json.dumps({'page': str(page)})}", flush=True)
-    return ending.code
+    return run(parse(REPORT_NIGHT))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ CHECKSUM: Final = "checksum"  # over the computed values of the row
 EVENT_KEY: Final = (USER_ID, ITEM_ID, EVENT_TS, EVENT_TYPE, SESSION_ID)
 HISTORY_ORDER: Final = (EVENT_TS, SESSION_ID, ITEM_ID, EVENT_TYPE)
 
+REPORTS: Final = "reports"  # the folder of the warehouse that holds the pages of nights
 SQL_TYPES: Final = {"long": "bigint", "string": "string"}  # by the id types of the settings
 
 

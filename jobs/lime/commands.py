@@ -35,6 +35,13 @@ the drops and the stores that the settings name. It starts no Spark and changes 
 a check failed, and 0 if there are only warnings.""",
 )
 
+STATUS: Final = Definition(
+    "status",
+    "Show the last nights, the lists in force, the champions, and what is wrong with its remedy.",
+    ("", "--json"),
+    details="The command reads the tables without Spark and changes nothing.",
+)
+
 
 class Command(NamedTuple):
     """A command of `lime`: its definition, the module that runs it, and its group in the help."""
@@ -53,6 +60,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "train": Command(definitions.TRAIN_MODEL, "jobs.train_model", MODELS),
     "challenge": Command(definitions.CHALLENGE_MODEL, "jobs.challenge_model", MODELS),
     "evaluate": Command(definitions.EVALUATE_MODEL, "jobs.evaluate_model", MODELS),
+    "status": Command(STATUS, "jobs.lime.status", AFTERWARDS),
+    "report": Command(definitions.REPORT_NIGHT, "jobs.report_night", AFTERWARDS),
     "export": Command(definitions.EXPORT_RECOMMENDATIONS, "jobs.export_recommendations", AFTERWARDS),
     "rollback": Command(definitions.ROLL_BACK, "jobs.roll_back", AFTERWARDS),
     "pin": Command(definitions.PIN_NIGHT, "jobs.pin_night", AFTERWARDS),

@@ -26,7 +26,7 @@ from pipelines.learn.training_log import drop_fetched
 from pipelines.operate.find_person import find_person
 from pipelines.operate.pins import find_pins, release
 from pipelines.operate.upkeep import vacuum
-from pipelines.schemas import USER_ID
+from pipelines.schemas import REPORTS, USER_ID
 from pipelines.store.apart import drop_all
 from pipelines.store.frames import local_rows, parse_schema
 from pipelines.store.manifests import ForgetManifest
@@ -39,7 +39,7 @@ from pipelines.store.person_files import (
 )
 from pipelines.store.predicates import table_name
 from pipelines.store.runs import record
-from pipelines.store.storage import hadoop_path, list_folders, path_exists
+from pipelines.store.storage import drop_folder, hadoop_path, list_folders, path_exists
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import writing
 from pipelines.udfs.person import Person
@@ -81,6 +81,7 @@ def forget_user(warehouse: Warehouse, user: str, night: str, reason: str) -> For
     removed = {table.name: _remove(warehouse, table, person) for table in tables}
     release(warehouse, find_pins(warehouse), "a person was forgotten")
     drop_fetched(warehouse)
+    drop_folder(warehouse.spark, warehouse.path(REPORTS))  # pages name users and can be written again
     for table in tables:
         _purge(warehouse, table.name)
     exports = {exporter.name: exporter.forget(person) for exporter in exporters}

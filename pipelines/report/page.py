@@ -17,11 +17,11 @@ from pipelines.report.record import Record, read_record
 from pipelines.report.samples import draw_examples
 from pipelines.report.sparkline import draw_sparkline
 from pipelines.report.tables import ReportError, local_folder
+from pipelines.schemas import REPORTS
 from pipelines.settings.settings import Settings
 from pipelines.steps import NIGHT_STEPS, Job
 from pipelines.store.manifests import CheckReport
 
-FOLDER = "reports"
 EARLIER_NIGHTS = 30  # nights whose values a sparkline shows, in addition to the night itself
 
 
@@ -68,7 +68,7 @@ def write_page(settings: Settings, night: str) -> Path:
         )
     reports = [report_night(record, each, policy) for each in reversed(nights)]
     report = next(each for each in reports if each.night == night)
-    page = root / FOLDER / f"night={night}.html"
+    page = root / REPORTS / f"night={night}.html"
     _write(page, _render_night(settings, record, report, policy))
     written = {path.name for path in page.parent.glob("night=*.html")}
     _write(page.parent / "index.html", _render("index", reports=reports, written=written))

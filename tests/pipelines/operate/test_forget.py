@@ -18,6 +18,7 @@ from pipelines.export.export_lists import export_recommendations
 from pipelines.night import STEPS
 from pipelines.operate.find_person import NoSuchId
 from pipelines.operate.forget import NotForgotten, forget_user, walk_tables
+from pipelines.report.page import write_page
 from pipelines.settings.export import ExportSettings, ParquetExport, RedisExport
 from pipelines.settings.ingest import EventDrop
 from pipelines.settings.settings import IdTypes
@@ -79,10 +80,12 @@ def test_forgetting_a_person_removes_them_from_every_file_and_keeps_the_others(
         run_id = export_recommendations(warehouse, shop.NIGHT).run_id
         assert min(files_with(root / name, GONE) for name in TABLES) > 0
         shutil.copytree(root / "staging", root / "apart" / f"{NEXT}.evaluate-one" / "staging")
+        page = write_page(warehouse.settings, shop.NIGHT)
         # The id is read as ingest reads it: every spelling of a number is the same user.
         found = forget_user(warehouse, f" 00{GONE}.0", shop.NIGHT, "asked for")
         assert client.get(f"lime:{run_id}:{GONE}") is None
         assert client.get(f"lime:{run_id}:6") is not None
+    assert not page.exists()
     assert set(found.rows_removed) == {*TABLES, "events_quarantine"}
     assert min(found.rows_removed.values()) >= 1
     assert found.model_extra == {"redis": 1, "parquet": 10}
