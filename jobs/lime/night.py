@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.command import run_steps
-from jobs.lime.commands import COMMANDS
 from jobs.lime.console import open_console
 from jobs.lime.output import print_json, show, warn_of_slow_scoring
 from jobs.output import Result, plain
@@ -137,10 +135,7 @@ class NightOutput:
         if code:
             options = ["--ds", self.args.ds, "--run-key", self.args.run_key]
             return shlex.join(["lime", "night", *given, *options])
-        if "report" in COMMANDS:
-            return shlex.join(["lime", "report", *given, "--ds", self.args.ds])
-        following = dt.date.fromisoformat(self.args.ds) + dt.timedelta(days=1)
-        return shlex.join(["lime", "night", *given, "--ds", str(following)])
+        return shlex.join(["lime", "report", *given, "--ds", self.args.ds])
 
     def _end(self, code: int, errors: Sequence[str], seconds: float | None) -> None:
         if self.args.json:
