@@ -1,1 +1,1 @@
-"""Benchmarks: `make bench-<name>` prints a table and writes `benchmarks/results/<name>.json`."""
+"""The benchmarks of the project: `make bench-NAME` prints a table and writes `results/NAME.json`."""

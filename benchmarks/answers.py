@@ -1,222 +1,78 @@
-"""Predicting answers: LIME beside other ways to read a history, on one trunk: part of `make bench-quality`.
+"""Compare predictions of answers by LIME and by other ways to read a history; part of `make bench-quality`.
 
-ASSISTments 2017: a learner's answers in order, label = answered right. Each learner's positions are split
-70 / 10 / 20 into training, validation and test; the log is first attempts at a problem only: half of all
-answers repeat the one before, and would fill the history. It has no clock: an event's day is its place in it.
-AUC and normalised entropy over the test answers, every model reading up to the answer before (LIME-XOR too).
-Differences of LIME to the others are paired over the same answers and seeds; 95 % intervals by resampling
-learners and seeds together.
+The data is ASSISTments 2017: a learner's answers in order, with the label 1 for a right answer. Each
+learner's positions are split 70 / 10 / 20 into training, validation and test. The log holds only first
+attempts at a problem: half of all answers repeat the one before, and would fill the history. The log has no
+clock, so the day of an event is its position. The measures are AUC and normalised entropy over the test
+answers; every model, LIME-XOR included, reads the history up to the answer before. Differences between LIME
+and the others are paired over the same answers and seeds; their 95 % intervals come from resampling learners
+and seeds together.
 
-The trunk (item and skill embeddings, action embeddings with the label, three pools, the dot and dropout) is
-the same for all, though LIME's dot reads its links, too, as its score has it; `bare` leaves out the dot. Each
-trains for `EPOCHS` and is taken as it was best in validation, at the best rate of label-rates.json, which
-`--search` publishes: `RATE_GRID` by validation, on a part of the log, LIME-XOR and HSTU also bare; the other
-bare ones take the rate they have with the dot. Two trials run at a time, each on one core.
+All models share the trunk: item and skill embeddings, action embeddings with the label, three pools, the dot
+and dropout. Only LIME's dot also reads its links, as in its score. A contestant with the suffix `bare` has no
+dot. Each trains for `EPOCHS` and is taken at its best validation, with its best rate from label-rates.json.
+`--search` publishes that file: it tries `RATE_GRID` on a part of the log by validation, for LIME-XOR and HSTU
+also without the dot; the other bare contestants use the rate that is best with the dot. Two trials run at a
+time, each on one core; see `answer_trials.py`.
 
     python -m benchmarks.answers --learners 250     # a part of the log: `make bench-quality`
     python -m benchmarks.answers                    # the whole log, some contestants; can be stopped
-
-A finished (contestant, seed) lies under `.bench/labels` and is not trained again by the same code.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import functools
 import json
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from benchmarks.report import RESULTS, ROOT, Row, interleave, median_ratio, publish, row
-from lime_model.bundle import build_model
-from lime_model.config import Column, LabelTraining, ModelConfig, Variant
-from lime_model.dataset import build_catalogue, build_training_data, fit_encoders
-from lime_model.examples import EventLog, TrainingData
-from lime_model.features import Encoders
-from lime_model.label_training import Asked, LabelTrainer, Predictions
-from lime_model.metrics import auc, auc_interval, grouped_auc, interval_over_users, normalised_entropy
-from lime_model.peers import PEERS
-from lime_model.recipe import recipe_digest, source_digest
-from lime_model.windows import Bools
+from benchmarks.answer_trials import (
+    BARE,
+    IN_BF16,
+    Outcome,
+    Trial,
+    kind_of,
+    load,
+    run_all,
+    time_bf16,
+)
+from benchmarks.report import RESULTS, ROOT, Row, publish, row
+from lime_model.measure.metrics import auc, auc_interval, grouped_auc, interval_over_users, normalised_entropy
+from lime_model.peers.registry import PEERS
+from lime_model.train.event_log import EventLog
 
 LOG = ROOT.parent / "shared" / "data" / "assist2017_events.parquet"
-DONE = ROOT / ".bench" / "labels"
-EPOCHS = {"part": 4.0, "whole": 6.0}  # with more, validation gets worse again
-BARE, BF16 = " bare", " bf16"  # suffixes of a contestant without the dot, and of one trained in bf16
-IN_BF16 = "lime-xor" + BF16
+EPOCHS = {"part": 4.0, "whole": 6.0}  # with more epochs, validation gets worse again
 NAMES = ("lime-xor", "lime-mha", *PEERS)
 NOT_BELOW = ("two-tower", "truncated-mha", "linformer")  # LIME is not below these by more than noise
-WHOLE = ("lime-xor", "lime-mha", "two-tower")  # on the whole log, the first seed
-SEEDS = (1, 2, 3)  # on the whole log the first
-SEARCHED = (*NAMES, "lime-xor" + BARE, "hstu" + BARE)  # for their rates
+WHOLE = ("lime-xor", "lime-mha", "two-tower")  # contestants on the whole log
+SEEDS = (1, 2, 3)  # the whole log uses only the first
+SEARCHED = (*NAMES, "lime-xor" + BARE, "hstu" + BARE)  # contestants whose rates are searched
 RATE_GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
-BEST_RATE = ": best learning rate"  # of a contestant, in label-rates.json
-WORKERS = 2  # trials at a time
-FIRST_DAY, CUTOFF = "2000-01-01", "2020-01-01"
-HISTORY, MIN_TAKERS = 256, 5
-# Problems are few and met often: decay keeps their embeddings from learning the learners by heart.
-RECIPE = LabelTraining(batch=16, weight_decay=0.5, patience=6)
-CONFIG = ModelConfig(
-    links=16, width=64, hidden=64, dot=64, heads=2, max_events=HISTORY, pool_days=(64.0, 8.0),
-    event_types=("answer",), item_columns=(Column("skill"),), labelled=True, without=("bias", "memory"),
-    cutoff_ds=CUTOFF,
-)  # fmt: skip
-
-
-class Answers(NamedTuple):
-    """The log with its catalogue, and what is asked for in training, validation and test `[n]`."""
-
-    data: TrainingData
-    items: Encoders
-    train: Bools
-    valid: Bools
-    test: Bools
-
-
-class Trial(NamedTuple):
-    """A contestant, trained once."""
-
-    name: str
-    seed: int
-    rate: float
-    epochs: float
-    learners: int | None
-
-    @property
-    def path(self) -> Path:
-        """Where its outcome lies, by all that it depends on."""
-        peers = [file for file in files("lime_model.peers").iterdir() if file.name.endswith(".py")]
-        ours = [*sorted(peers, key=lambda file: file.name), Path(__file__)]
-        code = source_digest(ours) + recipe_digest()
-        size = self.learners or "all"
-        return DONE / code / f"{self.name} {self.seed} {self.rate:g} {self.epochs:g} {size}.npz"
-
-
-class Outcome(NamedTuple):
-    """Test predictions, validation's normalised entropy at its best, seconds to learn and to predict."""
-
-    found: Predictions
-    valid: float
-    seconds: float
-
-
-@functools.cache
-def load(path: Path, learners: int | None = None) -> Answers:
-    """The log, of the first `learners` if given."""
-    log = pd.read_parquet(path).sort_values(["user_id", "pos"], kind="stable")
-    if learners:
-        log = log[log["user_id"] < learners]
-    share = log.groupby("user_id").cumcount() / log.groupby("user_id")["pos"].transform("size")
-    first = ~log.duplicated(["user_id", "item_id"])
-    log, share = log[first], share[first]
-    day = pd.Timestamp(FIRST_DAY, tz="UTC") + pd.to_timedelta(log.groupby("user_id").cumcount(), unit="D")
-    events = pa.table(
-        {
-            "user_id": log["user_id"].to_numpy(), "item_id": log["item_id"].to_numpy(),
-            "event_ts": pa.array(day, pa.timestamp("us", tz="UTC")), "event_type": ["answer"] * len(log),
-            "session_id": [""] * len(log), "label": log["label"].to_numpy(np.float64),
-        }
-    )  # fmt: skip
-    problems = log.drop_duplicates("item_id").rename(columns={"skill_id": "skill"})[["item_id", "skill"]]
-    items = pa.Table.from_pandas(problems.astype({"skill": str}), preserve_index=False)
-    encoders = fit_encoders(items, CONFIG.item_columns)
-    seen = events.filter(pa.array((share < 0.7).to_numpy()))
-    catalogue = build_catalogue(items, lambda: iter([seen]), encoders, MIN_TAKERS)
-    users = pa.table({"user_id": pa.array([], pa.int64())})
-    data = build_training_data(lambda: iter([events]), users, catalogue, {}, CONFIG)
-    part = np.digitize(share, [0.7, 0.8])
-    asked = (part == p for p in range(3))
-    return Answers(data, encoders, *asked)
-
-
-def trainer_of(
-    answers: Answers, name: str, recipe: LabelTraining, config: ModelConfig = CONFIG
-) -> LabelTrainer:
-    """Of a contestant: a variant of LIME or a peer, with or without the dot."""
-    kind = kind_of(name)
-    variant: Variant = "lime-xor" if kind == "lime-xor" else "lime-mha"
-    without = (*config.without, "dot") if name.endswith(BARE) else config.without
-    config = dataclasses.replace(config, variant=variant, without=without)
-    torch.manual_seed(recipe.seed)
-    model = build_model(config, answers.data.catalogue, answers.items, {})
-    peer = PEERS[kind](config, recipe.dropout) if kind in PEERS else None
-    recipe = dataclasses.replace(recipe, bf16=name.endswith(BF16))
-    return LabelTrainer(model, answers.data, Asked(answers.train, answers.valid), recipe, peer)
-
-
-def kind_of(name: str) -> str:
-    """A contestant's name without its suffix."""
-    return name.removesuffix(BARE).removesuffix(BF16)
-
-
-def time_bf16(answers: Answers) -> Row:
-    """A step of LIME-XOR in bf16 beside the same in fp32, on one core as the trials."""
-    torch.set_num_threads(1)
-    steps = {}
-    for name in (IN_BF16, kind_of(IN_BF16)):
-        trainer = trainer_of(answers, name, RECIPE)
-        optimiser = torch.optim.AdamW(trainer.net.parameters(), RECIPE.learning_rate)
-        steps[name] = functools.partial(trainer.step, 1, optimiser)
-    seconds = interleave(steps, rounds=15)
-    return row(f"{IN_BF16}: a step / in fp32", median_ratio(*seconds.values()), "x, one core")
-
-
-def run(answers: Answers, trial: Trial) -> Outcome:
-    """A trial's outcome, trained if it is not there yet."""
-    if trial.path.exists():
-        stored = np.load(trial.path)
-        found = Predictions(stored["event"], stored["label"], stored["logit"])
-        return Outcome(found, float(stored["valid"]), float(stored["seconds"]))
-    begun = time.monotonic()
-    recipe = dataclasses.replace(RECIPE, epochs=trial.epochs, learning_rate=trial.rate, seed=trial.seed)
-    trainer = trainer_of(answers, trial.name, recipe)
-    trainer.fit()
-    found = trainer.predict(answers.test, stride=1)
-    outcome = Outcome(found, min(row["valid_ne"] for row in trainer.curve), time.monotonic() - begun)
-    trial.path.parent.mkdir(parents=True, exist_ok=True)
-    partial = trial.path.with_suffix(".partial.npz")
-    np.savez(partial, **found._asdict(), valid=outcome.valid, seconds=outcome.seconds)
-    partial.rename(trial.path)
-    return outcome
-
-
-def _run(trial: Trial, log: Path) -> Outcome:
-    return run(load(log, trial.learners), trial)
-
-
-def run_all(trials: Sequence[Trial], log: Path) -> dict[Trial, Outcome]:
-    """Outcomes of trials, `WORKERS` at a time, one core each."""
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        running = {pool.submit(_run, trial, log): trial for trial in trials}
-        for done in as_completed(running):
-            trial = running[done]
-            says = f"validation NE {done.result().valid:.4f} after {done.result().seconds:.0f} s"
-            print(f"{trial.name}, seed {trial.seed}, rate {trial.rate:g}: {says}", flush=True)
-    return {trial: done.result() for done, trial in running.items()}
+BEST_RATE = ": best learning rate"  # the suffix of such a row in label-rates.json
 
 
 def best_rates() -> dict[str, float]:
-    """What `--search` found, by contestant."""
+    """Read the best rate of each contestant that `--search` has published."""
     found = json.loads((RESULTS / "label-rates.json").read_text())["rows"]
     return {r["what"].removesuffix(BEST_RATE): r["value"] for r in found if r["what"].endswith(BEST_RATE)}
 
 
 def rows_of(name: str, outcomes: Sequence[Outcome], log: EventLog, whole: bool) -> list[Row]:
-    """AUC, inside learners too, normalised entropy, and seconds: means over the seeds."""
+    """Return the rows of a contestant: means over the seeds of AUC, normalised entropy and seconds.
+
+    Args:
+        name: the contestant.
+        outcomes: its outcomes, one for each seed.
+        log: the log of answers, which knows the learner of each.
+        whole: whether this is the whole log, for which LIME has targets.
+    """
     found = [outcome.found for outcome in outcomes]
     inside = np.mean([grouped_auc(f.label, f.logit, log.owner(f.event)) for f in found])
     low, high = auc_interval(found[0].label, found[0].logit, log.owner(found[0].event))
@@ -234,7 +90,15 @@ def rows_of(name: str, outcomes: Sequence[Outcome], log: EventLog, whole: bool) 
 
 
 def compare(mine: Sequence[Outcome], theirs: Sequence[Outcome], log: EventLog) -> tuple[float, float, float]:
-    """Difference of AUC, a mean over seeds, and its 95 % interval over learners and seeds drawn together."""
+    """Return the mean difference of AUC over seeds, and its 95 % interval.
+
+    The interval resamples learners and seeds together.
+
+    Args:
+        mine: outcomes of one contestant, one for each seed.
+        theirs: outcomes of the other, for the same seeds.
+        log: the log of answers, which knows the learner of each.
+    """
     label = mine[0].found.label
     logits = [(a.found.logit, b.found.logit) for a, b in zip(mine, theirs, strict=True)]
 
@@ -253,7 +117,14 @@ def compare(mine: Sequence[Outcome], theirs: Sequence[Outcome], log: EventLog) -
 
 
 def search(names: Sequence[str], epochs: float, learners: int | None, log: Path) -> list[Row]:
-    """Validation's normalised entropy of every contestant at every rate, and its best rate."""
+    """Return the validation's normalised entropy of every contestant at every rate, and its best rate.
+
+    Args:
+        names: the contestants.
+        epochs: the most epochs of a trial.
+        learners: the number of learners, or None for the whole log.
+        log: the Parquet file of the log.
+    """
     trials = {name: [Trial(name, SEEDS[0], rate, epochs, learners) for rate in RATE_GRID] for name in names}
     outcomes = run_all([trial for each in trials.values() for trial in each], log)
     rows = []
@@ -264,11 +135,36 @@ def search(names: Sequence[str], epochs: float, learners: int | None, log: Path)
 
 
 def main() -> int:
-    """Measure and publish."""
+    """Measure the contestants and publish the results."""
+    options = parse()
+    started, whole = time.monotonic(), options.learners is None
+    epochs = EPOCHS["whole" if whole else "part"]
+    about = f"ASSISTments 2017, {options.learners or 'all'} learners, at most {epochs:g} epochs"
+    if options.search:
+        searched = search(options.only or SEARCHED, epochs, options.learners, options.log)
+        publish("label-rates", searched, about, started)
+        return 0
+    names = options.only or (WHOLE if whole else [*NAMES, *(name + BARE for name in NAMES), IN_BF16])
+    found = train_all(names, epochs, options.learners, options.log)
+    answers = load(options.log, options.learners)
+    rows: list[Row] = []
+    for name, each in found.items():
+        rows += rows_of(name, each, answers.data.log, whole)
+    rows += differences(found, answers.data.log)
+    if IN_BF16 in found:
+        rows.append(time_bf16(answers))
+    if not options.only:
+        asked = f"{about}; {len(found['lime-xor'][0].found.event):,} test answers"
+        publish("labels" if whole else "labels-part", rows, asked, started)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--log", type=Path, default=LOG)
-    parser.add_argument("--learners", type=int, help="the first of them only")
-    parser.add_argument("--only", nargs="*", help="contestants by name; publishes nothing")
+    parser.add_argument("--learners", type=int, help="use only so many learners (default: all)")
+    parser.add_argument("--only", nargs="*", help="names of contestants; nothing is published")
     parser.add_argument("--search", action="store_true", help="search the learning rates")
     options = parser.parse_args()
     if not options.log.exists():
@@ -276,28 +172,37 @@ def main() -> int:
             f"{options.log} is not there; --log names ASSISTments 2017 as Parquet: user_id, pos (of the "
             "answer), item_id, skill_id, label (0 or 1)"
         )
-    started, whole = time.monotonic(), options.learners is None
-    epochs = EPOCHS["whole" if whole else "part"]
-    names = options.only or (WHOLE if whole else [*NAMES, *(name + BARE for name in NAMES), IN_BF16])
-    about = f"ASSISTments 2017, {options.learners or 'all'} learners, at most {epochs:g} epochs"
-    if options.search:
-        searched = search(options.only or SEARCHED, epochs, options.learners, options.log)
-        publish("label-rates", searched, about, started)
-        return 0
-    rates = best_rates()
+    return options
+
+
+def train_all(
+    names: Sequence[str], epochs: float, learners: int | None, log: Path
+) -> dict[str, list[Outcome]]:
+    """Train contestants at their best rates; return the outcomes of each, one for each seed.
+
+    Args:
+        names: the contestants.
+        epochs: the most epochs of a trial.
+        learners: the number of learners, or None for the whole log with its single seed.
+        log: the Parquet file of the log.
+    """
+    rates, seeds = best_rates(), SEEDS[:1] if learners is None else SEEDS
+    if without := [name for name in names if name not in rates and kind_of(name) not in rates]:
+        raise SystemExit(f"label-rates.json has no learning rate of {', '.join(without)}: run --search first")
     trials = {
         name: [
-            Trial(name, seed, rates.get(name, rates[kind_of(name)]), epochs, options.learners)
-            for seed in (SEEDS[:1] if whole else SEEDS)
+            Trial(name, seed, rates[name if name in rates else kind_of(name)], epochs, learners)
+            for seed in seeds
         ]
         for name in names
     }
-    outcomes = run_all([trial for each in trials.values() for trial in each], options.log)
-    found = {name: [outcomes[trial] for trial in each] for name, each in trials.items()}
-    log = load(options.log, options.learners).data.log
-    rows: list[Row] = []
-    for name, each in found.items():
-        rows += rows_of(name, each, log, whole)
+    outcomes = run_all([trial for each in trials.values() for trial in each], log)
+    return {name: [outcomes[trial] for trial in each] for name, each in trials.items()}
+
+
+def differences(found: Mapping[str, Sequence[Outcome]], log: EventLog) -> list[Row]:
+    """Compare the AUC of both LIMEs with that of every other contestant."""
+    rows = []
     for (name, theirs), mine in product(found.items(), ("lime-xor", "lime-mha")):
         ours = mine + (BARE if name.endswith(BARE) else "")
         if name != ours and ours in found:
@@ -306,12 +211,7 @@ def main() -> int:
             rows.append(row(f"{ours} - {name}: AUC", difference, f"95 % {low:.4f} to {high:.4f}", *reach))
             if kind_of(name) in NOT_BELOW:
                 rows.append(row(f"{ours} - {name}: AUC, upper end", high, "", ">= 0"))
-    if IN_BF16 in found:
-        rows.append(time_bf16(load(options.log, options.learners)))
-    if not options.only:
-        asked = f"{about}; {len(found['lime-xor'][0].found.event):,} test answers"
-        publish("labels" if whole else "labels-part", rows, asked, started)
-    return 0
+    return rows
 
 
 if __name__ == "__main__":

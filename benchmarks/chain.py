@@ -1,12 +1,12 @@
-"""Nights one after the other, each scored in full too: part of `make bench-nights`.
+"""Score a chain of nights incrementally, and each night also in full; part of `make bench-nights`.
 
-1. Synthetic: 20,000 users x 100,000 items, K = 100; a night brings events of a tenth of the users, 1 % new
-   items, 1 % changed and 0.2 % removed ones. The bias is 0.3 standard deviations of z times log1p of an
-   item's events in 7 days, and items are bought by Zipf's law.
-2. The Complete Journey, 2017-12-04 to -31, with the demo's settings.
+1. The synthetic chain has 20,000 users, 100,000 items and K = 100. A night brings events of a tenth of the
+   users, 1 % new, 1 % changed and 0.2 % removed items. The bias is 0.3 standard deviations of z times log1p
+   of an item's events in 7 days, and items are bought by Zipf's law.
+2. The other chain is The Complete Journey from 2017-12-04 to 2017-12-31, with the demo's settings.
 
-Every list must be to the bit that of the full night over the same states and bank (`verify_full`), which
-keeps no entries for a night after it and so is the cheaper for it.
+Every list must equal, bit for bit, the list of the full night over the same states and bank (`verify_full`).
+The full night keeps no entries for a later night, which makes it cheaper.
 """
 
 from __future__ import annotations
@@ -27,28 +27,30 @@ from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, row
 from demo.complete_journey import FIRST_DAY, write_drops
 from lime_model.bundle import load_bundle, save_bundle
-from lime_model.model import Features, History
-from pipelines.bundles import bundle_uri, fetch_bundle, store_folder
-from pipelines.champions import need_champion, promote
-from pipelines.leases import acquire_lease
-from pipelines.night import STEPS, day_before, ingest_days
-from pipelines.scoring import score_candidates
-from pipelines.session import open_session
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import train_models
-from pipelines.verify_full import verify_full, whole_run
-from tests import shop
+from lime_model.model.lime import Features, History
+from pipelines.ingest.load_days import day_before, ingest_days
+from pipelines.learn.train import train_models
+from pipelines.models.bundles import bundle_uri, fetch_bundle, store_folder
+from pipelines.models.champions import need_champion, promote
+from pipelines.night import STEPS
+from pipelines.publish.full_comparison import prepare_full_night, verify_full
+from pipelines.score.stage import score_candidates
+from pipelines.settings.settings import load_settings
+from pipelines.steps import Job
+from pipelines.store.leases import acquire_lease
+from pipelines.store.session import open_session
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 
-USERS, ITEMS, LOOK = 20_000, 100_000, 16  # LOOK numbers describe an item
-PAST, EVENTS = 20, 3  # events of a user before the first night, and of an active one in a night
+USERS, ITEMS, LOOK = 20_000, 100_000, 16  # an item is described by LOOK numbers
+PAST, EVENTS = 20, 3  # events of a user before the first night, and of an active user in a night
 ACTIVE, NEW, CHANGED, REMOVED = 0.1, 0.01, 0.01, 0.002
 START = "2024-05-01"  # the first night, a full one
 JOURNEY, JOURNEY_NIGHT = "lime-mha", "2017-12-04"
 
 
 class Night(NamedTuple):
-    """Pairs and seconds of a night's scoring, and of the same night in full."""
+    """The pairs and seconds of scoring a night, incrementally and in full."""
 
     plan: str
     users: int
@@ -59,21 +61,23 @@ class Night(NamedTuple):
 
 
 def score_night(warehouse: Warehouse, ds: str) -> Night:
-    """A certified night and the same in full.
+    """Run and certify a night, and score the same night in full.
 
     Raises:
-        CertificateFailed: a list differs.
+        CertificateFailed: a list of the two differs.
     """
     run = acquire_lease(warehouse, ds, "night")
-    for name in ("build_candidate_bank", "build_link_states"):
+    for name in (Job.BUILD_CANDIDATE_BANK, Job.BUILD_LINK_STATES):
         STEPS[name](warehouse, run)
-    seconds = _time(lambda: STEPS["score_candidates"](warehouse, run))
-    STEPS["verify_night"](warehouse, run)
-    whole = whole_run(warehouse, run)
-    full_seconds = _time(lambda: score_candidates(*whole, [warehouse.settings.night.policy]))
-    told = verify_full(warehouse, run)
-    pairs = told["pairs"], told["pairs_of_full_night"]
-    return Night(told["plan"], told["users"], *pairs, seconds, full_seconds)
+    seconds = _time(lambda: STEPS[Job.SCORE_CANDIDATES](warehouse, run))
+    STEPS[Job.VERIFY_NIGHT](warehouse, run)
+    whole = prepare_full_night(warehouse, run)
+    full_seconds = _time(
+        lambda: score_candidates(whole.warehouse, whole.run, [warehouse.settings.night.policy])
+    )
+    found = verify_full(warehouse, run)
+    pairs = found.pairs, found.pairs_of_full_night
+    return Night(found.plan_reason, found.users, *pairs, seconds, full_seconds)
 
 
 def _time(work: Callable[[], object]) -> float:
@@ -83,10 +87,13 @@ def _time(work: Callable[[], object]) -> float:
 
 
 def rows_of(name: str, nights: Sequence[Night], pairs: str, wall: str = "") -> list[Row]:
-    """Of the nights after the first.
+    """Return the rows of a chain, which cover the nights after the first.
 
     Args:
-        pairs, wall: reaches.
+        name: the name of the chain.
+        nights: the nights, the first of which is a full one.
+        pairs: the target of the share of pairs, such as "<= 0.2".
+        wall: the target of the ratio of seconds, or nothing.
     """
     later = nights[1:]
     share = sum(n.pairs for n in later) / sum(n.full_pairs for n in later)
@@ -103,7 +110,7 @@ def rows_of(name: str, nights: Sequence[Night], pairs: str, wall: str = "") -> l
 
 
 def synthetic(root: Path, nights: int) -> list[Row]:
-    """A chain of `nights` after the first, in a warehouse of its own."""
+    """Run the synthetic chain of `nights` after the first night, in a new warehouse under `root`."""
     (root / "settings.yaml").write_text(yaml.safe_dump(synthetic_settings(root)))
     settings = load_settings(str(root / "settings.yaml"))
     spark = open_session(settings, "bench-chain")
@@ -126,7 +133,7 @@ def synthetic(root: Path, nights: int) -> list[Row]:
 
 
 def synthetic_settings(root: Path) -> dict[str, object]:
-    """The shop's settings at these sizes, with items that are described by numbers."""
+    """Return the shop's settings at these sizes, with items that are described by numbers."""
     raw = shop.settings(root, k=100, buckets=16, units_per_commit=16, certificate_users=50)
     raw["night"]["policy"] = {"name": "all", "exclude_seen": "none", "eligible": "look IS NOT NULL"}
     raw["ingest"]["items"] = {"columns": {"look": "array<double>"}, "absent": "remove"}
@@ -144,7 +151,7 @@ def synthetic_settings(root: Path) -> dict[str, object]:
 
 
 class World:
-    """Users, items and what happens to them, as drops."""
+    """A synthetic world: users, items and their events, written as drops."""
 
     def __init__(self, drops: Path) -> None:
         self.drops, self.rng = drops, np.random.default_rng(0)
@@ -153,7 +160,7 @@ class World:
         self.popular = self.rng.permutation(ITEMS)  # Zipf's ranks
 
     def bring_past(self) -> None:
-        """One event of every user on each of `PAST` days."""
+        """Write the items and one event of every user on each of `PAST` days."""
         days = pd.date_range(end=pd.Timestamp(START) - pd.Timedelta(days=1), periods=PAST)
         users = pd.DataFrame({"user_id": np.arange(USERS)})
         shop.write_drop(self.drops, "users", str(days[0].date()), users)
@@ -162,7 +169,7 @@ class World:
             self._bring_events(str(day.date()), np.arange(USERS), 1)
 
     def bring_day(self, day: str) -> None:
-        """What changes on a day."""
+        """Write the changes of one day: items, and the events of active users."""
         rng, count = self.rng, len(self.ids)
         keep = rng.random(count) >= REMOVED
         changed = rng.random(count) < CHANGED
@@ -195,7 +202,7 @@ class World:
 
 
 def set_bias(warehouse: Warehouse) -> None:
-    """Make the weight of the bias 0.3 standard deviations of z, over random histories and items."""
+    """Set the weight of the bias to 0.3 standard deviations of z over random histories and items."""
     folder = fetch_bundle(warehouse, "mha", need_champion(warehouse, "mha", START))
     bundle, rng = load_bundle(folder), np.random.default_rng(0)
     model, size = bundle.model, (64, PAST)
@@ -208,14 +215,16 @@ def set_bias(warehouse: Warehouse) -> None:
         model.bias_weight.fill_(0.3 * float(model.base_scores(state, items).std()))
     version = save_bundle(bundle, folder)
     store_folder(warehouse.spark, folder, bundle_uri(warehouse, "mha", version))
-    promote(warehouse, "mha", version, valid_from=START, reason="a bias of the size that is asked for")
+    promote(
+        warehouse, "mha", version, valid_from=START, reason="a bias of the size that the benchmark asks for"
+    )
 
 
 def journey(root: Path, nights: int) -> list[Row]:
-    """The demo's log and settings in a warehouse of its own: the first night, and as many after it."""
+    """Run a chain of `nights` over the demo's log and settings, in a new warehouse under `root`."""
     raw = yaml.safe_load((ROOT / "conf" / "local.yaml").read_text())
-    # One driver for all nights: a broadcast that Spark has not yet let go of holds a page at least, and
-    # Delta keeps the snapshots of every night.
+    # One driver serves all nights: each broadcast that Spark has not yet released holds at least one page,
+    # and Delta keeps the snapshots of every night.
     raw["spark"]["conf"] |= {"spark.buffer.pageSize": "2m", "spark.driver.memory": "8g"}
     places = {name: str(root / name) for name in ("warehouse", "drops", "bundles")}
     (root / "journey.yaml").write_text(yaml.safe_dump(raw | places))

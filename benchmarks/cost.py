@@ -1,7 +1,8 @@
-"""Cost of a user against C, L·F, K, exclusions and N, as one figure of curves.
+"""Plot the cost of a user against C, L·F, K, exclusions and N, as one figure of curves.
 
-Exact native for candidates, sizes and lists; eager torch for histories (both LIMEs beside HSTU).
-Each point is the median of 5 rounds, interleaved over its curve.
+The curves of candidates, sizes, list lengths and exclusions use the exact native backend. The curves of
+histories compare both LIMEs with HSTU in eager torch. Each point is the median of 5 rounds; a round measures
+all points of the curve in turn.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from matplotlib import pyplot as plt
 from benchmarks import histories
 from benchmarks.problem import CONFIG, K, Problem, make_problem, with_history
 from benchmarks.report import RESULTS, interleave
-from lime_model.scoring.native import Native
-from lime_model.scoring.topk import Query, score_top_k
+from lime_model.scoring.backends.native import NativeBackend
+from lime_model.scoring.queries import Query
+from lime_model.scoring.topk import Engine
 
 USERS = 8
 Curve = dict[float, float]
 
 
 def draw(candidates: int) -> Path:
-    """Measure all curves and write `scoring-cost.svg`; returns its path."""
+    """Measure all curves and write `scoring-cost.svg`; return its path."""
     problem = make_problem(candidates // 5, USERS)
     lists = {k: (k, problem.queries) for k in (1, 10, 100, 1000)}
     curves = {
@@ -52,7 +54,7 @@ def draw(candidates: int) -> Path:
 
 
 def against_candidates(most: int) -> Curve:
-    """From a sixteenth of the candidates to all of them."""
+    """Measure from a sixteenth of the candidates up to all candidates."""
     runs = {}
     for c in (most // 16, most // 4, most // 2, most):
         runs[c] = _scoring(make_problem(c, USERS), K)
@@ -60,7 +62,7 @@ def against_candidates(most: int) -> Curve:
 
 
 def against_sizes(candidates: int) -> Curve:
-    """From 8 x 32 to 64 x 128."""
+    """Measure L x F from 8 x 32 to 64 x 128."""
     runs = {}
     for links, hidden in ((8, 32), (16, 64), (32, 64), (32, 128), (64, 128)):
         config = replace(CONFIG, links=links, hidden=hidden)
@@ -69,12 +71,12 @@ def against_sizes(candidates: int) -> Curve:
 
 
 def against_exclusions(problem: Problem) -> Curve:
-    """Up to 5,000 items of each user kept out."""
+    """Measure lists from which up to 5,000 items of each user are excluded."""
     return _of(problem, {n: (K, with_history(problem, USERS, n)) for n in (0, 100, 500, 2000, 5000)})
 
 
 def against_events(candidates: int) -> dict[str, Curve]:
-    """One user's history read and the candidates scored, by LIME and by HSTU."""
+    """Measure reading one user's history and scoring the candidates, by LIME and by HSTU."""
     curves: dict[str, Curve] = {}
     for n in (64, 256, 1024, 4096):
         for name, seconds in interleave(histories.contestants(candidates, n)).items():
@@ -88,10 +90,10 @@ def _of(problem: Problem, points: Mapping[int, tuple[int, list[Query]]]) -> Curv
 
 def _scoring(problem: Problem, k: int, queries: list[Query] | None = None) -> Callable[[], object]:
     mine = problem.queries if queries is None else queries
-    return lambda: score_top_k(problem.weights, mine, [problem.cells], k, Native())
+    return lambda: Engine(problem.weights, NativeBackend()).score_top_k(mine, [problem.cells], k)
 
 
 def _seconds(runs: Mapping[int, Callable[[], object]]) -> Curve:
-    """Seconds per user at each point."""
+    """Measure the seconds per user at each point."""
     seconds = interleave({str(x): run for x, run in runs.items()})
     return {float(x): float(np.median(times)) / USERS for x, times in seconds.items()}

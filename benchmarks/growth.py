@@ -1,7 +1,8 @@
-"""How the time to read a history grows with its length: part of `make bench-nights`.
+"""Measure how the time to read a history grows with its length; part of `make bench-nights`.
 
-LIME-XOR reads N events into its links, HSTU into the keys and values of its three blocks, both in eager torch
-on one core, in the same rounds. The exponent is the slope of log seconds over log N, of medians.
+LIME-XOR reads N events into its links, and HSTU reads them into the keys and values of its three blocks. Both
+run in eager torch on one core, in the same rounds. The exponent is the slope of the log of the median seconds
+over log N.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from matplotlib.figure import Figure
 from benchmarks.peers import Hstu
 from benchmarks.problem import CONFIG, make_model
 from benchmarks.report import RESULTS, Row, interleave, row
-from lime_model.model import Features, History
+from lime_model.model.lime import Features, History
 
 LENGTHS = tuple(2**power for power in range(8, 15))
-TILE = 512  # rows of HSTU's attention at once
+TILE = 512  # rows of HSTU's attention that are computed together
 ROUNDS = 5
 LOOKS = {"LIME-XOR": "o-", "HSTU": "s--"}
 
 
 def compare_growth() -> list[Row]:
-    """Exponents of both, and a plot."""
+    """Measure the exponents of both models, and draw a plot."""
     torch.set_num_threads(1)
     medians: dict[str, list[float]] = {name: [] for name in LOOKS}
     for n in LENGTHS:
@@ -47,7 +48,7 @@ def compare_growth() -> list[Row]:
 
 
 def _readers(n: int) -> dict[str, Callable[[], object]]:
-    """One user with `n` events, read by each."""
+    """Return the readers of one user with `n` events."""
     torch.manual_seed(0)
     hstu = Hstu(CONFIG.width).eval()
     xor = make_model(replace(CONFIG, variant="lime-xor", max_events=n))

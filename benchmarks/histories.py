@@ -1,5 +1,7 @@
-"""Histories against candidates, both in eager torch on one core: HSTU scores each candidate against the
-events, LIME reads the events into links once and scores the folded form.
+"""Compare HSTU and LIME on one user's history and many candidates, both in eager torch on one core.
+
+HSTU scores each candidate against the events. LIME reads the events into links once, and scores the folded
+form.
 
 Letters: N events, C candidates, D width.
 """
@@ -14,18 +16,19 @@ import torch
 from benchmarks.peers import Hstu
 from benchmarks.problem import CONFIG, K, make_model
 from benchmarks.report import Row, interleave, median_ratio, row
-from lime_model.model import Features, History, LimeModel
-from lime_model.scoring.fold import ItemFactors, fold_items, fold_users, folded_scores
+from lime_model.model.fold import ItemFactors, fold_items, fold_users, folded_scores
+from lime_model.model.lime import Features, History, LimeModel
 
 XOR = "three blocks read all events; the last one no longer updates them; LIME-MHA reads them once"
 REACH = {256: ">= 10", 1024: ">= 45", 8192: ">= 200"}
 
 
 def compare(candidates: int, lengths: Sequence[int] = (256, 1024, 8192)) -> list[Row]:
-    """HSTU / LIME, seconds of one user, at each history length."""
+    """Compare the seconds of HSTU and LIME for one user, at each history length."""
     rows = []
     for n in lengths:
-        # At a million candidates HSTU takes minutes a user: the first round warms up, the median forgets it.
+        # At a million candidates HSTU takes minutes for a user: the first round is the warm-up, and the
+        # median ignores it.
         seconds = interleave(contestants(candidates, n), warm=candidates <= 32_768)
         reach = REACH.get(n, "") if candidates == 32_768 else ""
         for name in ("LIME-MHA", "LIME-XOR"):
@@ -37,7 +40,7 @@ def compare(candidates: int, lengths: Sequence[int] = (256, 1024, 8192)) -> list
 
 
 def contestants(candidates: int, n: int) -> dict[str, Callable[[], object]]:
-    """One user with `n` events, everything included: reading, scoring, the top K."""
+    """Return the contestants for one user with `n` events; each reads, scores and takes the top K."""
     torch.manual_seed(0)
     hstu = Hstu().eval()
     mha = make_model(replace(CONFIG, variant="lime-mha"))
@@ -45,7 +48,9 @@ def contestants(candidates: int, n: int) -> dict[str, Callable[[], object]]:
     events, items = torch.randn(n, CONFIG.width), torch.randn(candidates, CONFIG.width)
     days = torch.arange(n, dtype=torch.float64)[None] / 8
     with torch.inference_mode():
-        banks = [fold_items(model, items) for model in (mha, xor)]  # of all users: not their cost
+        banks = [
+            fold_items(model, items) for model in (mha, xor)
+        ]  # shared by all users, so this cost is not measured
     history = History(events[None], days.float(), torch.ones(1, n, dtype=torch.bool))
     return {
         "HSTU": lambda: _hstu(hstu, events, items),

@@ -1,4 +1,4 @@
-"""The Complete Journey as a candidate-generation problem: histories before a day, purchases after it.
+"""The Complete Journey as a problem of candidate generation: histories before a day, purchases after it.
 
 Letters: U households, I items.
 """
@@ -14,25 +14,32 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from demo.complete_journey import read
-from pipelines.columns import HISTORY_ORDER, USER_ID
-from pipelines.training_log import Source
+from lime_model.train.fit import TrainingSource
+from pipelines.schemas import HISTORY_ORDER, USER_ID
 
 HORIZON_DAYS, MIN_EVENTS = 28, 20
 
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)  # by identity: what is fitted to one is kept
+@dataclass(frozen=True, eq=False)  # compared by identity, so that a fitted model is cached for each object
 class Journey:
-    """What a model may see, and what it is asked.
+    """The data that a model may see, and the questions that it is asked.
 
-    `source` holds everything before the day, and so do `events` and `past [V, I]`, counts of purchases of
-    all households; `users [U]` ids of those asked about, `rows [U]` of `past`; `items [I]` ids of all items
-    bought or listed, ascending; `before`, `after [U, I]` counts of their purchases.
+    Attributes:
+        day: the day of the split.
+        source: everything before the day, as training reads it.
+        events: the purchases before the day.
+        users: ids `[U]` of the households asked about, ascending.
+        items: ids `[I]` of all items bought or listed, ascending.
+        past: counts `[V, I]` of the purchases of all households before the day.
+        rows: the row `[U]` of `past` of each household asked about.
+        before: counts `[U, I]` of the purchases of the households asked about before the day.
+        after: counts `[U, I]` of their purchases in the weeks after it.
     """
 
     day: str
-    source: Source
+    source: TrainingSource
     events: pa.Table
     users: Ints
     items: Ints
@@ -43,7 +50,7 @@ class Journey:
 
 
 def load(day: str) -> Journey:
-    """Split at `day`: households with `MIN_EVENTS` purchases before it and one in the weeks after it."""
+    """Split the log at `day`; ask about households with `MIN_EVENTS` purchases before it and one after it."""
     events, products = _events(), read("products").rename(columns={"product_id": "item_id"})
     cut = np.datetime64(day)
     stamp = events["event_ts"].to_numpy()
@@ -54,7 +61,7 @@ def load(day: str) -> Journey:
     items = np.union1d(products["item_id"], events["item_id"])
     people = read("demographics").rename(columns={"household_id": "user_id"}).astype({"user_id": "int64"})
     log = pa.Table.from_pandas(past.sort_values([USER_ID, *HISTORY_ORDER]), preserve_index=False)
-    source = Source(
+    source = TrainingSource(
         lambda: iter([log]),
         pa.Table.from_pandas(
             products.sort_values("item_id").astype({"item_id": "int64"}), preserve_index=False
@@ -68,7 +75,7 @@ def load(day: str) -> Journey:
 
 
 def _events() -> pd.DataFrame:
-    """All purchases in the columns of the events table."""
+    """Read all purchases, with the columns of the events table."""
     raw = read("transactions")
     return pd.DataFrame(
         {
@@ -82,7 +89,7 @@ def _events() -> pd.DataFrame:
 
 
 def _counts(events: pd.DataFrame, users: Ints, items: Ints) -> sp.csr_array:
-    """Purchases `[U, I]` of these households."""
+    """Count the purchases `[U, I]` of these households."""
     known = events[np.isin(events["user_id"], users)]
     entry = (np.searchsorted(users, known["user_id"]), np.searchsorted(items, known["item_id"]))
     shape = (len(users), len(items))

@@ -1,6 +1,6 @@
-"""Lists of K items a household, over all items and over items new to it, and how good they are.
+"""Lists of K items for each household, over all items and over items new to it, and their quality.
 
-Letters: U households, I items, K listed.
+Letters: U households, I items, K items in a list.
 """
 
 from __future__ import annotations
@@ -15,26 +15,35 @@ from numpy.typing import NDArray
 
 from benchmarks.journey import Ints, Journey
 from lime_model.bundle import Bundle
-from lime_model.dataset import build_training_data
-from lime_model.examples import TrainingData, history_pairs, item_counts
-from lime_model.metrics import ndcg_at_k, recall_at_k
-from lime_model.model import Features, History, LimeModel
-from lime_model.scoring.fold import ItemFactors, fold_items, fold_users, folded_scores
+from lime_model.measure.metrics import ndcg_at_k, recall_at_k
+from lime_model.model.fold import ItemFactors, fold_items, fold_users, folded_scores
+from lime_model.model.lime import Features, History, LimeModel
+from lime_model.train.dataset import build_training_data
+from lime_model.train.event_log import TrainingData, item_counts
+from lime_model.train.examples import history_pairs
 
 K = 100
 Scores = NDArray[np.float32]
-Scorer = Callable[[slice], Scores]  # scores [u, I] of some households; may be written to
+Scorer = Callable[
+    [slice], Scores
+]  # it returns the scores [u, I] of some households, which the caller may overwrite
 
 
 class Lists(NamedTuple):
-    """Item columns in rank order, `[U, K]` each, -1 past the end."""
+    """Item columns `[U, K]` in rank order over all items and over new items; -1 fills a short list."""
 
     all: Ints
     new: Ints
 
 
 def make_lists(score: Scorer, journey: Journey, block: int = 256) -> Lists:
-    """The K best of every household, with and without the items it has bought before."""
+    """Return the K best items of every household, with and without the items it has bought before.
+
+    Args:
+        score: scores some households.
+        journey: the households and items.
+        block: how many households are scored together.
+    """
     parts: list[tuple[Ints, Ints]] = []
     for start in range(0, len(journey.users), block):
         rows = slice(start, start + block)
@@ -51,14 +60,14 @@ def _top(scores: Scores) -> Ints:
 
 
 class Quality(NamedTuple):
-    """Of each household with something to find, `[U]`: recall and NDCG at K."""
+    """Recall and NDCG at K of each household that bought something to find."""
 
     recall: NDArray[np.float64]
     ndcg: NDArray[np.float64]
 
 
 def measure(lists: Lists, journey: Journey) -> tuple[Quality, Quality]:
-    """Over all items, and over those new to the household; recall divides by all relevant ones."""
+    """Measure lists over all and over new items; recall divides by all relevant items."""
     fresh = journey.after.copy()
     fresh.data[:] = fresh.data > 0
     old = journey.before.copy()
@@ -79,7 +88,7 @@ def _measure(lists: Ints, relevant: sp.csr_array) -> Quality:
 
 
 def lime_scorer(bundle: Bundle, journey: Journey) -> Scorer:
-    """The published score of a bundle as of the day, in float32."""
+    """Return a scorer that computes the published score of a bundle as of the day, in float32."""
     model, catalogue = bundle.model.eval(), bundle.catalogue
     data = build_training_data(
         journey.source.events, journey.source.users, catalogue, bundle.user_encoders, model.config
@@ -110,7 +119,7 @@ def lime_scorer(bundle: Bundle, journey: Journey) -> Scorer:
 def _base(
     model: LimeModel, data: TrainingData, vectors: torch.Tensor, factors: ItemFactors, users: Ints
 ) -> Scores:
-    """z `[B, I + 1]` of users of the log."""
+    """Compute z `[B, I + 1]` of users of the log."""
     spans = [slice(*data.log.offsets[user : user + 2]) for user in users]
     width = max(span.stop - span.start for span in spans)
     item, kind, days = (np.zeros((len(users), width), t) for t in (np.int64, np.int64, np.float32))
@@ -128,7 +137,7 @@ def _base(
 
 
 def _remember(model: LimeModel, data: TrainingData, z: Scores, users: Ints) -> None:
-    """Add the repeat boost of every household's own items, in place."""
+    """Add the repeat boost to the scores of every household's own items, in place."""
     for row, user in enumerate(users):
         span = slice(*data.log.offsets[user : user + 2])
         item, days = data.log.item[span], data.log.days[span]

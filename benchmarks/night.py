@@ -1,15 +1,16 @@
-"""Billions of pairs by the jobs of a night: killed at half and run again, and forecast: `make bench-night`.
+"""Forecast a night of billions of pairs, kill it at half, and run it again: `make bench-night`.
 
-80,000 candidates and as many users, with three events each, as two cores of this machine score in about
-two minutes; the benchmark's model sizes, first pass in fp32, a warehouse of its own. A night is one job
-(`run_steps`: bank, states, scoring) and a process, as a scheduler starts it; each round works on copies of
-the warehouse.
+There are 80,000 candidates, and as many users with three events each as two cores of this machine score in
+about two minutes. The model has the benchmark's sizes, and the first pass runs in fp32. A night is one job
+(`run_steps`: bank, states, scoring) in one process, as a scheduler starts it. Each round works on copies of a
+warehouse.
 
-1. `plan_night`'s seconds / what scoring then took.
-2. The night killed (SIGKILL) once half of its users are staged: the rerun / an undisturbed night, wall
-   clock, start of the JVM included. The rerun finds bank, states and the staged users done.
+1. The forecast of `plan_night` is compared with the seconds that scoring then takes.
+2. The night is killed (SIGKILL) once half of its users are staged, and run again. The wall-clock time of the
+   rerun, with the start of the JVM, is compared with that of an undisturbed night. The rerun finds the bank,
+   the states and the staged users done.
 
-Both in 5 rounds; takes about 45 minutes.
+There are 5 rounds, which take about 45 minutes.
 """
 
 from __future__ import annotations
@@ -35,27 +36,27 @@ from pyspark.sql import functions as F
 
 from benchmarks.problem import CONFIG
 from benchmarks.report import ROOT, Row, publish, row
-from lime_model.scoring.backends import make_backend
-from pipelines.bundles import fetch_bundle
-from pipelines.calibration import Sizes, measure_speed
-from pipelines.champions import need_champion
-from pipelines.events import with_new_columns
-from pipelines.ingest.entities import ingest_entity
-from pipelines.night import ingest_days
-from pipelines.session import open_session
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import train_models
-from tests import shop
+from lime_model.scoring.backends.choose import make_backend
+from pipelines.ingest.load_days import ingest_days
+from pipelines.ingest.load_entities import ingest_entity
+from pipelines.learn.train import train_models
+from pipelines.models.bundles import fetch_bundle
+from pipelines.models.champions import need_champion
+from pipelines.score.calibration import Sizes, measure_speed
+from pipelines.settings.settings import load_settings
+from pipelines.store.event_log import with_new_columns
+from pipelines.store.session import open_session
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 
-ITEMS, EVENTS = 80_000, 3  # of each user, beside the shop's own
+ITEMS, EVENTS = 80_000, 3  # events of each user that is added to the shop's own users
 CORES, SECONDS = 2, 120.0
 ROUNDS = 5
-KEY = "night"  # of every run
+KEY = "night"  # the run key of every run
 
 
 def write_settings(root: Path) -> Path:
-    """The shop's settings at the benchmark's sizes."""
+    """Write the shop's settings at the benchmark's sizes; return the file."""
     raw = shop.settings(root, backend="native-fp32", k=100, buckets=16, units_per_commit=2)
     sizes = {"links": CONFIG.links, "width": CONFIG.width, "hidden": CONFIG.hidden, "dot": CONFIG.dot}
     model = raw["models"][0]
@@ -63,7 +64,7 @@ def write_settings(root: Path) -> Path:
     model["train"] |= {"steps": 5, "link_steps": 2}
     raw["models"] = [model]
     conf = raw["spark"]["conf"]
-    # What makes the tests' small queries start fast makes large ones slow.
+    # These options let the tests' small queries start fast, but they make large queries slow.
     for key in (
         "spark.sql.codegen.wholeStage",
         "spark.sql.codegen.factoryMode",
@@ -78,7 +79,7 @@ def write_settings(root: Path) -> Path:
 
 
 def fill(root: Path, config: Path) -> int:
-    """Ingest and train on the shop, then add many users and items; returns how many users."""
+    """Ingest and train on the shop, then add many users and items; return the number of users."""
     shop.write_shop(root / "raw")
     items = pd.DataFrame({"item_id": range(ITEMS)})
     items["kind"] = [f"kind-{i % shop.KINDS}" for i in range(ITEMS)]
@@ -104,7 +105,7 @@ def fill(root: Path, config: Path) -> int:
 
 
 def affordable_users(bundle: Path) -> int:
-    """Users that `CORES` score against all items in about `SECONDS`, whole thousands."""
+    """Return how many users `CORES` score against all items in about `SECONDS`, in whole thousands."""
     torch.set_num_threads(1)
     speed = measure_speed(
         bundle, make_backend("native-fp32", "cpu"), Sizes(ITEMS // 4, history=EVENTS, k=100), 2.0
@@ -113,25 +114,23 @@ def affordable_users(bundle: Path) -> int:
 
 
 def start(config: Path, job: str, *options: str) -> subprocess.Popen[str]:
-    """A job as a process of its own, and its group."""
-    command = [
-        sys.executable,
-        f"jobs/{job}.py",
-        "--config",
-        str(config),
-        "--ds",
-        shop.NIGHT,
-        "--run-key",
-        KEY,
-    ]
+    """Start a job in a new process group.
+
+    Args:
+        config: the settings file.
+        job: the name of the job.
+        options: further options of its command line.
+    """
+    command = [sys.executable, f"jobs/{job}.py", "--config", str(config)]
     return subprocess.Popen(
-        [*command, *options], cwd=ROOT, text=True, start_new_session=True,
+        [*command, "--ds", shop.NIGHT, "--run-key", KEY, *options],
+        cwd=ROOT, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 
 def finish(job: subprocess.Popen[str], step: str) -> dict[str, Any]:
-    """The manifest of a step of a job that must succeed."""
+    """Wait for a job that must succeed; return the manifest of one of its steps."""
     out, _ = job.communicate(timeout=900)
     if job.returncode != 0:
         raise RuntimeError(f"{step} ended with {job.returncode}: {out[-2000:]}")
@@ -141,21 +140,27 @@ def finish(job: subprocess.Popen[str], step: str) -> dict[str, Any]:
 
 
 def run_night(config: Path) -> tuple[float, dict[str, Any]]:
-    """Seconds of the night, and the manifest of its scoring."""
+    """Run a night; return its seconds and the manifest of its scoring."""
     started = time.monotonic()
     manifest = finish(start_night(config), "score_candidates")
     return time.monotonic() - started, manifest
 
 
 def start_night(config: Path) -> subprocess.Popen[str]:
-    """Bank, states and scoring in one job."""
+    """Start one job that builds bank and states and scores."""
     return start(
         config, "run_steps", "--steps", "build_candidate_bank", "build_link_states", "score_candidates"
     )
 
 
 def kill_at_half(config: Path, warehouse: Path, users: int) -> None:
-    """Start the night and kill it once half of the users are staged."""
+    """Start the night and kill it once half of the users are staged.
+
+    Args:
+        config: the settings file.
+        warehouse: the folder of its warehouse.
+        users: the number of users of the night.
+    """
     job = start_night(config)
     staged = 0
     while staged < users // 2:
@@ -163,14 +168,14 @@ def kill_at_half(config: Path, warehouse: Path, users: int) -> None:
             raise RuntimeError("the night ended before it was killed")
         time.sleep(0.1)
         commits = (warehouse / "staging" / "_delta_log").glob("*.json")
-        if any(commits):  # the folder comes before the first of them
+        if any(commits):  # the folder exists before its first commit
             staged = DeltaTable(str(warehouse / "staging")).to_pyarrow_dataset().count_rows()
     os.killpg(job.pid, signal.SIGKILL)
     job.communicate()
 
 
 def copy(root: Path, name: str) -> Path:
-    """Settings of a copy of the warehouse."""
+    """Copy the warehouse; return the settings file of the copy."""
     shutil.copytree(root / "warehouse", root / name)
     raw = yaml.safe_load((root / "settings.yaml").read_text())
     path = root / f"{name}.yaml"
@@ -179,7 +184,13 @@ def copy(root: Path, name: str) -> Path:
 
 
 def compare(root: Path, rounds: int, users: int) -> list[Row]:
-    """Forecast / actual, and the rerun after a kill at half / an undisturbed night, each round."""
+    """Compare the forecast with the actual time, and the rerun after a kill with an undisturbed night.
+
+    Args:
+        root: the folder of the warehouse and its settings.
+        rounds: the number of rounds.
+        users: the number of users of the night.
+    """
     forecasts, reruns, lengths, nights = [], [], [], []
     for number in range(rounds):
         config = copy(root, "whole")
@@ -193,7 +204,7 @@ def compare(root: Path, rounds: int, users: int) -> list[Row]:
         kill_at_half(config, root / "killed", users)
         rerun, manifest = run_night(config)
         if not manifest["policies"]["all"]["commits_reused"]:
-            raise RuntimeError("the rerun took nothing over from the killed run")
+            raise RuntimeError("the rerun reused no commit of the killed run")
         reruns.append(rerun / whole)
         print(f"round {number}: forecast {forecasts[-1]:.2f}, rerun {rerun:.0f} / {whole:.0f} s", flush=True)
         for name in ("whole", "killed"):
@@ -210,9 +221,11 @@ def compare(root: Path, rounds: int, users: int) -> list[Row]:
 
 
 def main() -> int:
-    """Measure and publish."""
+    """Measure all rounds and publish the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer publish nothing")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="number of rounds; fewer than 5 publish nothing"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lime-bench-") as name:

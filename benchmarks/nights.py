@@ -1,15 +1,16 @@
-"""What a night's events cost, beside computing everything again: `make bench-nights`.
+"""Compare the cost of a night's new events with computing everything again: `make bench-nights`.
 
-1. LIME-MHA, 16 new events merged into a stored state / a history of 1,024 read again: compute only, for a
-   batch of users, and one user as the job reads it, whose small products wait for Python. And how far a state
-   is from a float64 reading of the whole history after 64 merges, each of which stores it in fp32.
-2. Spark's whole state job on 50,000 users with 256 past events each, a tenth of them with 16 new ones:
-   the job that starts from last night's states / the one that finds none.
-3. LIME-XOR, which reads a changed history again, beside HSTU at growing lengths: see growth.py.
-4. Chains of nights, each beside a full one: see chain.py.
+1. LIME-MHA merges 16 new events into a stored state, or reads a history of 1,024 events again. The benchmark
+   times only the computation: for a batch of users, and for one user as the job reads it, where Python limits
+   the small products. It also measures how far a state is from a float64 reading of the whole history after
+   64 merges, each of which stores the state in fp32: see merges.py.
+2. Spark's whole state job runs on 50,000 users with 256 past events each; a tenth of them have 16 new events.
+   The job starts from last night's states, or finds none.
+3. LIME-XOR, which reads a changed history again, is compared with HSTU at growing lengths: see growth.py.
+4. Chains of nights are compared with full nights: see chain.py.
 
-Ratios within a round, median of 5 rounds; each round of the second works on copies of one warehouse. A part
-has a file of its own, written as soon as it is measured; `--parts` measures some of them.
+Ratios are taken within a round; the result is the median of 5 rounds. Each round of part 2 works on copies of
+one warehouse. Each part writes its own file as soon as it is measured; `--parts` chooses the parts.
 """
 
 from __future__ import annotations
@@ -25,107 +26,32 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
-from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
 from benchmarks.chain import journey, synthetic
 from benchmarks.growth import compare_growth
+from benchmarks.merges import NEW, compare_merge
 from benchmarks.night import write_settings
-from benchmarks.problem import CONFIG, make_model
-from benchmarks.report import Row, interleave, median_ratio, publish, row
-from lime_model.bundle import Bundle
-from lime_model.encoders import Entries
-from lime_model.features import Catalogue
-from lime_model.links import LinkAttention, SoftmaxSum, finish_softmax, merge_softmax, reduce_pools
-from lime_model.states import LinkState, StateBuilder, decode_state, decode_sums, encode_state
-from pipelines.events import with_new_columns
-from pipelines.leases import Run
-from pipelines.link_states import PAYLOAD, build_link_states
-from pipelines.night import ingest_days
-from pipelines.session import open_session
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import train_models
-from tests import shop
+from benchmarks.report import Row, median_ratio, publish, row
+from pipelines.build.link_states import STORED, build_link_states
+from pipelines.ingest.load_days import ingest_days
+from pipelines.learn.train import train_models
+from pipelines.settings.settings import load_settings
+from pipelines.store.event_log import with_new_columns
+from pipelines.store.leases import Run
+from pipelines.store.session import open_session
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 
-PAST, NEW, LONG = 256, 16, 1024
-SHARE = 10  # one user in so many is active
+PAST = 256  # events of a user before the new ones
+SHARE = 10  # one user in 10 is active
 ROUNDS = 5
 NEXT = "2024-05-02"  # the night after `shop.NIGHT`
 
 
-def compare_merge(users: int = 64) -> list[Row]:
-    """A batch of users through the model's own functions, and one after the other as the job reads them."""
-    torch.set_num_threads(1)
-    nothing = Catalogue.build((), {}, {}, np.zeros(0, np.bool_))
-    builder = StateBuilder(Bundle(make_model(CONFIG), nothing, {}, {}, {}, ""))
-    nobody = Entries(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
-    days = np.sort(np.random.default_rng(0).random(LONG + NEW) * -300)
-
-    def read(days: NDArray[np.float64], before: bytes = b"") -> bytes:
-        reader = builder.open(nobody, before)
-        rows = np.zeros(len(days), np.int64)
-        reader.read(rows, rows, days)
-        return encode_state(reader.finish())
-
-    attention = builder.model.reader
-    assert isinstance(attention, LinkAttention)
-    events = torch.randn(users, LONG + NEW, CONFIG.width, dtype=torch.float64)
-    queries = torch.randn(users, CONFIG.links, CONFIG.width, dtype=torch.float64)
-    when, keep = torch.from_numpy(days).expand(users, -1), torch.ones(users, LONG + NEW, dtype=torch.bool)
-
-    def reduce(start: int, stop: int | None = None) -> list[SoftmaxSum]:
-        history = events[:, start:stop], when[:, start:stop], keep[:, start:stop]
-        return [attention.reduce(queries, *history), reduce_pools(*history, CONFIG.pool_days)]
-
-    def drift() -> float:
-        """Of the first user, relative, the larger of links and pools."""
-        raw = b""
-        for start in range(0, LONG + NEW, NEW):
-            links, pools = (SoftmaxSum(*(part[0] for part in side)) for side in reduce(start, start + NEW))
-            if raw:
-                before = decode_sums(raw, CONFIG)
-                assert isinstance(before.links, SoftmaxSum)
-                links, pools = merge_softmax(before.links, links), merge_softmax(before.pools, pools)
-            raw = encode_state(LinkState(links, pools))
-        whole = [finish_softmax(side)[0] for side in reduce(0)]
-        whole[0] = whole[0].transpose(0, 1).flatten(1)  # the heads side by side
-        pairs = zip(decode_state(raw, CONFIG), (part.numpy() for part in whole), strict=True)
-        return max(float(np.linalg.norm(mine - exact) / np.linalg.norm(exact)) for mine, exact in pairs)
-
-    stored, sums = read(days[:LONG]), reduce(0)
-    runs = {
-        "again": lambda: [read(days) for _ in range(users)],
-        "merge": lambda: [read(days[LONG:], stored) for _ in range(users)],
-        "batch again": lambda: reduce(0),
-        "batch merge": lambda: [merge_softmax(*pair) for pair in zip(sums, reduce(LONG), strict=True)],
-    }
-    with torch.inference_mode():
-        error = drift()
-        seconds = interleave(runs, ROUNDS)
-    letters = f"L = {CONFIG.links}, D = {CONFIG.width}, H = {CONFIG.heads}"
-    every = f"{LONG + NEW:,} events"
-    return [
-        row(
-            f"compute of {users} users ({letters}): {NEW} new events merged / {every} read again",
-            median_ratio(seconds["batch merge"], seconds["batch again"]), "x", "<= 0.025",
-        ),
-        row(f"a user in the job: {every} read again", 1e3 * float(np.median(seconds["again"])) / users, "ms"),
-        row(
-            f"a user in the job: {NEW} new events merged / {every} read again",
-            median_ratio(seconds["merge"], seconds["again"]), "x",
-        ),
-        row(
-            f"after {LONG // NEW} merges / float64 over {every}, relative difference",
-            1e6 * error, "millionths", "<= 10",
-        ),
-    ]  # fmt: skip
-
-
 def compare_jobs(users: int) -> list[Row]:
-    """The state job of a night from the last night's states / from none."""
+    """Compare the state job that starts from last night's states with the job that finds none."""
     with tempfile.TemporaryDirectory(prefix="lime-bench-") as name:
         root = Path(name)
         config = write_settings(root)
@@ -138,14 +64,14 @@ def compare_jobs(users: int) -> list[Row]:
                 copy = root / f"{kind}-{number}"
                 shutil.copytree(root / "warehouse", copy)
                 if kind == "full":
-                    for table in (*PAYLOAD, "runs"):
+                    for table in (*STORED, "runs"):
                         shutil.rmtree(copy / table)
                 (root / "copy.yaml").write_text(yaml.safe_dump(raw | {"warehouse": str(copy)}))
                 warehouse = Warehouse(spark, load_settings(str(root / "copy.yaml")))
                 started = time.perf_counter()
                 manifest = build_link_states(warehouse, Run(NEXT, kind), "mha")
                 rounds[kind].append(time.perf_counter() - started)
-                assert bool(manifest["merged"]) == (kind == "advance"), manifest
+                assert bool(manifest.merged) == (kind == "advance"), manifest
                 shutil.rmtree(copy)
         spark.stop()
     ratio = median_ratio(rounds["advance"], rounds["full"])
@@ -157,7 +83,13 @@ def compare_jobs(users: int) -> list[Row]:
 
 
 def fill(warehouse: Warehouse, root: Path, users: int) -> None:
-    """The shop and its model, many users with `PAST` events each and their states; then the new events."""
+    """Ingest the shop, train its model, add users with `PAST` events, build their states, and add new events.
+
+    Args:
+        warehouse: an empty warehouse.
+        root: its folder, where the drops are written.
+        users: the number of users to add.
+    """
     shop.write_shop(root / "raw")
     ingest_days(warehouse, shop.FIRST, shop.LAST)
     train_models(warehouse, shop.NIGHT, ["mha"])
@@ -167,7 +99,15 @@ def fill(warehouse: Warehouse, root: Path, users: int) -> None:
 
 
 def append_events(warehouse: Warehouse, users: int, each: int, apart: int, night: str) -> None:
-    """`each` events of so many users, `apart` in id: four a day, the last day being that before the night."""
+    """Append events of some users, four a day; the last day is the day before the night.
+
+    Args:
+        warehouse: the warehouse of the events.
+        users: the number of users.
+        each: the number of events of each user.
+        apart: the difference between the ids of two neighbouring users.
+        night: the night, as an ISO date.
+    """
     spark, number = warehouse.spark, F.col("id") % each
     end = F.unix_timestamp(F.lit(night).cast("timestamp"))
     back = F.floor(number / 4) * 86_400 if each > NEW else F.lit(0)
@@ -197,14 +137,18 @@ def _in_folder(chain: Callable[[Path, int], list[Row]], nights: int) -> list[Row
 
 
 def main() -> int:
-    """Measure and publish, part by part."""
+    """Measure and publish each part."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--users", type=int, default=50_000, help="of the state job")
-    options.add_argument("--nights", type=int, default=10, help="of the synthetic chain, after the first")
+    options.add_argument("--users", type=int, default=50_000, help="users of the state job")
+    options.add_argument(
+        "--nights", type=int, default=10, help="nights of the synthetic chain after its first"
+    )
     options.add_argument("--journey-nights", type=int, default=28)
-    options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of the five")
+    options.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="the parts to measure (default: all)"
+    )
     args = options.parse_args()
-    # Each in a process of its own: Spark's JVM lives as long as the process, with the memory it began with.
+    # Each part has its own process, because Spark's JVM keeps its first memory settings until its end.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for part in args.parts:
             pool.submit(measure, part, args).result()

@@ -1,11 +1,10 @@
-"""What a model's sizes buy, quality against exact pairs per second: `python -m benchmarks.pareto`.
+"""Compare the sizes of a model by quality and by exact pairs per second: `python -m benchmarks.pareto`.
 
-LIME-MHA of several sizes (links L, hidden units F, width of the dot E, width D), trained with the default
-recipe on everything before 2017-11-06 and measured on the four weeks after, on which the recipe was chosen
-too; the rate of one core with the native backend over random candidates. AUC is that of the validation
-answers of 250 learners (`benchmarks/answers.py`) at the same sizes. Made to choose default sizes from, so no
-test answer has a say.
-A size that was measured is kept under `.bench/sizes`.
+LIME-MHA of several sizes (links L, hidden units F, width of the dot E, width D) is trained with the default
+recipe on everything before 2017-11-06, and measured on the four weeks after. The recipe was chosen on the
+same weeks. The rate is that of one core with the native backend over random candidates. The AUC is that of
+the validation answers of 250 learners (`benchmarks/answers.py`) at the same sizes. The benchmark serves to
+choose the default sizes, so it uses no test answers. A measured size is kept under `.bench/sizes`.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from typing import NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks import answers
+from benchmarks import answer_trials, answers
 from benchmarks.journey import Journey, load
 from benchmarks.lists import lime_scorer, make_lists, measure
 from benchmarks.quality import VALIDATION
 from benchmarks.report import RESULTS, ROOT, keep, kept_folder, publish, row
 from lime_model.bundle import Bundle, save_bundle
-from lime_model.config import TrainConfig
-from lime_model.metrics import auc
-from lime_model.scoring.backends import make_backend
-from pipelines.calibration import Sizes, measure_speed
-from pipelines.settings import load_settings
-from pipelines.train import fit
+from lime_model.measure.metrics import auc
+from lime_model.recipe import TrainConfig
+from lime_model.scoring.backends.choose import make_backend
+from lime_model.train.fit import fit_variants
+from pipelines.score.calibration import Sizes, measure_speed
+from pipelines.settings.settings import load_settings
 
 LEARNERS, CANDIDATES, ROUNDS = 250, 100_000, 5
 TITLES = {"recall": "recall@100", "fresh": "recall@100, new items", "auc": "AUC of answers"}
 
 
 class Size(NamedTuple):
-    """L, F, E and D."""
+    """The sizes L, F, E and D of a model."""
 
     links: int
     hidden: int
@@ -56,7 +55,7 @@ SIZES = (
 
 
 class Point(NamedTuple):
-    """What a size reaches, and its rate in pairs per second."""
+    """The quality of a size, and its rate in pairs per second."""
 
     recall: float
     fresh: float
@@ -65,18 +64,17 @@ class Point(NamedTuple):
 
 
 def lists_of(size: Size, journey: Journey) -> tuple[Bundle, float, float]:
-    """A model of this size, and its recall over all and over new items."""
+    """Train a model of this size; return it with its recall over all and over new items."""
     chosen = load_settings(str(ROOT / "conf" / "local.yaml")).model("lime-mha")
     config = dataclasses.replace(chosen.config, **size._asdict())
-    (bundle,) = fit(
-        [chosen.model_copy(update={"config": config, "train": TrainConfig()})], journey.day, journey.source
-    )
+    recipe = dataclasses.replace(chosen.recipe, config=config, train=TrainConfig())
+    (bundle,) = fit_variants([recipe], journey.day, journey.source)
     every, new = measure(make_lists(lime_scorer(bundle, journey), journey), journey)
     return bundle, float(every.recall.mean()), float(new.recall.mean())
 
 
 def rates_of(bundles: dict[Size, Path]) -> dict[Size, float]:
-    """Exact pairs per second of one core, median of rounds through all sizes."""
+    """Measure the exact pairs per second of one core: the median of rounds through all sizes."""
     torch.set_num_threads(1)
     backend = make_backend("native", "cpu")
     found: dict[Size, list[float]] = {size: [] for size in bundles}
@@ -87,13 +85,13 @@ def rates_of(bundles: dict[Size, Path]) -> dict[Size, float]:
     return {size: statistics.median(rates) for size, rates in found.items()}
 
 
-def auc_of(size: Size, log: answers.Answers) -> float:
-    """On the validation answers."""
-    config = dataclasses.replace(answers.CONFIG, **size._asdict())
-    trainer = answers.trainer_of(
+def auc_of(size: Size, log: answer_trials.Answers) -> float:
+    """Train a model of this size on answers; return its AUC on the validation answers."""
+    config = dataclasses.replace(answer_trials.CONFIG, **size._asdict())
+    trainer = answer_trials.trainer_of(
         log,
         "lime-mha",
-        dataclasses.replace(answers.RECIPE, epochs=answers.EPOCHS["part"], learning_rate=4e-3),
+        dataclasses.replace(answer_trials.RECIPE, epochs=answers.EPOCHS["part"], learning_rate=4e-3),
         config,
     )
     trainer.fit()
@@ -101,15 +99,22 @@ def auc_of(size: Size, log: answers.Answers) -> float:
     return auc(found.label, found.logit)
 
 
-def quality_of(size: Size, journey: Journey, log: answers.Answers, folder: Path) -> dict[str, float]:
-    """The three measures of a size; its bundle for lists goes to the folder."""
+def quality_of(size: Size, journey: Journey, log: answer_trials.Answers, folder: Path) -> dict[str, float]:
+    """Return the three measures of quality of a size, and save its bundle.
+
+    Args:
+        size: the size.
+        journey: the households for the lists.
+        log: the answers for the AUC.
+        folder: the folder of the bundle.
+    """
     bundle, recall, fresh = lists_of(size, journey)
     save_bundle(bundle, folder)
     return {"recall": recall, "fresh": fresh, "auc": auc_of(size, log)}
 
 
 def draw(points: dict[Size, Point]) -> None:
-    """Each measure over the rate."""
+    """Draw each measure over the rate."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     for axis, (name, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
         for size, point in points.items():
@@ -126,8 +131,10 @@ def draw(points: dict[Size, Point]) -> None:
 def main() -> int:
     """Measure, draw and publish."""
     torch.set_num_threads(2)
-    started, journey, log = time.monotonic(), load(VALIDATION), answers.load(answers.LOG, LEARNERS)
-    folder = kept_folder("sizes", *(f"benchmarks/{name}.py" for name in ("pareto", "answers", "lists")))
+    started, journey, log = time.monotonic(), load(VALIDATION), answer_trials.load(answers.LOG, LEARNERS)
+    folder = kept_folder(
+        "sizes", *(f"benchmarks/{name}.py" for name in ("pareto", "answers", "answer_trials", "lists"))
+    )
     bundles = {size: folder / f"{size}.bundle" for size in SIZES}
     found: dict[Size, dict[str, float]] = {}
     for size, bundle in bundles.items():

@@ -1,6 +1,6 @@
-"""What one would use instead of the engine: torch in three forms, faiss, implicit, Spark ALS, HSTU.
+"""The alternatives to the engine: torch in three forms, faiss, implicit, Spark ALS and HSTU.
 
-All of them keep K = 100 per user of one score each; only those in torch compute our score.
+Each keeps the K = 100 best candidates of a user by one score; only the three in torch compute our score.
 
 Letters: C candidates, U users, N events, D width.
 """
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.problem import K, Problem
-from lime_model.scoring.canonical import F32
+from lime_model.arrays import F32
 
 WIDE = 64  # d of the peers that score by one dot product
 
 
 def naive(problem: Problem, users: int) -> None:
-    """The unfolded model per user, as a batch-prediction UDF would call it, 65,536 candidates at a time."""
+    """Run the unfolded model for each user, as a batch UDF would call it, on 65,536 candidates at a time."""
     beta = torch.from_numpy(problem.rows.beta)
     with torch.inference_mode():
         for state in problem.states[:users]:
@@ -32,7 +32,7 @@ def naive(problem: Problem, users: int) -> None:
 
 
 def folded(problem: Problem, users: int) -> None:
-    """The folded score in eager torch, all candidates of a user at once."""
+    """Compute the folded score in eager torch, for all candidates of a user together."""
     a, b, d, beta = (torch.from_numpy(x) for x in problem.rows)
     w = torch.tensor(problem.weights.out, dtype=torch.float32)
     with torch.inference_mode():
@@ -42,7 +42,13 @@ def folded(problem: Problem, users: int) -> None:
 
 
 def compiled(problem: Problem, users: int, tile: int = 512) -> Callable[[], object]:
-    """The folded score by `torch.compile`, a block of users tile by tile, then `topk`."""
+    """Return a run of the folded score under `torch.compile`, for a block of users tile by tile, then `topk`.
+
+    Args:
+        problem: the users and candidates.
+        users: how many of the users.
+        tile: candidates of a tile.
+    """
     a, b, d, beta = (torch.from_numpy(x) for x in problem.rows)
     w = torch.tensor(problem.weights.out, dtype=torch.float32)
     g = torch.from_numpy(np.stack([q.factors.g for q in problem.queries[:users]]))
@@ -64,8 +70,8 @@ def compiled(problem: Problem, users: int, tile: int = 512) -> Callable[[], obje
 
 
 def faiss_flat(candidates: int, users: int) -> Callable[[], object]:
-    """faiss IndexFlatIP over d = 64: one dot product a pair, no head."""
-    import faiss  # with implicit the only peers that the project does not need itself
+    """Return a search of faiss IndexFlatIP with d = 64, which computes one dot product for each pair."""
+    import faiss  # like implicit, it is installed for the benchmarks only
 
     faiss.omp_set_num_threads(1)
     queries, items = _dots(candidates, users)
@@ -75,7 +81,7 @@ def faiss_flat(candidates: int, users: int) -> Callable[[], object]:
 
 
 def implicit_topk(candidates: int, users: int) -> Callable[[], object]:
-    """implicit's top-k over d = 64, one thread for it and for BLAS."""
+    """Return a run of implicit's top-k with d = 64, in one thread."""
     from implicit.cpu.topk import topk
     from threadpoolctl import threadpool_limits
 
@@ -89,7 +95,13 @@ def implicit_topk(candidates: int, users: int) -> Callable[[], object]:
 
 
 def spark_als(spark: SparkSession, candidates: int, users: int) -> Callable[[], object]:
-    """Spark ALS `recommendForAllUsers` over rank 64; untrained factors (maxIter 0) cost the same."""
+    """Return a run of Spark ALS `recommendForAllUsers` of rank 64; untrained factors cost the same time.
+
+    Args:
+        spark: the session.
+        candidates: the number of candidates.
+        users: the number of users.
+    """
     pairs = spark.range(max(candidates, users)).selectExpr(
         f"cast(id % {users} as int) user", f"cast(id % {candidates} as int) item", "1.0f rating"
     )
@@ -109,8 +121,8 @@ def _dots(candidates: int, users: int) -> tuple[F32, F32]:
 class Hstu(nn.Module):
     """Three HSTU blocks (arXiv:2402.17152) that score each candidate against the history.
 
-    A candidate stands behind the history and attends to it and to itself, never to another
-    candidate. Keys and values of the history are computed once a user, as a tuned server would.
+    A candidate follows the history in the sequence. It attends to the history and to itself, never to another
+    candidate. The keys and values of the history are computed once for each user, as in a tuned server.
     """
 
     def __init__(self, width: int = 64, blocks: int = 3) -> None:
@@ -122,12 +134,18 @@ class Hstu(nn.Module):
         self.score = nn.Linear(width, 1)
 
     def forward(self, events: Tensor, candidates: Tensor, tile: int = 512) -> Tensor:
-        """Scores `[C]` for `events [N, D]` and `candidates [C, D]`, `tile` rows of attention at once."""
+        """Return scores `[C]`.
+
+        Args:
+            events: the history `[N, D]`.
+            candidates: the candidates `[C, D]`.
+            tile: rows of attention that are computed together.
+        """
         keys, values = self.read(events, tile)
         return torch.cat([self._tile(part, keys, values) for part in candidates.split(tile)])
 
     def read(self, events: Tensor, tile: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Keys and values `[N, D]` of the history in every block; event i reads events up to i."""
+        """Return keys and values `[N, D]` of the history in every block; event i reads events up to i."""
         keys, values, x, n = [], [], events, len(events)
         for layer in range(len(self.norms)):
             u, q, k, v = self._branches(layer, x)

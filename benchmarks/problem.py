@@ -1,7 +1,7 @@
-"""The users and candidates that every contestant of the scoring benchmark meets.
+"""The users and candidates of the scoring benchmark, the same for every contestant.
 
-Items are 500 clusters in the tower's space, pushed through a randomly initialised LIME model
-whose head has N(0, 0.3²) weights; users are random link states; β is 0.3 · log1p of Zipf counts.
+Items form 500 clusters in the tower's space. They are folded by a randomly initialised LIME model whose head
+has N(0, 0.3²) weights. Users are random link states; β is 0.3 · log1p of Zipf counts.
 
 Letters: C candidates, L links, F hidden, E dot width, D width.
 """
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from lime_model.config import MEMORY_FEATURES, ModelConfig
-from lime_model.model import LimeModel, UserState
+from lime_model.model.lime import LimeModel, UserState
 from lime_model.scoring.canonical import Rows, Weights
 from lime_model.scoring.cells import Cells
-from lime_model.scoring.topk import Memory, Query
+from lime_model.scoring.queries import Memory, Query
 
 CONFIG = ModelConfig(links=32, width=64, hidden=64, dot=32)
 K = 100
 
 
 class Problem(NamedTuple):
-    """Users × candidates in every form that a contestant wants."""
+    """The users and candidates, in every form that a contestant needs."""
 
     model: LimeModel
     weights: Weights
@@ -37,7 +37,13 @@ class Problem(NamedTuple):
 
 
 def make_problem(candidates: int, users: int, config: ModelConfig = CONFIG) -> Problem:
-    """The same for the same sizes."""
+    """Make a problem, which is the same for the same sizes.
+
+    Args:
+        candidates: the number of candidates.
+        users: the number of users.
+        config: the sizes of the model.
+    """
     rng = np.random.default_rng(0)
     model = make_model(config)
     weights = Weights.of(model)
@@ -62,7 +68,7 @@ def make_problem(candidates: int, users: int, config: ModelConfig = CONFIG) -> P
 
 
 def make_model(config: ModelConfig) -> LimeModel:
-    """Random weights; the head's are wide enough that links decide something."""
+    """Make a model with random weights; those of the head are large enough for links to matter."""
     torch.manual_seed(0)
     model = LimeModel(config, item_rows=1, item_feature_rows=0, user_feature_rows=0).eval()
     with torch.no_grad():
@@ -71,7 +77,13 @@ def make_model(config: ModelConfig) -> LimeModel:
 
 
 def with_history(problem: Problem, users: int, items: int) -> list[Query]:
-    """The users with `items` excluded candidates each."""
+    """Return queries of users with random excluded candidates.
+
+    Args:
+        problem: the users and candidates.
+        users: how many of the users.
+        items: excluded candidates of each user.
+    """
     rng = np.random.default_rng(1)
     queries = []
     for query in problem.queries[:users]:

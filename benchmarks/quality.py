@@ -1,11 +1,13 @@
-"""How good the lists are: LIME beside recommenders from outside: part of `make bench-quality`.
+"""Compare the quality of the lists of LIME with other recommenders; part of `make bench-quality`.
 
-The Complete Journey split at a day: everything before it to learn from, the four weeks from it on as
-the truth; households with 20 purchases before it and one after. Recall and NDCG at 100, macro over
-households, recall divides by all relevant items; over all items, and over items new to the household
-among lists without its own. LIME's recipe was chosen on the four weeks before. So are the constants of those
-from outside, for each of the two scopes: `--tune` tries their grids there, and LIME with its links trained on
-as many examples as the rest, publishes quality-tuning.json, which holds the best, and goes on where it
+The Complete Journey is split at a day: models learn from everything before it, and the four weeks from it on
+are the truth. Households with 20 purchases before the day and one after it count. The measures are recall and
+NDCG at 100, as means over households; recall divides by all relevant items. There are two scopes: all items,
+and items that are new to the household, in lists without the items it has bought.
+
+LIME's recipe was chosen on the four weeks before, and so were the constants of the other recommenders, for
+each scope. `--tune` tries their grids on those weeks, and also LIME with links that are trained on as many
+examples as the rest. It publishes quality-tuning.json with the best constants, and continues where it
 stopped. `±` is the standard error.
 """
 
@@ -19,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,19 +29,19 @@ from benchmarks import recommenders
 from benchmarks.journey import Journey, load
 from benchmarks.lists import Quality, Scorer, lime_scorer, make_lists, measure
 from benchmarks.report import RESULTS, ROOT, Row, keep, kept_folder, publish, row
-from lime_model.config import TrainConfig
-from lime_model.metrics import bootstrap_interval, mean_and_error
-from pipelines.settings import load_settings
-from pipelines.train import fit
+from lime_model.measure.metrics import bootstrap_interval, mean_and_error
+from lime_model.recipe import TrainConfig
+from lime_model.train.fit import fit_variants
+from pipelines.settings.settings import load_settings
 
 TEST, VALIDATION = "2017-12-04", "2017-11-06"
 
 
 class Outside(NamedTuple):
-    """A recommender from outside: how to make it, and the constants that `--tune` tries."""
+    """Another recommender, given by a function that makes it and the constants that `--tune` tries."""
 
     make: Callable[..., Scorer]
-    grid: tuple[tuple[float, ...], ...]
+    grid: tuple[tuple[Any, ...], ...]
 
 
 EASES = (
@@ -58,10 +60,10 @@ OUTSIDE: dict[str, Outside] = {
     "EASE": Outside(recommenders.ease, EASES),
     "EASE, popularity and personal frequency": Outside(
         recommenders.blend,
-        tuple((16, 3.0, 1, *each, 90.0) for each in product((0.1, 0.5, 1.5), (5.0, 20.0, 60.0))),
+        tuple(((16, 3.0, 1), *each, 90.0) for each in product((0.1, 0.5, 1.5), (5.0, 20.0, 60.0))),
     ),
 }
-BEST = ": place in its grid, "  # of the best constants for a scope, in quality-tuning.json
+BEST = ": place in its grid, "  # such a row of quality-tuning.json names the best constants for a scope
 SCOPES = ("all items", "new items")
 REACH = {"all items, recall": (">= 0.285", ">= 0.295"), "all items, NDCG": (">= 0.299", ">= 0.31"),
          "new items, recall": (">= 0.086", ">= 0.095"), "new items, NDCG": (">= 0.061", "")}  # fmt: skip
@@ -78,17 +80,22 @@ TRIED = (
 
 
 def lime(journey: Journey, variant: str, link_steps: int | None = None) -> Scorer:
-    """A model of the demo's sizes, trained with the default recipe, or with so many steps of its links."""
+    """Train a model of the demo's sizes with the default recipe; return its scorer.
+
+    Args:
+        journey: the households to learn from.
+        variant: the model of the settings.
+        link_steps: training steps of the links (default: those of the recipe).
+    """
     chosen = load_settings(str(ROOT / "conf" / "local.yaml")).model(variant)
-    recipe = (
-        TrainConfig() if link_steps is None else dataclasses.replace(TrainConfig(), link_steps=link_steps)
-    )
-    (bundle,) = fit([chosen.model_copy(update={"train": recipe})], journey.day, journey.source)
+    train = TrainConfig() if link_steps is None else dataclasses.replace(TrainConfig(), link_steps=link_steps)
+    recipe = dataclasses.replace(chosen.recipe, train=train)
+    (bundle,) = fit_variants([recipe], journey.day, journey.source)
     return lime_scorer(bundle, journey)
 
 
 def contestants() -> dict[str, dict[str, Callable[[Journey], Scorer]]]:
-    """By name, what learns from a journey for each scope."""
+    """Return for each contestant and each scope a function that learns from a journey."""
     lists: dict[str, Callable[[Journey], Scorer]] = {
         "LIME without links": lambda journey: lime(journey, "lime-mha", link_steps=0),
         "LIME-MHA": lambda journey: lime(journey, "lime-mha"),
@@ -109,7 +116,7 @@ def _maker(outside: Outside, place: int) -> Callable[[Journey], Scorer]:
 
 
 def measure_scopes(makers: Mapping[str, Callable[[Journey], Scorer]], journey: Journey) -> dict[str, Quality]:
-    """Of a contestant, for each scope by what was made for it."""
+    """Measure a contestant in each scope, with the recommender that was tuned for that scope."""
     found: dict[str, Quality] = {}
     for make in dict.fromkeys(makers.values()):
         both = dict(zip(SCOPES, measure(make_lists(make(journey), journey), journey), strict=True))
@@ -118,8 +125,7 @@ def measure_scopes(makers: Mapping[str, Callable[[Journey], Scorer]], journey: J
 
 
 def tune(journey: Journey) -> list[Row]:
-    """Recall over all and over new items, of those from outside with all constants of their grids, and of
-    LIME with more and less of its links."""
+    """Measure the recall of each recommender with all its constants, and of LIME by steps of its links."""
 
     def measured(make: Callable[[Journey], Scorer]) -> dict[str, float]:
         qualities = measure(make_lists(make(journey), journey), journey)
@@ -146,7 +152,13 @@ def tune(journey: Journey) -> list[Row]:
 
 
 def rows_of(name: str, found: dict[str, Quality], seconds: float) -> list[Row]:
-    """The four metrics of a contestant, and what it took to learn and to rank."""
+    """Return the rows of a contestant: four metrics, and the seconds to learn and to rank.
+
+    Args:
+        name: the contestant.
+        found: its quality in each scope.
+        seconds: the seconds that it took.
+    """
     rows = []
     for scope, quality in found.items():
         for metric, values in (("recall", quality.recall), ("NDCG", quality.ndcg)):
@@ -157,11 +169,11 @@ def rows_of(name: str, found: dict[str, Quality], seconds: float) -> list[Row]:
 
 
 def main() -> int:
-    """Measure and publish."""
+    """Measure the contestants, or tune them, and publish the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--day", default=TEST)
-    parser.add_argument("--tune", action="store_true", help="try the constants of those from outside")
-    parser.add_argument("--only", nargs="*", help="contestants by name; publishes nothing")
+    parser.add_argument("--tune", action="store_true", help="try the constants of the other recommenders")
+    parser.add_argument("--only", nargs="*", help="names of contestants; nothing is published")
     options = parser.parse_args()
     torch.set_num_threads(2)
     started = time.monotonic()

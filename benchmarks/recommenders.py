@@ -1,4 +1,4 @@
-"""Recommenders from outside, for the quality table: counts, neighbours, EASE, Spark ALS, a blend.
+"""The other recommenders of the quality table: counts, neighbours, EASE, Spark ALS and a blend.
 
 Each learns from the purchases of all households before the day, as LIME does.
 
@@ -20,16 +20,23 @@ from benchmarks.journey import Ints, Journey
 from benchmarks.lists import Scorer, Scores
 from benchmarks.spark_job import session
 
+EaseConstants = tuple[int, float, float]  # buyers, pull and once of `ease`
+
 
 def popularity(journey: Journey, days: int) -> Scorer:
-    """Purchases of the last `days`."""
+    """Score an item by its purchases in the last `days`."""
     recent = np.log1p(_recent(journey, days)).astype(np.float32)
     return lambda rows: np.tile(recent, (len(journey.users[rows]), 1))
 
 
 def personal_frequency(journey: Journey, days: int, memory: float) -> Scorer:
-    """What a household bought, each purchase weighing exp(-its age / `memory` days), then what was popular in
-    the last `days`."""
+    """Score an item by the household's own purchases, and rank the others by their popularity.
+
+    Args:
+        journey: the households to learn from.
+        days: the days before the split whose purchases make an item popular.
+        memory: a purchase weighs exp(-age / `memory`), both in days.
+    """
     recent = np.log1p(_recent(journey, days))
     small = (1e-9 * recent / max(recent.max(), 1.0)).astype(np.float32)  # below any purchase of a year
     own = _decayed(journey, memory)
@@ -37,7 +44,13 @@ def personal_frequency(journey: Journey, days: int, memory: float) -> Scorer:
 
 
 def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
-    """Items like those a household bought: cosine over root counts, the `neighbours` nearest of each."""
+    """Score an item by its similarity to what the household bought: the cosine of root counts.
+
+    Args:
+        journey: the households to learn from.
+        neighbours: an item counts only for so many of its nearest items.
+        shrink: it is added to the denominator of the cosine, so that rare pairs weigh less.
+    """
     counts = _root(journey.past)
     overlap = sp.csc_array(counts.T @ counts)
     norms = np.sqrt(overlap.diagonal())
@@ -65,10 +78,14 @@ def item_neighbours(journey: Journey, neighbours: int, shrink: float) -> Scorer:
 
 
 def ease(journey: Journey, buyers: int, pull: float, once: float) -> Scorer:
-    """EASE (Steck 2019, arXiv:1905.03375) over items with `buyers` households; `pull` is its λ.
+    """Fit EASE (Steck 2019, arXiv:1905.03375).
 
-    A household weighs its root counts to the power of 1 - `once`: with 1 each counts once, however much it
-    buys.
+    Args:
+        journey: the households to learn from.
+        buyers: only items with so many households are scored.
+        pull: the regularisation λ.
+        once: the norm of a household's root counts is raised to the power 1 - `once`; with 1, each household
+            has the same weight, however much it buys.
     """
     weights, counts, kept = _fit_ease(journey, buyers, pull, once)
     own = counts[journey.rows]
@@ -77,7 +94,7 @@ def ease(journey: Journey, buyers: int, pull: float, once: float) -> Scorer:
 
 @functools.lru_cache(maxsize=1)
 def _fit_ease(journey: Journey, buyers: int, pull: float, once: float) -> tuple[Scores, sp.csr_array, Ints]:
-    """Weights `[J, J]`, the counts `[V, J]` that they multiply, and the columns of their items."""
+    """Return weights `[J, J]`, the counts `[V, J]` that they multiply, and the columns of their items."""
     kept = np.flatnonzero(np.bincount(journey.past.indices, minlength=len(journey.items)) >= buyers)
     counts = _root(journey.past)[:, kept]
     lengths = np.maximum(np.sqrt(counts.multiply(counts).sum(1)), 1e-9)
@@ -91,11 +108,20 @@ def _fit_ease(journey: Journey, buyers: int, pull: float, once: float) -> tuple[
 
 
 def blend(
-    journey: Journey, buyers: int, pull: float, once: float, popular: float, own: float, memory: float
+    journey: Journey, ease_constants: EaseConstants, popular: float, own: float, memory: float
 ) -> Scorer:
-    """EASE, `popular` times log1p of an item's purchases in 7 days, `own` times log1p of a household's own,
-    which weigh exp(-age / `memory`); terms in units of EASE's standard deviation."""
-    base = ease(journey, buyers, pull, once)
+    """Add popularity and the household's own purchases to the score of EASE.
+
+    Both terms are log1p of a number of purchases, in units of the standard deviation of EASE's score.
+
+    Args:
+        journey: the households to learn from.
+        ease_constants: the constants of EASE.
+        popular: the weight of an item's purchases in the last 7 days.
+        own: the weight of the household's own purchases.
+        memory: an own purchase weighs exp(-age / `memory`), both in days.
+    """
+    base = ease(journey, *ease_constants)
     recent = np.log1p(_recent(journey, 7)).astype(np.float32)
     mine = _decayed(journey, memory)
     mine.data = np.log1p(mine.data)
@@ -107,10 +133,19 @@ def blend(
 
 
 def spark_als(journey: Journey, rank: int, alpha: float, pull: float) -> Scorer:
-    """Spark's implicit ALS over purchase counts."""
+    """Fit Spark's implicit ALS to purchase counts.
+
+    Args:
+        journey: the households to learn from.
+        rank: the number of factors.
+        alpha: the weight of a purchase.
+        pull: the regularisation.
+    """
     pairs = journey.past.tocoo()
     with session("local[2]") as spark, tempfile.TemporaryDirectory(prefix="lime-bench-") as folder:
-        spark.sparkContext.setCheckpointDir(folder)  # or the lineage of ten rounds overflows the stack
+        spark.sparkContext.setCheckpointDir(
+            folder
+        )  # without it, the lineage of ten rounds overflows the stack
         user, item = (side.astype(np.int32) for side in pairs.coords)
         table = spark.createDataFrame(pa.table({"user": user, "item": item, "count": pairs.data}))
         als = ALS(
@@ -127,7 +162,7 @@ def spark_als(journey: Journey, rank: int, alpha: float, pull: float) -> Scorer:
 
 
 def _spread(score: Scorer, kept: Ints, journey: Journey) -> Scorer:
-    """Scores of some columns among all; the others come last."""
+    """Spread scores of some columns over all columns; the others get the lowest score."""
 
     def spread(rows: slice) -> Scores:
         some = score(rows)
@@ -145,7 +180,7 @@ def _root(counts: sp.csr_array) -> sp.csr_array:
 
 
 def _decayed(journey: Journey, memory: float) -> sp.csr_array:
-    """Purchases `[U, I]`, each weighing exp(-its age / `memory` days)."""
+    """Sum the purchases `[U, I]`, each of which weighs exp(-age / `memory`), both in days."""
     events = journey.events
     users = events["user_id"].to_numpy()
     asked = np.isin(users, journey.users)
@@ -160,7 +195,7 @@ def _decayed(journey: Journey, memory: float) -> sp.csr_array:
 
 
 def _recent(journey: Journey, days: int) -> Ints:
-    """Purchases of every item in the last `days`."""
+    """Count the purchases of every item in the last `days`."""
     events = journey.events
     since = np.datetime64(journey.day) - np.timedelta64(days, "D")
     items = events["item_id"].to_numpy()[events["event_ts"].to_numpy() >= since]

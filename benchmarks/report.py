@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, the table, the JSON file."""
+"""The common parts of all benchmarks: interleaved timing, the table and the JSON file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lime_model.recipe import recipe_digest, source_digest
+from lime_model.digests import code_digest, source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,19 +20,28 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One measured value; `reach` and `aim` as text like ">= 17", `holds` computed from value and reach."""
+    """One measured value, with its target `reach` and its ideal `aim` as text such as ">= 17"."""
 
     what: str
     value: float
     unit: str
     reach: str = ""
     aim: str = ""
-    holds: bool = True
-    note: str = ""  # why a row does not hold
+    holds: bool = True  # whether the value meets `reach`
+    note: str = ""  # why the value misses its target
 
 
 def row(what: str, value: float, unit: str, reach: str = "", aim: str = "", why: str = "") -> Row:
-    """A row whose `holds` follows from `reach`; `why` is said when it does not."""
+    """Return a row, and check its value against the target.
+
+    Args:
+        what: the name of the value.
+        value: the value.
+        unit: its unit, or a remark.
+        reach: the target, if there is one.
+        aim: the ideal, if there is one.
+        why: the note of the row if the value misses its target.
+    """
     holds = True
     if reach:
         sign, limit = reach.split()
@@ -43,7 +52,16 @@ def row(what: str, value: float, unit: str, reach: str = "", aim: str = "", why:
 def interleave(
     runs: Mapping[str, Callable[[], object]], rounds: int = 5, *, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each run, round by round, so that a noisy minute hits all; `warm`: after one run each."""
+    """Time each run in each round, so that a noisy minute hits all runs.
+
+    Args:
+        runs: the runs by name.
+        rounds: the number of rounds.
+        warm: whether each run is first made once without timing.
+
+    Returns:
+        The seconds of each run, one value for each round.
+    """
     for run in runs.values() if warm else ():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -56,12 +74,19 @@ def interleave(
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over rounds of the ratio within a round."""
+    """Return the median over rounds of the ratio within a round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
 def publish(name: str, rows: list[Row], about: str, started: float) -> None:
-    """Print the table and write the JSON."""
+    """Print the table and write the JSON file.
+
+    Args:
+        name: the name of the file, without its suffix.
+        rows: the measured values.
+        about: a sentence about sizes and data.
+        started: the monotonic time at which the benchmark started.
+    """
     RESULTS.mkdir(exist_ok=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     document = {
@@ -84,17 +109,25 @@ def publish(name: str, rows: list[Row], about: str, started: float) -> None:
 
 
 def kept_folder(kind: str, *sources: str) -> Path:
-    """Where a benchmark keeps what it has measured: under `.bench/kind`, by the code of training and of its
-    sources (files, or whole folders of Python, from the root)."""
+    """Return the folder where a benchmark keeps its measurements, `.bench/kind/DIGEST`.
+
+    The digest covers the code of training and the sources: files, or whole folders of Python, from the root.
+    """
     paths = [ROOT / source for source in sources]
     files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    folder = ROOT / ".bench" / kind / (recipe_digest() + source_digest(files))
+    folder = ROOT / ".bench" / kind / (code_digest("lime_model.train.fit") + source_digest(files))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def keep(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` finds, or found before under this name: a stopped benchmark goes on."""
+    """Return a kept measurement, or make and keep it, so that a stopped benchmark can continue.
+
+    Args:
+        folder: the folder of the measurements.
+        name: the name of the measurement.
+        make: measures it.
+    """
     path = folder / f"{name}.json"
     if not path.exists():
         partial = path.with_suffix(".partial")
@@ -105,7 +138,7 @@ def keep(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[st
 
 
 def machine() -> str:
-    """Processor, cores used and what it can do."""
+    """Describe the processor, its vector extensions and the version of Python."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     facts = {key.strip(): value.strip() for key, value in facts.items()}

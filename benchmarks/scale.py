@@ -1,9 +1,11 @@
-"""Ten billion pairs through Spark, and a second worker: `make bench-scale`.
+"""Score ten billion pairs through Spark, and measure the gain of a second worker: `make bench-scale`.
 
-1. 10,240 users × 1,000,000 candidates, K = 500, by our UDF in Spark and by the bare engine.
-2. One worker of one core against two, each a daemon of a standalone cluster: the same users, 1 task or 2.
+1. Our UDF in Spark and the bare engine score 10,240 users × 1,000,000 candidates with K = 500.
+2. One worker of one core and two such workers, daemons of a standalone cluster, score the same users, in one
+task
+   or in two.
 
-Ratios within a round, median of 5 rounds.
+Ratios are taken within a round; the result is the median of 5 rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ ROUNDS = 5
 
 
 def compare_workers(problem: Problem, users: int) -> list[Row]:
-    """Throughput of two workers of one core / one; driver and daemons share their cores."""
+    """Compare the throughput of two workers of one core with one; driver and daemons share these cores."""
     subprocess.run(["bash", str(ROOT / "tools" / "package.sh")], check=True, capture_output=True)
     with tempfile.TemporaryDirectory(prefix="lime-bench-") as name:
         folder = Path(name)
@@ -45,7 +47,13 @@ def compare_workers(problem: Problem, users: int) -> list[Row]:
 
 
 def time_workers(cluster: Cluster, folder: Path, cores: int) -> float:
-    """Seconds of one pass over all users with so many of the workers."""
+    """Return the seconds of one pass over all users.
+
+    Args:
+        cluster: the running cluster.
+        folder: the folder of users, bank and task.
+        cores: the cores, and so the workers, that the pass may use.
+    """
     script = str(ROOT / "benchmarks" / "scale_driver.py")
     job = cluster.submit(script, str(folder), conf={"spark.cores.max": str(cores)})
     out, error = job.communicate(timeout=600)
@@ -55,7 +63,7 @@ def time_workers(cluster: Cluster, folder: Path, cores: int) -> float:
 
 
 def main() -> int:
-    """Measure and publish."""
+    """Measure both parts and publish the results."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--candidates", type=int, default=1_000_000)
     options.add_argument("--users", type=int, default=10_240)

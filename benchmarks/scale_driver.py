@@ -1,8 +1,9 @@
-"""A driver for `scale.py`: scores the users laid out in a folder on the cluster it is submitted to.
+"""The driver of `scale.py`, which scores the users in a folder on the cluster that it is submitted to.
 
     spark-submit … scale_driver.py FOLDER
 
-Prints `seconds S` of one pass over all users, after one over a few.
+The driver first scores a few users as a warm-up, then all of them, and prints `seconds S` of that second
+pass.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.udfs.score_users import SCHEMA, score_users
+from pipelines.schemas import SCORED, ddl_of
+from pipelines.udfs.score_users import score_users
 
 BATCH = 64
 
 
 def main() -> None:
-    """Time one pass."""
+    """Time one pass over all users."""
     folder = Path(sys.argv[1])
     task = pickle.loads((folder / "task.pickle").read_bytes())
     spark = SparkSession.builder.config(
@@ -38,7 +40,9 @@ def main() -> None:
         yield from score_users(batches, task, folder / "bundle", folder / "bank.arrow")
 
     def run(some: DataFrame) -> None:
-        scored = some.mapInArrow(score, SCHEMA.format(user="bigint", item="bigint"))
+        scored = some.mapInArrow(
+            score, ddl_of("staging", columns=SCORED).format(user="bigint", item="bigint")
+        )
         scored.write.format("noop").mode("overwrite").save()
 
     run(users.where(F.col("user_id") % 64 == 0))

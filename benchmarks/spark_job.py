@@ -1,4 +1,4 @@
-"""The engine inside Spark: our job beside the bare engine, and beside Spark ALS.
+"""Compare the engine inside Spark with the bare engine, and the bare engine with Spark ALS.
 
 Letters: C candidates, U users.
 """
@@ -25,24 +25,27 @@ from benchmarks import peers
 from benchmarks.problem import CONFIG, K, Problem, make_problem
 from benchmarks.report import Row, interleave, median_ratio, row
 from lime_model.bundle import Bundle, save_bundle
-from lime_model.features import Catalogue
+from lime_model.model.features import Catalogue
+from lime_model.rows.link_states import state_bytes
+from lime_model.scoring.backends.native import NativeBackend
 from lime_model.scoring.bank import Shard, pack_shard, shard_path, write_index
 from lime_model.scoring.cells import Shape
-from lime_model.scoring.native import Native
-from lime_model.scoring.topk import score_top_k
-from lime_model.states import state_bytes
-from pipelines.udfs.score_users import SCHEMA, ScoreTask, score_users
+from lime_model.scoring.topk import Engine
+from pipelines.schemas import SCORED, ddl_of
+from pipelines.udfs.score_task import ScoreTask
+from pipelines.udfs.score_users import score_users
 
 TASKS, BATCH, USERS, FEW = 2, 256, 1024, 512
 SHARD = 1 << 18  # candidates
 NIGHT = "2020-01-01"
-ALS = "ALS does one product of 64 a pair, we 2,144 multiply-adds"
+ALS = "ALS does one product of 64 for a pair, and our score takes 2,144 multiply-adds"
 
 
 def compare_als(candidates: int, users: int) -> list[Row]:
-    """Exact native / ALS `recommendForAllUsers`, the same U × C on one core.
+    """Compare the exact native backend with ALS `recommendForAllUsers`, for the same U × C on one core.
 
-    In a process of its own that is kept on one core: a JVM would compile and collect on the others.
+    Both run in a new process that is pinned to one core, because a JVM would compile and collect garbage on
+    the other cores.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         seconds = pool.submit(time_als, candidates, users).result()
@@ -55,22 +58,30 @@ def compare_als(candidates: int, users: int) -> list[Row]:
 
 
 def time_als(candidates: int, users: int) -> dict[str, list[float]]:
-    """Seconds of both, round by round; pins this process."""
+    """Pin this process to one core; return the seconds of both contestants in each round."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     problem = make_problem(candidates, users)
     with session("local[1]") as spark:
         runs = {
             "als": peers.spark_als(spark, candidates, users),
-            "native": lambda: score_top_k(problem.weights, problem.queries, [problem.cells], K, Native()),
+            "native": lambda: Engine(problem.weights, NativeBackend()).score_top_k(
+                problem.queries, [problem.cells], K
+            ),
         }
         return interleave(runs)
 
 
 def compare_job(problem: Problem, count: int = USERS, k: int = K, *, warm: bool = True) -> list[Row]:
-    """Our UDF in Spark by `mapInArrow` / the same function over the same batches in bare processes.
+    """Compare our UDF in Spark's `mapInArrow` with the same function over the same batches in bare processes.
 
-    The memory of `count` users' tasks stands beside that of the first 512.
+    The memory of a task after all its users is also compared with that after its share of the first 512.
+
+    Args:
+        problem: the model and the candidates.
+        count: the number of users.
+        k: the length of a list.
+        warm: whether each contestant first runs once without timing.
     """
     with tempfile.TemporaryDirectory(prefix="lime-bench-") as name:
         folder = Path(name)
@@ -84,7 +95,7 @@ def compare_job(problem: Problem, count: int = USERS, k: int = K, *, warm: bool 
             users = users.repartitionByRange(TASKS, "user_id").cache()
             users.count()
             step = count // TASKS
-            schema = SCHEMA.format(user="bigint", item="bigint")
+            schema = ddl_of("staging", columns=SCORED).format(user="bigint", item="bigint")
 
             def job(users: DataFrame = users) -> int:
                 run = folder / f"memory-{time.monotonic_ns()}"
@@ -114,7 +125,14 @@ def compare_job(problem: Problem, count: int = USERS, k: int = K, *, warm: bool 
 
 
 def lay_out(problem: Problem, folder: Path, count: int, k: int) -> ScoreTask:
-    """Bundle, packed bank and users as files, as a night ships them."""
+    """Write bundle, packed bank and users as files, as a night ships them; return the task.
+
+    Args:
+        problem: the model and the candidates.
+        folder: the folder of the files.
+        count: the number of users.
+        k: the length of a list.
+    """
     nothing = Catalogue.build((), {}, {}, np.zeros(0, np.bool_))
     version = save_bundle(Bundle(problem.model, nothing, {}, {}, {}, ""), folder / "bundle")
     a, b, d, beta = problem.rows
@@ -143,14 +161,20 @@ def lay_out(problem: Problem, folder: Path, count: int, k: int) -> ScoreTask:
 
 
 def bare(path: Path, task: ScoreTask, folder: Path) -> int:
-    """The UDF's body without Spark; returns the rows."""
+    """Run the body of the UDF without Spark; return the number of rows.
+
+    Args:
+        path: the file of the users.
+        task: the task that `lay_out` returned.
+        folder: the folder of bundle and bank.
+    """
     users = iter(_read(path).to_batches())
     lists = score_users(users, task, folder / "bundle", folder / "bank.arrow")
     return sum(batch.num_rows for batch in lists)
 
 
 def note_memory(folder: Path) -> None:
-    """Write this process's resident bytes without the mapped bank."""
+    """Write the resident bytes of this process, without the mapped bank, to a file."""
     total = bank = 0
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -166,7 +190,7 @@ def note_memory(folder: Path) -> None:
 
 @contextmanager
 def session(master: str) -> Iterator[SparkSession]:
-    """A session as jobs have it where it matters here, ended with the block."""
+    """Open a session with the settings of the jobs that matter here, and stop it at the end of the block."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("bench-scoring")
     conf = {
@@ -186,7 +210,7 @@ def session(master: str) -> Iterator[SparkSession]:
 
 
 def _users(rng: np.random.Generator, ids: range) -> pa.Table:
-    """Link states of random users without a history."""
+    """Return the link states of random users without a history."""
     n, size = len(ids), state_bytes(CONFIG) // 4
     states = rng.standard_normal((n, size)).astype("<f4")
     empty = pa.array([[]] * n, pa.list_(pa.int64()))

@@ -1,1 +1,1 @@
-"""Airflow DAGs. Floor 4: knows Airflow and the jobs' command lines, nothing else of ours."""
+"""The Airflow DAGs, which know Airflow and the command lines of the jobs, and no other package."""

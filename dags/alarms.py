@@ -1,7 +1,7 @@
-"""What an engineer is told at night: a task that failed for good, a night that is not published in time.
+"""The alarms for the engineer on call: a task failed for good, or a night was not published in time.
 
-An alarm is logged as an error and, where LIME_ALARM_URL is set, posted there as JSON `{"text": …}`, which
-chat and paging services take as a web hook.
+An alarm is logged as an error. If LIME_ALARM_URL is set, it is also posted there as JSON `{"text": …}`, a web
+hook that chat and paging services accept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 10
 
 
 def raise_alarm(text: str) -> None:
-    """Log it, and post it where LIME_ALARM_URL says; a web hook that does not answer is logged too."""
+    """Log an alarm, and post it to LIME_ALARM_URL; log it as well if the web hook does not answer."""
     log.error(text)
     if url := os.environ.get("LIME_ALARM_URL"):
         body = json.dumps({"text": text}).encode()
@@ -30,7 +30,7 @@ def raise_alarm(text: str) -> None:
 
 
 def task_failed(context: Any) -> None:
-    """Callback of a task whose retries are used up."""
+    """Raise the alarm for a task whose retries are used up."""
     task, run = context["task_instance"], context["dag_run"]
     night = (run.conf or {}).get("night") or run.logical_date or "of its asset's event"
     raise_alarm(
@@ -40,9 +40,10 @@ def task_failed(context: Any) -> None:
 
 
 async def night_is_late(context: Any) -> None:
-    """Callback of the deadline: the run has not ended by then; a backfill of past nights is not late.
+    """Raise the alarm for a run that has not ended by its deadline, unless it is a backfill of past nights.
 
-    It may have published and be exporting: what its readers get is said by its tasks, not by the clock.
+    The run may have published the night already and still be exporting it: the deadline looks at the clock,
+    and only the tasks show what readers get.
     """
     run = context["dag_run"]
     if run.get("run_type") == "backfill":
@@ -51,5 +52,5 @@ async def night_is_late(context: Any) -> None:
     raise_alarm(
         f"{run.get('dag_id', 'nightly_scoring')} of night {night} has not ended by its deadline "
         f"(run {run.get('dag_run_id') or run.get('run_id')}). Until its publishing task has succeeded "
-        "the last published lists stand"
+        "readers get the last published lists"
     )

@@ -1,8 +1,9 @@
-"""Which tables a step reads and writes, for OpenLineage.
+"""The tables that each step reads and writes, for OpenLineage.
 
-Spark's own lineage ends at a Python function, where ours do their work, so a task says it as a whole:
-events in, states out. Datasets are named `NAMESPACE/table`; LIME_NAMESPACE is the warehouse's URI as your
-catalogue has it (default `lime`). A test holds these sets against what the steps of a night touch.
+Spark's own lineage ends at a Python function, and our steps do their work in such functions. Each task
+therefore declares its lineage as a whole, for example events as input and link states as output. Datasets are
+named `NAMESPACE/table`; LIME_NAMESPACE is the URI of the warehouse as your catalogue spells it (default
+`lime`). A test compares these sets with the tables that the steps of a night read and write.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NAMESPACE = os.environ.get("LIME_NAMESPACE", "lime")
 
 
 class Edges(NamedTuple):
-    """Tables that a step reads and writes, but for those of bookkeeping: `runs`, `leases`, `loaded_drops`."""
+    """The tables that a step reads and writes, except for bookkeeping: `runs`, `leases`, `loaded_drops`."""
 
     reads: frozenset[str]
     writes: frozenset[str]
@@ -54,9 +55,9 @@ EDGES = {
 
 
 class LineageSubmitOperator(SparkSubmitOperator):
-    """spark-submit of some steps, with their tables as lineage: given to OpenLineage as the task ends.
+    """An operator that submits some steps to Spark, and reports their tables to OpenLineage when it ends.
 
-    A failure that only a person can mend ends the task at once, see `exit_codes.py`.
+    A failure that only a person can fix ends the task at once, see `exit_codes.py`.
     """
 
     def __init__(self, *, steps: Sequence[str], **options: Any) -> None:
@@ -64,10 +65,10 @@ class LineageSubmitOperator(SparkSubmitOperator):
         self.steps = list(steps)
 
     def execute(self, context: Context) -> None:
-        """Submit and wait.
+        """Submit the application and wait for its end.
 
         Raises:
-            AirflowFailException: another attempt can't help.
+            AirflowFailException: the application failed, and another attempt cannot help.
         """
         try:
             super().execute(context)
@@ -79,7 +80,7 @@ class LineageSubmitOperator(SparkSubmitOperator):
             raise
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage:
-        """Tables of all steps; what one step hands to another of the same task is both."""
+        """Return the tables of all steps; a table that one step writes for the next is input and output."""
         edges = [EDGES[step] for step in self.steps]
         reads = frozenset[str]().union(*(edge.reads for edge in edges))
         writes = frozenset[str]().union(*(edge.writes for edge in edges))

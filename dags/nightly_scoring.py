@@ -4,17 +4,19 @@
     airflow dags trigger nightly_scoring --conf '{"night": "2017-12-04"}'
     airflow backfill create --dag-id nightly_scoring --from-date 2017-12-04 --to-date 2017-12-06
 
-Six Spark applications a night, bank and states side by side; or one (LIME_APPLICATIONS=1) where a session's
-start weighs more than what tasks of their own give. A retry resumes its run and changes nothing that is
-done; a new run of the same night takes it over and publishes the same lists. A backfill goes night by night,
-each with the events, items and model of its date.
+A night is six Spark applications, two of which, bank and states, run at the same time. With
+LIME_APPLICATIONS=1 it is one application, for installations where starting a session costs more than separate
+tasks gain. A retry resumes its run and changes nothing that is done; a new run of the same night takes it
+over and publishes the same lists. A backfill goes night by night, each with the events, items and model of
+its date.
 
 Environment, read when Airflow parses the DAG (see `spark_conf.py` for the rest):
 
-    LIME_SCHEDULE   when: a cron expression or preset in UTC (default @daily), or `events`: when the asset
-                    lime://events is updated, by an event whose extra is {"night": "2017-12-04"}
-    LIME_DEADLINE   HH:MM (UTC) by which a scheduled night must be published, else an alarm (default: none;
-                    `airflow dags test` of Airflow 3.3.2 fails on a DAG that has one)
+    LIME_SCHEDULE   cron expression or preset in UTC (default @daily); or `events`: a run starts when the
+                    asset lime://events is updated by an event whose extra is {"night": "2017-12-04"}
+    LIME_DEADLINE   time HH:MM (UTC) by which a scheduled night must be published; if it is not, an alarm is
+                    raised (default: no deadline; `airflow dags test` of Airflow 3.3.2 fails on a DAG that
+                    has one)
 """
 
 from __future__ import annotations
@@ -37,37 +39,50 @@ DAILY = re.compile(r"@daily|@midnight|(\d+) (\d+) \* \* \S+")
 STEPS = {
     "ingest": (
         ["ingest_events"],
-        "The drop of the day before: events, items and users, what is wrong aside.",
+        "Loads the drop of the day before into events, items and users, and sets bad rows aside.",
     ),
-    "bank": (["build_candidate_bank"], "Items whose features changed to factors; the night's item bias."),
-    "states": (["build_link_states"], "Histories that changed to link states and memories."),
-    "score": (["score_candidates"], "Users against candidates into staging: what changed, or everything."),
+    "bank": (
+        ["build_candidate_bank"],
+        "Folds items whose features changed into factors, and builds the night's item bias.",
+    ),
+    "states": (["build_link_states"], "Reduces histories that changed to link states and memories."),
+    "score": (
+        ["score_candidates"],
+        "Scores users against candidates into staging: what changed, or everything.",
+    ),
     "publish": (
         ["verify_night", "audit_recommendations", "publish_recommendations"],
-        "Certifies and audits what is staged, and publishes it in one commit.",
+        "Certifies and audits the staged lists, and publishes them in one commit.",
     ),
-    "export": (["export_recommendations"], "To where lists are served from, if the settings name it."),
+    "export": (
+        ["export_recommendations"],
+        "Exports the lists to the stores that serve them, if the settings name any.",
+    ),
 }
 WHOLE = [step for steps, _ in STEPS.values() for step in steps]
 
 
 def after_midnight(clock: str) -> timedelta:
-    """HH:MM."""
+    """Parse HH:MM as the time since midnight."""
     hours, minutes = map(int, clock.split(":"))
     return timedelta(hours=hours, minutes=minutes)
 
 
 def deadline(clock: str) -> DeadlineAlert:
-    """An alarm at the next HH:MM (UTC) after a run was due, or that long after a run of an asset was queued.
+    """Return an alarm at the next HH:MM (UTC) after a run was due.
+
+    A run that an asset starts has no such time; its alarm comes HH:MM after it was queued.
 
     Raises:
-        ValueError: the schedule has not one time of day.
+        ValueError: the schedule has no single time of day.
     """
     interval, by_asset = after_midnight(clock), SCHEDULE == "events"
     if not by_asset:
         daily = DAILY.fullmatch(SCHEDULE)
         if not daily:
-            raise ValueError(f"LIME_DEADLINE wants LIME_SCHEDULE to be daily or `events`, not {SCHEDULE!r}")
+            raise ValueError(
+                f"LIME_DEADLINE needs a LIME_SCHEDULE that is daily or `events`, not {SCHEDULE!r}"
+            )
         due = after_midnight(f"{daily[2] or 0}:{daily[1] or 0}")  # the logical date has that time of day
         interval = (interval - due) % timedelta(days=1)
     return DeadlineAlert(
@@ -84,7 +99,7 @@ with DAG(
     deadline=deadline(DEADLINE) if DEADLINE else None,
     params={
         "night": Param(
-            None, type=["null", "string"], format="date", description="Events before this UTC day count"
+            None, type=["null", "string"], format="date", description="Only events before this UTC day count"
         ),
         "run_key": Param(None, type=["null", "string"], description="Resume or take over under this name"),
     },
@@ -94,11 +109,11 @@ with DAG(
     if APPLICATIONS == 1:
         first = last = submit("night", WHOLE, "The whole night in one application.")
     else:
-        with TaskGroup("prepare", tooltip="What the night scores with"):
+        with TaskGroup("prepare", tooltip="Builds the inputs of scoring"):
             first = submit("ingest", *STEPS["ingest"])
             sides = [submit(side, *STEPS[side]) for side in ("bank", "states")]
         score = submit("score", *STEPS["score"], pool=GPU_POOL)
-        with TaskGroup("serve", tooltip="What readers see"):
+        with TaskGroup("serve", tooltip="Publishes the lists to readers"):
             publish, export = submit("publish", *STEPS["publish"]), submit("export", *STEPS["export"])
         chain(first, sides, score, publish, export)
         last = publish

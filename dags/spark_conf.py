@@ -1,19 +1,20 @@
-"""How a DAG starts our jobs: one SparkSubmitOperator per group of steps.
+"""The Spark applications of the DAGs: one SparkSubmitOperator for each group of steps.
 
 Environment, read when Airflow parses the DAG:
 
-    LIME_HOME     folder of the jobs and the settings (default: the parent of this folder)
-    LIME_CONFIG   settings file (default: $LIME_HOME/conf/local.yaml)
-    LIME_APPLICATIONS   6 (default): each part of a night in one of its own; 1: all in one
-    LIME_DRIVER_MEMORY  heap of the driver (default 3g); settings come too late to change it
-    LIME_PACKAGE  lime.zip of `make package`, where executors have not the project installed (default: none)
-    LIME_FIRST_NIGHT, LIME_LAST_NIGHT   what is scheduled (default: from 2017-01-01 on, without end)
-    LIME_CATCHUP  1: what was missed while a DAG was paused is run too (default 0)
-    LIME_POOL     Airflow pool that Spark applications take a slot of (default: default_pool)
-    LIME_GPU_POOL the same for the application that scores (default: LIME_POOL)
-    LIME_NAMESPACE  of the tables in OpenLineage, see `lineage.py` (default: lime)
-    LIME_RETRY_SECONDS  pause before the first retry, doubled for the second (default 30)
-    LIME_JARS     folder of the Delta jars (default: $LIME_HOME/.jars); empty: the cluster has them
+    LIME_HOME            folder of the jobs and the settings (default: the parent of this folder)
+    LIME_CONFIG          settings file (default: $LIME_HOME/conf/local.yaml)
+    LIME_APPLICATIONS    6 (default): each part of a night has its own application; 1: the night is one
+    LIME_DRIVER_MEMORY   heap of the driver (default 3g); the settings are read too late to change it
+    LIME_PACKAGE         lime.zip of `make package`, if the executors do not have the project installed
+    LIME_FIRST_NIGHT     first scheduled night (default 2017-01-01)
+    LIME_LAST_NIGHT      last scheduled night (default: no end)
+    LIME_CATCHUP         1: nights that were missed while a DAG was paused run later (default 0)
+    LIME_POOL            Airflow pool in which a Spark application takes a slot (default: default_pool)
+    LIME_GPU_POOL        pool of the application that scores (default: LIME_POOL)
+    LIME_NAMESPACE       namespace of the tables in OpenLineage, see `lineage.py` (default: lime)
+    LIME_RETRY_SECONDS   seconds before the first retry, doubled for the second (default 30)
+    LIME_JARS            folder of the Delta jars (default: $LIME_HOME/.jars); empty if the cluster has them
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ def _midnight(variable: str, default: str) -> pendulum.DateTime | None:
 
 
 def every(schedule: str) -> CronTriggerTimetable | str:
-    """A cron expression or preset as UTC times at which a run starts and which its logical date is.
+    """Return a schedule whose UTC times are both the start and the logical date of a run.
 
-    A bare expression would leave it to the whole Airflow's option `create_cron_data_intervals` whether the
-    logical date, which a night takes its name from, is that time or the one before.
+    The logical date names the night. With a bare cron expression, Airflow's global option
+    `create_cron_data_intervals` would decide whether it is the time of the start or the time before.
     """
-    if schedule in ("@once", "@continuous"):  # no times of a clock; the option does not change them
+    if schedule in ("@once", "@continuous"):  # these name no time of day, so the option does not change them
         return schedule
     return CronTriggerTimetable(schedule, timezone="UTC")
 
 
-# What all DAGs have in common.
+# The options that all DAGs share.
 SCHEDULED: dict[str, Any] = {
     "start_date": _midnight("LIME_FIRST_NIGHT", "2017-01-01"),
     "end_date": _midnight("LIME_LAST_NIGHT", ""),
@@ -66,8 +67,8 @@ RETRY_DELAY = timedelta(seconds=float(os.environ.get("LIME_RETRY_SECONDS", "30")
 JARS = os.environ.get("LIME_JARS", str(HOME / ".jars"))
 PACKAGE = os.environ.get("LIME_PACKAGE") or None
 
-# The night a run is for: given as a parameter, or with the event of the asset that started the run, never
-# taken from the wall clock. A run without one is for its logical date, see `every`.
+# The night of a run comes from its parameter, or from the event of the asset that started it, or from its
+# logical date (see `every`); never from the wall clock.
 NIGHT = (
     "{{ params.night or (triggering_asset_events.values() | sum(start=[]) | map(attribute='extra') "
     "| map(attribute='night', default='') | select | list | last | default('', true)) or ds }}"
@@ -82,31 +83,47 @@ CHAMPIONS = Asset("lime://champions")
 def submit(
     task_id: str, steps: Sequence[str], doc: str, *, pool: str = POOL, **more: Any
 ) -> LineageSubmitOperator:
-    """A task that runs `steps` of the night in one Spark application."""
+    """Return a task that runs `steps` of the night in one Spark application.
+
+    Args:
+        task_id: the name of the task.
+        steps: names of the steps, in their order.
+        doc: a sentence about the task for Airflow's pages.
+        pool: the Airflow pool of the task.
+        more: further options of the operator.
+    """
     options = ("--run-key", RUN_KEY, "--steps", *steps)
-    return submit_job(task_id, "run_steps", doc, *options, steps=steps, pool=pool, **more)
+    return submit_job(task_id, "run_steps", *options, steps=steps, pool=pool, doc_md=doc, **more)
 
 
 def submit_job(
     task_id: str,
     job: str,
-    doc: str,
     *options: str,
     steps: Sequence[str] = (),
     pool: str = POOL,
     **more: Any,
 ) -> LineageSubmitOperator:
-    """A task that runs one of the jobs for the night; `more` are options of the operator."""
+    """Return a task that runs one of the jobs for the night.
+
+    Args:
+        task_id: the name of the task.
+        job: the name of the job.
+        options: further options of the job's command line.
+        steps: the steps that the job runs, whose tables are its lineage (default: the job itself).
+        pool: the Airflow pool of the task.
+        more: further options of the operator, such as `doc_md`.
+    """
     return LineageSubmitOperator(
         task_id=task_id,
         steps=steps or [job],
         conn_id="spark_default",
         name=f"lime-{task_id}-{{{{ run_id }}}}",
-        # Named at submit: a driver that spark-submit has started can't add them to its class path.
+        # The jars are named here, since a driver that spark-submit has started cannot add to its class path.
         jars=",".join(sorted(str(jar) for jar in Path(JARS).glob("delta-*.jar"))) or None,
         py_files=PACKAGE,
         driver_memory=DRIVER_MEMORY,
-        # Out of memory in a side thread would leave a driver that waits for ever: let it end, and be retried.
+        # If memory ran out in a side thread, the driver would wait for ever: let it end, and be retried.
         conf={
             "spark.driver.extraJavaOptions": "-XX:+ExitOnOutOfMemoryError",
             **({"spark.executorEnv.PYTHONPATH": Path(PACKAGE).name} if PACKAGE else {}),
@@ -119,6 +136,5 @@ def submit_job(
         retry_exponential_backoff=True,
         execution_timeout=timedelta(hours=6),
         on_failure_callback=task_failed,
-        doc_md=doc,
         **more,
     )

@@ -2,9 +2,9 @@
 
     airflow dags trigger weekly_training --conf '{"night": "2017-12-31"}'
 
-One Spark application trains on what lies before the last days (`promotion.horizon_days`), measures the new
-bundle and the champion on those days beside popularity and personal frequency, and decides. A promoted
-bundle makes the next night a full one; a killed training goes on from its last checkpoint.
+One Spark application trains on the events before the last days (`promotion.horizon_days`). It then measures
+the new bundle, the champion, popularity and personal frequency on those days, and decides. A promoted bundle
+makes the next night a full one; a killed training continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from dags.spark_conf import CHAMPIONS, EVENTS, SCHEDULED, every, submit_job
 
 with DAG(
     dag_id="weekly_training",
-    description="A new bundle against the champion, on days that neither has seen",
+    description="Compares a new bundle with the champion, on days that neither has seen",
     schedule=every("0 6 * * 6"),
     params={
         "night": Param(
-            None, type=["null", "string"], format="date", description="The first night it may serve"
+            None,
+            type=["null", "string"],
+            format="date",
+            description="The first night that the new bundle may serve",
         ),
     },
     doc_md=__doc__,
@@ -28,7 +31,7 @@ with DAG(
     submit_job(
         "challenge",
         "challenge_model",
-        "Trains, measures beside the champion, promotes when better; the reason is kept with the decision.",
+        doc_md="Trains a bundle and promotes it if it is better than the champion; keeps the reason.",
         inlets=[EVENTS],
         outlets=[CHAMPIONS],
     )

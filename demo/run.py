@@ -1,8 +1,9 @@
-"""The demo, end to end: `make demo`.
+"""Run the whole demo: `make demo`.
 
-Drops -> ingest -> train -> the Airflow DAG for two nights, the last one twice; offline metrics
-as of the first -> checks from outside Spark -> what a person sees, here and as one HTML page.
-Every step is a command you could type; it is printed before it runs.
+The demo writes drops, ingests them, trains a model, and runs the Airflow DAG for two nights, the second one
+twice. It measures offline metrics as of the first night, and checks the lists outside Spark. At the end it
+prints a report and writes it as one HTML page. Every step is a command that you could type; it is printed
+before it runs.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 CONFIG = "conf/local.yaml"
 FIRST, NIGHTS, LAST = "2017-01-01", ("2017-12-04", "2017-12-05"), "2017-12-31"
-# The same policy that the settings publish under: nothing of these departments.
+# The policy of the settings excludes these departments from the published lists.
 INELIGIBLE = ("FUEL", "COUPON")
 
 
 def environment() -> dict[str, str]:
-    """Airflow on SQLite in the demo's folder; Spark local; this Python for drivers and workers."""
+    """Return an environment with Airflow on SQLite in the demo's folder, local Spark and this Python."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -38,16 +39,18 @@ def environment() -> dict[str, str]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
         "AIRFLOW_CONN_SPARK_DEFAULT": "spark://local%5B*%5D",
-        # Two cores: three session starts a night would outweigh the work.
+        # On two cores, starting a session for each step would take longer than the work.
         "LIME_APPLICATIONS": "1",
     }
 
 
 def run(*command: str) -> float:
-    """Print and run a command in the project's folder, its output in `.demo/demo.log`; returns seconds.
+    """Print a command and run it in the project's folder; return its seconds.
+
+    The output of the command goes to `.demo/demo.log`.
 
     Raises:
-        SystemExit: it failed; the end of its output is shown.
+        SystemExit: the command failed; the message shows the end of its output.
     """
     print(f"$ {' '.join(command)}", flush=True)
     started = time.monotonic()
@@ -64,35 +67,35 @@ def run(*command: str) -> float:
 
 
 def job(name: str, *options: str) -> float:
-    """One of our jobs, as a data engineer would run it."""
+    """Run one of our jobs, as a data engineer would."""
     return run(sys.executable, f"jobs/{name}.py", "--config", CONFIG, *options)
 
 
 def night(ds: str, key: str) -> float:
-    """One DAG run, through Airflow's own runner."""
+    """Run the DAG for one night through Airflow's own runner."""
     airflow = str(Path(sys.executable).parent / "airflow")
     conf = json.dumps({"night": ds, "run_key": key})
     return run(airflow, "dags", "test", "nightly_scoring", ds, "--conf", conf)
 
 
 def main() -> None:
-    """Everything, in order."""
+    """Run all steps of the demo, in order."""
     started = time.monotonic()
     HOME.mkdir(exist_ok=True)
     (HOME / "demo.log").unlink(missing_ok=True)
     seconds = {"write drops": _timed(lambda: write_drops(HOME / "raw"))}
     loaded = HOME / "year-is-loaded"
     if not loaded.exists():
-        # The whole year at once: a night sees only what lies before it, and its own ingest finds nothing new.
+        # The whole year is loaded here: a night sees only earlier events, and its own ingest finds nothing.
         seconds["ingest_events"] = job("ingest_events", "--from", FIRST, "--to", LAST)
         loaded.touch()
     seconds["train_model"] = job("train_model", "--ds", NIGHTS[0])
     airflow = str(Path(sys.executable).parent / "airflow")
     if not (HOME / "airflow" / "airflow.db").exists():
         seconds["airflow db migrate"] = run(airflow, "db", "migrate")
-    key = f"demo-{int(time.time())}"  # a new run each time: the nights are computed, not looked up
+    key = f"demo-{int(time.time())}"  # each demo has a new run key, so the nights are computed again
     seconds[f"night {NIGHTS[0]}"] = night(NIGHTS[0], key)
-    # Under one key, an unchanged bundle over an unchanged log keeps its lists.
+    # The evaluation keeps its key: an unchanged bundle over an unchanged log reuses its lists.
     seconds["evaluate_model"] = job("evaluate_model", "--ds", NIGHTS[0], "--run-key", "demo")
     seconds[f"night {NIGHTS[1]}"] = night(NIGHTS[1], key)
     before = HOME / "first-lists.parquet"
@@ -105,7 +108,7 @@ def main() -> None:
     for staged in evaluation_runs(evaluated):
         check_unseen(HOME / "warehouse", evaluated, staged, "new", NIGHTS[0])
     page = write_report(HOME, NIGHTS, f"{NIGHTS[0]}.evaluate-demo", seconds)
-    print(f"\nThe same with plots: {page}\nTables: {HOME / 'warehouse'}")
+    print(f"\nThe report with plots: {page}\nTables: {HOME / 'warehouse'}")
     print(f"make demo took {time.monotonic() - started:.0f} s")
 
 

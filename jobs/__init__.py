@@ -1,1 +1,1 @@
-"""Command lines: argument parsing and one pipeline call each. Floor 3: knows no Airflow."""
+"""The command lines: each job parses its options and calls `pipelines`. No job knows Airflow."""

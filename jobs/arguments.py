@@ -1,49 +1,53 @@
-"""The options of the jobs: each value is checked here, before anything starts."""
+"""The options of the jobs; each value is checked here, before anything starts."""
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
 import math
-from collections.abc import Callable
+from typing import Any
 
-from pipelines.names import check_run_key
+from jobs.options import CONFIG, VERBOSE, Option
+from pipelines.settings.names import check_run_key
 
-FIRST, LAST = dt.date(1970, 1, 2), dt.date(2199, 12, 31)  # nights whose days before and after are dates, too
-LONGEST_EVALUATION = 100  # a key that becomes part of a folder's name, with a model's name and more
+# The days before and after every night are valid dates, too.
+FIRST, LAST = dt.date(1970, 1, 2), dt.date(2199, 12, 31)
+LONGEST_EVALUATION = 100  # characters; this key becomes part of a folder's name, with a model's name and more
 
 
 def parser(job: str, about: str) -> argparse.ArgumentParser:
-    """The options every job has."""
+    """Return a parser with the options that every job has."""
     options = argparse.ArgumentParser(
         prog=f"jobs/{job}.py", description=about, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
-    options.add_argument("--config", required=True, help="settings file, such as conf/local.yaml")
-    options.add_argument(
-        "--verbose", action="store_true", help="print the whole stack trace of an error, too; for a report"
-    )
+    for option in (CONFIG, VERBOSE):
+        add_option(options, option)
     return options
 
 
-def night_options(
-    options: argparse.ArgumentParser, key: Callable[[str], str] | None = None
-) -> argparse.ArgumentParser:
-    """The options of the jobs of a night; `key` checks the run key (default: `run_key`)."""
+def add_option(options: argparse.ArgumentParser, option: Option) -> None:
+    """Add an option to the parser of a script."""
+    if option.kind == "switch":
+        options.add_argument(option.flag, dest=option.dest, action="store_true", help=option.help)
+        return
+    shown = "" if option.default is None else " (default: %(default)s)"
+    more: dict[str, Any] = {"repeated": {"action": "append"}, "several": {"nargs": "+"}}.get(option.kind, {})
     options.add_argument(
-        "--ds", required=True, type=night_date, help="the night: events before this UTC day count"
+        option.flag,
+        dest=option.dest,
+        type=option.check,
+        default=option.default,
+        required=option.required,
+        metavar=option.metavar,
+        choices=option.choices,
+        help=option.help + shown,
+        **more,
     )
-    options.add_argument(
-        "--run-key",
-        default="manual",
-        type=key or run_key,
-        help="names the run; the same key resumes it, a new key takes the night over (default: %(default)s)",
-    )
-    return options
 
 
 def night_date(text: str) -> str:
-    """An ISO date, or argparse's error."""
+    """Parse an ISO date, or raise argparse's error."""
     try:
         day = dt.date.fromisoformat(text)
     except ValueError as error:
@@ -54,7 +58,7 @@ def night_date(text: str) -> str:
 
 
 def run_key(text: str) -> str:
-    """A run key, or argparse's error."""
+    """Check a run key, or raise argparse's error."""
     try:
         return check_run_key(text)
     except ValueError as error:
@@ -62,23 +66,23 @@ def run_key(text: str) -> str:
 
 
 def short_run_key(text: str) -> str:
-    """A run key that is part of the name of a folder, or argparse's error."""
+    """Check a run key that becomes part of a folder's name, or raise argparse's error."""
     if len(run_key(text)) > LONGEST_EVALUATION:
         raise argparse.ArgumentTypeError(
-            f"the run key has {len(text)} characters; here it has {LONGEST_EVALUATION} at most"
+            f"the run key has {len(text)} characters; this job allows {LONGEST_EVALUATION} at most"
         )
     return text
 
 
 def count(text: str) -> int:
-    """A whole number from 1 on, or argparse's error."""
+    """Parse a whole number from 1 to 100000, or raise argparse's error."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100_000):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100000")
     return int(text)
 
 
 def price(text: str) -> float:
-    """An amount of money, or argparse's error."""
+    """Parse an amount of money, or raise argparse's error."""
     try:
         value = float(text)
     except ValueError:
@@ -89,7 +93,24 @@ def price(text: str) -> float:
 
 
 def words(text: str) -> str:
-    """A text that says something, or argparse's error."""
+    """Return a text without surrounding spaces, or raise argparse's error for an empty one."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; say why, it is kept with what was done")
     return text.strip()
+
+
+def check_days(args: argparse.Namespace) -> str | None:
+    """Return what is wrong with the days whose drops are to be loaded."""
+    whole_range = bool(args.first and args.last)
+    if bool(args.ds) == whole_range or bool(args.first) != bool(args.last):
+        return "give either --ds NIGHT or both --from DAY and --to DAY"
+    if whole_range and args.first > args.last:
+        return f"--from {args.first} is after --to {args.last}; swap them"
+    return None
+
+
+def check_rollback(args: argparse.Namespace) -> str | None:
+    """Return what is wrong with the options of a rollback."""
+    if args.model and args.expected:
+        return "--from names a run of a night, so it cannot be combined with --model"
+    return None

@@ -1,13 +1,11 @@
-"""Audit the staged lists: what must hold always, and drift, churn and concentration against their limits.
-
-python jobs/audit_recommendations.py --config conf/local.yaml --ds 2017-12-04
-"""
+"""Audit the staged lists."""
 
 from __future__ import annotations
 
 import sys
 
 from jobs.command import run_job
+from jobs.definitions import AUDIT_RECOMMENDATIONS
 
 if __name__ == "__main__":
-    sys.exit(run_job("audit_recommendations", __doc__ or ""))
+    sys.exit(run_job(AUDIT_RECOMMENDATIONS))

@@ -1,13 +1,11 @@
-"""Build the night's candidate bank and item bias.
-
-python jobs/build_candidate_bank.py --config conf/local.yaml --ds 2017-12-04
-"""
+"""Build the night's candidate bank and item bias."""
 
 from __future__ import annotations
 
 import sys
 
 from jobs.command import run_job
+from jobs.definitions import BUILD_CANDIDATE_BANK
 
 if __name__ == "__main__":
-    sys.exit(run_job("build_candidate_bank", __doc__ or ""))
+    sys.exit(run_job(BUILD_CANDIDATE_BANK))

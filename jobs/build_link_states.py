@@ -1,13 +1,11 @@
-"""Build link states and repeat memory of every user as of the night.
-
-python jobs/build_link_states.py --config conf/local.yaml --ds 2017-12-04
-"""
+"""Build the link states and the repeat memory of every user as of the night."""
 
 from __future__ import annotations
 
 import sys
 
 from jobs.command import run_job
+from jobs.definitions import BUILD_LINK_STATES
 
 if __name__ == "__main__":
-    sys.exit(run_job("build_link_states", __doc__ or ""))
+    sys.exit(run_job(BUILD_LINK_STATES))

@@ -1,39 +1,38 @@
-"""Train a model anew, measure it beside its champion and the baselines, and promote it only if it is better.
-
-    python jobs/challenge_model.py --config conf/local.yaml --ds 2017-12-31 [--model NAME]
-
-The last `promotion.horizon_days` before `--ds` are kept from training and judge both. A promoted bundle
-serves nights from `--ds` on, the first of which is a full night. Exit 0 whichever of them stays.
-"""
+"""Train a model anew, compare it with its champion and the baselines, and promote it only if it is better."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_options, parser
-from jobs.command import report, with_warehouse
-from pipelines.checks import check_models
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import CHALLENGE_MODEL
+from pipelines.settings.checks import check_models
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse and challenge."""
-    options = night_options(parser("challenge_model", __doc__ or ""))
-    options.add_argument("--model", help="a model of the settings (default: night.model)")
-    args = options.parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Run the challenge."""
 
     def check(settings: Settings) -> None:
         check_models(settings, [args.model or settings.night.model])
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.challenge import challenge
+        from pipelines.learn.challenge import challenge
         from pipelines.night_checks import check_eligible
 
         check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)
-        report("challenge_model", challenge(warehouse, args.ds, args.model or warehouse.settings.night.model))
+        args.output.result(
+            "challenge_model", challenge(warehouse, args.ds, args.model or warehouse.settings.night.model)
+        )
 
     return with_warehouse(args, work, job="challenge_model", check=check, udfs=True)
+
+
+def main() -> int:
+    """Parse the command line and run the challenge."""
+    return run(parse(CHALLENGE_MODEL))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""What every job shares: the session, the checks, the lease, and how it ends.
+"""The frame of every job: the session, the checks, the lease, and how the job ends.
 
     python jobs/<name>.py --config conf/local.yaml --ds YYYY-MM-DD [--run-key KEY]
 
-Exit 0 only when the job's rows are committed; see `endings.py` for the other codes.
+The exit code is 0 only when the job's rows are committed; see `endings.py` for the other codes.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import signal
 import sys
 import threading
@@ -24,23 +23,24 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from structlog.contextvars import bind_contextvars
 
-from jobs.arguments import night_options, parser
+from jobs.arguments import add_option, parser
 from jobs.endings import Ending
 from jobs.logs import start_logs
+from jobs.options import Definition
 from jobs.orphans import end_with_submitter
+from jobs.output import ScriptOutput
 from lime_model.errors import LimeError
-from pipelines.checks import check_night
-from pipelines.explain import explain
-from pipelines.leases import Run, acquire_lease, check_lease
-from pipelines.plan import UDF_STEPS
-from pipelines.runs import Manifest
-from pipelines.session import open_session, start_workers
-from pipelines.settings import Settings, load_settings
-from pipelines.tables import Warehouse
+from pipelines.errors.explain import explain
+from pipelines.settings.checks import check_night
+from pipelines.settings.settings import Settings, load_settings
+from pipelines.steps import UDF_STEPS, Job
+from pipelines.store.leases import Run, acquire_lease, check_lease
+from pipelines.store.session import open_session, start_workers
+from pipelines.store.tables import Warehouse
 
 
 class DriverLost(LimeError):
-    """The JVM beside this Python has died: out of memory, or killed."""
+    """The JVM of this driver has died: it was killed, or ran out of memory."""
 
     remedy = "retry"
 
@@ -51,29 +51,53 @@ class DriverLost(LimeError):
         )
 
 
-def run_job(step: str, about: str) -> int:
-    """The job that is one step of a night."""
-    return run_steps(night_options(parser(step, about)).parse_args(), [step], job=step)
+def parse(definition: Definition) -> argparse.Namespace:
+    """Parse the command line of a script; `output` of the result prints what the job does."""
+    options = parser(definition.name, definition.describe())
+    for option in definition.options:
+        add_option(options, option)
+    args = options.parse_args()
+    if problem := definition.problem(args):
+        options.error(problem)
+    args.output = ScriptOutput()
+    return args
 
 
-def run_steps(args: argparse.Namespace, steps: Sequence[str], *, job: str) -> int:
-    """Run steps of a night in one Spark session."""
+def run_job(definition: Definition) -> int:
+    """Run the job that is one step of a night; return its exit code."""
+    return run_steps(parse(definition), [Job(definition.name)], job=definition.name)
+
+
+def run_steps(args: argparse.Namespace, steps: Sequence[Job], *, job: str) -> int:
+    """Run steps of a night in one Spark session; return the exit code.
+
+    Args:
+        args: the parsed command line of a night's job.
+        steps: names of the steps, in the order in which they run.
+        job: the name of the job in its log and output.
+    """
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.night import STEPS  # by now loaded, see _run
+        from pipelines.night import STEPS  # loaded by now, see _run
         from pipelines.night_checks import check_steps
 
         check_steps(warehouse, args.ds, args.run_key, steps)
         run = take_night(warehouse, args.ds, args.run_key)
         for step in steps:
             bind_contextvars(job=step)
-            report(step, STEPS[step](warehouse, check_lease(warehouse, run)))
+            args.output.result(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
     return with_warehouse(args, work, job=job, check=check_night, udfs=bool(UDF_STEPS & set(steps)))
 
 
 def take_night(warehouse: Warehouse, night: str, key: str) -> Run:
-    """The run of `key` for a night (see `acquire_lease`); log lines from here on carry it."""
+    """Acquire the lease of a night (see `acquire_lease`); the log lines from here on carry its run.
+
+    Args:
+        warehouse: the warehouse of the night.
+        night: the night, as an ISO date.
+        key: the run key.
+    """
     run = acquire_lease(warehouse, night, key)
     bind_contextvars(run=run.run_id)
     return run
@@ -88,15 +112,15 @@ def with_warehouse(
     check: Callable[[Settings], None] | None = None,
     udfs: bool = False,
 ) -> int:
-    """Open the warehouse, do the work, and end as `endings.py` says; returns the exit code.
+    """Open the warehouse, do the work, and end as `endings.py` says; return the exit code.
 
     Args:
-        args: of the command line, with `config`, `verbose` and, unless `night` is given, `ds`.
+        args: the parsed command line, with `config`, `verbose`, `output` and, unless `night` is given, `ds`.
         work: what the job does.
-        job: its name.
-        night: names it in the log.
-        check: looks at the settings before Spark starts.
-        udfs: the work runs UDFs, so start the workers' daemon beside it.
+        job: the name of the job.
+        night: the night or day that names the job in the log (default: `args.ds`).
+        check: a check of the settings that runs before Spark starts.
+        udfs: whether the work runs UDFs, so that the daemon of Spark's Python workers starts early.
     """
     app = f"{job} {night or args.ds}"
     start_logs(job=job, night=night or args.ds)
@@ -107,31 +131,34 @@ def with_warehouse(
         settings = load_settings(args.config)
         if check:
             check(settings)
+        args.output.start(settings)
         _run(settings, work, app, udfs=udfs, verbose=args.verbose)
-        print(f"{app}: done in {time.monotonic() - started:.1f} s", flush=True)
+        args.output.finish(app, time.monotonic() - started)
+    if ending.code:
+        args.output.fail(ending.code, ending.lines)
     return ending.code
 
 
 def _run(
     settings: Settings, work: Callable[[Warehouse], None], app: str, *, udfs: bool, verbose: bool
 ) -> None:
-    """Do the work in a session of its own."""
-    # Importing torch takes seconds, and so does a JVM: let them overlap.
+    """Do the work in a Spark session of its own."""
+    # Importing torch takes seconds, and so does starting a JVM: let the two overlap.
     threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
     try:
         spark = open_session(settings, app, verbose=verbose)
     except SystemExit:
-        for child in psutil.Process().children():  # a JVM that is starting would wait for its driver
+        for child in psutil.Process().children():  # a JVM that is still starting would wait for its driver
             child.kill()
         raise
-    if udfs:  # likewise the workers' daemon, which loads torch before it forks
+    if udfs:  # the daemon of the workers also takes seconds: it loads torch before it forks
         threading.Thread(target=_warm_up, args=(spark,), daemon=True).start()
     try:
         work(Warehouse(spark, settings))
     except BaseException as error:
         if left := exit_behind(error):
-            raise left from None  # in a call to the JVM, which now answers nothing; it stops by itself
-        known = explain(error)  # while the JVM can be asked
+            raise left from None  # a call was cut off, so the JVM no longer answers; it stops by itself
+        known = explain(error)  # while the JVM still answers
         try:
             spark.stop()
         except (Py4JError, OSError):
@@ -143,25 +170,20 @@ def _run(
 
 
 def _warm_up(spark: SparkSession) -> None:
-    """Start the workers' daemon; what keeps it from starting is met, and said, by the work itself."""
+    """Start the daemon of the Python workers; if it cannot start, the work itself fails and says why."""
     with suppress(PySparkException, Py4JError, OSError):
         start_workers(spark)
 
 
 def exit_behind(error: BaseException | None) -> SystemExit | None:
-    """The SIGTERM that an error came after: what cleans up may fail on a JVM that was cut off mid-call."""
+    """Return the SIGTERM that an error followed: cleanup may fail if a call to the JVM was cut off."""
     while error is not None and not isinstance(error, SystemExit):
         error = error.__context__
     return error
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """A scheduler's SIGTERM: say so and leave."""
-    said = "stopped by SIGTERM; what is committed stays, a rerun takes up the rest"
-    print(said, file=sys.stderr, flush=True)
+    """Handle a SIGTERM of the scheduler: print a line and exit."""
+    line = "stopped by SIGTERM; what is committed stays, a rerun does the rest"
+    print(line, file=sys.stderr, flush=True)
     sys.exit(128 + number)
-
-
-def report(step: str, manifest: Manifest) -> None:
-    """One JSON line per finished step, for people and log scrapers."""
-    print(f"{step} {json.dumps(manifest, default=str)}", flush=True)

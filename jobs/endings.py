@@ -1,17 +1,17 @@
-"""How a job ends: a line that says why, and an exit code that says who can mend it.
+"""The end of a job: a line that says why it ended, and an exit code that says who can fix it.
 
-| code | the error is | a scheduler should |
+| code | cause | a scheduler should |
 |---|---|---|
-| 0 | none: the rows are committed | go on |
-| 1 | of the moment: another writer, a newer run, a lost host, a full disk | run the same command again |
-| 2 | in the command line | not run it again |
-| 3 | in settings, drops, tables or rights, or an audit or certificate that failed | call a person |
+| 0 | no error: the rows are committed | go on |
+| 1 | a passing fault: another writer, a newer run, a lost host, a full disk | run the same command again |
+| 2 | an error in the command line | not run it again |
+| 3 | an error in settings, drops, tables or rights, or a failed audit or certificate | call a person |
 | 70 | a bug of this project, or an error that it does not know | report it; another attempt does no harm |
-| 130, 143 | SIGINT, SIGTERM | run it again when it likes |
+| 130, 143 | SIGINT, SIGTERM | run it again at any time |
 
-The line is the last thing that a job writes to stderr and starts with `error: `. It is printed once, as plain
-text, for people and for a search of logs; the log lines before it are JSON (see `logs.py`). Several
-faults, as of settings, have a line each.
+The line is the last thing that a job writes to stderr, and it starts with `error: `. It is printed once, as
+plain text, for people and for a search of logs; the log lines before it are JSON (see `logs.py`). If there
+are several faults, for example in the settings, each has its own line.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import Final
 
 from lime_model.errors import LimeError, Remedy
-from pipelines.explain import explain
-from pipelines.spark_errors import UnknownFault
+from pipelines.errors.explain import explain
+from pipelines.errors.stack_traces import UnknownFault
 
 EXIT_CODES: Final[dict[Remedy, int]] = {"retry": 1, "person": 3, "bug": 70}
 INTERRUPTED = 130
@@ -31,11 +31,12 @@ REPORT = "please report it, with the command and the version of this project"
 
 
 class Ending:
-    """Around the whole work of a job: every error in it becomes its line, and `code` its exit code."""
+    """A context for the work of a job: it prints an error, and keeps its lines and the exit code."""
 
     def __init__(self, *, verbose: bool = False) -> None:
         self.verbose = verbose
         self.code = 0
+        self.lines: list[str] = []  # what was printed about the error
 
     def __enter__(self) -> Ending:
         return self
@@ -45,30 +46,26 @@ class Ending:
     ) -> bool:
         if error is None:
             return True
-        if isinstance(error, SystemExit):  # it has said why
+        if isinstance(error, SystemExit):  # the reason has been printed already
             return False
-        self.code = end(error, verbose=self.verbose)
+        self.code, self.lines = end(error, verbose=self.verbose)
+        for line in self.lines:
+            print(line, file=sys.stderr, flush=True)
         return True
 
 
-def end(error: BaseException, *, verbose: bool = False) -> int:
-    """Print what ended a job; returns its exit code."""
+def end(error: BaseException, *, verbose: bool = False) -> tuple[int, list[str]]:
+    """Print an error's stack trace if that helps; return the exit code and the lines that explain it."""
     if isinstance(error, KeyboardInterrupt):
-        _say("stopped by SIGINT; what is committed stays, a rerun takes up the rest")
-        return INTERRUPTED
+        return INTERRUPTED, ["stopped by SIGINT; what is committed stays, a rerun does the rest"]
     known = explain(error)
     if verbose or known is None:
         traceback.print_exception(error)
     if known is None:
         first = (str(error).splitlines() or [""])[0]
-        _say(f"error: this is a bug: {type(error).__name__}: {first}; {REPORT}")
+        lines = [f"error: this is a bug: {type(error).__name__}: {first}; {REPORT}"]
     elif isinstance(known, UnknownFault):
-        _say(f"error: this is not known to this project: {known}; {REPORT} and what --verbose prints")
-    else:
-        for fault in filter(None, map(str.strip, str(known).splitlines())):  # each is a sentence of its own
-            _say(f"error: {fault}")
-    return EXIT_CODES[known.remedy if isinstance(known, LimeError) else "bug"]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        lines = [f"error: this is not known to this project: {known}; {REPORT} and what --verbose prints"]
+    else:  # each line is its own sentence
+        lines = [f"error: {fault}" for fault in filter(None, map(str.strip, str(known).splitlines()))]
+    return EXIT_CODES[known.remedy if isinstance(known, LimeError) else "bug"], lines

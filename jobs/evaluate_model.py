@@ -1,36 +1,25 @@
-"""Offline metrics of models as of a night, beside popularity and personal frequency.
-
-    python jobs/evaluate_model.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY]
-
-Scores every model under every evaluation policy of the settings, in tables apart from the nightly ones;
-nothing is published, and no night is changed by it. The events of the weeks after the night must have been
-ingested.
-"""
+"""Measure models offline as of a night, and compare them with popularity and personal frequency."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import count, night_options, parser, short_run_key
-from jobs.command import report, with_warehouse
-from pipelines.checks import check_models
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import EVALUATE_MODEL
+from pipelines.settings.checks import check_models
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse and evaluate."""
-    options = night_options(parser("evaluate_model", __doc__ or ""), key=short_run_key)
-    options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
-    options.add_argument("--horizon-days", type=count, default=28, help="days whose events are the truth")
-    options.add_argument("--min-events", type=count, default=20, help="history a user needs to be counted")
-    args = options.parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Evaluate the models."""
 
     def check(settings: Settings) -> None:
         check_models(settings, args.model or [])
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.evaluate import evaluate_models
+        from pipelines.learn.evaluate import evaluate_models
         from pipelines.night_checks import check_eligible
 
         check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)
@@ -43,9 +32,14 @@ def main() -> int:
             horizon_days=args.horizon_days,
             min_events=args.min_events,
         )
-        report("evaluate_model", manifest)
+        args.output.result("evaluate_model", manifest)
 
     return with_warehouse(args, work, job="evaluate_model", check=check, udfs=True)
+
+
+def main() -> int:
+    """Parse the command line and evaluate the models."""
+    return run(parse(EVALUATE_MODEL))
 
 
 if __name__ == "__main__":

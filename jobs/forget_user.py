@@ -1,38 +1,34 @@
-"""Forget a person: remove a user from every table and export, older versions included, and prove it.
-
-    python jobs/forget_user.py --config conf/local.yaml --ds 2017-12-04 --user 1234 --reason "request 17"
-
-Run it while no night runs. It ends time travel, and going back, to before this moment. Take the user out of
-the source first: drops are not touched, and one that is ingested again brings the user back.
-"""
+"""Remove a user from every table and export, including their older versions, and prove it."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_options, parser, words
-from jobs.command import report, with_warehouse
-from pipelines.checks import find_person
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import FORGET_USER
+from pipelines.operate.find_person import find_person
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse and forget."""
-    options = night_options(parser("forget_user", __doc__ or ""))
-    options.add_argument("--user", required=True, help="the user id, in any spelling that ingest reads")
-    options.add_argument("--reason", required=True, type=words, help="kept with the manifest; the id is not")
-    args = options.parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Forget the user."""
 
     def check(settings: Settings) -> None:
         find_person(settings, args.user)
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.forget import forget_user
+        from pipelines.operate.forget import forget_user
 
-        report("forget_user", forget_user(warehouse, args.user, args.ds, args.reason))
+        args.output.result("forget_user", forget_user(warehouse, args.user, args.ds, args.reason))
 
     return with_warehouse(args, work, job="forget_user", check=check)
+
+
+def main() -> int:
+    """Parse the command line and forget the user."""
+    return run(parse(FORGET_USER))
 
 
 if __name__ == "__main__":

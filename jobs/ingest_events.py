@@ -1,45 +1,32 @@
-"""Load drops into events, items and users; bad rows go to events_quarantine.
-
-    python jobs/ingest_events.py --config conf/local.yaml --ds 2017-12-04
-    python jobs/ingest_events.py --config conf/local.yaml --from 2017-01-01 --to 2017-12-02
-
-`--ds` is a night, as for every job: it loads the drop of the day before, the last one the
-night sees, and of days before it that no job has loaded yet. `--from` and `--to` are the days of the drops
-themselves.
-"""
+"""Load drops into the tables events, items and users; bad rows go to events_quarantine."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_date, parser
-from jobs.command import report, with_warehouse
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import INGEST_EVENTS
+from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse and load."""
-    options = parser("ingest_events", __doc__ or "")
-    options.add_argument("--ds", type=night_date, help="the night; loads the day before, and what is missing")
-    options.add_argument("--from", dest="first", type=night_date, help="first drop day of a range")
-    options.add_argument("--to", dest="last", type=night_date, help="last drop day of a range")
-    options.add_argument("--run-key", help="ignored: loading needs no lease")
-    args = options.parse_args()
-    whole_range = bool(args.first and args.last)
-    if bool(args.ds) == whole_range or bool(args.first) != bool(args.last):
-        options.error("give either --ds NIGHT or both --from DAY and --to DAY")
-    if whole_range and args.first > args.last:
-        options.error(f"--from {args.first} is after --to {args.last}; swap them")
+def run(args: argparse.Namespace) -> int:
+    """Load the drops."""
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.night import ingest_days, ingest_night
+        from pipelines.ingest.load_days import ingest_days, ingest_night
 
         found = (
             ingest_days(warehouse, args.first, args.last) if args.first else ingest_night(warehouse, args.ds)
         )
-        report("ingest_events", found)
+        args.output.result("ingest_events", found)
 
     return with_warehouse(args, work, job="ingest_events", night=args.ds or args.first)
+
+
+def main() -> int:
+    """Parse the command line and load the drops."""
+    return run(parse(INGEST_EVENTS))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Log lines on stderr that carry run, night and job: JSON for machines, plain where people look on."""
+"""Log lines on stderr that name run, night and job: JSON, or plain text if stderr is a terminal."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
@@ -12,7 +13,7 @@ from structlog.types import Processor
 
 
 def start_logs(**fields: str) -> None:
-    """Send every logger's lines, ours and the libraries', to stderr; all of this thread carry `fields`."""
+    """Send the lines of all loggers to stderr; every line of this thread carries `fields`."""
     people = sys.stderr.isatty()
     common: list[Processor] = [
         merge_contextvars,
@@ -21,7 +22,7 @@ def start_logs(**fields: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     how: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))]
         if people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )

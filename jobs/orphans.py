@@ -1,9 +1,9 @@
-"""A job whose Airflow task has died ends: nobody would hear of its result, and its retry is on its way.
+"""The end of a job whose Airflow task has died: nobody would read its result, and a retry will start soon.
 
-A SIGKILL (of the worker, for want of memory say) reaches neither spark-submit nor the driver below it; both
-would go on. So a driver that Airflow started watches the processes above it: the JVM of spark-submit, the
-task, and the task's supervisor. Spark on a cluster's own driver (`cluster` deploy mode) has no such parents;
-there Airflow's provider finds the driver again.
+A SIGKILL of the Airflow worker, for example because memory ran out, reaches neither spark-submit nor the
+driver that it started, so both would go on. A driver that Airflow started therefore watches the processes
+above it: the JVM of spark-submit, the task, and the task's supervisor. In `cluster` deploy mode the driver
+has no such parents; Airflow's provider finds the driver again there.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import time
 import psutil
 
 log = logging.getLogger(__name__)
-UNDER_AIRFLOW = "AIRFLOW_CTX_DAG_RUN_ID"  # Airflow sets it for what a task starts
-ABOVE = 3
-SECONDS = 2.0
+UNDER_AIRFLOW = "AIRFLOW_CTX_DAG_RUN_ID"  # Airflow sets this variable for the processes of a task
+ABOVE = 3  # processes above the driver that are watched
+SECONDS = 2.0  # between two looks at them
 
 
 def end_with_submitter() -> None:
-    """Under Airflow, send this process a SIGTERM as soon as one of those above it is gone."""
+    """Under Airflow, send this process a SIGTERM as soon as a process above it has ended."""
     if UNDER_AIRFLOW in os.environ:
         above = psutil.Process().parents()[:ABOVE]
         threading.Thread(target=_watch, args=(above,), name="orphans", daemon=True).start()

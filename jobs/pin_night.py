@@ -1,33 +1,32 @@
-"""Keep a published night readable with all that it was computed from, whatever upkeep removes; or stop that.
-
-python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit of the fourth quarter"
-python jobs/pin_night.py --config conf/local.yaml --ds 2017-12-04 --reason "audit is over" --release
-"""
+"""Pin a published night, so that upkeep keeps it and everything it was computed from, or release the pin."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_date, parser, words
-from jobs.command import report, with_warehouse
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import PIN_NIGHT
+from pipelines.store.tables import Warehouse
+
+
+def run(args: argparse.Namespace) -> int:
+    """Pin or release the night."""
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.operate.pins import pin_night, release_night
+
+        if args.release:
+            args.output.result("pin_night", release_night(warehouse, args.ds, args.reason)._asdict())
+        else:
+            args.output.result("pin_night", pin_night(warehouse, args.ds, args.reason))
+
+    return with_warehouse(args, work, job="pin_night")
 
 
 def main() -> int:
-    """Parse, and pin or release."""
-    options = parser("pin_night", __doc__ or "")
-    options.add_argument("--ds", required=True, type=night_date, help="a published night")
-    options.add_argument("--reason", required=True, type=words, help="kept with the pin")
-    options.add_argument("--release", action="store_true", help="end the pins of the night")
-    args = options.parse_args()
-
-    def work(warehouse: Warehouse) -> None:
-        from pipelines.pins import pin_night, release_night
-
-        act = release_night if args.release else pin_night
-        report("pin_night", act(warehouse, args.ds, args.reason))
-
-    return with_warehouse(args, work, job="pin_night")
+    """Parse the command line, and pin or release the night."""
+    return run(parse(PIN_NIGHT))
 
 
 if __name__ == "__main__":

@@ -1,42 +1,35 @@
-"""What a night will take, before it runs.
-
-    python jobs/plan_night.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY] [--price-per-hour 0.05]
-
-Prints users, candidates, pairs, bytes, memory, tasks, seconds (every core is measured for a second) and,
-at a given price of a core for an hour (of a GPU, where one scores), the cost. Exit 3 when the night
-cannot run. Takes nothing from a run that is at work; the scoring manifest of the run with this key then shows
-what it did take, too.
-"""
+"""Forecast the cost of a night before it runs."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_options, parser, price
-from jobs.command import report, with_warehouse
-from pipelines.checks import check_night
-from pipelines.leases import find_run
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import PLAN_NIGHT
+from pipelines.settings.checks import check_night
+from pipelines.store.leases import find_run
+from pipelines.store.tables import Warehouse
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the forecast."""
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.night_checks import check_plan
+        from pipelines.score.forecast import plan_night
+
+        check_plan(warehouse, args.ds)
+        # A forecast acquires no lease: it must not take the night from a run that is at work.
+        forecast = plan_night(warehouse, find_run(warehouse, args.ds, args.run_key), args.price_per_hour)
+        args.output.result("plan_night", forecast, figures=True)
+
+    return with_warehouse(args, work, job="plan_night", check=check_night, udfs=True)
 
 
 def main() -> int:
-    """Parse and plan."""
-    options = night_options(parser("plan_night", __doc__ or ""))
-    options.add_argument("--price-per-hour", type=price, help="of a core, or of a GPU where one scores")
-    args = options.parse_args()
-
-    def work(warehouse: Warehouse) -> None:
-        from pipelines.forecast import plan_night
-        from pipelines.night_checks import check_plan
-
-        check_plan(warehouse, args.ds)
-        # No lease: a forecast must not take the night from a run that is at work.
-        forecast = plan_night(warehouse, find_run(warehouse, args.ds, args.run_key), args.price_per_hour)
-        for name, value in forecast.items():
-            print(f"{name:20}{value:>20,}" if isinstance(value, int | float) else f"{name:20}{value!s:>20}")
-        report("plan_night", forecast)
-
-    return with_warehouse(args, work, job="plan_night", check=check_night, udfs=True)
+    """Parse the command line and print the forecast."""
+    return run(parse(PLAN_NIGHT))
 
 
 if __name__ == "__main__":

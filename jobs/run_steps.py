@@ -1,26 +1,22 @@
-"""Run several steps of a night in one Spark application.
-
-    python jobs/run_steps.py --config conf/local.yaml --ds 2017-12-04 \\
-        --steps build_candidate_bank build_link_states
-
-Each step does what the job of its name does; sharing a session spares its start.
-"""
+"""Run several steps of a night in one Spark application."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_options, parser
-from jobs.command import run_steps
-from pipelines.plan import STEP_NAMES
+from jobs.command import parse, run_steps
+from jobs.definitions import RUN_STEPS
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the steps in the given order."""
+    return run_steps(args, args.steps, job=args.steps[0] if len(args.steps) == 1 else "run_steps")
 
 
 def main() -> int:
-    """Parse, and run the steps in their order."""
-    options = night_options(parser("run_steps", __doc__ or ""))
-    options.add_argument("--steps", nargs="+", choices=STEP_NAMES, required=True, help="in this order")
-    args = options.parse_args()
-    return run_steps(args, args.steps, job=args.steps[0] if len(args.steps) == 1 else "run_steps")
+    """Parse the command line, and run the steps in the given order."""
+    return run(parse(RUN_STEPS))
 
 
 if __name__ == "__main__":

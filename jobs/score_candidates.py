@@ -1,13 +1,11 @@
-"""Score every user against every eligible candidate, into staging.
-
-python jobs/score_candidates.py --config conf/local.yaml --ds 2017-12-04
-"""
+"""Score every user against every eligible candidate, and write the lists to staging."""
 
 from __future__ import annotations
 
 import sys
 
 from jobs.command import run_job
+from jobs.definitions import SCORE_CANDIDATES
 
 if __name__ == "__main__":
-    sys.exit(run_job("score_candidates", __doc__ or ""))
+    sys.exit(run_job(SCORE_CANDIDATES))

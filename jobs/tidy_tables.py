@@ -1,31 +1,29 @@
-"""Compact small files, drop staged rows of old nights, and vacuum: weekly, beside the nights or between them.
-
-    python jobs/tidy_tables.py --config conf/local.yaml --ds 2017-12-04
-
-Keeps what `upkeep` in the settings says, counted from `--ds`, and everything that a pinned night needs.
-"""
+"""Compact small files, drop the staged rows of old nights, and vacuum."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_date, parser
-from jobs.command import report, with_warehouse
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import TIDY_TABLES
+from pipelines.store.tables import Warehouse
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tidy the tables."""
+
+    def work(warehouse: Warehouse) -> None:
+        from pipelines.operate.upkeep import tidy_tables
+
+        args.output.result("tidy_tables", tidy_tables(warehouse, args.ds))
+
+    return with_warehouse(args, work, job="tidy_tables")
 
 
 def main() -> int:
-    """Parse and tidy."""
-    options = parser("tidy_tables", __doc__ or "")
-    options.add_argument("--ds", required=True, type=night_date, help="the newest night")
-    args = options.parse_args()
-
-    def work(warehouse: Warehouse) -> None:
-        from pipelines.upkeep import tidy_tables
-
-        report("tidy_tables", tidy_tables(warehouse, args.ds))
-
-    return with_warehouse(args, work, job="tidy_tables")
+    """Parse the command line and tidy the tables."""
+    return run(parse(TIDY_TABLES))
 
 
 if __name__ == "__main__":

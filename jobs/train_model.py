@@ -1,39 +1,35 @@
-"""Train models on all events before a cut-off and write their bundles.
-
-    python jobs/train_model.py --config conf/local.yaml --ds 2017-12-04 [--model NAME …]
-
-`--ds` is the cut-off: nothing from that day on is read. Without `--model`, every model of the
-settings is trained. A bundle trained from the same settings and table versions is kept.
-"""
+"""Train models on all events before a cut-off and write their bundles."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_date, parser
-from jobs.command import report, with_warehouse
-from pipelines.checks import check_models
-from pipelines.settings import Settings
-from pipelines.tables import Warehouse
+from jobs.command import parse, with_warehouse
+from jobs.definitions import TRAIN_MODEL
+from pipelines.settings.checks import check_models
+from pipelines.settings.settings import Settings
+from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse and train."""
-    options = parser("train_model", __doc__ or "")
-    options.add_argument("--ds", required=True, type=night_date, help="the cut-off day")
-    options.add_argument("--model", action="append", help="a model of the settings; may be repeated")
-    args = options.parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Train the models."""
 
     def check(settings: Settings) -> None:
         check_models(settings, args.model or [])
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.train import train_models
+        from pipelines.learn.train import train_models
 
         names = args.model or [model.name for model in warehouse.settings.models]
-        report("train_model", train_models(warehouse, args.ds, names))
+        args.output.result("train_model", train_models(warehouse, args.ds, names))
 
     return with_warehouse(args, work, job="train_model", check=check)
+
+
+def main() -> int:
+    """Parse the command line and train the models."""
+    return run(parse(TRAIN_MODEL))
 
 
 if __name__ == "__main__":

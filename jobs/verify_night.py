@@ -1,39 +1,37 @@
-"""Certify the staged lists of sampled users against the unfolded model.
-
-    python jobs/verify_night.py --config conf/local.yaml --ds 2017-12-04 [--run-key KEY] [--full]
-
-`--full` also scores the night again, all users against all candidates, and compares every list: what an
-incremental night spared must not show.
-"""
+"""Certify the staged lists of sampled users against the unfolded model."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from jobs.arguments import night_options, parser
-from jobs.command import report, take_night, with_warehouse
-from pipelines.checks import check_night
-from pipelines.tables import Warehouse
+from jobs.command import parse, take_night, with_warehouse
+from jobs.definitions import VERIFY_NIGHT
+from pipelines.settings.checks import check_night
+from pipelines.steps import Job
+from pipelines.store.tables import Warehouse
 
 
-def main() -> int:
-    """Parse and certify."""
-    options = night_options(parser("verify_night", __doc__ or ""))
-    options.add_argument("--full", action="store_true", help="compare every list with a full night's")
-    args = options.parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Certify the lists."""
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.night_checks import check_steps
-        from pipelines.verify import verify_night
-        from pipelines.verify_full import verify_full
+        from pipelines.publish.full_comparison import verify_full
+        from pipelines.publish.verify_night import verify_night
 
-        check_steps(warehouse, args.ds, args.run_key, ["verify_night"])
+        check_steps(warehouse, args.ds, args.run_key, [Job.VERIFY_NIGHT])
         run = take_night(warehouse, args.ds, args.run_key)
-        report("verify_night", verify_night(warehouse, run))
+        args.output.result("verify_night", verify_night(warehouse, run))
         if args.full:
-            report("verify_full", verify_full(warehouse, run))
+            args.output.result("verify_full", verify_full(warehouse, run))
 
     return with_warehouse(args, work, job="verify_night", check=check_night, udfs=args.full)
+
+
+def main() -> int:
+    """Parse the command line and certify the lists."""
+    return run(parse(VERIFY_NIGHT))
 
 
 if __name__ == "__main__":

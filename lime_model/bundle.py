@@ -1,13 +1,15 @@
 """A bundle: weights, config, encoders and catalogue of one trained model, with checksums.
 
-A folder of three files and their SHA-256:
+It is a folder of three files and their SHA-256:
 
     model.safetensors      parameters
-    catalogue.safetensors  id rows and feature entries of the items known at training
+    catalogue.safetensors  id rows, feature entries and fame of the items known at training
     bundle.json            config, encoders of the columns, item ids, training metrics
-    SHA256.json            the checksum of each; its own digest is the model version
+    SHA256.json            the checksum of each file; the digest of this file is the model version
 
 Nothing is ever unpickled.
+
+Letters: I items, D width.
 """
 
 from __future__ import annotations
@@ -26,23 +28,25 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
+from lime_model.arrays import Floats
 from lime_model.config import ModelConfig
-from lime_model.encoders import Entries, encoder_from_json, encoder_to_json
 from lime_model.errors import LimeError
-from lime_model.features import Catalogue, Encoders, table_rows
-from lime_model.model import LimeModel
+from lime_model.model.encoders import encoder_from_json, encoder_to_json
+from lime_model.model.entries import Entries
+from lime_model.model.features import Catalogue, Encoders, table_rows
+from lime_model.model.lime import LimeModel
 
 CATALOGUE = ("id_rows", "slots", "weights", "fame")  # arrays of a `Catalogue`
 CHECKSUMS = "SHA256.json"
 
 
 class BundleError(LimeError):
-    """A bundle that is missing, damaged or does not fit what it is used with."""
+    """A bundle that is missing, is damaged or does not fit what it is used with."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Everything a night needs to know of a model."""
+    """Everything that a night reads of a model."""
 
     model: LimeModel
     catalogue: Catalogue
@@ -63,7 +67,14 @@ def build_model(
     items: Encoders,
     users: Encoders,
 ) -> LimeModel:
-    """A fresh model whose tables fit the catalogue and the columns."""
+    """Build a new model whose tables fit the catalogue and the columns.
+
+    Args:
+        config: sizes, variant and columns.
+        catalogue: the items.
+        items: encoders of the item columns.
+        users: encoders of the user columns.
+    """
     return LimeModel(
         config,
         item_rows=int(catalogue.id_rows.max(initial=0)) + 1,
@@ -73,7 +84,7 @@ def build_model(
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> str:
-    """Write the bundle's files into `folder`; returns the model version."""
+    """Write the bundle's files into `folder` and return the model version."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.contiguous() for k, v in bundle.model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors")
@@ -101,22 +112,25 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle back, in eval mode, after checking every file.
+    """Read a bundle, in eval mode, after checking every file.
+
+        bundle = load_bundle(Path("bundle"))
+        weights = Weights.of(bundle.model)
 
     Raises:
-        BundleError: no bundle there, a checksum is wrong, or parameters do not fit the config.
+        BundleError: the folder has no bundle, a checksum is wrong, or parameters do not fit the config.
     """
     text = _checked(folder)
     raw = json.loads((folder / "bundle.json").read_text())
     arrays = load_arrays(folder / "catalogue.safetensors")
     if arrays.keys() != set(CATALOGUE):
         raise BundleError(
-            f"{folder}: its catalogue has {sorted(arrays)}, this code wants {CATALOGUE}; train again"
+            f"{folder}: the catalogue has {sorted(arrays)} and this code wants {CATALOGUE}; train again"
         )
     id_rows, slots, weights, fame = (arrays[name] for name in CATALOGUE)
     catalogue = Catalogue(tuple(raw["item_ids"]), id_rows, Entries(slots, weights), fame)
     config = ModelConfig.from_json(raw["config"])
-    # In the order of the columns: their blocks of the embedding table have no names.
+    # The order of the columns is that of training: their blocks of the embedding table have no names.
     items = {c.name: encoder_from_json(c, raw["item_encoders"][c.name]) for c in config.item_columns}
     users = {c.name: encoder_from_json(c, raw["user_encoders"][c.name]) for c in config.user_columns}
     model = build_model(config, catalogue, items, users)
@@ -129,24 +143,25 @@ def load_bundle(folder: Path) -> Bundle:
 
 @functools.cache
 def worker_bundle(folder: Path) -> Bundle:
-    """`load_bundle`, once per worker process: tasks that share a worker share the bundle."""
+    """Load a bundle once per worker process: tasks that share a worker share the bundle."""
     return load_bundle(folder)
 
 
 def bundle_version(folder: Path) -> str:
-    """Model version of the bundle in `folder`, without loading it."""
+    """Return the model version of the bundle in `folder` without loading it."""
     return _version(_checked(folder))
 
 
-def known_item_vectors(model: LimeModel, catalogue: Catalogue) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """T of every catalogue row `[I + 1, D]` in float64; row 0 is the unknown item."""
+def known_item_vectors(model: LimeModel, catalogue: Catalogue) -> Floats:
+    """Compute T of every catalogue row `[I + 1, D]` in float64; row 0 is the unknown item."""
     model.items.double()
     with torch.inference_mode():
-        array: np.ndarray[Any, np.dtype[np.float64]] = model.embed_items(catalogue).numpy()
+        array: Floats = model.embed_items(catalogue).numpy()
     return array
 
 
 def _checked(folder: Path) -> str:
+    """Check every file of a bundle and return the text of its checksums."""
     path = folder / CHECKSUMS
     if not path.is_file():
         raise BundleError(f"no bundle at {folder}: {CHECKSUMS} is missing; run jobs/train_model.py")
@@ -162,9 +177,11 @@ def _checked(folder: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version(text: str) -> str:
+    """Return the model version from the text of the checksums."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,7 +1,7 @@
 """What a LIME model is made of: sizes, variant and the columns it reads.
 
-One frozen object, written as JSON into the bundle and read back by every job, so
-that training, encoding and scoring cannot disagree about a shape.
+The sizes are one frozen object, written as JSON into the bundle and read back by every job, so that training,
+encoding and scoring cannot disagree about a shape. No module that this one imports loads torch.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Variant = Literal["lime-mha", "lime-xor"]
-Part = Literal["dot", "bias", "memory"]
+ScoreTerm = Literal["dot", "bias", "memory"]
 Kind = Literal["category", "hash", "number", "list", "vector"]
 
 DAY_US = 86_400_000_000  # microseconds of a day
-MEMORY_FEATURES = 9  # see lime_model/memory.py for the nine
+MEMORY_FEATURES = 9  # lime_model/model/repeat_memory.py lists them
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of item or user features and how a model reads it; see `lime_model/encoders.py`.
-
-    `size` by kind: category, none; hash, rows of its table; number, knots; list, values that count;
-    vector, its length. 0 is the kind's default, where it has one.
+    """A column of item or user features and how a model reads it; see `lime_model/model/encoders.py`.
 
     Raises:
-        ValueError: an unknown kind, or a size that the kind can't have.
+        ValueError: the kind is unknown, or can't have this size.
     """
 
     name: str
+    """The name of the column, as `ingest` declares it."""
     kind: Kind = "category"
+    """How the values of the column are read (docs/train.md has a table of the kinds)."""
     size: int = 0
+    """For a hash the number of embeddings, for a number its quantiles, for a list the values that count, and
+    for a vector its length; 0 is the default of a number (16) and a list (8), and a category has no size."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -46,34 +47,58 @@ class Column:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of one LIME model (letters as in docs/model.md); the defaults are those beyond which neither
-    lists nor labels got better in `make bench-quality-full`, see benchmarks/results/quality-sizes.svg.
+    """The sizes of one LIME model (letters as in docs/model.md).
+
+    Neither lists nor labels got better with sizes above the defaults in `make bench-quality-full`; see
+    benchmarks/results/quality-sizes.svg.
 
     Raises:
         ValueError: a size is not positive, `heads` do not divide `width`, or weights do not fit the tasks.
     """
 
     variant: Variant = "lime-mha"
-    links: int = 8  # L
-    width: int = 40  # D
-    hidden: int = 16  # F, hidden units of the scoring head
-    dot: int = 40  # E, width of the two-tower dot
-    heads: int = 2  # of the MHA link attention; the link weights have one
+    """How links read a history: `lime-mha` by softmax attention, `lime-xor` by HSTU blocks."""
+    links: int = 8
+    """The number of links L of a user, at least 1."""
+    width: int = 40
+    """The width D of the embeddings; it must be a multiple of `heads`."""
+    hidden: int = 16
+    """The number of hidden units F of the scoring head, at least 1."""
+    dot: int = 40
+    """The width E of the two-tower dot product, at least 1."""
+    heads: int = 2
+    """The number of heads of the attention of LIME-MHA, at least 1; the link weights have one head."""
     xor_blocks: int = 3
-    max_events: int = 256  # N_max: the last events that LIME-XOR reads
-    user_width: int = 16  # X, width of x_u
+    """The number of blocks of LIME-XOR, at least 1."""
+    max_events: int = 256
+    """The number of last events that LIME-XOR reads, at least 1, and the events of a window of labels."""
+    user_width: int = 16
+    """The width X of the embedding of a user's own columns, at least 1."""
     memory_hidden: int = 16
-    pool_days: tuple[float, ...] = (90.0, 21.0)  # decayed pools; a flat one is always there
-    memory_days: tuple[float, float] = (90.0, 21.0)  # decays of the repeat memory
-    bias_days: int = 28  # window of the recent count in the nightly item bias
+    """The number of hidden units of the repeat memory."""
+    pool_days: tuple[float, ...] = (90.0, 21.0)
+    """The days after which an event weighs 1/e in each decayed pool of a history; there is always one pool
+    more, in which all events weigh the same."""
+    memory_days: tuple[float, float] = (90.0, 21.0)
+    """The days after which an event weighs 1/e in the two decayed counts of the repeat memory."""
+    bias_days: int = 28
+    """The number of days before the night whose events count for the item bias."""
     event_types: tuple[str, ...] = ("purchase",)
+    """The event types that the model can tell apart; any other type is unknown to it."""
     item_columns: tuple[Column, ...] = ()
+    """The columns of items that the model reads; a name alone is a column of the kind `category`."""
     user_columns: tuple[Column, ...] = ()
-    tasks: tuple[str, ...] = ()  # event types that are each a task; none: one task, any event
-    task_weights: tuple[float, ...] = ()  # of the tasks' logits in the score, in their order; none: 1 each
-    labelled: bool = False  # histories show the label of each event: an action is an event type and a label
-    without: tuple[Part, ...] = ()  # parts of the score that stay zero, for a bare comparison
-    cutoff_ds: str = "1970-01-01"  # the bundle has seen no event from this day on
+    """The columns of users that the model reads; a name alone is a column of the kind `category`."""
+    tasks: tuple[str, ...] = ()
+    """The event types that are each a task of their own; without any, one task stands for all events."""
+    task_weights: tuple[float, ...] = ()
+    """The weights that the logits of `tasks` have in the score, in their order; without any, all weigh 1."""
+    labelled: bool = False
+    """Whether histories show the label of each event: an action is then an event type and a label."""
+    without: tuple[ScoreTerm, ...] = ()
+    """The parts of the score that stay zero, for comparisons."""
+    cutoff_ds: str = "1970-01-01"
+    """The day (YYYY-MM-DD) before which all events of the training lie; training itself sets it."""
 
     def __post_init__(self) -> None:
         sizes = ("links", "width", "hidden", "dot", "heads", "xor_blocks", "max_events", "user_width")
@@ -88,8 +113,8 @@ class ModelConfig:
         if self.variant not in ("lime-mha", "lime-xor"):
             raise ValueError(f"model.variant is {self.variant!r}; use 'lime-mha' or 'lime-xor'")
         for part in self.without:
-            if part not in get_args(Part):
-                raise ValueError(f"model.without names {part!r}; use some of {list(get_args(Part))}")
+            if part not in get_args(ScoreTerm):
+                raise ValueError(f"model.without names {part!r}; use some of {list(get_args(ScoreTerm))}")
         for names in ([column.name for column in side] for side in (self.item_columns, self.user_columns)):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise ValueError(f"model columns name {sorted(twice)} more than once")
@@ -110,100 +135,27 @@ class ModelConfig:
 
     @property
     def mix(self) -> tuple[float, ...]:
-        """Weight of every task's logit in the score, `[T]`."""
+        """The weight of every task's logit in the score `[O]`, for O tasks."""
         return self.task_weights or (1.0,) * max(1, len(self.tasks))
 
     @property
     def pools(self) -> int:
-        """Number of pooled histories J: the decayed ones and the flat mean."""
+        """The number of pools J: the decayed ones and the flat mean."""
         return len(self.pool_days) + 1
 
     @property
     def actions(self) -> int:
-        """Number of action codes: 0 is unknown, then each event type, thrice when labels are shown."""
+        """The number of action codes: 0 for unknown, then one per event type, or three with labels shown."""
         return 1 + len(self.event_types) * (3 if self.labelled else 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Return the fields as plain JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_json`; lists become tuples."""
+        """Return the config that `to_json` wrote; lists become tuples."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         for side in ("item_columns", "user_columns"):
             fields[side] = tuple(Column(**column) for column in fields[side])
         return cls(**fields)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; days are days of event time."""
-
-    steps: int = 300  # first phase: dot, bias and memory, over all items with an id embedding
-    batch: int = 128
-    learning_rate: float = 1e-3
-    memory_rate: float = 2e-2  # few weights, far from their start
-    id_decay: float = 0.01  # pull of the id embeddings to their start, a step
-    link_steps: int = 60  # second phase: links and head too, over sampled items
-    link_batch: int = 32
-    link_rate: float = 5e-4
-    tower_share: float = 0.2  # of its rate, for what the first phase has trained
-    candidates: int = 2048  # of the second phase, with the positives; at least a quarter is drawn
-    weight_decay: float = 0.01
-    dropout: float = 0.5  # of link state and pools
-    horizon_days: float = 28.0
-    cut_every_days: float = 7.0
-    cut_half_life_days: float = 60.0
-    first_cut_days: float = 270.0  # before the cut-off
-    min_events: int = 20
-    max_events: int = 512
-    hide_share: float = 0.85  # of a history's items: asked back as if new: the model fills in, not copies
-    valid_share: float = 0.02  # of the users: no step learns from them, their losses judge the run
-    patience: int = 6  # rows of the curve without a gain there that end a phase; it has six rows or more
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "link_batch", "candidates", "min_events", "max_events", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "memory_rate", "link_rate", "horizon_days", "cut_every_days"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("dropout", "hide_share", "valid_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it is a share below 1")
-        if not self.first_cut_days >= self.horizon_days:
-            raise ValueError(
-                f"train.first_cut_days is {self.first_cut_days:g}; a cut is at least "
-                f"the {self.horizon_days:g} days of train.horizon_days before the cut-off"
-            )
-
-
-@dataclass(frozen=True)
-class LabelTraining:
-    """How to learn labels: `epochs` over the windows of a log, stopped when validation gets no better."""
-
-    epochs: float = 3.0
-    batch: int = 32  # windows
-    targets: int = 32  # events of a window that are predicted; they share the history before them
-    learning_rate: float = 1e-3
-    embedding_rate: float = 2e-2  # of items, features and actions: each is met in few steps
-    weight_decay: float = 0.01
-    dropout: float = 0.2  # of link state and pools
-    stride: int = 32  # events between two readings of LIME-XOR, see lime_model/prefixes.py
-    validations: int = 6  # over the whole run, evenly
-    patience: int = 2  # validations in a row without a gain that end training
-    valid_days: float = 14.0  # before the cut-off: the events that judge
-    bf16: bool = False  # products of a step in bf16: a gain for LIME-XOR where the processor has it
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "targets", "stride", "validations", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("epochs", "learning_rate", "embedding_rate", "valid_days"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"labels.dropout is {self.dropout}; it is a share below 1")

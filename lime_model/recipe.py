@@ -1,91 +1,142 @@
-"""Digests of code: what other code has trained or computed is not "unchanged"."""
+"""How a LIME model is trained: the steps, rates and examples of its two kinds of training, and its recipe.
+
+The text below each field is its description in docs/configure.md.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from dataclasses import dataclass, field
 
-# Every module whose text decides the bits of a trained model.
-MODULES = (
-    "config",
-    "dataset",
-    "encoders",
-    "examples",
-    "features",
-    "links",
-    "label_training",
-    "loop",
-    "losses",
-    "memory",
-    "metrics",
-    "model",
-    "prefixes",
-    "spool",
-    "svd_start",
-    "training",
-    "windows",
-    "xor",
-    "scoring/fold",
-)
-
-# Every module whose text decides the bits of bank rows, link states and memories of a given bundle.
-ROW_MODULES = (
-    "bundle",
-    "config",
-    "encoders",
-    "encoding",
-    "features",
-    "links",
-    "memory",
-    "model",
-    "scoring/canonical",
-    "states",
-    "xor",
-)
+from lime_model.config import ModelConfig
 
 
-# Every module whose text decides the bits of z, of given rows.
-SCORE_MODULES = (
-    "scoring/anchors",
-    "scoring/bank",
-    "scoring/canonical",
-    "scoring/cells",
-    "scoring/fused",
-    "scoring/native/__init__",
-    "scoring/parts",
-    "scoring/reference",
-    "scoring/tiled",
-    "scoring/tonight",
-    "scoring/topk",
-)
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to learn the next items of a history; days are days of event time."""
+
+    steps: int = 300
+    """The steps of the first phase, which trains dot, bias and memory over all items with an id embedding."""
+    batch: int = 128
+    """The examples (a user and a cut) of a step of the first phase, at least 1."""
+    learning_rate: float = 1e-3
+    """The highest learning rate of the first phase, above 0."""
+    memory_rate: float = 2e-2
+    """The highest learning rate of the repeat memory, above 0; these few weights end far from their start."""
+    id_decay: float = 0.01
+    """The share of the way back to its start that each step moves an id embedding."""
+    link_steps: int = 60
+    """The steps of the second phase, which trains links and head too, over sampled items."""
+    link_batch: int = 32
+    """The examples (a user and a cut) of a step of the second phase, at least 1."""
+    link_rate: float = 5e-4
+    """The highest learning rate of links and head in the second phase, above 0."""
+    tower_share: float = 0.2
+    """The share of `link_rate` (for the memory, of `memory_rate`) at which the second phase goes on training
+    what the first one has trained."""
+    candidates: int = 2048
+    """The candidates of a step of the second phase, at least 1, its targets included; at least a quarter of
+    them is drawn at random."""
+    weight_decay: float = 0.01
+    """The weight decay of AdamW."""
+    dropout: float = 0.5
+    """The share of link states and pools that training drops, from 0 to below 1."""
+    horizon_days: float = 28.0
+    """The number of days after a cut in which the targets of an example lie, above 0."""
+    cut_every_days: float = 7.0
+    """The number of days between two cuts, above 0."""
+    cut_half_life_days: float = 60.0
+    """The age in days at which a cut is drawn half as often as the newest one."""
+    first_cut_days: float = 270.0
+    """The number of days from the oldest cut to the cut-off, at least `horizon_days`."""
+    min_events: int = 20
+    """The fewest events before a cut, at least 1, that make a user an example of this cut."""
+    max_events: int = 512
+    """The number of a user's last events before a cut that an example holds, at least 1."""
+    hide_share: float = 0.85
+    """The share of a history's items, from 0 to below 1, that are hidden and become targets."""
+    valid_share: float = 0.02
+    """The share of users, from 0 to below 1, from whom no step learns; their losses judge the run."""
+    patience: int = 6
+    """The rows of the training curve without a gain in validation, at least 1, that end a phase of six rows
+    or more."""
+    seed: int = 7
+    """The seed of all random numbers of the training."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "link_batch", "candidates", "min_events", "max_events", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("learning_rate", "memory_rate", "link_rate", "horizon_days", "cut_every_days"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("dropout", "hide_share", "valid_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it is a share below 1")
+        if not self.first_cut_days >= self.horizon_days:
+            raise ValueError(
+                f"train.first_cut_days is {self.first_cut_days:g}; a cut is at least "
+                f"the {self.horizon_days:g} days of train.horizon_days before the cut-off"
+            )
 
 
-def score_files() -> list[Traversable]:
-    """Source files of `SCORE_MODULES`, and of the compiled kernel."""
-    native = files("lime_model") / "scoring" / "native"
-    return [*_files(SCORE_MODULES), native / "kernel.cpp", native / "simd.h"]
+@dataclass(frozen=True)
+class LabelTraining:
+    """How to learn labels: `epochs` over the windows of a log, fewer when validation stops improving."""
+
+    epochs: float = 3.0
+    """How often training goes over the windows of the log, above 0."""
+    batch: int = 32
+    """The windows of a step, at least 1."""
+    targets: int = 32
+    """The events of a window that are predicted, at least 1; they share the history before them."""
+    learning_rate: float = 1e-3
+    """The highest learning rate of all parameters but embeddings, above 0."""
+    embedding_rate: float = 2e-2
+    """The highest learning rate of embeddings, above 0; each item, feature and action occurs in few steps."""
+    weight_decay: float = 0.01
+    """The weight decay of AdamW."""
+    dropout: float = 0.2
+    """The share of link states and pools that training drops, from 0 to below 1."""
+    stride: int = 32
+    """The events between two readings of LIME-XOR, at least 1."""
+    validations: int = 6
+    """The number of validations, at least 1, spread evenly over the run."""
+    patience: int = 2
+    """The validations in a row without a gain, at least 1, that end training."""
+    valid_days: float = 14.0
+    """The number of last days before the cut-off, above 0, whose events judge the run."""
+    bf16: bool = False
+    """Whether steps multiply in bf16, which is faster for LIME-XOR on a processor that has it."""
+    seed: int = 7
+    """The seed of all random numbers of the training."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "targets", "stride", "validations", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("epochs", "learning_rate", "embedding_rate", "valid_days"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"labels.dropout is {self.dropout}; it is a share below 1")
 
 
-def recipe_digest() -> str:
-    """SHA-256 over the source of the training modules."""
-    return source_digest(_files(MODULES))
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is built and trained.
 
+    Args:
+        name: names the model in messages.
+        config: sizes, columns and variant; its `cutoff_ds` is replaced by the cut-off of the training.
+        train: how to learn the next items of a history.
+        labels: how to learn the label of every event; None for a model of next items.
+        min_buyers: users who must have taken an item for it to get an id embedding of its own.
+        max_embedding_gib: limit of the memory that the embedding tables take in training, in GiB.
+    """
 
-def row_files() -> list[Traversable]:
-    """Source files of `ROW_MODULES`."""
-    return _files(ROW_MODULES)
-
-
-def source_digest(sources: Iterable[Traversable]) -> str:
-    """SHA-256 over the text of some files, in order."""
-    digest = hashlib.sha256()
-    for file in sources:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _files(modules: Iterable[str]) -> list[Traversable]:
-    """Wherever the package lies: in a folder, or in the zip that spark-submit ships."""
-    return [files("lime_model").joinpath(f"{name}.py") for name in modules]
+    name: str
+    config: ModelConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+    labels: LabelTraining | None = None
+    min_buyers: int = 8
+    max_embedding_gib: float = 4.0

@@ -1,6 +1,7 @@
-"""What the tables can tell before a job takes a night: a mistake must not overtake a run that was right.
+"""Check a job against the tables before it takes the lease of a night from the run that holds it.
 
-Each check raises the error that the job would have ended with, and changes nothing.
+So a mistake in a command does not end a correct run. Each check raises the error that the job would have
+ended with, and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,47 +13,70 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType
 
 from lime_model.bundle import BundleError
-from pipelines.bundles import bundle_exists, bundle_uri
-from pipelines.catalogue import read_entity
-from pipelines.champions import need_champion
-from pipelines.columns import DS
-from pipelines.leases import Run, find_run
-from pipelines.plan import NEEDS
-from pipelines.runs import find_manifest
-from pipelines.settings import Policy, SettingsError
-from pipelines.spark_errors import one_line
-from pipelines.tables import MissingTable, Warehouse
+from pipelines.errors.stack_traces import one_line
+from pipelines.export.export_lists import find_exporters
+from pipelines.models.bundles import bundle_exists, bundle_uri
+from pipelines.models.champions import need_champion
+from pipelines.schemas import DS
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
+from pipelines.steps import NEEDS, Job
+from pipelines.store.catalogue import read_entity
+from pipelines.store.leases import Run, find_run
+from pipelines.store.manifests import (
+    AuditManifest,
+    BankManifest,
+    CertificateManifest,
+    ScoreManifest,
+    StatesManifest,
+)
+from pipelines.store.runs import find_manifest
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable
 
-BUILD = {"build_candidate_bank", "build_link_states"}  # these ask for the night's champion
+BUILD = frozenset((Job.BUILD_CANDIDATE_BANK, Job.BUILD_LINK_STATES))  # these need the night's champion
+# The manifest of each step that another step needs.
+MANIFESTS = {
+    kind.job: kind
+    for kind in (BankManifest, StatesManifest, ScoreManifest, CertificateManifest, AuditManifest)
+}
 
 
-def check_steps(warehouse: Warehouse, night: str, key: str, steps: Sequence[str]) -> None:
-    """Of steps of a night under a run key, before the first of them takes the night.
+def check_steps(warehouse: Warehouse, night: str, key: str, steps: Sequence[Job]) -> None:
+    """Check that steps of a night can run, before the first of them takes the lease.
+
+    Args:
+        warehouse: holds the tables.
+        night: the date of the night (YYYY-MM-DD).
+        key: the run key under which the steps will run.
+        steps: the steps, in the order in which they will run.
 
     Raises:
         SettingsError: `night.policy.eligible` does not fit the item columns.
-        MissingTable: a step needs another one that is neither done in this run nor comes before it, or a
-            table that is not there.
+        MissingTable: a table does not exist, or a step needs another one that has not finished in this run
+            and does not come before it.
         BundleError: there is no bundle for the night.
     """
     run = find_run(warehouse, night, key)
     _check_order(warehouse, run, steps)
-    loads = "ingest_events" in steps  # then the tables are not yet what the night will read
+    loads = Job.INGEST_EVENTS in steps  # if so, ingest will change the tables before the night reads them
     if loads or BUILD.intersection(steps):
         check_eligible(warehouse, night, [warehouse.settings.night.policy], stored=not loads)
     if BUILD.intersection(steps) or (loads and run.epoch is None and _taken(warehouse, night)):
         check_champion(warehouse, warehouse.settings.night.model, night)
     if BUILD.intersection(steps) and not loads:
         warehouse.version("events")
-    if "export_recommendations" in steps and "publish_recommendations" not in steps:
+    if Job.EXPORT_RECOMMENDATIONS in steps and Job.PUBLISH_RECOMMENDATIONS not in steps:
         _check_published(warehouse, night)
 
 
 def check_plan(warehouse: Warehouse, night: str) -> None:
-    """Of a forecast.
+    """Check that the scoring of a night can be forecast.
 
     Raises:
-        SettingsError, BundleError, MissingTable: as `check_steps`.
+        SettingsError: `night.policy.eligible` does not fit the item columns.
+        BundleError: there is no bundle for the night.
+        MissingTable: no event was ever loaded.
     """
     check_eligible(warehouse, night, [warehouse.settings.night.policy])
     check_champion(warehouse, warehouse.settings.night.model, night)
@@ -60,10 +84,15 @@ def check_plan(warehouse: Warehouse, night: str) -> None:
 
 
 def check_champion(warehouse: Warehouse, model: str, night: str) -> None:
-    """Whether the night's bundle of a model is known and there.
+    """Check that a model has a champion for a night, and that its bundle exists.
+
+    Args:
+        warehouse: holds the decisions on champions and names the folder of the bundles.
+        model: the name of the model.
+        night: the date of the night (YYYY-MM-DD).
 
     Raises:
-        BundleError: it is not.
+        BundleError: the model has no champion for the night, or the bundle does not exist.
     """
     version = need_champion(warehouse, model, night)
     uri = bundle_uri(warehouse, model, version)
@@ -77,17 +106,17 @@ def check_champion(warehouse: Warehouse, model: str, night: str) -> None:
 def check_eligible(
     warehouse: Warehouse, night: str, policies: Sequence[Policy], *, stored: bool = True
 ) -> None:
-    """Put every policy's rule to an empty table of items: as the settings declare it, and as it is stored.
+    """Check every policy's rule on an empty table of items, with the declared columns and the stored ones.
 
     Args:
-        warehouse: whose items they are.
-        night: for which they are read.
-        policies: whose rules they are.
-        stored: whether the table that is there now counts.
+        warehouse: holds the items.
+        night: the date of the night (YYYY-MM-DD).
+        policies: the policies whose rules are checked.
+        stored: whether the columns of the stored table are checked too.
 
     Raises:
-        SettingsError: a rule is no SQL, names a column that items do not have, is no condition on one row, or
-            is not the same whenever it is asked.
+        SettingsError: a rule is not SQL, names a column that items do not have, is not a condition on one
+            row, or may change its result each time it is evaluated.
     """
     versions = {-1, warehouse.newest("items")} if stored else {-1}
     for version in sorted(versions):
@@ -96,12 +125,12 @@ def check_eligible(
             try:
                 rule = F.expr(policy.eligible)
                 if items.select(rule.alias("rule")).schema["rule"].dataType == NullType():
-                    continue  # null is false
+                    continue  # a rule that is null counts as false
                 plan = items.where(rule)._jdf.queryExecution().analyzed()
             except PySparkException as error:
                 raise SettingsError(
                     f"policy {policy.name}: its rule eligible: {policy.eligible!r} does not fit the item "
-                    f"columns {items.columns}: {one_line(str(error))}. Mend it; nothing was changed"
+                    f"columns {items.columns}: {one_line(str(error))}. Correct it; nothing was changed"
                 ) from error
             if not plan.deterministic():
                 raise SettingsError(
@@ -110,10 +139,11 @@ def check_eligible(
                 )
 
 
-def _check_order(warehouse: Warehouse, run: Run, steps: Sequence[str]) -> None:
+def _check_order(warehouse: Warehouse, run: Run, steps: Sequence[Job]) -> None:
     for place, step in enumerate(steps):
         for needed in NEEDS[step]:
-            done = run.epoch is not None and find_manifest(warehouse, run.run_id, needed) is not None
+            found = find_manifest(warehouse, run.run_id, MANIFESTS[needed])
+            done = run.epoch is not None and found is not None
             if not done and needed not in steps[:place]:
                 raise MissingTable(
                     f"night {run.ds}, run {run.key!r}: {needed} has not finished, and {step} reads what it "
@@ -124,12 +154,11 @@ def _check_order(warehouse: Warehouse, run: Run, steps: Sequence[str]) -> None:
 
 def _taken(warehouse: Warehouse, night: str) -> bool:
     """Whether some run owns the night."""
-    return any(str(row[DS]) == night for row in warehouse.small("leases"))
+    return any(str(row[DS]) == night for row in warehouse.read_cached("leases"))
 
 
 def _check_published(warehouse: Warehouse, night: str) -> None:
-    settings = warehouse.settings.export
-    if not (settings.redis or settings.parquet):
+    if not find_exporters(warehouse):
         return
     rows = warehouse.read("recommendations").where(F.col(DS) == F.lit(night).cast("date"))
     if not rows.limit(1).count():

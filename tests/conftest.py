@@ -1,6 +1,6 @@
-"""One Spark session for the whole run, and a shop that has been through one night.
+"""The shared fixtures: one Spark session for the whole run, and a small shop with trained models.
 
-The session is real, and so are Delta, the files and the trained model; they are small.
+Nothing is mocked: the session, Delta, the files and the trained models are real, but small.
 """
 
 from __future__ import annotations
@@ -16,30 +16,46 @@ import torch
 from filelock import FileLock
 from pyspark.sql import SparkSession
 
-if not torch.cuda.is_available():  # read when a kernel is defined, so before anything imports one
+if (
+    not torch.cuda.is_available()
+):  # Triton reads this when a kernel is defined, so it is set before any import of one
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from lime_model.recipe import source_digest
-from pipelines.champions import need_champion
-from pipelines.leases import Run, acquire_lease
-from pipelines.night import STEPS, ingest_days
-from pipelines.session import open_session
-from pipelines.settings import Settings, load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import train_models
-from tests import shop
+from lime_model.digests import source_digest
+from pipelines.ingest.load_days import ingest_days
+from pipelines.learn.train import train_models
+from pipelines.models.champions import need_champion
+from pipelines.night import STEPS
+from pipelines.settings.settings import Settings, load_settings
+from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.session import open_session
+from pipelines.store.tables import Warehouse
+from synthetic import shop
+from tests.nights import removing
 
 ROOT = Path(__file__).resolve().parent.parent
 
-hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is no bug
+# Tests under these marks run whole nights or submit jobs.
+NEED_JVM = ("airflow", "cluster", "faults", "nights", "operate")
+
+hypothesis.settings.register_profile("shared", deadline=None)  # a slow example on a busy machine is not a bug
 hypothesis.settings.load_profile("shared")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a JVM: `spark` is among their fixtures, or they carry one of `NEED_JVM`."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "spark" in fixtures or any(item.get_closest_marker(name) for name in NEED_JVM):
+            item.add_marker(pytest.mark.jvm)
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     root = tmp_path_factory.mktemp("session")
     settings = load_settings(shop.write_settings(root))
-    # One JVM for all: long enough for both JITs, whatever the environment gives the short ones.
+    # One JVM serves all tests and runs long enough for both JIT compilers, whatever the environment sets.
     settings.spark.conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=4 -Xmn512m"
     session = open_session(settings, "tests")
     yield session
@@ -48,37 +64,37 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_tables() -> Iterator[None]:
-    """Delta keeps a snapshot and its plans for every table that a session has opened, for an hour."""
+    """Clear Delta's cache, which keeps snapshots and plans of every opened table for an hour."""
     yield
     if session := SparkSession.getActiveSession():
         session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
 def open_shop(spark: SparkSession, root: Path, **night: object) -> Warehouse:
-    """A warehouse with the shop's settings under `root`."""
+    """Open a warehouse with the shop's settings under `root`."""
     root.mkdir(parents=True, exist_ok=True)
     return Warehouse(spark, load_settings(shop.write_settings(root, **night)))
 
 
 @pytest.fixture
 def empty_shop(spark: SparkSession, tmp_path: Path) -> Warehouse:
-    """Settings and folders, nothing ingested."""
+    """Return a shop with settings and folders, in which nothing is ingested."""
     return open_shop(spark, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def in_place() -> Iterator[None]:
-    """A shop of any size changes rows of states in place, as large ones do."""
+    """Let a shop of any size change rows of states in place, as large shops do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.link_states.LEAST_PATCHED", 0)
+        patch.setattr("pipelines.build.write_states.LEAST_PATCHED", 0)
         yield
 
 
 @pytest.fixture(scope="session")
 def ready(spark: SparkSession, request: pytest.FixtureRequest) -> Warehouse:
-    """The shop with its log ingested and both models trained; read only.
+    """Return the shop with its log ingested and both models trained; tests only read it.
 
-    Kept in pytest's cache, for all processes and runs of the same code.
+    It is kept in pytest's cache, for all processes and runs of the same code.
     """
     assert request.config.cache
     cache = request.config.cache.mkdir("shop")
@@ -100,13 +116,13 @@ def ready(spark: SparkSession, request: pytest.FixtureRequest) -> Warehouse:
 
 @pytest.fixture(scope="session")
 def trained(ready: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """A copy of it for this process, whose tests run nights in it under keys of their own."""
+    """Return a copy of `ready` for this process, in which each test runs nights under its own keys."""
     return copy_shop(ready, tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="session")
 def published(trained: Warehouse) -> tuple[Warehouse, Run]:
-    """The shop after one whole night with LIME-MHA; read only."""
+    """Return the shop after one whole night with LIME-MHA; tests only read it."""
     run = acquire_lease(trained, shop.NIGHT, "first")
     for name, step in STEPS.items():
         if name != "ingest_events":
@@ -115,20 +131,20 @@ def published(trained: Warehouse) -> tuple[Warehouse, Run]:
 
 
 def copy_tables(source: Path, target: Path, names: tuple[str, ...] = ("events", "items", "users")) -> None:
-    """Delta tables hold relative paths: a copy of the folder is a copy of the table."""
+    """Copy Delta tables; they hold relative paths, so a copy of the folder is a copy of the table."""
     for name in names:
         shutil.copytree(source / name, target / name)
 
 
 def copy_log(source: Warehouse, root: Path) -> Warehouse:
-    """What was ingested and the bundles of a shop under another root: its nights are nobody else's."""
+    """Copy the ingested tables and the bundles of a shop to another root, so that its nights are private."""
     copy_tables(Path(source.settings.warehouse), root / "warehouse")
     shutil.copytree(source.settings.bundles, root / "bundles")
     return open_shop(source.spark, root)
 
 
 def copy_shop(source: Warehouse, root: Path, **night: object) -> Warehouse:
-    """Tables, bundles and drops of a shop under another root: what is done to them is nobody else's."""
+    """Copy tables, bundles and drops of a shop to another root, so that changes to them are private."""
     shutil.copytree(source.settings.warehouse, root / "warehouse")
     shutil.copytree(source.settings.bundles, root / "bundles")
     shutil.copytree(source.settings.drops, root / "raw")
@@ -136,7 +152,7 @@ def copy_shop(source: Warehouse, root: Path, **night: object) -> Warehouse:
 
 
 def bundle_folder(warehouse: Warehouse, model: str) -> Path:
-    """Where the champion of the shop's night lies."""
+    """Return the folder of the champion of the shop's night."""
     version = need_champion(warehouse, model, shop.NIGHT)
     return Path(warehouse.settings.bundles.removeprefix("file:")) / model / version
 
@@ -144,3 +160,8 @@ def bundle_folder(warehouse: Warehouse, model: str) -> Path:
 @pytest.fixture(scope="session")
 def shop_settings(trained: Warehouse) -> Settings:
     return trained.settings
+
+
+@pytest.fixture
+def shop_of_its_own(trained: Warehouse, tmp_path: Path) -> Warehouse:
+    return removing(copy_log(trained, tmp_path))

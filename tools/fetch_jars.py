@@ -1,14 +1,14 @@
-"""Put the two Delta jars into `.jars`, checked against pinned SHA-256; no Spark session resolves them later.
+"""Put the two Delta jars into `.jars` and check their SHA-256, so that no Spark session has to resolve them.
 
     python tools/fetch_jars.py .jars
 
-What is missing or damaged is fetched by Spark's own resolver, as `spark-submit --packages` would, so a
-company's mirror works as it does for every other Spark application. Environment:
+Spark's own resolver fetches a jar that is missing or damaged, as in `spark-submit --packages`, so a company's
+mirror works as it does for every other Spark application. The environment variables are:
 
-    LIME_IVY_SETTINGS   an ivysettings file, given to Spark as `spark.jars.ivySettings`
-    MAVEN_REPOSITORY    URL of a Maven mirror, in the place of the repository that Spark asks by default
+    LIME_IVY_SETTINGS   an ivysettings file, which Spark gets as `spark.jars.ivySettings`
+    MAVEN_REPOSITORY    URL of a Maven mirror, which replaces the default repository of Spark
     HTTPS_PROXY         host and port of a proxy; Java does not read this by itself
-    SPARK_CONF_DIR, SPARK_SUBMIT_OPTS   Spark's own, as always
+    SPARK_CONF_DIR, SPARK_SUBMIT_OPTS   variables of Spark itself
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SHA256 = {
     "delta-spark_4.2_2.13": "27d4fd8b1f879535c573ed1c718177d6a27f24d3e626ba02e216369725721ead",
     "delta-storage": "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
 }
-UNUSED = "io.unitycatalog:*,io.delta:delta-kernel*"  # what they depend on, and bring 30 more jars with
+UNUSED = "io.unitycatalog:*,io.delta:delta-kernel*"  # dependencies of the two that would bring 30 more jars
 REMEDY = "name a mirror that you can reach in MAVEN_REPOSITORY, or your ivysettings file in LIME_IVY_SETTINGS"
-# What of the resolver's pages says why: its first line that looks like one of these, in this order.
+# The resolver prints pages; the cause is the first line that matches one of these patterns, in this order.
 CAUSES = (
     r"requirement failed: .*",
     r"Server access error.*",
@@ -43,36 +43,38 @@ CAUSES = (
 
 
 def fetch(folder: Path) -> None:
-    """Resolve the jars unless the right ones are there.
+    """Fetch the jars unless the pinned ones are there.
 
     Raises:
-        SystemExit: they can't be had, or a file is not the pinned one.
+        SystemExit: a jar cannot be fetched, or its SHA-256 is not the pinned one.
     """
     if all(_sha256(folder / _name(artifact)) == pinned for artifact, pinned in SHA256.items()):
         return
     with tempfile.TemporaryDirectory() as scratch:
-        said = resolve(Path(scratch))
+        output = resolve(Path(scratch))
         for artifact, pinned in SHA256.items():
             jar = Path(scratch) / "jars" / f"io.delta_{_name(artifact)}"
             if not jar.exists():
-                sys.exit(f"setup: Spark could not fetch io.delta:{artifact}:{VERSION}: {why(said)}; {REMEDY}")
+                sys.exit(
+                    f"setup: Spark could not fetch io.delta:{artifact}:{VERSION}: {why(output)}; {REMEDY}"
+                )
             if (found := _sha256(jar)) != pinned:
                 sys.exit(
                     f"setup: io.delta:{artifact}:{VERSION} has SHA-256 {found}, pinned is {pinned}; your "
                     f"repository holds another file under that name: {REMEDY}"
                 )
             folder.mkdir(exist_ok=True)
-            part = folder / f".{_name(artifact)}.part"  # a copy that is stopped leaves no half of a jar
+            part = folder / f".{_name(artifact)}.part"  # an interrupted copy leaves no partial jar
             shutil.copyfile(jar, part)
             part.replace(folder / _name(artifact))
 
 
 def resolve(scratch: Path) -> str:
-    """Have spark-submit fetch the packages into `scratch/jars` for an empty application; what it printed."""
+    """Let spark-submit fetch the packages into `scratch/jars` for an empty application; return its output."""
     (scratch / "nothing.py").write_text("")
     found = importlib.util.find_spec("pyspark")
     if not found or not found.origin:
-        sys.exit("setup: PySpark is not installed beside this Python; run `make setup`")
+        sys.exit("setup: PySpark is not installed for this Python; run `make setup`")
     home, environment = Path(found.origin).parent, dict(os.environ)
     environment |= {
         "SPARK_HOME": str(home),
@@ -96,7 +98,7 @@ def resolve(scratch: Path) -> str:
 
 
 def proxy_options() -> str:
-    """The proxies of the environment as Java's options."""
+    """Return the proxies of the environment as options of Java."""
     options = []
     for scheme, url in urllib.request.getproxies().items():
         proxy = urlsplit(url if "//" in url else f"//{url}")
@@ -112,10 +114,10 @@ def proxy_options() -> str:
     return " ".join(options)
 
 
-def why(said: str) -> str:
-    """The cause in one line of all that the resolver printed."""
-    said = re.sub(r"//[^/@\s]+@", "//", said)  # a password in a URL
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def why(output: str) -> str:
+    """Find the line in the resolver's output that gives the cause."""
+    output = re.sub(r"//[^/@\s]+@", "//", output)  # remove a password in a URL
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     for pattern in CAUSES:
         for line in lines:
             if found := re.search(pattern, line):

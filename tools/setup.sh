@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Create .venv from requirements.lock and fetch the two Delta jars. Idempotent.
+# Create .venv from requirements.lock and fetch the two Delta jars. The script can be run again at any time.
 #
 #   PYTHON=python3.12 tools/setup.sh
 #
-# Installs with uv, which it fetches into the venv when the machine has none. Everything that is installed, and what
-# it is built with, must have a hash of the lock; tools/fetch_jars.py tells where the jars come from.
+# The script installs with uv, and fetches uv into the venv if the machine has none. Every package that is installed,
+# and every package that builds one, must have a hash in the lock file. tools/fetch_jars.py describes the sources of
+# the jars.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -19,7 +20,7 @@ command -v "$JAVA" >/dev/null || die "no Java; install a JDK or JRE 17 or newer 
 version=$(env -u JDK_JAVA_OPTIONS "$JAVA" -version 2>&1 | sed -nE '1s/.*"([0-9]+).*/\1/p')
 [ "${version:-0}" -ge 17 ] || die "Java ${version:-unknown} is too old; Spark 4 needs 17 or newer: install one and set JAVA_HOME"
 
-# pip takes four minutes over this lock, uv half of one: where the machine has none, the venv brings its own.
+# pip takes four minutes to install this lock file, and uv half a minute.
 UV=$(command -v uv || true)
 if [ -z "$UV" ]; then
   UV=.venv/bin/uv
@@ -31,11 +32,11 @@ if [ -z "$UV" ]; then
 fi
 [ -x .venv/bin/python ] || "$UV" venv -q --python "$PYTHON" .venv
 "$UV" pip install -q --python .venv/bin/python --require-hashes -r requirements.lock --build-constraints requirements.lock
-# Built with the setuptools of the lock: an isolated build would fetch one without a hash.
+# The build uses the setuptools of the lock file: an isolated build would fetch one without a hash.
 "$UV" pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 
-# Byte code now, once: where PYTHONDONTWRITEBYTECODE is set every process would compile its imports again.
-# Left out is what no job imports; some packages carry templates that are no Python.
+# Compile the byte code once, now: where PYTHONDONTWRITEBYTECODE is set, every process would compile its imports
+# again. The pattern leaves out files that no job imports; some packages contain templates that are not Python.
 unused='/(tests?|testing|sympy|mpmath|networkx|mypy|mypyc|libcst|pygments|fontTools|setuptools|_inductor|onnx|ao)/'
 .venv/bin/python -m compileall -q -j 0 -x "$unused" .venv/lib >/dev/null || true
 .venv/bin/python -m lime_model.scoring.native

@@ -1,36 +1,10 @@
-"""Other ways for a candidate to meet a history, on LIME's own trunk: what LIME is measured against.
+"""Peers: other ways in which a candidate can meet a history, on LIME's own trunk, to measure LIME against.
 
-Each takes the place of the links: item tower, action embeddings, pools and dot are the trunk's and the
-same for all (`lime_model/label_training.py`), though LIME's dot reads its links, too, as its score has it.
-What a peer makes of the history is dropped in training as LIME's link state is. None folds into per-user
-and per-item factors, bar the two-tower: each reads the history for every candidate, which is what LIME saves.
+Each peer takes the place of the links. Item tower, action embeddings, pools and dot are the trunk's and the
+same for all (`lime_model/train/labels.py`); LIME's own dot also reads its links, as its score has it. In
+training, dropout applies to what a peer makes of the history as it applies to LIME's link state. Apart from
+the two-tower model no peer folds into factors per user and per item: each reads the history for every
+candidate, which is the work that LIME saves.
+
+In: a batch of windows (`past.Past`) and item embeddings. Out: one logit for each target.
 """
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Literal
-
-from torch import nn
-
-from lime_model.config import ModelConfig
-from lime_model.peers.din import Din
-from lime_model.peers.hstu import Hstu
-from lime_model.peers.linformer import Linformer
-from lime_model.peers.past import Past
-from lime_model.peers.sasrec import SasRec
-from lime_model.peers.truncated_mha import TruncatedMha
-from lime_model.peers.two_tower import TwoTower
-
-PeerName = Literal["two-tower", "din", "sasrec", "hstu", "truncated-mha", "linformer"]
-
-PEERS: dict[PeerName, Callable[[ModelConfig, float], nn.Module]] = {
-    "two-tower": TwoTower,
-    "din": Din,
-    "sasrec": SasRec,
-    "hstu": Hstu,
-    "truncated-mha": TruncatedMha,
-    "linformer": Linformer,
-}
-
-__all__ = ["PEERS", "Past", "PeerName"]

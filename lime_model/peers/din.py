@@ -3,7 +3,7 @@
 The unit is a small MLP over `[T_c ; e ; T_c ⊙ e]` and how long ago the event was; its weights are not
 normalised by a softmax. They are divided by the number of events, so that long histories do not shout.
 
-Letters: B windows, T targets, S events, D width, U units.
+Letters: B windows, T targets, S events, D width, A units.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Din(nn.Module):
     def forward(self, past: Past, items: Tensor) -> Tensor:
         """Logits `[B, T]` for T_c `[B, T, D]`."""
         visible = past.visible
-        crossed = items.unsqueeze(2) * self.of_both.weight  # [B, T, U, D]
-        inner = (crossed @ past.events.unsqueeze(1).transpose(2, 3)).transpose(2, 3)  # [B, T, S, U]
+        crossed = items.unsqueeze(2) * self.of_both.weight  # [B, T, A, D]
+        inner = (crossed @ past.events.unsqueeze(1).transpose(2, 3)).transpose(2, 3)  # [B, T, S, A]
         inner = inner + self.of_item(items).unsqueeze(2) + self.of_event(past.events).unsqueeze(1)
         inner = inner + self.of_age(log_bucket(past.age, AGES))
         weight = self.unit(torch.relu(inner)).squeeze(-1) * visible  # [B, T, S]

@@ -49,7 +49,13 @@ class Head(nn.Module):
         self.outer = nn.Linear(config.hidden, 1)
 
     def forward(self, attended: Tensor, items: Tensor, user: Tensor) -> Tensor:
-        """Logits `[B, T]` from o and T_c `[B, T, D]` and x_u `[B, X]`."""
+        """Compute logits `[B, T]`.
+
+        Args:
+            attended: o, what the peer made of the history `[B, T, D]`.
+            items: T_c `[B, T, D]`.
+            user: x_u `[B, X]`.
+        """
         users = user.unsqueeze(1).expand(-1, items.shape[1], -1)
         hidden = torch.relu(self.inner(torch.cat([self.drop(attended), items, users], -1)))
         logits: Tensor = self.outer(hidden).squeeze(-1)

@@ -13,10 +13,10 @@ from lime_model.peers.past import Past
 
 
 class TwoTower(nn.Module):
-    """`MLP([pools ; x_u]) · T_c / √D`."""
+    """Scores a candidate by a dot product: `MLP([pools ; x_u]) · T_c / √D`."""
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
-        super().__init__()  # what it reads are the pools, which the trunk drops
+        super().__init__()  # it reads only the pools, which the trunk drops
         self.user = nn.Sequential(
             nn.Linear(config.pools * config.width + config.user_width, 128),
             nn.ReLU(),

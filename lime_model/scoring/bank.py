@@ -1,9 +1,11 @@
-"""The packed bank: eligible candidates of one night in item-id order, as files.
+"""The packed bank: the eligible candidates of one night in item-id order, as files.
 
-`<name>.arrow` holds the item ids, and for each shard how many candidates it has and what was
-measured of them; `<name>-<n>.cells` the factors of shard n in the order that kernels read
-(cells.py), memory-mapped: workers on a host map the same pages, so a bank is in memory
-once however many score.
+`<name>.arrow` holds the item ids, and for each shard its number of candidates and their statistics.
+`<name>-<n>.cells` holds the factors of shard n in the order that kernels read (cells.py). It is
+memory-mapped: the workers of a host map the same pages, so a bank is in memory once, whatever the number of
+workers.
+
+Letters: C candidates, n rows that are asked for, L links, F hidden units, E width of the dot.
 """
 
 from __future__ import annotations
@@ -20,26 +22,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lime_model.arrays import F32, Ints
 from lime_model.bundle import BundleError
-from lime_model.scoring.canonical import F32, Rows
-from lime_model.scoring.cells import WIDTH, Cells, Ints, Shape, Stats
+from lime_model.scoring.canonical import Rows
+from lime_model.scoring.cells import WIDTH, Cells, Shape, Stats
 
 FACTORS = ("link_weights", "head_input", "dot")
 
 
 @dataclass(frozen=True)
 class PackedBank:
-    """Factors of all candidates in shards, and their ids."""
+    """Factors of all candidates in shards, and their ids.
+
+    `index` finds ids that are not integers; integers are found by binary search, as they are in ascending
+    order.
+    """
 
     shards: list[Cells]
     item_ids: pa.Array
-    index: pd.Index[Any] | None  # for ids that are no integers; those are found in their own order
+    index: pd.Index[Any] | None
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def take(self, rows: Ints) -> Rows:
-        """The candidates at ascending rows, copied."""
+        """Return copies of the candidates at ascending rows."""
         ends = np.cumsum([0, *map(len, self.shards)])
         cuts = np.searchsorted(rows, ends)
         parts = [
@@ -49,12 +56,12 @@ class PackedBank:
         return Rows(*(np.concatenate(side) for side in zip(*parts, strict=True)))
 
     def beta(self) -> F32:
-        """The night's bias of all candidates `[C]`."""
+        """Return the night's bias of all candidates `[C]`."""
         parts = [cells.words[:, :WIDTH].reshape(-1)[: len(cells)] for cells in self.shards]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def find(self, items: NDArray[Any]) -> Ints:
-        """Candidate row of each item id, -1 for one that is no candidate."""
+        """Return the candidate row of each item id, -1 for an id that is no candidate."""
         if self.index is not None:
             return self.index.get_indexer(pd.Index(items)).astype(np.int64)
         ids = self.item_ids.to_numpy()
@@ -64,21 +71,24 @@ class PackedBank:
 
 
 class Shard(NamedTuple):
-    """What the index says of one shard."""
+    """What the index file holds about one shard."""
 
     candidates: int
     stats: Stats
 
 
 def find_damaged(table: pa.Table, widths: Shape) -> dict[int, str]:
-    """Rows that must not be scored, and why: another width, a number that is not finite, or other
-    bytes than were written (`sound` is false, where the table has that column)."""
+    """Find rows that must not be scored, and say why.
+
+    A row is damaged when a factor has another width, a number is not finite, or its bytes differ from what
+    was written (the column `sound`, if the table has it, is false).
+    """
     damaged: dict[int, str] = {}
     for name, width in zip(FACTORS, widths, strict=True):
         lengths = pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
         for row in np.flatnonzero(lengths != 4 * width):
             bytes_ = f"{name} has {lengths[row]} bytes, the model wants {4 * width}"
-            gone = f"{name} is not there: no such row, columns that can't be read, or numbers not finite"
+            gone = f"{name} is missing: no such row, unreadable columns, or numbers that are not finite"
             damaged.setdefault(int(row), bytes_ if lengths[row] else gone)
         whole = np.flatnonzero(lengths == 4 * width)
         finite = np.isfinite(_floats(table[name].take(whole), width)).all(1)
@@ -97,7 +107,7 @@ def refuse_damaged(table: pa.Table, damaged: Mapping[int, str]) -> None:
     """Fail when there is a damaged row.
 
     Raises:
-        BundleError: naming the first item and its fault.
+        BundleError: a row is damaged; the message names the first item and its fault.
     """
     if damaged:
         row = min(damaged)
@@ -109,21 +119,29 @@ def refuse_damaged(table: pa.Table, damaged: Mapping[int, str]) -> None:
 
 
 def pack_shard(table: pa.Table, widths: Shape) -> Cells:
-    """Cells of `item_id, link_weights, head_input, dot, bias`, sorted by item id, none of them damaged."""
+    """Pack rows of `item_id, link_weights, head_input, dot, bias` that are sorted by item id and sound."""
     a, b, d = (_floats(table[name], width) for name, width in zip(FACTORS, widths, strict=True))
     beta = table["bias"].combine_chunks().to_numpy().astype(np.float32)
     return Cells.pack(Rows(a, b, d, beta))
 
 
 def shard_path(path: Path, number: int) -> Path:
-    """The `.cells` file of a shard of the bank at `path`."""
+    """Return the `.cells` file of a shard of the bank at `path`."""
     return path.with_name(f"{path.stem}-{number:04}.cells")
 
 
 def write_index(
     path: Path, model_version: str, shape: Shape, ids: Sequence[pa.Array], shards: Sequence[Shard]
 ) -> None:
-    """Write the `.arrow` file of a bank whose shards are there; `ids` of each shard."""
+    """Write the `.arrow` file of a bank whose shards are already written.
+
+    Args:
+        path: the file to write.
+        model_version: version of the bundle that made the factors.
+        shape: L, F and E.
+        ids: item ids of each shard.
+        shards: number of candidates and statistics of each shard.
+    """
     about = {
         "model_version": model_version,
         "shape": list(shape),
@@ -139,7 +157,7 @@ def open_bank(path: Path, model_version: str) -> PackedBank:
     """Memory-map a packed bank.
 
     Raises:
-        BundleError: it was packed for another model version, or its files do not belong together.
+        BundleError: the bank was packed for another model version, or its files do not belong together.
     """
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     about = json.loads(reader.schema.metadata[b"bank"])
@@ -157,12 +175,13 @@ def open_bank(path: Path, model_version: str) -> PackedBank:
         raise BundleError(
             f"{path.name} has {len(ids)} ids and its shards {sum(map(len, shards))}; score again"
         )
-    # A hash table would cost every worker a copy of the ids and more.
+    # Integer ids need no hash table, which would cost every worker more memory than a copy of the ids.
     index = None if pa.types.is_integer(ids.type) else pd.Index(ids.to_numpy(zero_copy_only=False))
     return PackedBank(shards, ids, index)
 
 
 def _map_words(path: Path, cells: int, shape: Shape) -> F32:
+    """Map the words `[cells, shape.words]` of a shard."""
     size, expected = path.stat().st_size if path.exists() else 0, 4 * cells * shape.words
     if size != expected:
         raise BundleError(f"{path.name} has {size} bytes, the bank wants {expected}; score the night again")
@@ -172,5 +191,5 @@ def _map_words(path: Path, cells: int, shape: Shape) -> F32:
 
 
 def _floats(column: pa.ChunkedArray, width: int) -> F32:
-    """Rows of `width` fp32 numbers `[n, width]`."""
+    """Return the blobs of a column as rows of fp32 numbers `[n, width]`."""
     return np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(-1, width)

@@ -1,14 +1,13 @@
 """The canonical score: float64, one fixed order of additions, rounded once to fp32.
 
-Everything here is elementwise multiply, add and max in a stated order, with no fused
-multiply-add and no library reduction, so a value does not depend on its neighbours, on
-the batch, on threads or on the machine. Every backend publishes these numbers; the
-fast ones only decide which candidates need them.
+Everything here is elementwise multiply, add and max in a stated order, with no fused multiply-add and no
+library reduction, so a value does not depend on its neighbours, on the batch, on threads or on the machine.
+Every backend publishes these numbers; the fast ones only decide which candidates need them.
 
     z = Σ_f w_f · relu(B_cf + Σ_l A_cl G_lf) + Σ_k d_ck e_k      score = fp32((z + s) + β)
 
-Letters: C candidates, L links, D width, F hidden, E dot width, X user width, M pairs of
-the history, Q memory features, Z hidden units of the memory.
+Letters: U users, C candidates, n rows or items, L links, J pools, D width, F hidden units, E width of the
+dot, X user width, M pairs of the history, Q memory features, Z hidden units of the memory, O tasks.
 """
 
 from __future__ import annotations
@@ -19,47 +18,44 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from lime_model.encoders import Entries
-from lime_model.model import LimeModel
+from lime_model.arrays import F32, F64, Ints
+from lime_model.model.entries import Entries
+from lime_model.model.lime import LimeModel
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 Multiply = Callable[[F64, F64], F64]
 
 
 class UserRow(NamedTuple):
-    """Folded factors of one user: `g [L, F]`, `e [E]`, fp32."""
+    """The folded factors of one user: `g [L, F]` and `e [E]`, fp32."""
 
     g: F32
     e: F32
 
 
 class Rows(NamedTuple):
-    """Folded factors of some candidates: `a [C, L]`, `b [C, F]`, `d [C, E]`, `beta [C]`, fp32."""
+    """The folded factors of some candidates: `a [C, L]`, `b [C, F]`, `d [C, E]` and `beta [C]`, fp32."""
 
     a: F32
     b: F32
     d: F32
     beta: F32
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
-        """The candidates at `rows`, copied."""
+    def take(self, rows: Ints) -> Rows:
+        """Return copies of the candidates at some rows."""
         return Rows(self.a[rows], self.b[rows], self.d[rows], self.beta[rows])
 
 
-def publish(z: F64, beta: F32) -> F32:
-    """Published scores `[C]` of z, repeat memory included, and the night's bias `[C]`."""
+def round_scores(z: F64, beta: F32) -> F32:
+    """Return published scores `[C]` from z, repeat memory included, and the night's bias `[C]`."""
     return (z + beta.astype(np.float64)).astype(np.float32)
 
 
 def ordered_matmul(x: F64, w: F64) -> F64:
-    """`x [n, K] @ w [K, M]`, each output summed over K in order, whatever n is.
-
-    Two loops with the same additions: over the rows of x, where reducing the leading axis of a
-    C-ordered block adds whole rows one after another (of a single column NumPy adds pairs), or over K.
-    """
+    """Compute `x [n, K] @ w [K, M]`, summing each output over K in ascending order, whatever n is."""
+    # Two loops make the same additions. The first goes over the rows of x: reducing the leading axis of a
+    # C-ordered block adds whole rows one after another. (With a single column NumPy would add pairwise.) The
+    # second goes over K.
     if len(x) < len(w) and w.shape[1] > 1:
         return np.stack([np.add.reduce(row[:, None] * w, axis=0) for row in x])
     total = np.multiply.outer(x[:, 0], w[0])
@@ -70,7 +66,7 @@ def ordered_matmul(x: F64, w: F64) -> F64:
 
 
 def sum_entries(table: F64, entries: Entries) -> F64:
-    """Weighted sums of table rows `[n, *]`, added in the order of the entries."""
+    """Return the weighted sums of table rows `[n, *]`, added in the order of the entries."""
     total = np.zeros((len(entries.slots), table.shape[1]))
     for slots, weights in zip(entries.slots.T, entries.weights.T, strict=True):
         total += table[slots] * weights[:, None].astype(np.float64)
@@ -79,9 +75,9 @@ def sum_entries(table: F64, entries: Entries) -> F64:
 
 @dataclass(frozen=True)
 class Weights:
-    """The parameters that scoring needs, float64, taken from a model once per worker.
+    """The parameters that scoring needs, in float64; a worker copies them from a model once.
 
-    Of several tasks these hold the weighted sum.
+    Where tasks have parameters of their own, these are their weighted sum: the score is linear in them.
     """
 
     attended: F64  # W_o [D, F]
@@ -109,7 +105,7 @@ class Weights:
 
     @classmethod
     def of(cls, model: LimeModel) -> Weights:
-        """Copy out of a model in eval mode."""
+        """Copy the parameters of a model in eval mode."""
         config = model.config
         mix, dot = np.asarray(config.mix), config.dot
         attended, item, user = model.head.weight.split([config.width, config.width, config.user_width], 1)
@@ -144,10 +140,13 @@ class Weights:
     def fold_users(
         self, links: F64, pools: F64, users: F64, multiply: Multiply = ordered_matmul
     ) -> list[UserRow]:
-        """G_u and e_u of users from P_u `[U, L, D]`, pools `[U, J, D]`, x_u `[U, X]`; rounded once.
+        """Fold users to G_u and e_u, rounded once to fp32.
 
         Args:
-            multiply: `ordered_matmul`, or what gives the same bits.
+            links: P_u `[U, L, D]`.
+            pools: `[U, J, D]`.
+            users: x_u `[U, X]`.
+            multiply: `ordered_matmul`, or a function that returns the same bits.
         """
         count, length, width = links.shape
         g = multiply(links.reshape(-1, width), self.attended).reshape(count, length, -1)
@@ -161,12 +160,12 @@ class Weights:
         return [UserRow(*row) for row in zip(g.astype(np.float32), e.astype(np.float32), strict=True)]
 
     def item_tower(self, flat: F64) -> F64:
-        """T `[C, D]` from the summed id and feature embeddings `[C, D]`."""
+        """Compute T `[C, D]` from the sums of id and feature embeddings `[C, D]`."""
         hidden = np.maximum(ordered_matmul(flat, self.deep_in) + self.deep_in_bias, 0.0)
         return flat + (ordered_matmul(hidden, self.deep_out) + self.deep_out_bias)
 
     def fold_items(self, items: F64) -> tuple[F32, F32, F32]:
-        """A_c `[C, L]`, B_c `[C, F]` and d_c `[C, E]` from T `[C, D]`; rounded once."""
+        """Fold T `[C, D]` to A_c `[C, L]`, B_c `[C, F]` and d_c `[C, E]`, rounded once to fp32."""
         logits = ordered_matmul(items, np.ascontiguousarray(self.raw_links.T)) / items.shape[1] ** 0.5
         scaled = np.exp(logits - logits.max(1, keepdims=True))
         a = scaled / np.add.reduce(scaled.T, axis=0)[:, None]
@@ -175,9 +174,11 @@ class Weights:
         return a.astype(np.float32), b.astype(np.float32), d.astype(np.float32)
 
     def base(self, user: UserRow, rows: Rows) -> F64:
-        """z without memory `[C]`, in the order of the formula above."""
+        """Compute z without the memory `[C]`, in the order of the formula above."""
         hidden = rows.b.astype(np.float64)  # [C, F]
         g, e = user.g.astype(np.float64), user.e.astype(np.float64)
+        # Plain loops over l, f and k: each step adds one term to every candidate, so the order of a
+        # candidate's additions is fixed.
         for link in range(g.shape[0]):
             hidden += rows.a[:, link, None].astype(np.float64) * g[link]
         np.maximum(hidden, 0.0, out=hidden)
@@ -189,11 +190,11 @@ class Weights:
         return z
 
     def remember(self, features: F32, base: F64) -> F64:
-        """z `[M]` of items of the user's history, from their features `[M, Q]` and base scores `[M]`."""
+        """Compute z `[M]` of items of a history, from their features `[M, Q]` and base scores `[M]`."""
         return base + self.memory(features, base)
 
     def memory(self, features: F32, base: F64) -> F64:
-        """s `[M]` from the features `[M, Q]` and the base scores `[M]`."""
+        """Compute the boost s `[M]` from the features `[M, Q]` and the base scores `[M]`."""
         inputs = [*features.astype(np.float64).T, base]  # Q + 1 columns of [M]
         hidden = np.tile(self.memory_in_bias[:, None], len(base))  # [Z, M]
         for column, weights in zip(inputs, self.memory_in, strict=True):
@@ -207,21 +208,23 @@ class Weights:
 
 
 def _weigh(mix: F64, parameter: torch.Tensor, rows: int) -> F64:
-    """The weighted sum `[rows, *]` of the tasks' blocks of `rows` rows, added in their order."""
+    """Return the weighted sum `[rows, *]` of the tasks' blocks of `rows` rows, in the order of the tasks."""
     blocks = _array(parameter).reshape(len(mix), -1)
     return ordered_matmul(mix[None], blocks).reshape(rows, -1)
 
 
 def _weight(layer: torch.nn.Module) -> F64:
-    """Weight of a linear layer, transposed for `x @ w`."""
+    """Return the weight of a linear layer, transposed for `x @ w`."""
     assert isinstance(layer, torch.nn.Linear)
     return _array(layer.weight.T)
 
 
 def _bias(layer: torch.nn.Module) -> F64:
+    """Return the bias of a linear layer."""
     assert isinstance(layer, torch.nn.Linear)
     return _array(layer.bias)
 
 
 def _array(tensor: torch.Tensor) -> F64:
+    """Copy a tensor to a float64 array."""
     return np.ascontiguousarray(tensor.detach().cpu().numpy().astype(np.float64))

@@ -1,15 +1,15 @@
-"""Candidates in the order that the kernels read: cells of 32, lane by lane.
+"""Candidates in the order that the kernels read them: cells of 32 candidates, lane by lane.
 
-One cell is one block of fp32 words; sections, in this order (letters as in the score):
+A cell is a block of fp32 words with these sections, in this order (letters as in the score):
 
     beta [32] · norm [32] · d [E, 32] · b16 [F', 32] int16 · a8 [L', 32, 2] uint8 | b [F', 32] · a [L, 32]
 
-with F' = F rounded up to 4 and L' = L / 2 rounded up. Left of the bar is all that the int8
-pass touches; right of it are the fp32 factors, which every score is made of in the end.
-`a8` are the link weights as uint8 that sum to 255 (largest remainder), `norm` is
-|a - a8 / 255|₂, `b16` is B in steps of max|B_f| / 32767.
+with F' = F rounded up to a multiple of 4 and L' = L / 2 rounded up. The int8 pass reads only what is left of
+the bar. Right of it are the fp32 factors, from which every score is computed in the end. `a8` are the link
+weights as uint8 numbers that sum to 255 (by largest remainder), `norm` is |a - a8 / 255|₂, and `b16` is B in
+steps of max|B_f| / 32767.
 
-Letters: C candidates, N cells, L links, F hidden, E dot width.
+Letters: C candidates, n rows that are asked for, L links, F hidden units, E width of the dot.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_model.arrays import F32, F64, Ints
 from lime_model.bundle import BundleError
-from lime_model.scoring.canonical import F32, F64, Rows
+from lime_model.scoring.canonical import Rows
 
-WIDTH = 32
-Ints = NDArray[np.int64]
+WIDTH = 32  # candidates of a cell
 
 
 class Shape(NamedTuple):
-    """L, F and E, and where the sections of a cell begin, in words."""
+    """L, F and E, which determine where the sections of a cell lie."""
 
     links: int
     hidden: int
@@ -36,7 +36,7 @@ class Shape(NamedTuple):
 
     @property
     def sections(self) -> dict[str, slice]:
-        """Words of each section."""
+        """The words of a cell that each section takes."""
         units, pairs = -(-self.hidden // 4) * 4, -(-self.links // 2)
         sizes = {
             "beta": WIDTH,
@@ -52,15 +52,14 @@ class Shape(NamedTuple):
 
     @property
     def words(self) -> int:
-        """fp32 words of a cell."""
+        """The number of fp32 words of a cell."""
         return self.sections["a"].stop
 
 
 class Stats(NamedTuple):
-    """What error bounds need to know of all candidates.
+    """The largest factors of all candidates, which error bounds read.
 
-    `b_max [F]` is max|B_f|, `drift` max|Σ_l A_cl - 1|,
-    `d_norm` max‖d_c‖₂, `beta_max` max|β_c|.
+    `b_max [F]` is max|B_f|, `drift` is max|Σ_l A_cl - 1|, `d_norm` is max‖d_c‖₂ and `beta_max` is max|β_c|.
     """
 
     b_max: F64
@@ -70,12 +69,12 @@ class Stats(NamedTuple):
 
     @property
     def b_step(self) -> F64:
-        """The step of b16 `[F]`."""
+        """The step of `b16 [F]`."""
         return self.b_max / 32767
 
     @classmethod
     def of(cls, rows: Rows) -> Stats:
-        """Over some candidates; zeros over none."""
+        """Compute them over some candidates; over none they are zeros."""
         if len(rows.beta) == 0:
             return cls(np.zeros(rows.b.shape[1]), 0.0, 0.0, 0.0)
         b_max = np.abs(rows.b).max(0).astype(np.float64)
@@ -84,18 +83,18 @@ class Stats(NamedTuple):
         return cls(b_max, float(drift), float(d_norm), float(np.abs(rows.beta).max()))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; Python's float text reads back to the same bits."""
+        """Return plain JSON types; a float's text in Python reads back to the same bits."""
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in self._asdict().items()}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Stats:
-        """The inverse of `to_json`."""
+        """Return the statistics that `to_json` wrote."""
         return cls(**{**raw, "b_max": np.asarray(raw["b_max"], np.float64)})
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Packed candidates: `words [N, shape.words]`, possibly mapped from a file."""
+    """Packed candidates: `words [cells, shape.words]`, which may be mapped from a file."""
 
     words: F32
     count: int
@@ -107,7 +106,7 @@ class Cells:
 
     @classmethod
     def pack(cls, rows: Rows) -> Cells:
-        """Cells of candidates in row order.
+        """Pack candidates in row order.
 
         Raises:
             BundleError: a number is not finite, or link weights are negative or do not sum to 1 within 1e-3.
@@ -134,17 +133,17 @@ class Cells:
         return cls(words, count, shape, stats)
 
     def take(self, rows: Ints) -> Rows:
-        """The candidates at `rows`, copied."""
+        """Return copies of the candidates at some rows."""
         cell, lane = rows // WIDTH, rows % WIDTH
         a, b, d = (self._lanes(name)[cell, :, lane] for name in ("a", "b", "d"))
         return Rows(a, b[:, : self.shape.hidden], d, self.words[cell, lane])
 
     def beta(self, rows: Ints) -> F32:
-        """β `[n]` of the candidates at `rows`."""
+        """Return β `[n]` of the candidates at some rows."""
         return self.words[rows // WIDTH, rows % WIDTH]
 
     def slice(self, start: int, stop: int) -> Rows:
-        """Candidates `[start, stop)`, copied row by row."""
+        """Return copies of the candidates `[start, stop)`, row by row."""
         stop = min(stop, self.count)
         first, last = start // WIDTH, -(-stop // WIDTH)
         inside = slice(start - first * WIDTH, stop - first * WIDTH)
@@ -153,19 +152,20 @@ class Cells:
         return Rows(a, b[:, : self.shape.hidden], d, beta[:, 0])
 
     def _lanes(self, name: str) -> F32:
-        """A section as `[N, values, 32]`, a view."""
+        """Return a view of a section as `[cells, values, 32]`."""
         section = self.words[:, self.shape.sections[name]]
         return section.reshape(len(section), section.shape[1] // WIDTH, WIDTH)
 
 
 def _sections(rows: Rows, stats: Stats) -> dict[str, NDArray[Any]]:
-    """Each section by candidate, `[C, values]` or, for pairs of links, `[C, L', 2]`."""
+    """Return each section by candidate, as `[C, values]` or, for pairs of links, as `[C, L', 2]`."""
     a8 = quantise_weights(rows.a)
     norm = np.sqrt(((rows.a.astype(np.float64) - a8 / 255.0) ** 2).sum(1))
     step = np.where(stats.b_step > 0, stats.b_step, 1.0)
     pairs = np.pad(a8, ((0, 0), (0, a8.shape[1] % 2))).reshape(len(a8), -(-a8.shape[1] // 2), 2)
     return {
         "beta": rows.beta[:, None],
+        # The next fp32 number above: the bound that reads the norm must not shrink by rounding.
         "norm": np.nextafter(norm.astype(np.float32), np.float32(np.inf))[:, None],
         "d": rows.d,
         "b16": np.rint(rows.b / step).astype(np.int16),
@@ -176,12 +176,15 @@ def _sections(rows: Rows, stats: Stats) -> dict[str, NDArray[Any]]:
 
 
 def quantise_weights(a: F32) -> NDArray[np.uint8]:
-    """Link weights `[C, L]` as uint8 rows that sum to exactly 255, by largest remainder."""
+    """Return link weights `[C, L]` as uint8 rows that sum to exactly 255, by largest remainder."""
     if a.size == 0:
         return a.astype(np.uint8)
     wide = a.astype(np.float64)
     exact = wide / wide.sum(1, keepdims=True) * 255
+    # Rounding down loses less than 1 per link. The lost units go one each to the links with the largest
+    # remainders, so every weight is within one unit of its exact value and the sum is 255: a constant that is
+    # added to G then moves a quantised score exactly as much as an exact one.
     floor = np.floor(exact)
-    missing = 255 - floor.sum(1)  # at most L of them
+    missing = 255 - floor.sum(1)  # below L
     rank = np.argsort(np.argsort(floor - exact, axis=1, kind="stable"), axis=1)
     return (floor + (rank < missing[:, None])).astype(np.uint8)

@@ -1,5 +1,5 @@
-"""Ingest: from drop folders to the tables `events`, `items`, `users` and `events_quarantine`.
+"""Load drop folders into the tables `events`, `items`, `users` and `events_quarantine`.
 
-What comes in: `raw/<source>/ds=YYYY-MM-DD/` of Parquet, CSV or JSON lines, however often a day is delivered.
-What goes out: tables that are a function of the drops delivered, whatever the order; see docs/ingest.md.
+The input is `raw/<source>/ds=YYYY-MM-DD/` with Parquet, CSV or JSON lines; a day can be delivered again.
+The output is tables that depend only on which drops were delivered, not on the order; see docs/ingest.md.
 """

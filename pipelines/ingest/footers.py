@@ -1,7 +1,7 @@
-"""What Parquet files hold, from their footers: no type is inferred by looking at values.
+"""Read the columns and types of Parquet files from their footers; no type is inferred from values.
 
-pyarrow reads the footer through Hadoop's client, so any storage that Spark reaches will do. Columns that no
-setting names are never read, so their names and types can be anything.
+pyarrow reads the footers through Hadoop's client, so every storage that Spark reaches can be used. Columns
+that no setting names are never read, so they may have any name and any type.
 """
 
 from __future__ import annotations
@@ -16,51 +16,58 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from lime_model.errors import LimeError
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.listing import DropFile
-from pipelines.storage import hadoop_path, reaching
+from pipelines.store.storage import hadoop_path, reaching
 
-READERS = 8  # footers that are fetched at once
-NANOS = "bigint:nanos"  # nanoseconds since 1970, which Spark has no type for
-LOCAL_NANOS = "bigint:local nanos"  # the same of a clock without a zone
+READERS = 8  # threads that read footers at the same time
+NANOS = "bigint:nanos"  # nanoseconds since 1970 UTC, for which Spark has no type
+LOCAL_NANOS = "bigint:local nanos"  # nanoseconds since 1970 on a clock without a zone
 
 
 class Footer(NamedTuple):
-    """A file's columns by name, each with the type that Spark reads it as; None for a type that it cannot."""
+    """The columns of a Parquet file."""
 
     file: DropFile
-    types: dict[str, str | None]
-    shown: dict[str, str]  # the types as the file has them
+    types: dict[str, str | None]  # by column, the type that Spark reads it as; None where Spark has no type
+    shown: dict[str, str]  # by column, the type that the file declares, for messages
     repeated: frozenset[str]  # names that several columns have
 
 
+class Footers(NamedTuple):
+    """The footers that could be read, and the faults of the other files."""
+
+    read: list[Footer]
+    faults: list[Fault]
+
+
 class HadoopFile(io.RawIOBase):
-    """A file on any Hadoop storage, as Python reads one."""
+    """A file on any Hadoop storage, with the interface of a Python file."""
 
     def __init__(self, spark: SparkSession, file: DropFile) -> None:
         path, fs = hadoop_path(spark, file.uri)
         self._stream, self._size, self._at = fs.open(path), file.size, 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True, as the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True, as the position can be set."""
         return True
 
     def tell(self) -> int:
-        """Bytes from the start."""
+        """Return the position, in bytes from the start."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; returns the bytes from the start."""
+        """Set the position; return it in bytes from the start."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         self._at = start + offset
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the file goes."""
+        """Read bytes into the buffer; return how many."""
         wanted = min(len(buffer), self._size - self._at)
         if wanted <= 0:
             return 0
@@ -71,17 +78,20 @@ class HadoopFile(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Let the storage's stream go."""
+        """Close the stream of the storage."""
         if not self.closed:
             self._stream.close()
         super().close()
 
 
-def read_footers(spark: SparkSession, files: Sequence[DropFile]) -> tuple[list[Footer], list[Fault]]:
-    """The footer of every file, and the files that are no Parquet."""
+def read_footers(spark: SparkSession, files: Sequence[DropFile]) -> Footers:
+    """Read the footer of every file; a file that is not Parquet becomes a fault."""
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(lambda file: _read_footer(spark, file), files))
-    return [each for each in found if isinstance(each, Footer)], [e for e in found if isinstance(e, Fault)]
+    return Footers(
+        [each for each in found if isinstance(each, Footer)],
+        [each for each in found if isinstance(each, Fault)],
+    )
 
 
 def _read_footer(spark: SparkSession, file: DropFile) -> Footer | Fault:
@@ -96,15 +106,15 @@ def _read_footer(spark: SparkSession, file: DropFile) -> Footer | Fault:
         said = str(error).splitlines()[0]
     return Fault(
         file.uri,
-        f"this file of {file.size:,} bytes is no whole Parquet file ({said}); deliver it again, remove it, "
-        "or begin its name with _ to have it ignored",
+        f"this file of {file.size:,} bytes is not a complete Parquet file ({said}); deliver it again, "
+        "remove it, or begin its name with _ to have it ignored",
     )
 
 
 def _describe(file: DropFile, parquet: pq.ParquetFile) -> Footer:
     schema, columns = parquet.schema_arrow, parquet.schema
     names = schema.names
-    # By the name of the top-level column; INT96 is a physical type that Arrow's schema does not show.
+    # INT96 is a physical type that Arrow's schema does not show.
     int96 = {
         columns.column(i).path for i in range(len(columns)) if columns.column(i).physical_type == "INT96"
     }
@@ -114,7 +124,7 @@ def _describe(file: DropFile, parquet: pq.ParquetFile) -> Footer:
 
 
 def spark_type(kind: pa.DataType) -> str | None:
-    """The type by which Spark reads a Parquet column without loss, None where it has none."""
+    """Return the type as which Spark reads a Parquet column without loss, or None where it has none."""
     if pa.types.is_dictionary(kind):
         return spark_type(kind.value_type)
     if pa.types.is_timestamp(kind):

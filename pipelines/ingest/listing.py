@@ -1,8 +1,8 @@
-"""What lies in the folders of drops: every file is read, named in an error, or ignored by a rule.
+"""List the files of drops: every file is read, named in an error, or ignored by a rule.
 
-Ignored are files and folders whose name begins with `_` or `.` (`_SUCCESS`, `.crc`, `_temporary`), checksums
-next to files (`.crc`, `.md5`, `.sha1`, `.sha256`, `.sha512`) and the folder marks of object stores
-(`_$folder$`). Folders in a day's folder are looked into.
+The rule ignores files and folders whose name begins with `_` or `.` (`_SUCCESS`, `.crc`, `_temporary`),
+checksums next to files (`.crc`, `.md5`, `.sha1`, `.sha256`, `.sha512`) and the folder marks of object stores
+(`_$folder$`). Files in folders below a day's folder belong to the day.
 """
 
 from __future__ import annotations
@@ -16,61 +16,85 @@ from typing import NamedTuple
 from pyspark.sql import SparkSession
 
 from lime_model.errors import LimeError
-from pipelines.ingest.faults import Fault, refuse
-from pipelines.settings import Settings
-from pipelines.storage import hadoop_path, path_exists, reaching
+from pipelines.ingest.drop_faults import Fault, refuse
+from pipelines.settings.settings import Settings
+from pipelines.store.storage import hadoop_path, path_exists, reaching
 
 CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
-COPYING = "._COPYING_"  # the end of a name while HDFS writes the file; Spark leaves it out
+COPYING = "._COPYING_"  # the end of a name while HDFS writes the file; Spark skips such a file
 DAY = re.compile(r"ds=(\d{4}-\d{2}-\d{2})")
 
 
 class DropFile(NamedTuple):
-    """A file that holds rows of a day's drop."""
+    """A file with rows of a day's drop."""
 
     day: str
     uri: str
-    size: int
+    size: int  # bytes
 
 
 class Listing(NamedTuple):
-    """Files to read by day, what was ignored, what is wrong, and the days that have no folder."""
+    """What the folders of some days hold."""
 
-    files: list[DropFile]
-    ignored: list[str]
+    files: list[DropFile]  # the files to read
+    ignored: list[str]  # paths that a rule ignores
     faults: list[Fault]
-    absent: list[str]
+    absent: list[str]  # days without a folder
 
     @property
     def days(self) -> list[str]:
-        """Days that have a file: what these files say replaces what the day's drop said before."""
+        """The days that have a file; its rows replace those that the day's drop had before."""
         return sorted({file.day for file in self.files})
 
 
+class DropDays(NamedTuple):
+    """The days that have a folder, ascending, and the faults of other names next to them."""
+
+    days: list[str]
+    faults: list[Fault]
+
+
 def source_folder(settings: Settings, source: str) -> str:
-    """Where the drops of a source are."""
+    """Return the folder of the drops of a source."""
     return f"{settings.drops.rstrip('/')}/{source}"
 
 
 def drop_path(settings: Settings, source: str, day: str) -> str:
-    """Folder of one day of one source."""
+    """Return the folder of a day of a source.
+
+    Args:
+        settings: where the drops are.
+        source: `events`, `items` or `users`.
+        day: the day as `YYYY-MM-DD`.
+    """
     return f"{source_folder(settings, source)}/ds={day}"
 
 
 def drop_days(spark: SparkSession, settings: Settings, source: str) -> list[str]:
-    """Days that have a folder, ascending.
+    """List the days that have a folder, ascending.
+
+    Args:
+        spark: the session whose storage client lists the folder.
+        settings: where the drops are.
+        source: `events`, `items` or `users`.
 
     Raises:
-        DropError: a folder or file there is named as no day.
+        DropError: the name of a folder or file is not that of a day.
     """
-    days, faults = list_days(spark, settings, source)
-    if faults:
-        raise refuse(source, faults)
-    return days
+    found = list_days(spark, settings, source)
+    if found.faults:
+        raise refuse(source, found.faults)
+    return found.days
 
 
-def list_days(spark: SparkSession, settings: Settings, source: str) -> tuple[list[str], list[Fault]]:
-    """Days that have a folder, ascending, and what is named as no day."""
+def list_days(spark: SparkSession, settings: Settings, source: str) -> DropDays:
+    """List the days that have a folder, and the folders and files whose name is not that of a day.
+
+    Args:
+        spark: the session whose storage client lists the folder.
+        settings: where the drops are.
+        source: `events`, `items` or `users`.
+    """
     root = source_folder(settings, source)
     days: list[str] = []
     faults: list[Fault] = []
@@ -82,13 +106,22 @@ def list_days(spark: SparkSession, settings: Settings, source: str) -> tuple[lis
             days.append(found[1])
         else:
             kind = "folder" if entry.is_folder else "file"
-            what = f"this {kind} is no day's drop; name folders ds=YYYY-MM-DD, or begin the name with _ to "
+            what = (
+                f"this {kind} is not a day's drop; name folders ds=YYYY-MM-DD, or begin the name with _ to "
+            )
             faults.append(Fault(entry.path, f"{what}have it ignored"))
-    return sorted(days), faults
+    return DropDays(sorted(days), faults)
 
 
 def list_drops(spark: SparkSession, settings: Settings, source: str, days: Sequence[str]) -> Listing:
-    """The files of `days` under `raw/<source>`."""
+    """List the files of some days of a source.
+
+    Args:
+        spark: the session whose storage client lists the folders.
+        settings: where the drops are.
+        source: `events`, `items` or `users`.
+        days: the days as `YYYY-MM-DD`, ascending.
+    """
     there, faults = list_days(spark, settings, source)
     known = set(there)
     files: list[DropFile] = []
@@ -105,22 +138,22 @@ def list_drops(spark: SparkSession, settings: Settings, source: str, days: Seque
                 faults.append(Fault(entry.path, "this file is being written; load its day when it is whole"))
             else:
                 files.append(DropFile(day, entry.path, entry.size))
-    # Of a folder that can't be listed nobody knows which days are missing.
+    # When the source's folder can't be listed, it is unknown which days are missing.
     listed = all(fault.where != source_folder(settings, source) for fault in faults)
     return Listing(files, ignored, faults, [day for day in days if listed and day not in known])
 
 
 class _Entry(NamedTuple):
-    """A file or folder below a folder: its path, the part of it below the folder, and its bytes."""
+    """A file or folder below a folder."""
 
     path: str
-    below: str
+    below: str  # the part of the path below the folder
     is_folder: bool
-    size: int
+    size: int  # bytes
 
 
 def _children(spark: SparkSession, uri: str, faults: list[Fault], *, recursive: bool) -> list[_Entry]:
-    """What is in a folder, in folders below it too if `recursive`; nothing where there is no folder."""
+    """List what is in a folder and, if `recursive`, below it; a missing folder has nothing in it."""
     found: list[_Entry] = []
     try:
         if not path_exists(spark, uri):
@@ -141,7 +174,7 @@ def _children(spark: SparkSession, uri: str, faults: list[Fault], *, recursive: 
 
 
 def _find_unlisted(uri: str) -> list[Fault]:
-    """Files on a local disk that Hadoop's client leaves out without a word: dead links, names of no text."""
+    """Find files on a local disk that Hadoop's client skips silently: dead links, names not in UTF-8."""
     faults: list[Fault] = []
     folder = uri.removeprefix("file://").removeprefix("file:")
     if not folder.startswith("/"):
@@ -151,7 +184,7 @@ def _find_unlisted(uri: str) -> list[Fault]:
             path = os.path.join(root, name)
             shown = path.decode("utf-8", "backslashreplace")
             if not os.path.exists(path):
-                faults.append(Fault(shown, "this link leads to no file; mend it or remove it"))
+                faults.append(Fault(shown, "this link leads to no file; correct it or remove it"))
             elif name.decode("utf-8", "replace").encode() != name:
                 faults.append(Fault(shown, "the name of this file is not UTF-8; rename it"))
     return faults

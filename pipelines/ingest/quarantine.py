@@ -1,4 +1,4 @@
-"""Rows that could not be loaded: kept with the reason, the value, the file and the place in it."""
+"""Store the rows that could not be loaded, with the reason, the value, the file and the place in it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.columns import DROP_DS, USER_ID
-from pipelines.ingest.drops import DROP_DAY, FILE, LOCATION, RAW, REASON, VALUE
-from pipelines.predicates import Predicate, both, equals, one_of
-from pipelines.tables import Warehouse
+from pipelines.ingest.read_drops import DROP_DAY, FILE, LOCATION, RAW, REASON, VALUE
+from pipelines.schemas import DROP_DS, USER_ID
+from pipelines.store.predicates import Predicate, both, equals, one_of
+from pipelines.store.tables import Warehouse
 
 TABLE = "events_quarantine"
 NOT_LOADED = Predicate("loaded = false")
@@ -22,8 +22,12 @@ def quarantine(
     """Make the table hold exactly these bad rows of a source for the drops of these days.
 
     Args:
-        loaded: whether the drops are loaded. Rows of drops that are refused are kept apart from those of what
-            was loaded of the same days before, and go when the days are loaded.
+        warehouse: where the table is.
+        source: `events`, `items` or `users`.
+        days: the days of the drops as `YYYY-MM-DD`.
+        bad: the bad rows as `read_drops` returns them; None for no rows.
+        loaded: whether the drops are loaded. The rows of refused drops are stored apart from the rows that
+            were loaded for the same days before, and are removed once the days are loaded.
     """
     if not days:
         return
@@ -39,7 +43,7 @@ def quarantine(
 
 
 def with_loaded(rows: DataFrame) -> DataFrame:
-    """Rows of the table; those of earlier versions do not say whether their drop was loaded."""
+    """Fill the column `loaded`, which rows of earlier versions lack: their drops were loaded."""
     known = F.col("loaded") if "loaded" in rows.columns else F.lit(None).cast("boolean")
     return rows.withColumn("loaded", F.coalesce(known, F.lit(True)))
 

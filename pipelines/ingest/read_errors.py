@@ -1,4 +1,4 @@
-"""Files that turn out to be broken while their rows are read: which one, and what Spark buries below it."""
+"""Find which file is broken, and why, in an error that Spark raised while it read rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.read_parquet import plain_path, spark_path
 
 FILE = re.compile(r"FAILED_READ_FILE\S*\] Encountered error while reading file (\S+?)\.?\s")
@@ -16,7 +16,7 @@ CAUSE = re.compile(r"Caused by: (?:\S+\.)?(\w+(?:Exception|Error)?): (.+)")
 
 
 def find_broken_file(error: Py4JJavaError | PySparkException, files: Sequence[str]) -> Fault | None:
-    """The file that an error of Spark is about, with the innermost cause; None when it is about no file."""
+    """Return which of `files` an error is about, with the innermost cause; None if it is about none."""
     text = str(error)
     found = FILE.search(text)
     if found is None:

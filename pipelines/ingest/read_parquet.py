@@ -1,7 +1,7 @@
-"""Parquet drops: files whose wanted columns have the same types are read together, by Spark's own reader.
+"""Read Parquet drops: files whose wanted columns have the same types are read together by Spark's reader.
 
-Only the wanted columns are asked for, by name and with the types of the footers, so no other column can stop
-a drop; their values then go through the same rule as those of text.
+Only the wanted columns are read, by name and with the types of the footers, so no other column can stop a
+drop. Their values then go through the same rules as the values of text files.
 """
 
 from __future__ import annotations
@@ -19,33 +19,41 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import DataType, StructField, StructType
 
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.footers import LOCAL_NANOS, NANOS, Footer, read_footers
 from pipelines.ingest.listing import DropFile
-from pipelines.ingest.wanted import Wanted
-from pipelines.settings import Settings
-from pipelines.storage import NO_GLOB
-from pipelines.tables import parse_schema
+from pipelines.ingest.wanted_columns import Wanted
+from pipelines.settings.settings import Settings
+from pipelines.store.frames import parse_schema
+from pipelines.store.storage import NO_GLOB
 from pipelines.udfs.value_columns import combine, read_column
 from pipelines.udfs.values import ValueRules, WantedColumn
 
-LOOKUP = {"recursiveFileLookup": "true", **NO_GLOB}  # a path is itself, and its folders name no columns
-Types = tuple[tuple[str, str], ...]  # source column and the type that Spark reads it as
+# A path is taken literally, and the names of its folders are not columns.
+LOOKUP = {"recursiveFileLookup": "true", **NO_GLOB}
+Types = tuple[tuple[str, str], ...]  # source columns, each with the type that Spark reads it as
 
 
 class ParquetRows(NamedTuple):
-    """Frames of a struct of the row and the filter's columns; names of columns, faults, and files read."""
+    """The rows of Parquet files."""
 
-    frames: list[DataFrame]
-    names: set[str]
+    frames: list[DataFrame]  # a struct of the row, and the columns of the filter
+    names: set[str]  # the names of all columns of the files
     faults: list[Fault]
-    files: list[DropFile]
+    files: list[DropFile]  # the files that are read
 
 
 def read_parquet(
     spark: SparkSession, settings: Settings, wanted: Wanted, files: Sequence[DropFile]
 ) -> ParquetRows:
-    """Rows of all files that can be read, a frame for each combination of types."""
+    """Read all files that can be read, in one frame for each combination of types.
+
+    Args:
+        spark: the session that reads.
+        settings: how values are read.
+        wanted: the source and its columns.
+        files: the Parquet files.
+    """
     footers, faults = read_footers(spark, files)
     whole: list[Footer] = []
     for footer in footers:
@@ -62,7 +70,7 @@ def read_parquet(
 
 
 def _check_footer(footer: Footer, wanted: Wanted) -> list[Fault]:
-    """What keeps the wanted columns of a file from being read."""
+    """Find what keeps the wanted columns of a file from being read."""
     faults = []
     for column in wanted.columns:
         if column.required and column.source not in footer.types:
@@ -77,7 +85,7 @@ def _check_footer(footer: Footer, wanted: Wanted) -> list[Fault]:
             )
     for name in wanted.sources:
         if name in footer.repeated:
-            faults.append(f"the column {name!r} is there more than once; name one column so")
+            faults.append(f"the column {name!r} is there more than once; give this name to one column")
         elif name in footer.types and footer.types[name] is None:
             faults.append(
                 f"the column {name!r} is {footer.shown[name]}, which Spark can't read; deliver it as a "
@@ -87,20 +95,20 @@ def _check_footer(footer: Footer, wanted: Wanted) -> list[Fault]:
 
 
 def quote(name: str) -> Column:
-    """A source column, whatever is in its name."""
+    """Return a source column; its name may hold any character."""
     return F.col("`" + name.replace("`", "``") + "`")
 
 
 def _read_group(
     spark: SparkSession, settings: Settings, wanted: Wanted, types: Types, files: Sequence[DropFile]
 ) -> DataFrame:
-    """Rows of files that have the same types."""
+    """Read the rows of files that have the same types."""
     known, columns = dict(types), wanted.columns
     raw = open_files(spark, types, files)
     missing = F.lit(None).cast("string")
     values = [_as_arrow(c.source, known[c.source]) if c.source in known else missing for c in columns]
     fields = ", ".join(f"{c.name} {c.type}" for c in columns)
-    convert = arrow_udf(  # type: ignore[call-overload]  # its stub wants the default of the third one
+    convert = arrow_udf(  # type: ignore[call-overload]  # its stub requires a third argument
         _converter(columns, [known.get(c.source, "") for c in columns], settings.ingest.rules),
         f"{fields}, _reason string, _value string",
     )
@@ -120,7 +128,13 @@ def _read_group(
 
 
 def open_files(spark: SparkSession, types: Types, files: Sequence[DropFile]) -> DataFrame:
-    """Rows of Parquet files: these columns and no others, with these types."""
+    """Read Parquet files: only the columns of `types`, with these types.
+
+    Args:
+        spark: the session that reads.
+        types: the columns and their types.
+        files: the files.
+    """
     schema = StructType([StructField(name, _data_type(kind)) for name, kind in types])
     reader = spark.read.schema(schema).options(**LOOKUP)
     return reader.parquet(*(file.uri for file in files))
@@ -131,33 +145,36 @@ def _data_type(kind: str) -> DataType:
 
 
 def place_of(rows: DataFrame) -> list[Column]:
-    """The file of a row, and which row of it this is."""
+    """Return the columns `_file` and `_location`: the file of a row, and the number of the row in it."""
     meta = rows.metadataColumn("_metadata")
     number = F.format_number(meta["row_index"] + 1, 0)
     return [meta["file_path"].alias("_file"), F.concat(F.lit("row "), number).alias("_location")]
 
 
 def _as_arrow(name: str, kind: str) -> Column:
-    """A source column as Arrow can carry it to Python."""
+    """Return a source column in a form that Arrow can carry to Python."""
     return F.make_valid_utf8(quote(name)) if kind == "string" else quote(name)
 
 
 def _converter(
     columns: Sequence[WantedColumn], kinds: Sequence[str], rules: ValueRules
 ) -> Callable[..., pa.Array]:
-    """The body of a UDF over the wanted columns of one combination of types."""
+    """Make the body of a UDF over the wanted columns of one combination of types."""
 
     def convert(*arrays: pa.Array) -> pa.Array:
         values = [as_times(array, kind) for array, kind in zip(arrays, kinds, strict=True)]
         reads = [read_column(array, c, rules) for array, c in zip(values, columns, strict=True)]
         return combine(reads, columns, values)
 
-    convert.__annotations__ = {"arrays": pa.Array, "return": pa.Array}  # not as text: Spark looks at them
+    convert.__annotations__ = {
+        "arrays": pa.Array,
+        "return": pa.Array,
+    }  # types and not text, as Spark reads them
     return convert
 
 
 def as_times(array: pa.Array, kind: str) -> pa.Array:
-    """Nanoseconds, which Spark has read as whole numbers, as times, rounded down to microseconds."""
+    """Turn nanoseconds, which Spark has read as whole numbers, into times, rounded down to microseconds."""
     if kind not in (NANOS, LOCAL_NANOS):
         return array
     micros = np.floor_divide(array.fill_null(0).to_numpy(zero_copy_only=False), 1000)
@@ -168,14 +185,15 @@ def as_times(array: pa.Array, kind: str) -> pa.Array:
 
 
 def read_raw_rows(spark: SparkSession, files: Sequence[DropFile], paths: Collection[str]) -> DataFrame:
-    """`_file, _location, _raw`: every row of the files at `paths`, all of its columns as JSON.
+    """Read every row of the files at `paths`, with all of its columns as JSON: `_file, _location, _raw`.
 
     Args:
-        files: that can be read.
-        paths: as Spark writes them, so escaped as URIs are.
+        spark: the session that reads.
+        files: the files that can be read.
+        paths: the paths of some of them in Spark's spelling, with the escapes of URIs.
     """
     wanted = {spark_path(path) for path in paths}
-    footers, _ = read_footers(spark, [file for file in files if plain_path(file.uri) in wanted])
+    footers = read_footers(spark, [file for file in files if plain_path(file.uri) in wanted]).read
     groups: dict[Types, list[DropFile]] = defaultdict(list)
     for footer in footers:
         known = {n: kind for n, kind in footer.types.items() if kind and n not in footer.repeated}
@@ -189,10 +207,10 @@ def read_raw_rows(spark: SparkSession, files: Sequence[DropFile], paths: Collect
 
 
 def plain_path(uri: str) -> str:
-    """One spelling of a path: Hadoop writes `file:/`, and Spark `file:///`."""
+    """Return one spelling of a path, as Hadoop writes `file:/` and Spark writes `file:///`."""
     return uri.replace("file:///", "file:/", 1)
 
 
 def spark_path(uri: str) -> str:
-    """The plain path of a URI as Spark writes it, which escapes some characters."""
+    """Return the plain path of a URI in Spark's spelling, which escapes some characters."""
     return plain_path(unquote(uri))

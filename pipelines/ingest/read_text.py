@@ -1,38 +1,51 @@
-"""CSV and JSON-lines drops: Spark cuts files into lines, and one UDF reads them (udfs/text_rows.py).
+"""Read CSV and JSON-lines drops: Spark splits files into lines, and one UDF reads them (udfs/text_rows.py).
 
-A file is read by one task, as a quoted line break makes its lines depend on each other; only JSON lines in
-files without compression are split. Files whose encoding or compression Spark's reader does not know come
-whole, which bounds them to 2 GiB.
+One task reads a complete file, as a quoted line break makes its lines depend on each other; only JSON lines
+in files without compression are split among tasks. A file whose encoding or compression Spark's reader does
+not know is read as one value, which limits it to 2 GiB.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.ingest.faults import Fault
+from pipelines.ingest.drop_faults import Fault
 from pipelines.ingest.listing import DropFile
 from pipelines.ingest.read_parquet import LOOKUP
-from pipelines.ingest.wanted import Wanted
-from pipelines.settings import Settings
+from pipelines.ingest.wanted_columns import Wanted
+from pipelines.settings.settings import Settings
 from pipelines.udfs.text_files import TextSpec
 from pipelines.udfs.text_rows import read_contents, read_lines, text_columns
 
-STREAMED = {".gz": "gzip", ".bz2": "bz2"}  # by Spark's own reader
-WHOLE = {".zst": "zstd", ".lz4": "lz4"}
+STREAMED = {".gz": "gzip", ".bz2": "bz2"}  # Spark's reader unpacks these
+WHOLE = {".zst": "zstd", ".lz4": "lz4"}  # the UDF unpacks these
 PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar", ".xz", ".snappy", ".deflate", ".lzo", ".br")
-MOST_WHOLE = (1 << 31) - 1 - 1024  # bytes of a value
-TASK_BYTES = 128 << 20
+MOST_WHOLE = (1 << 31) - 1 - 1024  # bytes of a file that is one value
+TASK_BYTES = 128 << 20  # bytes of CSV that one task reads
 
 
-def read_text(
-    spark: SparkSession, settings: Settings, wanted: Wanted, files: Sequence[DropFile]
-) -> tuple[list[DataFrame], list[Fault]]:
-    """Rows of all files: frames of a struct of the row and the filter's columns, and what can't be read."""
+class TextRows(NamedTuple):
+    """The rows of text files, and the faults of files that can't be read."""
+
+    frames: list[DataFrame]  # a struct of the row, and the columns of the filter
+    faults: list[Fault]
+
+
+def read_text(spark: SparkSession, settings: Settings, wanted: Wanted, files: Sequence[DropFile]) -> TextRows:
+    """Read all files that can be read.
+
+    Args:
+        spark: the session that reads.
+        settings: the dialect of the files, and how values are read.
+        wanted: the source and its columns.
+        files: the CSV or JSON-lines files.
+    """
     groups: dict[str | None, list[DropFile]] = defaultdict(list)
     faults: list[Fault] = []
     for file in files:
@@ -48,27 +61,32 @@ def read_text(
             spark, group, spec, None if compression == "none" else compression
         )  # fmt: skip
         frames.append(_shape(read, wanted))
-    return frames, faults
+    return TextRows(frames, faults)
 
 
 def text_spec(settings: Settings, wanted: Wanted) -> TextSpec:
-    """What the UDF needs to know."""
+    """Collect what the UDF needs from the settings."""
     ingest, csv = settings.ingest, settings.ingest.csv
     return TextSpec(
-        "csv" if ingest.format == "csv" else "json",
-        wanted.columns,
-        wanted.filter_columns,
-        ingest.rules,
-        ingest.encoding,
-        csv.delimiter,
-        csv.quote,
-        csv.escape,
-        tuple(csv.header) if isinstance(csv.header, list) else None,
+        format="csv" if ingest.format == "csv" else "json",
+        wanted=wanted.columns,
+        where=wanted.filter_columns,
+        rules=ingest.rules,
+        encoding=ingest.encoding,
+        delimiter=csv.delimiter,
+        quote=csv.quote,
+        escape=csv.escape,
+        header=tuple(csv.header) if isinstance(csv.header, list) else None,
     )
 
 
 def _find_way(settings: Settings, file: DropFile) -> str | Fault | None:
-    """None for a file that Spark cuts into lines; the compression of one that comes whole; or a fault."""
+    """Choose how to read a file.
+
+    Returns:
+        None for a file that Spark splits into lines, the compression (or `none`) of a file that is read as
+        one value, or a fault.
+    """
     name, ingest = file.uri.lower(), settings.ingest
     ending = name[name.rfind(".") :]
     if ingest.compression == "auto" and name.endswith(PACKED):
@@ -92,16 +110,15 @@ def _find_way(settings: Settings, file: DropFile) -> str | Fault | None:
 
 
 def _stream(spark: SparkSession, settings: Settings, files: Sequence[DropFile], spec: TextSpec) -> DataFrame:
-    """Rows of files that Spark cuts into lines; the lines of a file stay in order."""
+    """Read files that Spark splits into lines; the lines of a file stay in order."""
     rows = spark.read.options(**LOOKUP).text([file.uri for file in files])
     lines = rows.select(
         F.col("_metadata.file_path").alias("file"),
         F.col("_metadata.file_block_start").alias("start"),
         F.col("value").cast("binary").alias("line"),
     )
-    if (
-        settings.ingest.format == "csv"
-    ):  # a partition a file: fewer tasks read several files one after another
+    if settings.ingest.format == "csv":
+        # Each file is a partition. With fewer tasks than files, a task reads several files one after another.
         cores = spark.sparkContext.defaultParallelism
         tasks = max(2 * cores, sum(file.size for file in files) // TASK_BYTES)
         lines = lines.coalesce(max(1, min(len(files), tasks)))
@@ -115,7 +132,7 @@ def _stream(spark: SparkSession, settings: Settings, files: Sequence[DropFile], 
 def _whole(
     spark: SparkSession, files: Sequence[DropFile], spec: TextSpec, compression: str | None
 ) -> DataFrame:
-    """Rows of files that come whole."""
+    """Read files that are each one value."""
     reader = spark.read.format("binaryFile").options(**LOOKUP)
     rows = reader.load([file.uri for file in files])
     contents = rows.select(F.col("_metadata.file_path").alias("file"), "content")

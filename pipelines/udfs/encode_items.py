@@ -1,4 +1,4 @@
-"""UDF body: items with features to rows of the candidate bank."""
+"""Encode items with features as rows of the candidate bank; `encode_items` is the body of a UDF."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from lime_model.arrays import F32
 from lime_model.bundle import BundleError, worker_bundle
-from lime_model.encoders import FeatureError
-from lime_model.encoding import ItemEncoder
-from lime_model.scoring.canonical import F32
+from lime_model.model.entries import FeatureError
+from lime_model.rows.items import ItemEncoder
 
-# As they came. The bank calls the second one `fingerprint`; here an item column may have that name.
+# Columns that are passed on unchanged. The bank's table calls the second one `fingerprint`, but here an item
+# column may have that name.
 PASSED = ("item_id", "_fingerprint")
 
 
@@ -24,13 +25,13 @@ def encode_items(
 
     Args:
         batches: `item_id`, `_fingerprint`, and the item columns of the bundle.
-        folder: the bundle.
-        strict: fail at an item whose columns can't be read or whose factors are not finite; else leave its
-            factors empty, and the night leaves it out.
+        folder: the folder of the bundle.
+        strict: fail at an item whose columns can't be read or whose factors are not finite; otherwise its
+            factors are left empty, and the night leaves the item out.
 
     Raises:
-        BundleError: a factor is not finite, naming the item.
-        FeatureError: a column can't be read, naming the item.
+        BundleError: a factor is not finite; the message names the item.
+        FeatureError: a column can't be read; the message names the item.
     """
     encoder = ItemEncoder(worker_bundle(folder))
     for batch in batches:
@@ -42,7 +43,7 @@ def encode_items(
         if faults and strict:
             row, fault = next(iter(faults.items()))
             raise FeatureError(
-                f"item {ids[row]!r}: {fault}. Mend its drop, or let night.max_damaged_share leave such "
+                f"item {ids[row]!r}: {fault}. Correct its drop, or let night.max_damaged_share leave such "
                 "items out"
             )
         factors = encoder.encode(inputs)
@@ -58,12 +59,13 @@ def encode_items(
 
 
 def _binary(rows: F32) -> pa.Array:
-    """One little-endian fp32 blob per row, empty where a number is not finite."""
+    """Return one little-endian fp32 blob for each row, empty where a number is not finite."""
     blobs = [row.astype("<f4").tobytes() if np.isfinite(row).all() else b"" for row in rows]
     return pa.array(blobs, pa.binary())
 
 
 def _check_finite(ids: list[object], rows: F32) -> None:
+    """Refuse factors that are not finite; the message names the first item."""
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         raise BundleError(

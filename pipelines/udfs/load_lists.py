@@ -1,7 +1,7 @@
-"""Lists into Redis or Valkey, from Arrow batches: pipelined, at a rate, part by part.
+"""Load lists into Redis or Valkey from Arrow batches: in pipelines, at a limited rate, part by part.
 
-A list is one key (see `list_store.py`) of JSON in rank order: `{"items": […], "scores": […]}`. A part that is
-done is a field of the version's hash of parts, so that a load that was killed goes on.
+A list is JSON in rank order under one key (see `list_store.py`): `{"items": […], "scores": […]}`. A finished
+part is recorded in the version's hash of parts, so that a load that was killed can continue.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from redis.exceptions import RedisClusterException, RedisError
@@ -21,29 +21,37 @@ from pipelines.udfs.store_errors import is_transient, store_errors
 SCHEMA = "part int, keys long"
 
 
+class PartKeys(NamedTuple):
+    """A part, and how many keys of it were written or found."""
+
+    part: int
+    keys: int
+
+
 @dataclass(frozen=True)
 class Load:
-    """What a task knows of the load that it is a part of."""
+    """What a task needs to know about the load that it belongs to."""
 
     store: Store
     version: str
-    keys_per_second: float  # of this task
+    keys_per_second: float  # the limit for this task
 
 
 def load_lists(batches: Iterable[pa.RecordBatch], load: Load) -> Iterator[pa.RecordBatch]:
-    """Write lists, and say how many of each part.
+    """Write lists, and yield how many of each part were written: `SCHEMA`.
 
     Args:
-        batches: `part, user_id, list`, sorted by part; every part is whole.
+        batches: `part, user_id, list`, sorted by part; every part is complete.
+        load: the store, the version and the rate.
 
     Raises:
-        StoreProblem: the store refuses them, or is away for longer than its patience.
+        StoreProblem: the store refuses the lists, or is unreachable for longer than its patience.
     """
     store, talk, pace = load.store, Talk(load.store), Pace(load.keys_per_second)
     done = [store.parts(load.version)]
     for part, keys in each_part(batches, lambda rows: _write(talk, load, rows, pace)):
         talk.send(done, functools.partial(_note_part, part=part, keys=keys))
-        # A load that goes on later than this begins anew.
+        # A load that is continued after this time begins again.
         talk.send(done, lambda to, key: to.expire(key, store.ttl_seconds // 4))
         yield pa.RecordBatch.from_pydict({"part": pa.array([part], pa.int32()), "keys": [keys]})
 
@@ -53,37 +61,40 @@ def _note_part(to: Any, key: str, *, part: int, keys: int) -> None:
 
 
 def count_lists(batches: Iterable[pa.RecordBatch], load: Load) -> Iterator[pa.RecordBatch]:
-    """How many of the lists of each part are there; reads as `load_lists`."""
+    """Count the lists of each part that the store holds; the arguments are those of `load_lists`."""
     talk = Talk(load.store)
     for part, keys in each_part(batches, lambda rows: _count(talk, load, rows)):
         yield pa.RecordBatch.from_pydict({"part": pa.array([part], pa.int32()), "keys": [keys]})
 
 
-def each_part(
-    batches: Iterable[pa.RecordBatch], work: Callable[[pa.RecordBatch], int]
-) -> Iterator[tuple[int, int]]:
-    """The part's number and the sum of `work` over its rows, when all of them were worked on."""
+def each_part(batches: Iterable[pa.RecordBatch], work: Callable[[pa.RecordBatch], int]) -> Iterator[PartKeys]:
+    """Yield each part once `work` is done for all of its rows.
+
+    Args:
+        batches: rows with the column `part`, sorted by it.
+        work: handles some rows of one part and returns how many keys these were.
+    """
     current, total = None, 0
     for batch in batches:
         parts = batch.column("part").to_numpy()
         for part in dict.fromkeys(parts.tolist()):
             if current not in (None, part):
-                yield int(current), total
+                yield PartKeys(int(current), total)
                 total = 0
             current = part
             total += work(batch.filter(pa.array(parts == part)))
     if current is not None:
-        yield int(current), total
+        yield PartKeys(int(current), total)
 
 
 class Pace:
-    """Sleeps so that no more than a number of keys is written a second."""
+    """Limits the keys that are written per second, by sleeping."""
 
     def __init__(self, keys_per_second: float) -> None:
         self.rate, self.started, self.keys = keys_per_second, time.monotonic(), 0
 
     def wait(self, keys: int) -> None:
-        """Before the next write, after one of so many keys."""
+        """Wait after a write of so many keys until the next one may begin."""
         self.keys += keys
         ahead = self.keys / self.rate - (time.monotonic() - self.started)
         if ahead > 0:
@@ -91,9 +102,9 @@ class Pace:
 
 
 class Talk:
-    """A client that waits for a failover to end, and asks a cluster anew who holds what.
+    """A connection that waits for a failover to end, and then asks a cluster again which server has what.
 
-    Commands are sent again as a whole, so they must be ones that change nothing the second time.
+    All commands of a call are sent again, so they must be commands that change nothing the second time.
     """
 
     def __init__(self, store: Store) -> None:
@@ -101,10 +112,10 @@ class Talk:
         self.client: Client | None = None
 
     def send(self, keys: Sequence[str], command: Callable[[Any, str], object]) -> list[Any]:
-        """See `list_store.send`.
+        """Send a command for each key, as `list_store.send` does, and try again during a failover.
 
         Raises:
-            StoreProblem: the store is away for longer than its patience, or refuses the commands.
+            StoreProblem: the store is unreachable for longer than its patience, or refuses the commands.
         """
         began, pause = time.monotonic(), 0.1
         while True:

@@ -1,4 +1,4 @@
-"""UDF body: the bank's rows of one partition to a packed shard, in chunks."""
+"""Pack the bank's rows of one partition into a shard, in chunks; `pack_shards` is the body of a UDF."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ CHUNK = 16 << 20  # bytes: far below the limits of Arrow, Spark and a driver's m
 def pack_shards(
     batches: Iterator[pa.RecordBatch], widths: Shape, *, strict: bool = True
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the shard: first a row with what the index needs, then rows of words.
+    """Yield the shard: first a row for the index, then rows of words.
 
     Args:
         batches: `item_id, link_weights, head_input, dot, bias, sound` of one partition, sorted by item id.
         widths: L, F and E of the model.
-        strict: fail at a damaged row; else leave it out of the shard and list it in `damaged`.
+        strict: fail at a damaged row; otherwise it is left out of the shard and listed in `damaged`.
 
     Raises:
-        BundleError: a row is damaged, naming the item.
+        BundleError: a row is damaged; the message names the item.
     """
     rows = [batch for batch in batches if batch.num_rows]
     if not rows:
@@ -47,11 +47,12 @@ def pack_shards(
 
 
 def read_stream(raw: bytes) -> pa.Table:
-    """What `ids` and `damaged` of a shard's first row hold."""
+    """Read the table that `ids` or `damaged` of a shard's first row holds."""
     return pa.ipc.open_stream(raw).read_all()
 
 
 def _stream(table: pa.Table) -> bytes:
+    """Write a table as the bytes of an Arrow stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -59,6 +60,7 @@ def _stream(table: pa.Table) -> bytes:
 
 
 def _row(chunk: int, about: str, ids: bytes, damaged: bytes, words: bytes) -> pa.RecordBatch:
+    """Return one row of `SCHEMA`."""
     return pa.record_batch(
         [
             pa.array([chunk], pa.int32()),

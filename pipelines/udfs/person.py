@@ -1,7 +1,7 @@
-"""Who a person is, and whether a stored value or a rejected row names them: plain functions over text.
+"""Decide whether a stored value or a rejected row names a person: plain functions over text.
 
-An id is read as ingest reads it (`values.read_id`), whatever it is compared with: a command line's `042`, a
-stored id, a field of a rejected row.
+Every id is read by ingest's own rule (`values.read_id`): the `042` of a command line, a stored id, and a
+field of a rejected row.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from pipelines.udfs.values import Unreadable, read_id
+from pipelines.udfs.values import read_id
+from pipelines.udfs.whole_numbers import Unreadable
 
-CORRUPT = "_corrupt_record"  # how Spark's readers call the text of a line that they could not read
+CORRUPT = "_corrupt_record"  # the name that Spark's readers give to the text of an unreadable line
 USER = "user_id"  # the column that holds the user where the settings name no other
 DELIMITERS = (",", ";", "\t", "|")
 NUMBER = re.compile(r"(?<![\w.+-])[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?(?![\w-])(?!\.[0-9])")
-# The minutes of a time are no ids.
+# A time; its minutes and seconds are not ids.
 TIME = re.compile(
     r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?"
     r"(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
-LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)  # of JSON
+LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)  # a string of JSON
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 SHORT_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 @dataclass(frozen=True)
 class Person:
-    """A user by the one form of their id, and the names of it in sources."""
+    """A user's id, in the form that ingest stores, and the rules by which sources write ids."""
 
     id: int | str
     type: str  # `bigint` or `string`
-    nulls: frozenset[str]  # lower-case text that names nobody
-    columns: Mapping[str, str]  # source -> its column that holds the user
+    nulls: frozenset[str]  # text that means null, in lower case
+    columns: Mapping[str, str]  # source -> the column of the source that holds the user
     delimiters: tuple[str, ...] = DELIMITERS  # between the fields of a line
 
     def matches(self, value: object) -> bool:
-        """Whether a value, read as ingest would, is this person's id."""
+        """Whether a value, read by ingest's rule, is this person's id."""
         try:
             return bool(read_id(value, self.type, self.nulls) == self.id)
         except (Unreadable, ArithmeticError):
@@ -52,13 +53,17 @@ class Person:
 def read_person(
     user: str, type_: str, nulls: Iterable[str], columns: Mapping[str, str], delimiter: str = ","
 ) -> Person | None:
-    """The person that an operator's text names, None when it names nobody.
+    """Return the person that an operator's text names, or None when the text means null.
 
     Args:
-        delimiter: of the source's lines; usual ones are tried besides.
+        user: the text.
+        type_: the type of ids: `bigint` or `string`.
+        nulls: text that means null, in any case.
+        columns: for each source that has users, the column that holds them.
+        delimiter: the delimiter of the source's lines; the usual delimiters are tried as well.
 
     Raises:
-        Unreadable: the text is no id of this type.
+        Unreadable: the text is not an id of this type.
     """
     empty = frozenset(text.strip().lower() for text in nulls)
     try:
@@ -71,12 +76,13 @@ def read_person(
 
 
 def names_person(person: Person, source: str | None, row: str | None, user_id: str | None = None) -> bool:
-    """Whether a rejected row is of the person.
+    """Whether a rejected row names the person.
 
     Args:
-        source: which drop it came from; none of `person.columns` has no users.
-        row: JSON under the source's own names, or the line as it came.
-        user_id: the id that ingest read of it, if it could.
+        person: whom to look for.
+        source: the source of the row, or None if it is unknown; one outside `person.columns` has no users.
+        row: the row as JSON under the source's own names, or the line as it was delivered.
+        user_id: the id that ingest read from the row, if it could.
     """
     if user_id is not None and person.matches(user_id):
         return True
@@ -85,7 +91,7 @@ def names_person(person: Person, source: str | None, row: str | None, user_id: s
     found = _read_object(row)
     if found is not None:
         return _object_names(person, found, source)
-    # Ingest read somebody else's id off the line; what follows a line break may be another line, torn off.
+    # Ingest read another user's id from the line. What follows a line break may belong to another line.
     if user_id is not None and "\n" not in row.strip():
         return False
     return text_names(person, row)
@@ -95,9 +101,9 @@ def _object_names(person: Person, found: list[tuple[str, Any]], source: str | No
     torn = [value for name, value in found if name == CORRUPT and isinstance(value, str)]
     names = {person.columns[source]} if source is not None else set(person.columns.values())
     if not names & {name for name, _ in found}:
-        names = {USER}  # the settings may have named another column when the row came
+        names = {USER}  # the settings may have named another column when the row was delivered
     users = [value for name, value in found if name in names and value is not None]
-    # A value that is no id at all, such as a list of them: nobody knows what it says.
+    # The text decides for a value that is not an id at all, such as a list of ids.
     unclear = [_as_text(value) for value in users if not _is_id(person, value)]
     return any(map(person.matches, users)) or any(text_names(person, text) for text in (*torn, *unclear))
 
@@ -115,7 +121,7 @@ def _as_text(value: object) -> str:
 
 
 def _read_object(text: str) -> list[tuple[str, Any]] | None:
-    """Names and values of a JSON object, a repeated name as often as it is there; None for any other text."""
+    """Read the names and values of a JSON object, repeated names included; return None for any other text."""
     if not text.lstrip().startswith("{"):
         return None
     try:
@@ -126,11 +132,11 @@ def _read_object(text: str) -> list[tuple[str, Any]] | None:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object; `dict` would keep the last of equal names."""
+    """A JSON object; a `dict` would keep only the last of repeated names."""
 
 
 def text_names(person: Person, text: str) -> bool:
-    """Whether any field or word of a text is the person's id, however it is quoted or escaped."""
+    """Whether any field or word of a text is the person's id, even if it is quoted or escaped."""
     forms = dict.fromkeys((text, text.replace('""', '"'), _unescape(text)))
     if any(person.matches(field) for form in forms for field in _fields(form, person.delimiters)):
         return True
@@ -143,12 +149,12 @@ def text_names(person: Person, text: str) -> bool:
 
 
 def _fields(text: str, delimiters: Iterable[str]) -> Iterator[str]:
-    """What any usual CSV dialect would make of the text, and its words."""
+    """Yield the fields of a text in every usual dialect of CSV, and its words."""
     for delimiter in delimiters:
         try:
             for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True):
                 yield from row
-        except (csv.Error, TypeError):  # no CSV, or a delimiter of several letters
+        except (csv.Error, TypeError):  # the text is not CSV, or the delimiter has several letters
             pass
         yield from (field.strip(" '\"") for field in text.split(delimiter))
     for word in text.split():
@@ -157,7 +163,7 @@ def _fields(text: str, delimiters: Iterable[str]) -> Iterator[str]:
 
 
 def _word(id_: str) -> re.Pattern[str] | None:
-    """The id between ends of words; None for one without any letter, which is a field or nothing."""
+    """Make a pattern for the id as a whole word; return None for an id that has no letters or digits."""
     if not re.search(r"\w", id_):
         return None
     before = r"(?<![\w-])" if re.match(r"[\w-]", id_) else ""
@@ -166,11 +172,11 @@ def _word(id_: str) -> re.Pattern[str] | None:
 
 
 def _unescape(text: str) -> str:
-    """The text with the escapes of JSON undone, even of a torn piece."""
+    """Undo the escapes of JSON in a text, even in a part of an object."""
 
     def plain(found: re.Match[str]) -> str:
         return chr(int(found[1], 16)) if found[1] else SHORT_ESCAPES.get(found[2], found[2])
 
-    # Escapes write a letter beyond the first 65,536 as two halves.
+    # Escapes write a character above U+FFFF as two halves.
     halves = ESCAPE.sub(plain, text).encode("utf-16", "surrogatepass")
     return halves.decode("utf-16", "replace")

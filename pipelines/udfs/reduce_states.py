@@ -1,9 +1,9 @@
-"""UDF body: users and their events, in order, to link states and repeat memory.
+"""Reduce users and their events to link states and repeat memory; `reduce_states` is the body of a UDF.
 
-The rows of a user come together: first a header with the user's features (no event),
-then the events in history order. A history is buffered to `PIECE` events and reduced
-piece by piece, so a user with millions of events needs no more memory than one with
-thousands, and a state does not depend on how Arrow cut the stream.
+The rows of a user come together: first a header with the user's features (no event), then the events in
+history order. A history is buffered up to `PIECE` events and reduced piece by piece, so a user with millions
+of events needs no more memory than one with thousands, and a state does not depend on how Arrow cut the
+stream.
 """
 
 from __future__ import annotations
@@ -19,22 +19,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from lime_model.arrays import F32, Floats
 from lime_model.bundle import BundleError, worker_bundle
 from lime_model.config import DAY_US
-from lime_model.encoders import Entries, FeatureError
-from lime_model.features import encode_rows, event_actions
-from lime_model.memory import PairCounts, count_pairs, merge_pairs, pair_features
-from lime_model.states import PIECE, HistoryReader, decode_state, encode_state, worker_states
+from lime_model.model.entries import Entries, FeatureError
+from lime_model.model.features import encode_rows, event_actions
+from lime_model.model.repeat_memory import PairCounts, count_pairs, merge_pairs, pair_features
+from lime_model.rows.link_states import PIECE, HistoryReader, decode_state, encode_state, worker_states
+from pipelines.udfs import state_rows
 
-SCHEMA = (
-    "bucket int, user_id {user}, event_count long, history_xor long, history_sum long, "
-    "last_event_ts timestamp, slots array<long>, weights array<float>, state binary, fingerprint string, "
-    "items array<{item}>, counts array<long>, first_ts array<timestamp>, last_ts array<timestamp>, "
-    "decays binary, features binary"
-)
 FEATURES = "user_values"
 HEADER = (FEATURES, "fingerprint", "history_xor", "history_sum")
-# Stored rows that new events are merged into; a header has none of them, or all.
+# Columns of a stored row that new events are merged into; a header has none of them or all.
 PRIOR = ("event_count", "last_event_ts", "state", "items", "counts", "first_ts", "last_ts", "decays")
 FLUSH = 128  # users of one output batch
 
@@ -48,22 +44,23 @@ def reduce_states(
         batches: `bucket, user_id, item_id, event_ts, event_type, label` and `HEADER`, sorted
             by user, header first (its `event_ts` is null), then in history order. Only a header has
             `user_values` (JSON of the user's columns by name, empty for an unknown user), and the
-            `fingerprint` and hashes of what the row is computed from. With the columns `PRIOR` too (`state`
-            empty: nothing is stored) only events that those have not seen follow.
-        folder: the bundle.
-        strict: fail at a user whose columns can't be read or whose state is not finite; else leave the state
-            empty, and the night leaves the user out.
+            `fingerprint` and hashes of what the row is computed from. If the columns `PRIOR` are there, a
+            header has the stored row (an empty `state` means that nothing is stored), and only events that
+            the stored row does not contain follow.
+        folder: the folder of the bundle.
+        strict: fail at a user whose columns can't be read or whose state is not finite; otherwise the state
+            is left empty, and the night leaves the user out.
 
     Raises:
-        BundleError: a state is not finite, naming the user.
-        FeatureError: a column can't be read, naming the user.
+        BundleError: a state is not finite; the message names the user.
+        FeatureError: a column can't be read; the message names the user.
     """
     torch.set_num_threads(1)
     worker = _Worker(folder, strict)
     rows: list[dict[str, Any]] = []
     schema: pa.Schema | None = None
     for batch in batches:
-        schema = schema or _schema(batch.schema)
+        schema = schema or state_rows.arrow_schema(batch.schema)
         rows += worker.take(batch)
         if len(rows) >= FLUSH:
             yield pa.RecordBatch.from_pylist(rows, schema)
@@ -75,11 +72,11 @@ def reduce_states(
 
 @dataclass
 class _User:
-    """A user in progress."""
+    """A user whose rows are still coming; `header` has the columns that pass unchanged."""
 
     bucket: int
     user_id: Any
-    header: dict[str, Any]  # what is handed through
+    header: dict[str, Any]
     features: Entries
     reader: HistoryReader
     readable: bool
@@ -90,7 +87,7 @@ class _User:
 
 
 class _Worker:
-    """Holds the bundle and the user whose rows are still coming."""
+    """Builds the rows of users, and holds the bundle and the user in progress."""
 
     def __init__(self, folder: Path, strict: bool) -> None:
         self.strict = strict
@@ -103,7 +100,7 @@ class _Worker:
         self.user: _User | None = None
 
     def take(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
-        """Feed rows; returns the users that ended."""
+        """Read the rows of a batch and return the rows of the users that ended."""
         ended = []
         headers = np.flatnonzero(batch.column("event_ts").is_null().to_numpy(zero_copy_only=False))
         opens = set(headers.tolist())
@@ -118,7 +115,7 @@ class _Worker:
         return ended
 
     def finish(self) -> list[dict[str, Any]]:
-        """Close the user in progress; returns its row, or nothing."""
+        """End the user in progress and return its row, or nothing when there is no user."""
         user, self.user = self.user, None
         if user is None:
             return []
@@ -127,13 +124,14 @@ class _Worker:
         return [self._row(user)]
 
     def _open(self, header: pa.RecordBatch) -> _User:
+        """Begin a user from the header."""
         values = json.loads(header.column(FEATURES)[0].as_py() or "{}")
         features, faults = encode_rows({name: [v] for name, v in values.items()}, self.encoders, 1)
         bucket, user_id = header.column("bucket")[0].as_py(), header.column("user_id")[0].as_py()
         through = {name: header.column(name)[0].as_py() for name in HEADER[1:]}
         if faults and self.strict:
             raise FeatureError(
-                f"user {user_id!r}: {faults[0]}. Mend the drop, or let night.max_damaged_share leave such "
+                f"user {user_id!r}: {faults[0]}. Correct the drop, or let night.max_damaged_share leave such "
                 "users out"
             )
         prior = {name: header.column(name)[0] for name in PRIOR if name in header.schema.names}
@@ -141,15 +139,13 @@ class _Worker:
         reader = self.builder.open(features, before)
         user = _User(bucket, user_id, through, features, reader, readable=not faults)
         if before:
-            user.events, user.last_us = (
-                prior["event_count"].as_py(),
-                prior["last_event_ts"].cast("int64").as_py(),
-            )
+            user.events = prior["event_count"].as_py()
+            user.last_us = prior["last_event_ts"].cast("int64").as_py()
             user.pairs = self._stored_pairs(prior)
         return user
 
     def _stored_pairs(self, prior: dict[str, pa.Scalar]) -> PairCounts:
-        """The inverse of what `_row` writes."""
+        """Return the counts that `_row` wrote."""
         first, last = (self._days(prior[name].values.cast(pa.int64())) for name in ("first_ts", "last_ts"))
         decays = (
             np.frombuffer(prior["decays"].as_py(), "<f4").astype(np.float64).reshape(-1, len(self.windows))
@@ -158,6 +154,7 @@ class _Worker:
         return PairCounts(prior["items"].values.to_numpy(zero_copy_only=False), times, first, last, decays)
 
     def _feed(self, part: pa.RecordBatch) -> None:
+        """Add events of the user in progress, and reduce every full piece."""
         user = self.user
         assert user is not None, "the rows of a user start with its header"
         user.pending.append(part)
@@ -167,6 +164,7 @@ class _Worker:
             user.pending = table.slice(PIECE).to_batches()
 
     def _reduce(self, user: _User, events: pa.Table) -> None:
+        """Merge a piece of events into the user's state and counts."""
         us = events.column("event_ts").cast(pa.int64())
         days = self._days(us)
         items = events.column("item_id")
@@ -179,6 +177,7 @@ class _Worker:
         user.last_us = last if user.last_us is None else max(last, user.last_us)
 
     def _row(self, user: _User) -> dict[str, Any]:
+        """Return the user's row, with the columns of `state_rows.arrow_schema`."""
         pairs = user.pairs or count_pairs(np.zeros(0, np.int64), np.zeros(0), self.windows)
         now = 0.0 if user.last_us is None else (user.last_us - self.cutoff_us) / DAY_US
         return {
@@ -198,11 +197,12 @@ class _Worker:
             "features": self._features(pairs, now).astype("<f4").tobytes(),
         }
 
-    def _features(self, pairs: PairCounts, now: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _features(self, pairs: PairCounts, now: float) -> F32:
+        """Compute the memory features `[m, Q]` of the user's m items."""
         return pair_features(pairs, now, self.windows, self.catalogue.fame[self.catalogue.rows(pairs.items)])
 
     def _state(self, user: _User) -> bytes:
-        """The state's bytes, read back once: one that cannot be scored must not stand."""
+        """Return the state's bytes after reading them back: a state that can't be scored is not stored."""
         if not user.readable:
             return b""
         state = encode_state(user.reader.finish())
@@ -212,39 +212,16 @@ class _Worker:
             if not self.strict:
                 return b""
             raise BundleError(
-                f"user {user.user_id!r}: {error}. It was made of {user.events} events: the bundle is broken, "
-                "or an event's time is absurd; look at the user's events or train again"
+                f"user {user.user_id!r}: {error}. The state was made of {user.events} events: the bundle is "
+                "broken, or an event's time is absurd; look at the user's events or train again"
             ) from error
         return state
 
-    def _days(self, us: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
-        days: np.ndarray[Any, np.dtype[np.float64]] = (us.to_numpy() - self.cutoff_us) / DAY_US
+    def _days(self, us: pa.Array | pa.ChunkedArray) -> Floats:
+        """Convert microseconds since 1970 to days from the bundle's cut-off."""
+        days: Floats = (us.to_numpy() - self.cutoff_us) / DAY_US
         return days
 
-    def _us(self, days: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
+    def _us(self, days: Floats) -> list[int]:
+        """Convert days from the bundle's cut-off to microseconds since 1970."""
         return (np.rint(days * DAY_US).astype(np.int64) + self.cutoff_us).tolist()
-
-
-def _schema(incoming: pa.Schema) -> pa.Schema:
-    ts = pa.timestamp("us", tz="UTC")
-    item = incoming.field("item_id").type
-    return pa.schema(
-        {
-            "bucket": pa.int32(),
-            "user_id": incoming.field("user_id").type,
-            "event_count": pa.int64(),
-            "history_xor": pa.int64(),
-            "history_sum": pa.int64(),
-            "last_event_ts": ts,
-            "slots": pa.list_(pa.int64()),
-            "weights": pa.list_(pa.float32()),
-            "state": pa.binary(),
-            "fingerprint": pa.string(),
-            "items": pa.list_(item),
-            "counts": pa.list_(pa.int64()),
-            "first_ts": pa.list_(ts),
-            "last_ts": pa.list_(ts),
-            "decays": pa.binary(),
-            "features": pa.binary(),
-        }
-    )

@@ -1,7 +1,7 @@
-"""What a Redis or Valkey may refuse, each in one sentence: what happened, and the remedy.
+"""Explain the errors of a Redis or Valkey store in one sentence each: what happened, and the remedy.
 
-The server's own words are not passed on where the cause is known: a client puts keys, values and now and then
-its arguments into them, and a password may be among those.
+Where the cause is known, the server's own words are left out: a client puts keys, values and sometimes its
+arguments into them, and a password may be among these.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from redis import exceptions as errors
 
 from lime_model.errors import LimeError
 
-if TYPE_CHECKING:
-    from pipelines.udfs.list_store import Store
-
+Explanation = tuple[str, str]  # what happened, and the remedy
 AGAIN = "then run the job again: it goes on with what is missing"
-# By the first word of the server's answer: what happened, and what mends it.
-ANSWERS: dict[str, tuple[str, str]] = {
+# The explanations by the first word of the server's answer.
+ANSWERS: dict[str, Explanation] = {
     "OOM": (
         "it is full (maxmemory) and evicts nothing",
         f"give it more memory: two nights must fit, the one that is served and the next; {AGAIN}",
@@ -46,26 +44,28 @@ ANSWERS: dict[str, tuple[str, str]] = {
         "leave export.redis.cluster out, or set it to true",
     ),
     "NOAUTH": (
-        "it wants a password and was given none",
+        "it needs a password and was given none",
         "put the password into an environment variable and name that in export.redis.password_env",
     ),
     "WRONGPASS": (
         "it refuses the user or the password",
-        "mend the user in export.redis.url, or the environment variable that export.redis.password_env names",
+        "correct the user in export.redis.url, or the environment variable that export.redis.password_env "
+        "names",
     ),
     "NOPERM": (
         "its access list refuses the user a command or a key",
         "allow GET, SET, EXISTS, UNLINK, EXPIRE, SCAN, EVAL, INFO, CLUSTER and those of sets and hashes on "
         "keys that begin with export.redis.prefix",
     ),
-    "MISCONF": ("it can't save to its disk and takes no writes", f"mend its disk, {AGAIN}"),
+    "MISCONF": ("it can't save to its disk and takes no writes", f"repair its disk, {AGAIN}"),
     "NOREPLICAS": ("it has too few replicas and takes no writes", f"bring them back, {AGAIN}"),
     "WRONGTYPE": (
         "a key that begins with the prefix belongs to another program",
         "choose another export.redis.prefix",
     ),
 }  # fmt: skip
-PHRASES = (  # of answers that begin with ERR, and of the client's own errors, to the answer above
+# Phrases of answers that begin with ERR and of the client's own errors, each with its key of `ANSWERS`.
+PHRASES = (
     ("without any password configured", "WRONGPASS"),
     ("invalid password", "WRONGPASS"),
     ("username-password pair", "WRONGPASS"),
@@ -76,7 +76,7 @@ PHRASES = (  # of answers that begin with ERR, and of the client's own errors, t
     ("masterdown", "MASTERDOWN"),
 )
 NO_CLUSTER = (
-    "it is no cluster",
+    "it is not a cluster",
     "leave export.redis.cluster out, or set it to false",
 )
 NO_DATABASE = (
@@ -89,7 +89,7 @@ NOT_TRUSTED = (
     "add its authority to the host's, or name its file in export.redis.url by ?ssl_ca_certs=",
 )
 TLS = ("TLS failed", "begin export.redis.url with rediss:// for a server that speaks TLS, else with redis://")
-UNKNOWN_HOST = ("no such host is known", "mend the host in export.redis.url")
+UNKNOWN_HOST = ("no such host is known", "correct the host in export.redis.url")
 LOOK = (
     "see whether it is up, reachable from driver and executors, and speaks TLS (rediss://) or not "
     f"(redis://), {AGAIN}"
@@ -98,32 +98,40 @@ SLOW = ("it did not answer in time", LOOK)
 UNREACHABLE = ("it can't be reached", LOOK)
 TRANSIENT = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"}
 TRANSIENT_CAUSES = (SLOW, UNREACHABLE)
-AWAY = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}  # a later run of the job may find it mended
+AWAY = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}  # a later run of the job may succeed
 AWAY_CAUSES = (SLOW, UNREACHABLE, TOO_MANY)
 
 
+@dataclass(frozen=True)
+class StoreAddress:
+    """The address of a store and the password for it."""
+
+    url: str  # without a password
+    password: str | None = field(repr=False)
+
+
 class StoreProblem(LimeError):
-    """The store refused something; says what mends it."""
+    """The store refused something; the message says what an operator can do."""
 
 
 class StoreAway(StoreProblem):
-    """The store can't be reached for now, or is in the middle of a failover."""
+    """The store can't be reached at the moment, or is in the middle of a failover."""
 
     remedy = "retry"
 
 
 class StoreFault(StoreProblem):
-    """The store said something that nobody here knows."""
+    """The store answered something that this module does not know."""
 
     remedy = "bug"
 
 
 @contextmanager
-def store_errors(store: Store) -> Iterator[None]:
-    """Talk to the store inside; what goes wrong comes out as one sentence that holds no password.
+def store_errors(store: StoreAddress) -> Iterator[None]:
+    """Turn the errors of commands to the store into one sentence without a password.
 
     Raises:
-        StoreProblem: with nothing chained to it, as the client's own error may hold what is secret.
+        StoreProblem: a command failed. The client's own error is not chained to it, as it may hold a secret.
     """
     try:
         yield
@@ -134,14 +142,14 @@ def store_errors(store: Store) -> Iterator[None]:
     raise problem from None
 
 
-def describe(error: BaseException, store: Store) -> StoreProblem:
-    """The sentence, and who can mend it."""
+def describe(error: BaseException, store: StoreAddress) -> StoreProblem:
+    """Explain an error of the store in one sentence; its class says who can do something about it."""
     code = _code(error)
     known = ANSWERS[code] if code else _cause(error)
     what, remedy = known or _unknown(error, store.password)
     again = code in AWAY or known in AWAY_CAUSES
     kind = StoreAway if again else StoreProblem if known else StoreFault
-    return kind(f"the store at {place(store.url)}: {what}; {remedy}")
+    return kind(f"the store at {show_url(store.url)}: {what}; {remedy}")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -150,8 +158,8 @@ def is_transient(error: BaseException) -> bool:
     return code in TRANSIENT or (code is None and _cause(error) in TRANSIENT_CAUSES)
 
 
-def place(url: str) -> str:
-    """The URL without user, password and options."""
+def show_url(url: str) -> str:
+    """Return the URL without user, password and options."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -160,7 +168,8 @@ def place(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path if '@' not in parts.path else ''}"
 
 
-def _unknown(error: BaseException, password: str | None) -> tuple[str, str]:
+def _unknown(error: BaseException, password: str | None) -> Explanation:
+    """Repeat the words of an unknown error, without secrets."""
     words = _words(error)
     for secret in filter(None, (password,)):
         words = words.replace(secret, "…")
@@ -169,7 +178,7 @@ def _unknown(error: BaseException, password: str | None) -> tuple[str, str]:
 
 
 def _code(error: BaseException) -> str | None:
-    """The key of `ANSWERS` that the error stands for."""
+    """Return the key of `ANSWERS` that explains an error, or None."""
     for link in _chain(error):
         code = getattr(link, "status_code", None) or _words(link).split(" ", 1)[0]
         if code in ANSWERS:
@@ -178,8 +187,8 @@ def _code(error: BaseException) -> str | None:
     return next((code for phrase, code in PHRASES if phrase in text), None)
 
 
-def _cause(error: BaseException) -> tuple[str, str] | None:
-    """What went wrong before or without an answer of the server."""
+def _cause(error: BaseException) -> Explanation | None:
+    """Explain an error for which there is no answer of the server, or none that `ANSWERS` knows."""
     chain = list(_chain(error))
     text = " ".join(map(_words, chain))
     if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
@@ -201,7 +210,7 @@ def _cause(error: BaseException) -> tuple[str, str] | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, each once."""
+    """Yield an error and its causes, each once."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -211,5 +220,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _words(error: BaseException) -> str:
-    """The first line of an error, without the command and the values that a pipeline puts before it."""
+    """Return the first line of an error, without the command and values that a pipeline puts before it."""
     return next(iter(str(error).rsplit(" of pipeline caused error: ", 1)[-1].splitlines()), "")

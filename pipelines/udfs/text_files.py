@@ -1,8 +1,9 @@
-"""CSV and JSON-lines files to records, before their values are read.
+"""Split CSV and JSON-lines files into records, before their values are read.
 
-CSV is RFC 4180: a quoted field may hold delimiters, doubled quotes and line breaks. A line that breaks these
-rules is malformed. Where its quotes are odd in number, it has opened a field whose end is unknown; then each
-line up to the one that closes it is malformed too, as a part of a broken row must not pass for a row.
+CSV follows RFC 4180: a quoted field may hold delimiters, doubled quotes and line breaks. A line that breaks
+these rules is malformed. If it has an odd number of quotes, it has opened a field whose end is unknown. Then
+each line up to the one that closes the field is malformed too, as a part of a broken row must not be read as
+a row.
 """
 
 from __future__ import annotations
@@ -14,46 +15,44 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipelines.udfs.value_columns import show
-from pipelines.udfs.values import ValueRules, WantedColumn, WrittenFloat
+from pipelines.udfs.values import ValueRules, WantedColumn
+from pipelines.udfs.whole_numbers import WrittenFloat
 
-LONGEST = 16 << 20  # characters of a record; a longer one is a quote that was never closed
-MOST_KEYS = 2000  # names of JSON keys that a file reports
+LONGEST = 16 << 20  # characters of a record; in a longer one, a quote was never closed
+MOST_KEYS = 2000  # JSON keys that a file reports
 LINE_FEED = "\n"
 
 
 @dataclass(frozen=True)
 class TextSpec:
-    """What is read, and how the files are written.
-
-    `where` are source columns that a filter looks at; they come out as text, named `_where_0` and so on.
-    """
+    """What is read, and how the files are written."""
 
     format: Literal["csv", "json"]
     wanted: tuple[WantedColumn, ...]
-    where: tuple[str, ...]
+    where: tuple[str, ...]  # source columns of the filter; they are returned as text: `_where_0` and so on
     rules: ValueRules
     encoding: str = "utf-8"
     delimiter: str = ","
-    quote: str | None = '"'
-    escape: str | None = None
-    header: tuple[str, ...] | None = None  # of files that have none
+    quote: str | None = '"'  # None: no field is quoted
+    escape: str | None = None  # None: a quote in a field is doubled
+    header: tuple[str, ...] | None = None  # the names of the columns where files have no header
 
 
 class Record(NamedTuple):
-    """A row as it was read: source values by name, None for a malformed one."""
+    """One row of a file as it was read."""
 
-    line: int
-    raw: str
-    values: Mapping[str, object] | None
-    problem: str = ""
+    line: int  # of the file, from 1
+    raw: str  # the text of the row
+    values: Mapping[str, object] | None  # by source column; None for a malformed row
+    problem: str = ""  # why the row is malformed
 
 
 class FileFault(ValueError):
-    """What keeps a file from being read."""
+    """A file can't be read; the message says why."""
 
 
 class _Feed:
-    """Hands lines to the CSV parser and remembers those of the record at hand."""
+    """The lines of a file as the CSV parser takes them, and the lines of the current record."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.lines, self.number, self.size = lines, 0, 0
@@ -72,27 +71,27 @@ class _Feed:
         return line + LINE_FEED
 
     def begin(self) -> None:
-        """A new record begins."""
+        """Begin a new record."""
         self.taken, self.size = [], 0
 
 
 class _TooLong(Exception):
-    """A record that is longer than any is."""
+    """A record is longer than `LONGEST`."""
 
 
 class CsvReader:
-    """The records of one CSV file."""
+    """Reads the records of one CSV file."""
 
     def __init__(self, spec: TextSpec) -> None:
         self.spec = spec
         self.header: list[str] | None = list(spec.header) if spec.header else None
 
     def names(self) -> list[str]:
-        """Of the columns."""
+        """Return the names of the columns."""
         return self.header or []
 
     def records(self, lines: Iterator[str]) -> Iterator[Record]:
-        """All rows below the header."""
+        """Yield all rows below the header."""
         feed = _Feed(lines)
         parsed = self._split(feed) if len(self.spec.delimiter) > 1 else self._parse(feed)
         for row in parsed:
@@ -117,7 +116,7 @@ class CsvReader:
             yield line.removesuffix(LINE_FEED).split(self.spec.delimiter) if line.strip() else []
 
     def _parse(self, feed: _Feed) -> Iterator[list[str] | str]:
-        """Fields of each record, or what is wrong with the lines that were taken for it."""
+        """Yield the fields of each record, or what is wrong with the lines that the parser took for it."""
         spec, csv_limit = self.spec, 2**31 - 1
         csv.field_size_limit(csv_limit)
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if spec.quote else csv.QUOTE_NONE
@@ -140,7 +139,7 @@ class CsvReader:
                     yield "it follows a quote that is never closed"
 
     def _close(self, feed: _Feed, problem: str) -> Iterator[str]:
-        """Lines up to the one that closes what a broken one has opened."""
+        """Yield the problem of each line up to the one that closes the quote of a broken line."""
         quote = self.spec.quote or '"'
         odd = sum(line.count(quote) for line in feed.taken) % 2
         yield problem
@@ -155,19 +154,21 @@ class CsvReader:
     def _check_header(self, names: list[str]) -> None:
         wanted = {column.source for column in self.spec.wanted} | set(self.spec.where)
         if twice := sorted(name for name in wanted if names.count(name) > 1):
-            raise FileFault(f"the header has {twice[0]!r} {names.count(twice[0])} times; name one column so")
+            raise FileFault(
+                f"the header has {twice[0]!r} {names.count(twice[0])} times; give this name to one column"
+            )
         check_required(self.spec, names)
 
 
 class JsonReader:
-    """The records of one JSON-lines file."""
+    """Reads the records of one JSON-lines file."""
 
     def __init__(self, spec: TextSpec) -> None:
         self._seen: dict[str, None] = {}
         self._named = {column.source for column in spec.wanted} | set(spec.where)
 
     def records(self, lines: Iterator[str]) -> Iterator[Record]:
-        """A row a line; a line that is an array of objects has several."""
+        """Yield one row for each line, and several for a line that is an array of objects."""
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -183,7 +184,7 @@ class JsonReader:
 
     def _record(self, number: int, raw: str, found: object) -> Record:
         if not isinstance(found, _Pairs):
-            return Record(number, raw, None, "the line is no object")
+            return Record(number, raw, None, "the line is not an object")
         if found.repeated & self._named:
             return Record(
                 number, raw, None, f"the line has {sorted(found.repeated & self._named)[0]!r} twice"
@@ -193,12 +194,12 @@ class JsonReader:
         return Record(number, raw, found)
 
     def names(self) -> list[str]:
-        """Keys that any object had."""
+        """Return the keys that any object had."""
         return list(self._seen)
 
 
 class _Pairs(dict[str, Any]):
-    """A JSON object that knows which of its keys came twice."""
+    """A JSON object that records which of its keys came twice."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -207,15 +208,15 @@ class _Pairs(dict[str, Any]):
 
 
 def shown(names: Sequence[str]) -> list[str | None]:
-    """Names of columns for people."""
+    """Show the names of columns in a message."""
     return [show(name) for name in names]
 
 
 def check_required(spec: TextSpec, names: Sequence[str]) -> None:
-    """Refuse a file without a required column.
+    """Refuse a file that lacks a required column.
 
     Raises:
-        FileFault: naming the column and those that are there.
+        FileFault: a column is missing; the message names it and the columns of the file.
     """
     for column in spec.wanted:
         if column.required and column.source not in names:

@@ -1,7 +1,7 @@
-"""UDF body: the lines of CSV and JSON-lines files to rows of the wanted columns.
+"""Turn the lines of CSV and JSON-lines files into rows of the wanted columns, as bodies of UDFs.
 
-A file yields its rows (`row`), the names of its columns (`header`), and what keeps all of it from being read
-(`fault`), so that the faults of all files come to light in one pass.
+A file yields its rows (`row`), the names of its columns (`header`), and the reason why it can't be read
+(`fault`), so that one pass finds the faults of all files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from pipelines.udfs.text_files import (
 from pipelines.udfs.value_columns import ARROW_TYPES, combine, read_column, show
 from pipelines.udfs.values import ValueRules, WantedColumn
 
-ROWS = 8192  # of a batch that is yielded
+ROWS = 8192  # rows of a batch that is yielded
+# The first bytes of files that are not text.
 COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
@@ -34,27 +35,28 @@ COMPRESSED = {
     b"PK\x03\x04": "zip",
     b"PAR1": "Parquet",
 }
-WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte order marks
 STATUS, FILE, LOCATION, RAW = "_status", "_file", "_location", "_raw"
 
 
 def text_columns(spec: TextSpec) -> list[str]:
-    """Names of the text columns that follow the wanted ones."""
+    """Return the names of the text columns that follow the wanted ones."""
     filters = [f"_where_{i}" for i in range(len(spec.where))]
     return ["_reason", "_value", *filters, STATUS, FILE, LOCATION, RAW]
 
 
 def schema_of(spec: TextSpec) -> pa.Schema:
-    """Of the batches that `read_lines` and `read_contents` yield."""
+    """Return the schema of the batches that `read_lines` and `read_contents` yield."""
     fields = [(column.name, ARROW_TYPES[column.type]) for column in spec.wanted]
     return pa.schema([*fields, *((name, pa.string()) for name in text_columns(spec))])
 
 
 def read_lines(batches: Iterable[pa.RecordBatch], spec: TextSpec) -> Iterator[pa.RecordBatch]:
-    """Rows of files that Spark has cut into lines.
+    """Read files that Spark has split into lines.
 
     Args:
-        batches: `file`, `start` (bytes before the first line), `line` (bytes), in the order of each file.
+        batches: `file`, `start` (bytes before the first line) and `line` (bytes), in the order of each file.
+        spec: what is read, and how the files are written.
     """
     flat = (
         row
@@ -62,31 +64,32 @@ def read_lines(batches: Iterable[pa.RecordBatch], spec: TextSpec) -> Iterator[pa
         for row in zip(*(batch.column(name).to_pylist() for name in ("file", "start", "line")), strict=True)
     )
     for (file, start), rows in groupby(flat, key=lambda row: row[:2]):
-        yield from read_file(file, start, (row[2] for row in rows), spec)
+        yield from read_file(file, start, (line for _, _, line in rows), spec)
 
 
 def read_contents(
     batches: Iterable[pa.RecordBatch], spec: TextSpec, compression: str | None
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of files that come whole, because of their encoding or their compression.
+    """Read files that are each one value, because of their encoding or their compression.
 
     Args:
-        batches: `file`, `content` (bytes).
-        compression: as pyarrow names it, or None.
+        batches: `file` and `content` (bytes).
+        spec: what is read, and how the files are written.
+        compression: pyarrow's name of the compression, or None.
     """
     for batch in batches:
         for file, content in zip(*(batch.column(n).to_pylist() for n in ("file", "content")), strict=True):
-            yield from read_file(file, 0, _cut(content, spec.encoding, compression), spec)
+            yield from read_file(file, 0, _split_lines(content, spec.encoding, compression), spec)
 
 
-def _cut(content: bytes, encoding: str, compression: str | None) -> Iterator[bytes]:
-    """Lines of a whole file, as bytes of UTF-8 whatever the encoding."""
+def _split_lines(content: bytes, encoding: str, compression: str | None) -> Iterator[bytes]:
+    """Split a complete file into lines; they are UTF-8, whatever the encoding of the file is."""
     if compression:
         try:
             with pa.input_stream(pa.BufferReader(content), compression=compression) as stream:
                 content = stream.read()
         except (OSError, pa.ArrowException) as error:
-            raise FileFault(f"this file is no whole {compression} file ({error})") from None
+            raise FileFault(f"this file is not a complete {compression} file ({error})") from None
     text = content.decode(encoding, "replace").removeprefix("\ufeff")
     for line in (
         text.replace("\r\n", LINE_FEED).replace("\r", LINE_FEED).removesuffix(LINE_FEED).split(LINE_FEED)
@@ -95,7 +98,14 @@ def _cut(content: bytes, encoding: str, compression: str | None) -> Iterator[byt
 
 
 def read_file(file: str, start: int, lines: Iterator[bytes], spec: TextSpec) -> Iterator[pa.RecordBatch]:
-    """Rows, column names and faults of one file, or of the part of it that begins at byte `start`."""
+    """Yield the rows, column names and faults of a file or of a part of it.
+
+    Args:
+        file: the path of the file.
+        start: bytes of the file before the first line.
+        lines: the lines without line breaks.
+        spec: what is read, and how the file is written.
+    """
     reader = CsvReader(spec) if spec.format == "csv" else JsonReader(spec)
     where = f" after byte {start:,}" if start else ""
     chunk: list[Record] = []
@@ -115,8 +125,8 @@ def read_file(file: str, start: int, lines: Iterator[bytes], spec: TextSpec) -> 
 
 
 def _decode(lines: Iterator[bytes], encoding: str) -> Iterator[str]:
-    """Text of the lines; bytes that are none become U+FFFD."""
-    wide = LINE_FEED.encode(encoding) != b"\n"  # it was decoded when the file was cut into lines
+    """Decode the lines of a file; bytes that are not text become U+FFFD."""
+    wide = LINE_FEED.encode(encoding) != b"\n"  # `_split_lines` has turned such files into UTF-8
     for number, line in enumerate(lines):
         if number == 0:
             _check_start(line)
@@ -137,7 +147,7 @@ def _check_start(line: bytes) -> None:
 
 
 def _to_batch(records: Sequence[Record], file: str, where: str, spec: TextSpec) -> pa.RecordBatch:
-    """Records to the columns of `schema_of`."""
+    """Turn records into a batch with the columns of `schema_of`."""
     values = [record.values or {} for record in records]
     sources: list[list[object]] = [[row.get(column.source) for row in values] for column in spec.wanted]
     reads = [
@@ -161,17 +171,19 @@ def _to_batch(records: Sequence[Record], file: str, where: str, spec: TextSpec) 
 
 
 def _as_array(source: list[object], column: WantedColumn, spec: TextSpec) -> Any:
-    """Text columns of CSV are read a whole array at a time."""
+    """Turn a text column of CSV into an array, which is read faster than Python values."""
     return pa.array(source, pa.string()) if spec.format == "csv" and column.type == "string" else source
 
 
 def _as_text(value: object, rules: ValueRules) -> str | None:
-    """A source value for a filter in SQL."""
+    """Turn a source value into text for a filter in SQL."""
     if value is None or isinstance(value, str):
         return None if value is None or value.strip().lower() in rules.nulls else _valid(value)
     if isinstance(value, Decimal):
         return str(value)
-    return json.dumps(value, default=float, ensure_ascii=False)  # numbers with a fraction are decimals here
+    return json.dumps(
+        value, default=float, ensure_ascii=False
+    )  # numbers with a fraction are decimals in lists
 
 
 def _valid(text: str) -> str:
@@ -179,7 +191,7 @@ def _valid(text: str) -> str:
 
 
 def _say(status: str, text: str, file: str, spec: TextSpec) -> pa.RecordBatch:
-    """A row that says something of its file."""
+    """Make a row that says something about its file."""
     schema = schema_of(spec)
     said = {STATUS: status, "_value": _valid(text), FILE: file}
     return pa.RecordBatch.from_pydict({name: [said.get(name)] for name in schema.names}, schema)

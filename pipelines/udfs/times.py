@@ -1,9 +1,9 @@
-"""Times of a drop: text, numbers, dates and clocks to one instant.
+"""Read the times of drops: text, numbers, dates and local times become instants.
 
-An offset in the text wins over the source's zone; text without one is local to the zone. A local time that
-clocks showed twice (when summer time ends) is the first of the two. One that no clock showed (when it begins)
-moves forward by the gap: 02:30 becomes 03:30. So no local time is refused, and two different times of such an
-hour stay different. This is `fold=0` of PEP 495.
+An offset in the text wins over the source's zone; text without an offset is local to the zone. A local time
+that clocks showed twice (when summer time ends) is the first of the two instants. A local time that no clock
+showed (when summer time begins) moves forward by the gap: 02:30 becomes 03:30. So no local time is refused,
+and two different times of such an hour remain different. This is `fold=0` of PEP 495.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+# Microseconds of each unit; nanoseconds are divided by 1,000 instead.
 EPOCHS = {"epoch_seconds": 1_000_000, "epoch_millis": 1_000, "epoch_micros": 1, "epoch_nanos": 0}
 AUTO = "iso"
 EPOCH = dt.datetime(1970, 1, 1)
@@ -23,12 +24,12 @@ FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 999
 ISO = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})"
     r"(?:(?:T|t|\s+)(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,12}))?)?)?"
-    # A zone in brackets after an offset is Java's; the offset says the same.
+    # Java writes a zone in brackets after an offset; the offset decides.
     r"\s*(Z|z|UTC|GMT|[+-]\d{1,2}(?::?\d{2}){0,2}|\[?[A-Za-z]+(?:/[A-Za-z0-9_+-]+)+\]?)?(?:(?<=[Zz\d])\[[A-Za-z0-9/_+-]+\])?",
     re.ASCII,
 )
 OFFSET = re.compile(r"([+-])(\d{1,2}):?(\d{2})?:?(\d{2})?")
-# Letters of a pattern in Java's style, as Spark has them, longest first; a pattern with % is Python's.
+# The letters of a pattern in Java's style, which Spark uses, longest first; a pattern with % is Python's.
 LETTERS = {
     "yyyy": "%Y", "uuuu": "%Y", "yy": "%y", "MMMM": "%B", "MMM": "%b", "MM": "%m", "M": "%m", "dd": "%d",
     "d": "%d", "HH": "%H", "H": "%H", "hh": "%I", "h": "%I", "mm": "%M", "m": "%M", "ss": "%S", "s": "%S",
@@ -40,25 +41,25 @@ TOKEN = re.compile(r"'(?:[^']|'')*'|([A-Za-z])\1*|[^A-Za-z']")
 
 
 def check_zone(name: str) -> str:
-    """The name of a time zone that this machine knows.
+    """Return the name of a time zone if this machine knows it.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the machine or Java does not know the zone.
     """
     try:
         find_zone(name)
-        if not ZONE.fullmatch(name) or name.startswith(("posix/", "right/")):  # which Java does not know
+        if not ZONE.fullmatch(name) or name.startswith(("posix/", "right/")):  # Java does not know these
             raise ValueError(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is no time zone; use a name such as UTC or Europe/Berlin") from None
+        raise ValueError(f"{name!r} is not a time zone; use a name such as UTC or Europe/Berlin") from None
     return name
 
 
 def check_format(name: str) -> str:
-    """A format of times that `TimeRule` can read.
+    """Return a format of times if `TimeRule` can read it.
 
     Raises:
-        ValueError: naming what is wrong with it.
+        ValueError: `TimeRule` can't read the format; the message says why.
     """
     if name not in (AUTO, *EPOCHS):
         to_python(name)
@@ -67,10 +68,10 @@ def check_format(name: str) -> str:
 
 @functools.cache
 def to_python(pattern: str) -> str:
-    """A pattern for `strptime`; one without % is in Java's letters, as Spark has them.
+    """Translate a pattern into one for `strptime`; a pattern without % has Java's letters, which Spark uses.
 
     Raises:
-        ValueError: it has a letter that is not known, or no year.
+        ValueError: the pattern has an unknown letter or no year, or can't be read for another reason.
     """
     if "%" in pattern:
         python = pattern
@@ -88,36 +89,36 @@ def to_python(pattern: str) -> str:
                 parts.append(LETTERS[text])
             else:
                 known = f"{AUTO}, {', '.join(EPOCHS)}, or a pattern such as dd.MM.yyyy HH:mm:ss"
-                raise ValueError(f"{pattern!r} is no format of times because of {text!r}; use {known}")
+                raise ValueError(f"{pattern!r} is not a format of times because of {text!r}; use {known}")
         python = "".join(parts)
     if not any(year in python for year in ("%Y", "%y", "%c", "%x")):
-        raise ValueError(f"{pattern!r} is no format of times: it has no year")
+        raise ValueError(f"{pattern!r} is not a format of times: it has no year")
     if "%Z" in python:
         raise ValueError(f"{pattern!r} has a zone by name; use %z for offsets, or ingest.source_timezone")
     if "%I" in python and "%p" not in python:
         raise ValueError(f"{pattern!r} has hours up to 12 and no a.m. or p.m.; use HH (%H)")
-    try:  # Python reads what it writes, if it knows all letters
+    try:  # Python reads what it writes only if it knows all letters
         dt.datetime.strptime(dt.datetime(2024, 3, 1, 12, 30, tzinfo=dt.UTC).strftime(python), python)
     except (ValueError, re.error):
-        raise ValueError(f"{pattern!r} is no format of times that Python's strptime can read") from None
+        raise ValueError(f"{pattern!r} is not a format of times that Python's strptime can read") from None
     return python
 
 
 @functools.cache
 def find_zone(name: str) -> ZoneInfo:
-    """The time zone of a name that `check_zone` lets through."""
+    """Return the time zone of a name that `check_zone` accepts."""
     return ZoneInfo(name)
 
 
 @dataclass(frozen=True)
 class TimeRule:
-    """How times are written: `iso`, one of `EPOCHS`, or a pattern; and the zone of those without offset."""
+    """How the times of a source are written."""
 
-    format: str = AUTO
-    zone: str = "UTC"
+    format: str = AUTO  # `iso`, one of `EPOCHS`, or a pattern
+    zone: str = "UTC"  # the zone of times without an offset
 
     def read_micros(self, value: object) -> int | None:
-        """Microseconds since 1970 UTC, rounded down; None for what is no time."""
+        """Read microseconds since 1970 UTC, rounded down; None for a value that is not a time."""
         try:
             if self.format in EPOCHS:
                 found = self._read_epoch(value)
@@ -129,7 +130,7 @@ class TimeRule:
         return found if found is not None and FIRST <= found <= LAST else None
 
     def read_local(self, value: object) -> dt.datetime | None:
-        """What the value's own clock shows, with its offset if it has one; None for what is no time."""
+        """Read the local time of a value, with its offset if it has one; None if it is not a time."""
         if isinstance(value, dt.datetime):
             return value
         if isinstance(value, dt.date):
@@ -153,7 +154,7 @@ class TimeRule:
         return (local.replace(tzinfo=None) - EPOCH - (local.utcoffset() or dt.timedelta())) // MICROSECOND
 
     def _read_epoch(self, value: object) -> int | None:
-        """A number of the format's unit; a time or a date needs no unit."""
+        """Read a number in the unit of the format; a time or a date needs no unit."""
         if isinstance(value, dt.date):
             local = self.read_local(value)
             return None if local is None else self._to_micros(local)
@@ -175,7 +176,7 @@ class TimeRule:
 
 
 def read_iso(text: str) -> dt.datetime | None:
-    """A date, or a date and a time with an optional offset or zone, in the order of ISO 8601.
+    """Read a date, or a date and a time with an optional offset or zone, in the order of ISO 8601.
 
     Digits beyond microseconds are cut off.
     """
@@ -200,5 +201,5 @@ def _read_offset(text: str) -> dt.tzinfo:
     sign = -1 if found[1] == "-" else 1
     hours, minutes, seconds = (int(part or 0) for part in found.groups()[1:])
     if hours > 18 or minutes > 59 or seconds > 59:
-        raise ValueError(f"{text!r} is no offset")
+        raise ValueError(f"{text!r} is not an offset")
     return dt.timezone(sign * dt.timedelta(hours=hours, minutes=minutes, seconds=seconds))

@@ -1,4 +1,4 @@
-"""Columns of a drop: what `read_value` says of every row, with a faster way for the usual Arrow types."""
+"""Read whole columns of drops by the rules of `values.read_value`, faster for the usual Arrow types."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.udfs.times import FIRST, LAST, find_zone
-from pipelines.udfs.values import Inexact, Unreadable, ValueRules, WantedColumn, read_value
+from pipelines.udfs.values import ValueRules, WantedColumn, read_value
+from pipelines.udfs.whole_numbers import Inexact, Unreadable
 
 EXACT_FLOAT32 = 1 << 24  # every whole number up to this has a float32 of its own
-DAY = 86_400_000_000  # microseconds
+DAY = 86_400_000_000  # microseconds of a day
 ARROW_TYPES: dict[str, pa.DataType] = {
     "bigint": pa.int64(),
     "string": pa.string(),
@@ -28,20 +29,22 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 
 
 class Read(NamedTuple):
-    """A column after reading: values of the declared type, and by row why one could not be read."""
+    """A column after reading."""
 
-    values: pa.Array
-    problems: dict[int, str]
+    values: pa.Array  # of the declared type; null where a value could not be read
+    problems: dict[int, str]  # row -> the reason why its value could not be read
 
 
 def read_column(values: pa.Array | Sequence[object], wanted: WantedColumn, rules: ValueRules) -> Read:
-    """`read_value` of every row.
+    """Read every value of a column by the rules of `read_value`.
 
     Args:
-        values: `[n]`, of an Arrow array or of Python values.
+        values: `[n]`, an Arrow array or Python values.
+        wanted: the column.
+        rules: how values are written.
 
     Returns:
-        Arrow values of the declared type, and for every row that could not be read (null there) the reason.
+        `[n]` Arrow values of the declared type, and the reasons of those that could not be read.
     """
     if isinstance(values, pa.Array):
         if fast := _read_fast(values, wanted, rules):
@@ -51,19 +54,19 @@ def read_column(values: pa.Array | Sequence[object], wanted: WantedColumn, rules
 
 
 class OutOfRange:
-    """A date or time that Python has no value for."""
+    """A date or time that Python can't represent."""
 
     def __repr__(self) -> str:
         return "a date outside the years 1 to 9999"
 
 
 def _to_python(values: pa.Array) -> list[object]:
-    """Python values of an array."""
+    """Turn an array into Python values."""
     try:
         found: list[object] = values.to_pylist()
     except (OverflowError, ValueError):
         return [_item(value) for value in values]
-    if pa.types.is_float32(values.type):  # it has fewer whole numbers of its own
+    if pa.types.is_float32(values.type):  # float32 distinguishes fewer whole numbers than float64
         return [Inexact(v) if isinstance(v, float) and abs(v) > EXACT_FLOAT32 else v for v in found]
     return found
 
@@ -89,12 +92,12 @@ def _read_each(values: Sequence[object], wanted: WantedColumn, rules: ValueRules
 
 
 def _read_fast(values: pa.Array, wanted: WantedColumn, rules: ValueRules) -> Read | None:
-    """The usual pairs of types, a whole array at a time; None where there is no faster way."""
+    """Read the usual pairs of types a whole array at a time; return None where there is no faster way."""
     kind, target = values.type, ARROW_TYPES[wanted.type]
     if pa.types.is_null(kind):
         return Read(pa.nulls(len(values), target), {})
     if pa.types.is_signed_integer(kind) and wanted.type in ("bigint", "double", "string"):
-        return Read(values.cast(target, safe=False), {})  # as Python's float() rounds
+        return Read(values.cast(target, safe=False), {})  # rounds like Python's float()
     if pa.types.is_floating(kind) and wanted.type == "double":
         if pc.any(pc.is_inf(values)).as_py():
             return None
@@ -112,7 +115,7 @@ def _read_texts(values: pa.Array, wanted: WantedColumn, rules: ValueRules) -> Re
     trimmed = pc.utf8_trim_whitespace(values)
     empty = pc.is_in(pc.utf8_lower(trimmed), pa.array(sorted(rules.nulls), pa.string()))
     texts = pc.if_else(empty, None, trimmed)
-    # What holds a point, a plus sign or a replacement mark may be a float or no text at all: look at each.
+    # Text with a point, an exponent or a replacement mark may be a float or no text at all: read each alone.
     odd = pc.match_substring_regex(texts, r"\.0|[0-9][eE]|\x{FFFD}")
     rows = np.flatnonzero(odd.fill_null(False).to_numpy(zero_copy_only=False))
     if not len(rows):
@@ -125,10 +128,10 @@ def _read_texts(values: pa.Array, wanted: WantedColumn, rules: ValueRules) -> Re
 
 
 def _read_times(values: pa.Array, rules: ValueRules) -> Read:
-    """Times in microseconds; those outside the years that Python knows can't be read."""
+    """Read times in microseconds; a time outside the years that Python knows is unreadable."""
     micros = values.cast(pa.int64())
     known = micros.fill_null(0).to_numpy(zero_copy_only=False)
-    wrong = (known < FIRST + DAY) | (known > LAST - DAY)  # a zone may move it by a day
+    wrong = (known < FIRST + DAY) | (known > LAST - DAY)  # a zone may move a time by a day
     micros = pc.if_else(pa.array(wrong), None, micros)
     if values.type.tz is None and rules.time.zone != "UTC":
         micros = _localise(micros, rules.time.zone)
@@ -137,7 +140,7 @@ def _read_times(values: pa.Array, rules: ValueRules) -> Read:
 
 
 def _localise(micros: pa.Array, zone: str) -> pa.Array:
-    """Microseconds of local clocks to microseconds of UTC, as `TimeRule` has it."""
+    """Turn microseconds of local times into microseconds of UTC, by the rules of `times.py`."""
     known = micros.fill_null(0).to_numpy(zero_copy_only=False)
     seconds, which = np.unique(known // 1_000_000, return_inverse=True)
     offsets = np.array([utc_offset(int(each), zone) for each in seconds], np.int64)
@@ -146,18 +149,19 @@ def _localise(micros: pa.Array, zone: str) -> pa.Array:
 
 
 def utc_offset(local_seconds: int, zone: str) -> int:
-    """Seconds that a local clock is ahead of UTC."""
+    """Return by how many seconds a zone is ahead of UTC at a local time, in seconds since 1970."""
     local = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=local_seconds)
     offset = local.replace(tzinfo=find_zone(zone)).utcoffset()
     return int(offset.total_seconds()) if offset else 0
 
 
 def combine(reads: Sequence[Read], wanted: Sequence[WantedColumn], sources: Sequence[Any]) -> pa.StructArray:
-    """The columns of rows as one struct array, with the first reason why a row is bad, and its value.
+    """Combine columns into one struct array, with the first reason why a row is bad and the wrong value.
 
     Args:
-        reads: `[columns]`, each over the same `n` rows.
-        sources: `[columns]` of what was read, for the value that is shown.
+        reads: `[columns]` read columns, each of the same `n` rows.
+        wanted: `[columns]` the columns themselves.
+        sources: `[columns]` the values before reading, to show the wrong ones.
 
     Returns:
         `n` structs of the wanted columns, `_reason` (null for a good row) and `_value`.
@@ -183,7 +187,7 @@ def combine(reads: Sequence[Read], wanted: Sequence[WantedColumn], sources: Sequ
 
 
 def show(value: object) -> str | None:
-    """A value for people: text as it is, at most 200 characters of it, and always valid UTF-8."""
+    """Show a value in a message: at most 200 characters of its text, always valid UTF-8."""
     if isinstance(value, pa.Scalar):
         value = _item(value)
     if value is None:

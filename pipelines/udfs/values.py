@@ -1,7 +1,7 @@
-"""Values of a drop as the settings declare them: one rule for a type, whatever format delivered the value.
+"""Read the values of drops as the settings declare them: each type has one rule for all file formats.
 
-A value is what a Python reader of the format returns: text, a number, a boolean, a date, a time, bytes, or a
-list. `value_columns.py` reads whole arrays by the same rule.
+A value is what a Python reader of the format returns: text, a number, a boolean, a date, a time, bytes or a
+list. `value_columns.py` reads whole arrays by the same rules.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pipelines.udfs.times import TimeRule
-
-REPLACEMENT = "\ufffd"  # what decoders put where the bytes are no text
-EXACT = 1 << 53  # every whole number up to this has a float64 of its own
-MOST_DIGITS = 40  # of a whole number that is written with an exponent
-INTEGER = re.compile(r"[+-]?[0-9]+")
-WHOLE = re.compile(r"[+-]?[0-9]+\.0*")
-EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]{1,3}")
-# As programs write a whole float: 123.0, 1.2345678E7, 1e+16. A product code such as 12E4 is none of these.
-WRITTEN_FLOAT = re.compile(
-    r"-?(?:0|[1-9][0-9]*)\.0+|-?[0-9]\.[0-9]+[eE][+-]?[0-9]{1,3}|-?[0-9]+[eE]\+[0-9]{1,3}"
+from pipelines.udfs.whole_numbers import (
+    EXACT,
+    MOST_DIGITS,
+    WRITTEN_FLOAT,
+    Inexact,
+    Unreadable,
+    WrittenFloat,
+    plain_number,
+    to_whole,
 )
+
+REPLACEMENT = "\ufffd"  # decoders put this where bytes are not text
 FLOAT = re.compile(
     r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?|[+-]?inf(?:inity)?", re.IGNORECASE
 )
@@ -36,60 +37,54 @@ FLAGS = {
 }
 
 
-class Unreadable(ValueError):
-    """A value is not what its column declares; `str` of it is the reason."""
-
-
-class WrittenFloat(Decimal):
-    """A number that was written with a fraction or an exponent, as floats are."""
-
-
-class Inexact(float):
-    """A float that may stand for several whole numbers."""
-
-
 class WantedColumn(NamedTuple):
-    """One of our columns: its SQL type, its source column, whether a row needs it, whether it is an id."""
+    """One of our columns, and where a source has it."""
 
     name: str
-    type: str
-    source: str
-    required: bool = False
+    type: str  # in SQL
+    source: str  # the source column
+    required: bool = False  # whether a row without a value is bad
     is_id: bool = False
 
     @property
     def shown(self) -> str:
-        """Its name in a reason; of a column that is only ours, that of the source."""
+        """The name of the column in a reason; an internal column has the name of its source column."""
         return self.source if self.name.startswith("_") else self.name
 
 
 @dataclass(frozen=True)
 class ValueRules:
-    """What the settings say of values: text that means null (lower case), and how times are written."""
+    """How the settings say that values are written."""
 
-    nulls: frozenset[str]
+    nulls: frozenset[str]  # text that means null, in lower case
     time: TimeRule = field(default_factory=TimeRule)
 
 
 def read_id(value: object, type_: str, nulls: frozenset[str]) -> int | str | None:
-    """The one form of an id, as ingest stores it; None for a value that names nobody.
+    """Read an id in the one form that ingest stores; return None for a value that means null.
 
     Args:
-        value: as a reader of the source or an operator's command line gives it.
+        value: what a reader of the source or an operator's command line gives.
         type_: `bigint` or `string`.
-        nulls: lower-case text that names nobody.
+        nulls: the text that means null, in lower case.
 
     Raises:
-        Unreadable: the value is no id of this type.
+        Unreadable: the value is not an id of this type.
     """
     return read_value(value, WantedColumn("id", type_, "id", is_id=True), ValueRules(nulls))
 
 
 def read_value(value: object, wanted: WantedColumn, rules: ValueRules) -> Any:
-    """One value as its column declares it, None for null.
+    """Read one value as its column declares it; return None for null.
+
+    Args:
+        value: what a reader of the source gives.
+        wanted: the column.
+        rules: how values are written.
 
     Raises:
-        Unreadable: with the reason: `wrong_type`, `invalid_text`, `inexact_number` or `unreadable_timestamp`.
+        Unreadable: the value is not what the column declares; the reason is `wrong_type`,
+            `invalid_text`, `inexact_number` or `unreadable_timestamp`.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -107,49 +102,25 @@ def read_value(value: object, wanted: WantedColumn, rules: ValueRules) -> Any:
 
 
 def _is_text(value: str) -> bool:
-    """Whether the text can be written as UTF-8 and holds no mark of bytes that were none."""
+    """Whether the text can be written as UTF-8 and has no mark of bytes that could not be decoded."""
     if REPLACEMENT in value:
         return False
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _whole(value: object, wanted: WantedColumn, rules: ValueRules) -> int:
-    number = _to_whole(value)
+    number = to_whole(value)
     if not -(1 << 63) <= number < 1 << 63:
         raise Unreadable("wrong_type")
     return number
 
 
-def _to_whole(value: object) -> int:
-    """A whole number, however it is written; not a boolean, a fraction or other text."""
-    if isinstance(value, bool):
-        raise Unreadable("wrong_type")
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise Unreadable("wrong_type")
-        if isinstance(value, Inexact) or abs(value) > EXACT:
-            raise Unreadable("inexact_number")
-        return int(value)
-    if isinstance(value, str):
-        if INTEGER.fullmatch(value) and len(value) <= MOST_DIGITS:
-            return int(value)
-        if not (WHOLE.fullmatch(value) or EXPONENT.fullmatch(value)):
-            raise Unreadable("wrong_type")
-        value = WrittenFloat(value)
-    if isinstance(value, WrittenFloat) and value.is_finite() and value.copy_abs() > EXACT:
-        raise Unreadable("inexact_number")
-    bounded = isinstance(value, Decimal) and value.is_finite() and value.adjusted() < MOST_DIGITS
-    if isinstance(value, Decimal) and bounded and value == value.to_integral_value():
-        return int(value)
-    raise Unreadable("wrong_type")
-
-
 def _text(value: object, wanted: WantedColumn, rules: ValueRules) -> str:
-    """Text; a whole number is written without a fraction or an exponent, so that one number is one text."""
+    """Read a value as text; a whole number loses fraction and exponent, so that one number is one text."""
     if isinstance(value, str):
-        return _plain_number(WrittenFloat(value), value, wanted) if WRITTEN_FLOAT.fullmatch(value) else value
+        if WRITTEN_FLOAT.fullmatch(value):
+            return plain_number(WrittenFloat(value), value, is_id=wanted.is_id)
+        return value
     if isinstance(value, bool):
         if wanted.is_id:
             raise Unreadable("wrong_type")
@@ -166,7 +137,7 @@ def _text(value: object, wanted: WantedColumn, rules: ValueRules) -> str:
         if not value.is_finite() or abs(value.adjusted()) > MOST_DIGITS:
             raise Unreadable("wrong_type")
         text = format(value, "f")
-        return _plain_number(value, text.rstrip("0").rstrip(".") if "." in text else text, wanted)
+        return plain_number(value, text.rstrip("0").rstrip(".") if "." in text else text, is_id=wanted.is_id)
     if isinstance(value, dt.datetime):
         if wanted.is_id:
             raise Unreadable("wrong_type")
@@ -176,17 +147,6 @@ def _text(value: object, wanted: WantedColumn, rules: ValueRules) -> str:
     if wanted.is_id:
         raise Unreadable("wrong_type")
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _plain_number(number: Decimal, text: str, wanted: WantedColumn) -> str:
-    """The digits of a whole number; of any other number, its text."""
-    if number.adjusted() >= MOST_DIGITS or number != number.to_integral_value():
-        return text
-    if isinstance(number, WrittenFloat) and number.copy_abs() > EXACT:
-        if wanted.is_id:
-            raise Unreadable("inexact_number")
-        return text
-    return str(int(number))
 
 
 def _number(value: object, wanted: WantedColumn, rules: ValueRules) -> float | None:
@@ -213,7 +173,7 @@ def _day(value: object, wanted: WantedColumn, rules: ValueRules) -> dt.date:
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         return value
     local = rules.time.read_local(value)
-    if local is None and isinstance(value, str):  # a day needs no format of its own
+    if local is None and isinstance(value, str):  # a date is also read without the format of times
         local = TimeRule().read_local(value)
     if local is None:
         raise Unreadable("wrong_type")
@@ -221,7 +181,7 @@ def _day(value: object, wanted: WantedColumn, rules: ValueRules) -> dt.date:
 
 
 def _time(value: object, wanted: WantedColumn, rules: ValueRules) -> int:
-    """Microseconds since 1970 UTC."""
+    """Read a time as microseconds since 1970 UTC."""
     found = rules.time.read_micros(value)
     if found is None:
         raise Unreadable("unreadable_timestamp")

@@ -1,4 +1,4 @@
-"""The answers benchmark on a log of its own: splits by position, first attempts, trials that are kept."""
+"""The answers benchmark on a small log: the splits by position, first attempts and kept trials."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import answers
-from benchmarks.answers import Answers, Trial, load, run
+from benchmarks import answer_trials
+from benchmarks.answer_trials import Answers, Trial, load, run
 
 LEARNERS, ANSWERS, PROBLEMS = 12, 40, 200
 
 
 def answered() -> pd.DataFrame:
-    """Every learner answers 40 times at 200 problems of 2 skills."""
+    """Return a log in which every learner answers 40 times, on 200 problems of 2 skills."""
     rng, size = np.random.default_rng(0), LEARNERS * ANSWERS
     item = rng.integers(0, PROBLEMS, size)
     return pd.DataFrame(
@@ -37,7 +37,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     return load(path)
 
 
-def test_first_attempts_are_asked_for_once_and_in_order_of_time(log: Answers) -> None:
+def test_each_first_attempt_is_asked_for_once_and_in_order_of_time(log: Answers) -> None:
     first = answered().drop_duplicates(["user_id", "item_id"])
     assert len(first) == len(log.data.log.item) < LEARNERS * ANSWERS
     bounds = (0, 0.7 * ANSWERS, 0.8 * ANSWERS, ANSWERS)
@@ -52,10 +52,10 @@ def test_first_attempts_are_asked_for_once_and_in_order_of_time(log: Answers) ->
 def test_a_finished_trial_is_not_trained_again(
     log: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "DONE", tmp_path)
+    monkeypatch.setattr(answer_trials, "DONE", tmp_path)
     trial = Trial("lime-mha", 1, 1e-3, 0.5, LEARNERS)
     first = run(log, trial)
-    monkeypatch.delattr(answers, "trainer_of")
+    monkeypatch.delattr(answer_trials, "trainer_of")
     again = run(log, trial)
     assert again.found.logit.tolist() == first.found.logit.tolist()
     assert (again.valid, again.seconds) == (first.valid, first.seconds)

@@ -1,4 +1,4 @@
-"""Lists and their quality by hand, on two households and 150 items."""
+"""Lists and their quality, computed by hand for two households and 150 items."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from benchmarks.journey import Journey
 from benchmarks.lists import K, make_lists, measure
-from pipelines.training_log import Source
+from lime_model.train.fit import TrainingSource
 
 ITEMS = 150
 
@@ -23,16 +23,16 @@ def counts(*households: list[int]) -> sp.csr_array:
 
 @pytest.fixture
 def journey() -> Journey:
-    """Household 0 had items 0 and 1, then takes 1, 2 and 149; household 1 had 5 and takes only it."""
+    """Household 0 had items 0 and 1 and takes 1, 2 and 149; household 1 had item 5 and takes it again."""
     nothing = pa.table({"user_id": []})
     before, after = counts([0, 1], [5]), counts([1, 2, 149], [5])
-    source = Source(lambda: iter([]), nothing, nothing)
+    source = TrainingSource(lambda: iter([]), nothing, nothing)
     return Journey(
         "2020-01-01", source, nothing, np.arange(2), np.arange(ITEMS), before, np.arange(2), before, after
     )
 
 
-def test_lists_leave_out_what_a_household_had_only_where_they_must(journey: Journey) -> None:
+def test_only_lists_of_new_items_leave_out_earlier_purchases(journey: Journey) -> None:
     falling = np.tile(np.arange(ITEMS, 0, -1, dtype=np.float32), (2, 1))  # item 0 first
     lists = make_lists(lambda rows: falling[rows].copy(), journey)
     assert lists.all.tolist() == [list(range(K))] * 2
@@ -42,7 +42,7 @@ def test_lists_leave_out_what_a_household_had_only_where_they_must(journey: Jour
     assert every.recall.tolist() == [pytest.approx(2 / 3), 1.0]
     best = 1 + 1 / np.log2(3) + 1 / np.log2(4)
     assert every.ndcg[0] == pytest.approx((1 / np.log2(3) + 1 / np.log2(4)) / best)
-    assert fresh.recall.tolist() == [0.5]  # of 2 and 149; household 1 has nothing new to find
+    assert fresh.recall.tolist() == [0.5]  # it finds 2 but not 149; household 1 has no new item to find
 
 
 def test_items_without_a_score_are_not_listed(journey: Journey) -> None:

@@ -1,4 +1,4 @@
-"""The package is built from what is tested, and a cluster stands for a module."""
+"""Fixtures of the cluster tests: the package is built from the tested code, and a module shares a cluster."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from tests import shop
+from pipelines.settings.settings import load_settings
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone
 from tests.conftest import copy_tables
 
 
 @pytest.fixture(scope="session")
 def package() -> None:
-    """`make package`."""
+    """Build the package, as `make package` does."""
     subprocess.run(["bash", str(ROOT / "tools" / "package.sh")], check=True)
 
 
 @pytest.fixture(scope="module")
 def cluster(package: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One master and two workers of one core."""
+    """Start one master and two workers of one core."""
     with standalone(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
 @pytest.fixture
 def fresh(trained: Warehouse, tmp_path: Path) -> Warehouse:
-    """The shop's log and bundles under a warehouse in which no night has run."""
+    """Return the shop with its log and bundles, in a warehouse in which no night has run."""
     settings = shop.settings(tmp_path) | {
         "bundles": trained.settings.bundles,
         "drops": trained.settings.drops,

@@ -1,8 +1,8 @@
-"""A driver: places scoring on the executors' GPUs and shows which task had which, and when.
+"""A driver that places scoring on the GPUs of the executors, and shows which task had which GPU.
 
     spark-submit … gpu_tasks.py TASKS
 
-Prints the placement, and one JSON line per task: its device, from when to when.
+The driver prints the placement, and one JSON line for each task with its device, its start and its end.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from collections.abc import Iterator
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from pipelines.gpus import own_device, place
+from pipelines.score.placement import own_device, place_scoring
 
 
 def main() -> None:
     tasks = int(sys.argv[1])
     spark = SparkSession.builder.getOrCreate()
-    while len(spark._jsc.sc().statusTracker().getExecutorInfos()) < 3:  # the driver and two executors
+    while (
+        len(spark._jsc.sc().statusTracker().getExecutorInfos()) < 3
+    ):  # it waits for the driver and two executors
         time.sleep(0.1)
-    placement = place(spark.sparkContext, "auto", "auto")
+    placement = place_scoring(spark.sparkContext, "auto", "auto")
     print("placement " + json.dumps([*placement.choice, placement.profile is not None, placement.tasks]))
 
     def hold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -1,9 +1,10 @@
-"""A driver: sends a parcel and has all executors map it at once; prints what each worker then holds.
+"""A driver that sends a parcel, lets all executors map it together, and prints their memory.
 
     spark-submit … share_parcel.py BYTES WORKERS
 
-Prints one JSON line per worker: where our modules that it has loaded lie, the parcel's inode, and of its
-memory, in bytes, the proportional share of the parcel's pages (`Pss`) and the growth of everything else.
+The driver prints one JSON line for each worker: the files of our modules that it has loaded, the inode of the
+parcel, and two numbers of bytes. These are its proportional share (`Pss`) of the parcel's pages, and the
+growth of all its other memory.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.parcels import Sender, land
+from pipelines.score.broadcast_files import BroadcastSender, unpack_once
 
 
 def memory(word: str) -> tuple[int, int]:
-    """Proportional bytes of mappings of a file whose path holds `word`, and of all the others."""
+    """Return the proportional bytes of mapped files whose path contains `word`, and of all other mappings."""
     ours = others = 0
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -38,15 +39,15 @@ def memory(word: str) -> tuple[int, int]:
 def main() -> None:
     size, workers = int(sys.argv[1]), int(sys.argv[2])
     spark = SparkSession.builder.getOrCreate()
-    sender = Sender(spark.sparkContext)
+    sender = BroadcastSender(spark.sparkContext)
     sender.add("bank", os.urandom(size))
-    parcel = sender.parcel()
+    parcel = sender.finish()
 
     def hold(_: Any) -> Any:
         _, before = memory(parcel.name)
         barrier = BarrierTaskContext.get()
         with (
-            (land(parcel) / "bank").open("rb") as file,
+            (unpack_once(parcel) / "bank").open("rb") as file,
             mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages,
         ):
             total = sum(pages[at] for at in range(0, size, 4096))  # touch every page

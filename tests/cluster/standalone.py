@@ -1,7 +1,7 @@
-"""A Spark standalone cluster of processes on this machine: a master, workers, and what runs on them.
+"""A Spark standalone cluster of processes on this machine: a master, workers, and their applications.
 
-Each daemon has a process group and folders of its own. Nothing here is a stand-in: these are
-the classes that a real cluster runs.
+Each daemon has its own process group and its own folders. Nothing here is a mock: the daemons run the classes
+of a real cluster.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import pyspark
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPARK = Path(pyspark.__file__).parent
 HOST = "127.0.0.1"
-PATIENCE = 900  # seconds that only a hang takes, on however slow and busy a machine
+PATIENCE = 900  # seconds that only a hanging process takes, even on a slow and busy machine
 
 
 @dataclass
-class Job:
-    """A submitted driver. It writes to files: a pipe that nobody reads would stop it."""
+class SubmittedJob:
+    """A submitted driver, which writes to files because an unread pipe would stop it."""
 
     process: subprocess.Popen[bytes]
     out: Path
@@ -39,51 +39,54 @@ class Job:
 
     @property
     def pid(self) -> int:
-        """Of the process group, too."""
+        """The id of the process and of its group."""
         return self.process.pid
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs."""
+        """The return code, or None while the driver runs."""
         return self.process.returncode
 
     def poll(self) -> int | None:
-        """Return code, None while it runs."""
+        """Return the return code, or None while the driver runs."""
         return self.process.poll()
 
     def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
-        """Wait for the end; what Python wrote (spark-submit makes its streams one), and the JVM."""
+        """Wait for the end; return the output of Python, whose streams spark-submit joins, and of the JVM."""
         self.process.wait(timeout)
         return self.out.read_text(errors="replace"), self.error.read_text(errors="replace")
 
 
 @dataclass
 class Cluster:
-    """Daemons that are up; see `standalone`."""
+    """A running cluster; see `standalone`."""
 
     folder: Path
     port: int
     web: int
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[SubmittedJob] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """For `--master`."""
+        """The URL for the option `--master`."""
         return f"spark://{HOST}:{self.port}"
 
     def state(self) -> dict[str, Any]:
-        """What the master says of itself."""
+        """Return the state that the master reports."""
         with urllib.request.urlopen(f"http://{HOST}:{self.web}/json/", timeout=30) as answer:
             state: dict[str, Any] = json.load(answer)
         return state
 
     def add_worker(self, *, cores: int, memory: str, gpu: str = "", host: str = HOST) -> None:
-        """Start a worker daemon with folders of its own, and wait until the master knows it.
+        """Start a worker daemon with its own folders, and wait until the master knows it.
 
-        `gpu` is an address that it declares; Spark schedules by what is declared. `host` is another of this
-        machine's addresses where Spark must take the worker for another machine.
+        Args:
+            cores: the cores of the worker.
+            memory: its memory, such as "1g".
+            gpu: the address of a GPU that it declares; Spark schedules by what is declared.
+            host: another address of this machine, if Spark must treat the worker as another machine.
         """
         known = len(self.workers)
         home = self.folder / f"worker-{known}"
@@ -101,12 +104,18 @@ class Cluster:
         self.workers.append(worker)
         wait_until(lambda: len(self.state()["workers"]) > known, "a worker did not register")
 
-    def submit(self, script: str, *options: str, conf: Mapping[str, str] | None = None) -> Job:
-        """`spark-submit` in client mode with the package; a process group of its own."""
+    def submit(self, script: str, *options: str, conf: Mapping[str, str] | None = None) -> SubmittedJob:
+        """Submit a driver in client mode with the package, in a new process group.
+
+        Args:
+            script: the file of the driver.
+            options: the options of its command line.
+            conf: further options of Spark.
+        """
         package = ROOT / "dist" / "lime.zip"
         settings = {
             "spark.executor.memory": "800m",
-            "spark.executorEnv.PYTHONPATH": package.name,  # lands in the executor's working folder
+            "spark.executorEnv.PYTHONPATH": package.name,  # its path in the working folder
             "spark.pyspark.python": sys.executable,
             **(conf or {}),
         }
@@ -123,15 +132,15 @@ class Cluster:
                 submit, cwd=self.folder, stdout=out_sink, stderr=error_sink, start_new_session=True,
                 env={**os.environ, "PYSPARK_DRIVER_PYTHON": sys.executable},
             )  # fmt: skip
-        self.jobs.append(Job(process, out, error))
+        self.jobs.append(SubmittedJob(process, out, error))
         return self.jobs[-1]
 
     def executors(self) -> list[psutil.Process]:
-        """JVMs of running executors."""
+        """Return the JVMs of the running executors."""
         return self._descendants("CoarseGrainedExecutorBackend")
 
     def python_daemons(self) -> list[psutil.Process]:
-        """Daemons from which Python workers are forked, one per executor."""
+        """Return the daemons from which Python workers are forked, one for each executor."""
         daemons = self._descendants("pipelines.worker_daemon")
         return [d for d in daemons if (parent := d.parent()) and "java" in parent.name()]
 
@@ -181,7 +190,14 @@ class Cluster:
 
 @contextmanager
 def standalone(folder: Path, *, workers: int = 2, cores: int = 1, memory: str = "1g") -> Iterator[Cluster]:
-    """A cluster whose daemons live as long as the context."""
+    """Run a cluster whose daemons live as long as the context.
+
+    Args:
+        folder: the folder of its logs and files.
+        workers: the number of workers.
+        cores: the cores of each worker.
+        memory: the memory of each worker.
+    """
     cluster = Cluster(folder, _free_port(), _free_port())
     try:
         cluster.start_master()
@@ -193,7 +209,14 @@ def standalone(folder: Path, *, workers: int = 2, cores: int = 1, memory: str = 
 
 
 def wait_until(ready: Callable[[], bool], why: str, seconds: float = PATIENCE, every: float = 0.05) -> None:
-    """Poll `every` so many seconds; fails with `why` when it takes longer."""
+    """Poll until a condition holds.
+
+    Args:
+        ready: the condition.
+        why: the message of the failure if it does not hold in time.
+        seconds: the time limit.
+        every: seconds between two polls.
+    """
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, f"{why} within {seconds} s"
@@ -203,7 +226,7 @@ def wait_until(ready: Callable[[], bool], why: str, seconds: float = PATIENCE, e
 def _answers(cluster: Cluster) -> bool:
     try:
         return bool(cluster.state()["status"] == "ALIVE")
-    except (OSError, json.JSONDecodeError):  # not up yet, or up before its pages are
+    except (OSError, json.JSONDecodeError):  # the master has not started, or has started before its pages
         return False
 
 

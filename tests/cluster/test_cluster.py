@@ -1,4 +1,4 @@
-"""The whole night on a cluster: the lists that one process gives, from the package alone."""
+"""A complete night on a cluster uses only the package and gives the same lists as one process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.leases import Run
 from pipelines.night import STEPS
-from pipelines.parcels import CHUNK
-from pipelines.tables import Warehouse
-from tests import shop
+from pipelines.score.broadcast_files import CHUNK_BYTES
+from pipelines.store.leases import Run
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone, wait_until
-from tests.pipelines.test_night import lists_of
+from tests.nights import lists_of
 
 pytestmark = pytest.mark.cluster
 
@@ -35,7 +35,7 @@ def test_the_cluster_gives_the_lists_of_one_process(
 
 
 def submit(cluster: Cluster, script: str, *options: str) -> dict[str, Any]:
-    """Run a job on the cluster to its end; what its steps reported."""
+    """Run a job on the cluster to its end; return the reports of its steps."""
     job = cluster.submit(str(ROOT / "jobs" / f"{script}.py"), *options)
     out, error = job.communicate()
     assert job.returncode == 0, error[-3000:] + out[-1000:]
@@ -59,15 +59,15 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
             for line in out.splitlines()
             if line.startswith("worker ")
         ]
-        assert len({row["executor"] for row in held}) == workers  # a JVM and a daemon each
+        assert len({row["executor"] for row in held}) == workers  # each worker has a JVM and a daemon
         assert len({row["inode"] for row in held}) == 1
         assert len({row["total"] for row in held}) == 1
         assert sum(row["share"] for row in held) <= 1.1 * bank
-        further, landed = sorted(row["growth"] for row in held)
+        further, unpacking = sorted(row["growth"] for row in held)
         assert further < 0.1 * bank
-        assert landed < 0.1 * bank + CHUNK  # it unpacked the bank, a chunk at a time
+        assert unpacking < 0.1 * bank + CHUNK_BYTES  # this worker unpacked the bank, one chunk at a time
         work = cluster.folder / "worker-0" / "work"
-        for row in held:  # from the package, not this folder: whatever the UDFs need
+        for row in held:  # all modules of the UDFs come from the package, not from this folder
             assert len(row["code"]) > 20
             assert all(Path(file).is_relative_to(work) for file in row["code"])
         gone = lambda: not list((cluster.folder / "worker-0" / "local").rglob("lime-*"))  # noqa: E731

@@ -1,57 +1,43 @@
-"""What dies while a night is scored on a cluster changes nothing in its lists.
+"""Processes that die while a cluster scores a night do not change its lists.
 
-Each fault strikes after the first commit of the scoring step, with most units still to do. The
-event log shows that it struck work, not an idle process.
+Each fault happens after the first commit of the scoring step, when most units are still to do. Spark's event
+log shows that the fault hit a process at work, not an idle one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 import psutil
 import pytest
-import yaml
 
-from pipelines.ingest.entities import ingest_entity
-from pipelines.leases import Run, acquire_lease
+from pipelines.ingest.load_entities import ingest_entity
 from pipelines.night import STEPS
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from tests import shop
-from tests.cluster.standalone import PATIENCE, ROOT, Cluster, Job, standalone, wait_until
+from pipelines.settings.settings import load_settings
+from pipelines.steps import Job
+from pipelines.store.leases import acquire_lease
+from pipelines.store.tables import Warehouse
+from synthetic import shop
+from tests.cluster.disturbed_night import BUILD, REST, Built, Night, finish, held_at_work, write_settings
+from tests.cluster.standalone import PATIENCE, Cluster, SubmittedJob, standalone, wait_until
 from tests.conftest import copy_tables
 from tests.host import can_mount
-from tests.jobs.test_jobs import wait_for_commit
-from tests.pipelines.test_night import Lists, lists_of
+from tests.nights import lists_of
 
 pytestmark = pytest.mark.faults
-ITEMS = 12_000  # so many, and the slowest backend: each commit takes seconds
-BUILD, REST = (
-    ["build_candidate_bank", "build_link_states"],
-    ["verify_night", "audit_recommendations", "publish_recommendations"],
-)
-
-
-class Built(NamedTuple):
-    """A warehouse with a wide catalogue and a published night, and a rerun of it that waits to be scored."""
-
-    root: Path
-    run: Run
-    expected: Lists
+ITEMS = 12_000  # with so many items and the slowest backend, each commit takes seconds
 
 
 @pytest.fixture(scope="module")
 def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Publish a night over many items, and prepare its rerun up to scoring."""
     root = tmp_path_factory.mktemp("wide")
     items = pd.DataFrame({"item_id": range(ITEMS)})
     items["kind"] = [f"kind-{i % shop.KINDS}" for i in range(ITEMS)]
@@ -69,112 +55,18 @@ def built(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Built
     return Built(root, rerun, lists_of(warehouse))
 
 
-def write_settings(root: Path, trained: Warehouse, master: str | None) -> Path:
-    raw = shop.settings(root, backend="reference", buckets=16, units_per_commit=2, certificate_users=8) | {
-        "bundles": trained.settings.bundles,
-        "audits": {"max_top_share": 1},  # 40 users' lists name fewer items than 1 % of so wide a catalogue
-    }
-    raw["spark"]["master"] = master
-    raw["spark"]["conf"]["spark.sql.shuffle.partitions"] = "2"
-    path = root / f"settings-{'local' if master else 'cluster'}.yaml"
-    path.write_text(yaml.safe_dump(raw))
-    return path
-
-
 @pytest.fixture
 def cluster(package: None, tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster of its own for each fault."""
+    """Start a new cluster for each fault."""
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster") as running:
         yield running
 
 
-class Night:
-    """The waiting rerun, on a cluster and in a copy of its warehouse, disturbed as its commits appear."""
-
-    def __init__(self, cluster: Cluster, trained: Warehouse, built: Built, root: Path) -> None:
-        self.cluster, self.run, self.log = cluster, built.run, root / "events"
-        shutil.copytree(built.root / "warehouse", root / "warehouse")
-        self.warehouse = Warehouse(trained.spark, load_settings(write_settings(root, trained, "local[2]")))
-        self.config = write_settings(root, trained, None)
-        self.log.mkdir()
-
-    def score(self, conf: Mapping[str, str] | None = None) -> Job:
-        """Submit the scoring step."""
-        options = ("--config", str(self.config), "--ds", shop.NIGHT, "--run-key", self.run.key)
-        events = {
-            "spark.eventLog.enabled": "true",
-            "spark.eventLog.dir": f"file:{self.log}",
-            "spark.eventLog.compress": "false",
-        }
-        script = str(ROOT / "jobs" / "run_steps.py")
-        return self.cluster.submit(
-            script,
-            *options,
-            "--steps",
-            "score_candidates",
-            conf={**events, "spark.task.maxFailures": "8", **(conf or {})},
-        )
-
-    def disturb(self, job: Job, strike: Callable[[], None], commits: int = 1) -> None:
-        """Strike when so many of the eight commits are there."""
-        for _ in range(commits):
-            staged = wait_for_commit(self.warehouse, self.run.run_id, job)
-        assert 0 < staged < shop.USERS
-        strike()
-
-    def publish(self) -> Lists:
-        """Certify and publish what was scored; the lists."""
-        for name in REST:
-            STEPS[name](self.warehouse, self.run)
-        return lists_of(self.warehouse)
-
-    def logged(self) -> int:
-        """Bytes of Spark's own event logs."""
-        return sum(path.stat().st_size for path in self.log.rglob("*") if path.is_file())
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        """Entries of Spark's own event logs."""
-        lines = [
-            line for path in self.log.rglob("*") if path.is_file() for line in path.open(errors="replace")
-        ]
-        found = (json.loads(line) for line in lines if f'"Event":"{kind}"' in line)
-        return list(found)
-
-
-def finish(job: Job) -> str:
-    """Standard output of a job that must succeed."""
-    out, error = job.communicate()
-    assert job.returncode == 0, out[-2000:] + error[-2000:]
-    return out
-
-
-@contextmanager
-def held_at_work(cluster: Cluster, night: Night) -> Iterator[list[psutil.Process]]:
-    """Python workers stopped under tasks that wait for them: what strikes now strikes work.
-
-    Spark writes its event log as jobs and stages come and go; it falls silent when all wait.
-    """
-    held: dict[int, psutil.Process] = {}
-    size, since = -1, time.monotonic()
-    while time.monotonic() - since < 3:
-        for worker in (worker for daemon in cluster.python_daemons() for worker in daemon.children()):
-            if worker.pid not in held:
-                worker.suspend()
-                held[worker.pid] = worker
-        time.sleep(0.05)
-        if night.logged() != size:
-            size, since = night.logged(), time.monotonic()
-    yield list(held.values())
-    for worker in held.values():
-        with suppress(psutil.NoSuchProcess):  # Spark ends the one that lost to its copy
-            worker.resume()
-
-
-def test_what_is_killed_changes_nothing(
+def test_a_process_that_is_killed_changes_nothing(
     cluster: Cluster, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
-    """Python workers, then an executor, then a machine: its worker daemon with all that it started."""
+    """Kill Python workers, then an executor, then a machine: its worker daemon and everything it started."""
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
 
@@ -204,7 +96,7 @@ def test_what_is_killed_changes_nothing(
 
 @pytest.fixture
 def two_hosts(package: None, tmp_path: Path) -> Iterator[Cluster]:
-    """Spark copies a stuck task to another host only: the whole of 127.0.0.0/8 is this machine."""
+    """Start two workers on two addresses of this machine: Spark copies a stuck task only to another host."""
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster", workers=0) as running:
         for host in ("127.0.0.1", "127.0.0.2"):
@@ -225,7 +117,7 @@ def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
             for worker in workers:
                 if worker.pid not in stuck:
                     worker.resume()
-            job.process.wait(timeout=PATIENCE)  # nothing fails, but the tasks of one executor never end
+            job.process.wait(timeout=PATIENCE)  # no task fails, but those of one executor never end
 
     night.disturb(job, strike)
     finish(job)
@@ -239,7 +131,7 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
 ) -> None:
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
-    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # at half
+    night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # half of the commits
     job.communicate(timeout=60)
     assert job.returncode == -signal.SIGKILL
     out = finish(night.score())
@@ -247,7 +139,9 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     assert report["policies"]["all"]["commits_reused"] >= 4
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
     described = {properties.get("spark.job.description", "") for properties in started}
-    assert any("commits, about" in text and "s left" in text for text in described)  # what the UI shows
+    assert any(
+        "commits, about" in text and "s left" in text for text in described
+    )  # the UI shows these descriptions
     assert night.publish() == built.expected
 
 
@@ -271,7 +165,7 @@ def test_a_driver_that_its_own_retry_overtook_stops_when_it_wakes_up(
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
-    STEPS["score_candidates"](night.warehouse, night.run)  # the retry: the same key
+    STEPS[Job.SCORE_CANDIDATES](night.warehouse, night.run)  # this is the retry, with the same key
     assert night.publish() == built.expected
     staged = night.warehouse.version("staging")
     os.killpg(job.pid, signal.SIGCONT)
@@ -294,17 +188,17 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
         assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
         assert "Traceback" not in out + error
         wait_until(lambda: not group_of(job), "something of the driver is left", seconds=60)
-        assert lists_of(night.warehouse) == built.expected  # yesterday's answer
+        assert lists_of(night.warehouse) == built.expected  # the lists of the night before
         return out
 
     stop("java")
-    assert "stopped by SIGTERM; what is committed stays" in stop("python")  # its words go through the JVM
+    assert "stopped by SIGTERM; what is committed stays" in stop("python")  # its message goes through the JVM
     finish(night.score())
     assert night.publish() == built.expected
 
 
-def group_of(job: Job, word: str = "") -> list[psutil.Process]:
-    """What runs of a submitted driver under a name that holds `word`, oldest first."""
+def group_of(job: SubmittedJob, word: str = "") -> list[psutil.Process]:
+    """Return the running processes of a driver whose name contains `word`, oldest first."""
     running = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -315,7 +209,7 @@ def group_of(job: Job, word: str = "") -> list[psutil.Process]:
 
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a small disk needs CAP_SYS_ADMIN")
-def test_a_full_disk_is_said_and_a_rerun_completes(
+def test_a_full_disk_is_reported_and_a_rerun_completes(
     package: None, trained: Warehouse, built: Built, tmp_path: Path
 ) -> None:
     (tmp_path / "cluster").mkdir()
@@ -327,7 +221,7 @@ def test_a_full_disk_is_said_and_a_rerun_completes(
             cluster.add_worker(cores=1, memory="1g")
             night = Night(cluster, trained, built, tmp_path)
             job = night.score()
-            # Once the executor is at work: without room to start in, it would never be one.
+            # Fill the disk once the executor is at work: without free space it could not start.
             wait_until(lambda: bool(cluster.python_daemons()), "no Python worker")
             filler = disk / "filler"
             subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], check=False, capture_output=True)

@@ -1,4 +1,4 @@
-"""GPUs by Spark's scheduling, on workers that declare some: who gets which, and what is said without one."""
+"""GPUs on workers that declare them: each task gets its own, and a missing GPU is an error in one line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 import torch
 import yaml
 
-from pipelines.tables import Warehouse
-from tests import shop
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster, standalone
 
 pytestmark = pytest.mark.cluster
 GPUS = {"spark.executor.resource.gpu.amount": "1"}
-CORES = 2  # of a worker: more than its GPUs, so that cores alone would let tasks share one
+CORES = 2  # cores of a worker; they outnumber its GPUs, so that cores alone would let tasks share a GPU
 
 
 @pytest.fixture(scope="module")
 def gpus(package: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two workers of two cores that declare one GPU each, "3" and "5"."""
+    """Start two workers of two cores that declare one GPU each, "3" and "5"."""
     with standalone(tmp_path_factory.mktemp("gpus"), workers=0) as running:
         for address in ("3", "5"):
             running.add_worker(cores=CORES, memory="1g", gpu=address)
@@ -43,7 +43,9 @@ def test_a_task_owns_one_gpu(gpus: Cluster, level: str) -> None:
     assert {device for device, *_ in rows} == {"cuda:3", "cuda:5"}
     for address in ("cuda:3", "cuda:5"):
         mine = sorted(times for device, *times in rows if device == address)
-        assert all(end <= start for (_, end), (start, _) in pairwise(mine))  # never two at once
+        assert all(
+            end <= start for (_, end), (start, _) in pairwise(mine)
+        )  # no GPU had two tasks at the same time
 
 
 def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
@@ -69,7 +71,7 @@ def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
     if torch.cuda.is_available():
         out, error = gpus.submit(script, *night, *build).communicate()
         assert gpus.jobs[-1].returncode == 0, out[-2000:] + error[-3000:]
-    else:  # declared, and not there: the task that gets it says so
+    else:  # the GPU is declared but missing: the task that gets it reports that
         refuse((*build, *score), GPUS, "the driver chose device 'cuda:")
     refuse(score, {}, "the executors declare no GPU: set spark.executor.resource.gpu.amount")
     shared = GPUS | {"spark.task.resource.gpu.amount": "0.5"}

@@ -1,4 +1,4 @@
-"""One user with two million events beside twenty thousand small ones, in executors of 1 GB."""
+"""One user with two million events and twenty thousand users with few, in executors of 1 GB."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 from pyspark.sql import functions as F
 
-from pipelines.events import with_new_columns
-from pipelines.forecast import WORKER_BYTES
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from tests import shop
+from pipelines.score.forecast import WORKER_BYTES
+from pipelines.settings.settings import load_settings
+from pipelines.store.event_log import with_new_columns
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 from tests.cluster.standalone import ROOT, Cluster
 
 pytestmark = pytest.mark.cluster
-HEAVY, SMALL, EACH = 2_000_000, 20_000, 3  # events of the one; users, and events of each
+HEAVY, SMALL, EACH = (
+    2_000_000,
+    20_000,
+    3,
+)  # events of the heavy user; number of small users, and events of each
 
 
 def test_a_user_with_two_million_events_is_reduced_in_pieces_and_scored(

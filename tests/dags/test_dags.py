@@ -1,4 +1,4 @@
-"""The DAG: light to import, right in shape, and a real run of a night through Airflow."""
+"""The DAGs are light to import and have the right shape, and Airflow runs a real night."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.tables import Warehouse
-from tests import shop
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 from tests.conftest import copy_shop
-from tests.pipelines.test_night import lists_of
+from tests.nights import lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -41,7 +41,7 @@ def python(code: str, env: dict[str, str]) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
+def test_parsing_imports_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     pools = {"LIME_POOL": "cores", "LIME_GPU_POOL": "gpus"}
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml") | pools
     code = (
@@ -56,21 +56,21 @@ def test_parsing_pulls_in_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     heavy, tasks = json.loads(python(code, env))
     assert heavy == []
     assert {name: task[0] for name, task in tasks.items()} == {
-        "prepare.ingest": ["prepare.bank", "prepare.states"],  # side by side
+        "prepare.ingest": ["prepare.bank", "prepare.states"],  # these two run at the same time
         "prepare.bank": ["score"], "prepare.states": ["score"], "score": ["serve.publish"],
         "serve.publish": ["serve.export"], "serve.export": [],
     }  # fmt: skip
     assert {name: task[3] for name, task in tasks.items() if task[3] != "cores"} == {"score": "gpus"}
     assert all(task[1] == 2 for task in tasks.values())
     steps = [step for task in tasks.values() for step in task[2][task[2].index("--steps") + 1 :]]
-    from pipelines.plan import STEP_NAMES
+    from pipelines.steps import NIGHT_STEPS
 
-    assert tuple(steps) == STEP_NAMES  # every step once, in order
+    assert tuple(steps) == NIGHT_STEPS  # every step once, in order
     assert {len([a for a in task[2] if "params.night" in a]) for task in tasks.values()} == {1}
 
 
-def test_a_run_is_for_the_night_that_it_was_given(tmp_path: Path) -> None:
-    """As a parameter, with the event of the asset that started it, or by its logical date; in this order."""
+def test_the_night_of_a_run_comes_from_its_parameter_or_event_or_date(tmp_path: Path) -> None:
+    """The parameter comes first, then the event of the asset that started the run, then the logical date."""
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml") | {"LIME_SCHEDULE": "events"}
     code = (
         "import json, types, jinja2\n"
@@ -87,9 +87,9 @@ def test_a_run_is_for_the_night_that_it_was_given(tmp_path: Path) -> None:
     assert json.loads(python(code, env)) == ["2024-03-01", "2024-01-02", "2024-02-01", ["lime://events"]]
 
 
-# The scheduler's and the backfill's own objects: the DAG as it is stored, the runs that its timetable gives.
+# This code uses the objects of the scheduler and of backfills: the stored DAG, and the runs of its timetable.
 NIGHTS = """
-import json, os
+import importlib, json, os
 import pendulum
 import dags.nightly_scoring as nightly, dags.weekly_training as training, dags.weekly_upkeep as upkeep
 from airflow.serialization.serialized_objects import DagSerialization
@@ -97,55 +97,64 @@ from airflow.timetables.base import TimeRestriction
 from dags.spark_conf import NIGHT
 
 start, moment = pendulum.datetime(2024, 5, 1), pendulum.datetime(2024, 5, 13, 23)
-latest, backfilled, deadlines = {}, [], []
-for dag in (nightly.dag, training.dag, upkeep.dag):
-    stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
-    say = lambda run: dag.get_template_env().from_string(NIGHT).render(
-        params={'night': None}, triggering_asset_events={}, ds=run.logical_date.strftime("%Y-%m-%d"))
-    run = following = None
-    while following is None or following.run_after <= moment:
-        run = following
-        following = stored.timetable.next_dagrun_info(
-            last_automated_data_interval=run and run.data_interval,
-            restriction=TimeRestriction(earliest=start, latest=None, catchup=True))
-    latest[dag.dag_id] = [str(run.run_after)[:16], say(run)]
-    if dag is nightly.dag:
-        infos = stored.iter_dagrun_infos_between(start.add(days=2), start.add(days=4, hours=12))
-        backfilled = [say(info) for info in infos]
-        deadlines = [str(run.logical_date + alert.interval)[:16] for alert in dag.deadline or []]
-print(json.dumps([latest, backfilled, deadlines]))
+found = []
+for schedule in json.loads(os.environ["SCHEDULES"]):
+  os.environ["LIME_SCHEDULE"] = schedule
+  importlib.reload(nightly)  # it reads the environment when Airflow parses it
+  latest, backfilled, deadlines = {}, [], []
+  for dag in (nightly.dag, training.dag, upkeep.dag):
+      stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+      say = lambda run: dag.get_template_env().from_string(NIGHT).render(
+          params={'night': None}, triggering_asset_events={}, ds=run.logical_date.strftime("%Y-%m-%d"))
+      run = following = None
+      while following is None or following.run_after <= moment:
+          run = following
+          following = stored.timetable.next_dagrun_info(
+              last_automated_data_interval=run and run.data_interval,
+              restriction=TimeRestriction(earliest=start, latest=None, catchup=True))
+      latest[dag.dag_id] = [str(run.run_after)[:16], say(run)]
+      if dag is nightly.dag:
+          infos = stored.iter_dagrun_infos_between(start.add(days=2), start.add(days=4, hours=12))
+          backfilled = [say(info) for info in infos]
+          deadlines = [str(run.logical_date + alert.interval)[:16] for alert in dag.deadline or []]
+  found.append([latest, backfilled, deadlines])
+print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize(
-    ("schedule", "run", "backfilled", "late"),
-    [
-        ("@daily", ("2024-05-13 00:00", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
-        ("30 5 * * *", ("2024-05-13 05:30", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
-        ("30 22 * * 5", ("2024-05-10 22:30", "2024-05-10"), [3], "2024-05-11 06:00"),
-    ],
+# Each schedule with the start and the night of its last run, the days of a backfill from 3 to 5 May, and the
+# deadline of the last run.
+SCHEDULES = (
+    ("@daily", ("2024-05-13 00:00", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
+    ("30 5 * * *", ("2024-05-13 05:30", "2024-05-13"), [3, 4, 5], "2024-05-13 06:00"),
+    ("30 22 * * 5", ("2024-05-10 22:30", "2024-05-10"), [3], "2024-05-11 06:00"),
 )
-def test_the_night_of_a_run_is_the_day_it_starts_whatever_airflow_makes_of_cron(
-    schedule: str, run: tuple[str, str], backfilled: list[int], late: str, tmp_path: Path
+
+
+@pytest.mark.parametrize("data_intervals", ["True", "False"])
+def test_the_night_of_a_run_is_the_day_it_starts_whatever_the_option_for_cron_is(
+    data_intervals: str, tmp_path: Path
 ) -> None:
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")
-    # Another zone of the whole Airflow changes nothing either.
+    # Airflow's global time zone must not change the result either.
     env |= {
-        "LIME_SCHEDULE": schedule,
+        "SCHEDULES": json.dumps([schedule for schedule, *_ in SCHEDULES]),
         "LIME_DEADLINE": "06:00",
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Asia/Tokyo",
+        "AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS": data_intervals,
     }
-    option = "AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS"
-    found = [json.loads(python(NIGHTS, env | {option: value})) for value in ("True", "False")]
-    latest = {
-        "nightly_scoring": list(run),
+    weekly = {
         "weekly_training": ["2024-05-11 06:00", "2024-05-11"],
         "weekly_upkeep": ["2024-05-12 12:00", "2024-05-12"],
     }
-    assert found == [[latest, [f"2024-05-{day:02}" for day in backfilled], [late]]] * 2
+    expected = [
+        [{"nightly_scoring": list(run), **weekly}, [f"2024-05-{day:02}" for day in backfilled], [late]]
+        for _, run, backfilled, late in SCHEDULES
+    ]
+    assert json.loads(python(NIGHTS, env)) == expected
 
 
-def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -> None:
+def test_alarms_reach_the_web_hook_and_a_dead_web_hook_does_no_harm(tmp_path: Path) -> None:
     heard: list[str] = []
 
     class Hook(BaseHTTPRequestHandler):
@@ -159,8 +168,8 @@ def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -
         "from airflow.triggers.callback import CallbackTrigger\n"
         "from dags.alarms import task_failed\n"
         "async def fire(**run):\n"  # as Airflow's triggerer calls it
-        "    told = {'context': {'dag_run': run, 'deadline': {}}}\n"
-        "    async for event in CallbackTrigger('dags.alarms.night_is_late', told).run(): last = event\n"
+        "    context = {'context': {'dag_run': run, 'deadline': {}}}\n"
+        "    async for event in CallbackTrigger('dags.alarms.night_is_late', context).run(): last = event\n"
         "    assert last.payload['state'] == 'success', last.payload\n"
         "run = types.SimpleNamespace(conf={'night': '2024-05-01'}, logical_date=None, run_id='r1')\n"
         "task = types.SimpleNamespace(dag_id='nightly_scoring', task_id='publish', log_url='http://log')\n"
@@ -184,7 +193,7 @@ def test_alarms_reach_the_web_hook_and_a_dead_one_does_no_harm(tmp_path: Path) -
 
 @pytest.mark.airflow
 def test_airflow_runs_a_night(ready: Warehouse, tmp_path: Path) -> None:
-    """`airflow dags test`, with spark-submit: six applications, one published night."""
+    """`airflow dags test` submits six applications and publishes one night."""
     warehouse = copy_shop(ready, tmp_path / "shop")
     env = airflow_environment(tmp_path, tmp_path / "shop" / "settings.yaml")
     airflow = str(Path(sys.executable).parent / "airflow")

@@ -1,4 +1,4 @@
-"""Airflow's operator with the real spark-submit: what only a person can mend is not tried again."""
+"""Airflow's operator with the real spark-submit does not retry a fault that only a person can fix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from jobs.endings import EXIT_CODES
-from tests import shop
+from synthetic import shop
 from tests.dags.test_dags import airflow_environment, python
 
 CODE = """\
@@ -17,7 +17,7 @@ import json
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from dags.exit_codes import FOR_A_PERSON
 from dags.spark_conf import submit_job
-task = submit_job("tidy", "tidy_tables", "doc")
+task = submit_job("tidy", "tidy_tables", doc_md="doc")
 task.application_args = ["--config", {config!r}, "--ds", {night!r}]
 task.name = "lime"
 try:
@@ -31,7 +31,7 @@ except AirflowException as error:
 
 
 @pytest.mark.airflow
-def test_what_a_person_must_mend_ends_the_task_and_what_may_pass_is_tried_again(tmp_path: Path) -> None:
+def test_a_fault_for_a_person_ends_the_task_and_a_passing_fault_is_tried_again(tmp_path: Path) -> None:
     env = airflow_environment(tmp_path, tmp_path / "s.yaml")
     lost = shop.settings(tmp_path) | {"warehouse": "hdfs://127.0.0.1:1/lime"}
     lost["spark"] = lost["spark"] | {"master": None}
@@ -39,13 +39,15 @@ def test_what_a_person_must_mend_ends_the_task_and_what_may_pass_is_tried_again(
     none = str(tmp_path / "none.yaml")
     kind, said = json.loads(python(CODE.format(config=none, night=shop.NIGHT), env))
     assert kind == "final"
-    assert said.startswith("the job ended with exit code 3, which no other attempt mends: error: no settings")
+    assert said.startswith(
+        "the job ended with exit code 3, which another attempt cannot fix: error: no settings"
+    )
     kind, said = json.loads(python(CODE.format(config=str(tmp_path / "lost.yaml"), night=shop.NIGHT), env))
     assert kind == "again", said
     assert "hdfs://127.0.0.1:1/lime" in said
 
 
-def test_the_codes_are_those_of_the_jobs(tmp_path: Path) -> None:
+def test_the_exit_codes_are_those_of_the_jobs(tmp_path: Path) -> None:
     env = airflow_environment(tmp_path, tmp_path / "s.yaml")
     code = (
         "import json\n"
@@ -58,4 +60,4 @@ def test_the_codes_are_those_of_the_jobs(tmp_path: Path) -> None:
     codes, again, said = json.loads(python(code, env))
     assert codes == [2, EXIT_CODES["person"]]
     assert again == [True] * 5 + [False] * 2
-    assert said.endswith("exit code 3, which no other attempt mends: error: no settings; error: no drops")
+    assert said.endswith("exit code 3, which another attempt cannot fix: error: no settings; error: no drops")

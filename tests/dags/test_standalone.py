@@ -1,7 +1,7 @@
-"""The real scheduler: a scheduled night, a backfill of two, a training, and a worker that is killed.
+"""The real scheduler runs a scheduled night, a backfill, a training, and a night whose worker is killed.
 
-The scheduler, the API server and the processors are those of `airflow standalone` on SQLite; the nights are
-whole ones, by spark-submit.
+The scheduler, the API server and the processors are those of `airflow standalone` on SQLite. The nights are
+whole nights, which Airflow starts with spark-submit.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.champions import decisions
-from pipelines.tables import Warehouse
-from tests import shop
+from pipelines.models.champions import decisions
+from pipelines.publish.night_record import find_commits
+from pipelines.store.tables import Warehouse
+from synthetic import shop
 from tests.cluster.standalone import wait_until
 from tests.conftest import copy_shop
 from tests.dags.test_dags import airflow_environment
-from tests.pipelines.test_night import lists_of
-from tests.pipelines.test_rollback import published
+from tests.nights import lists_of
 
 pytestmark = pytest.mark.airflow
 BACKFILLED, SCHEDULED = ("2024-05-03", "2024-05-04"), ("2024-05-06",)
 KILLED, LINEAGE = "2024-05-07", "lineage.json"
-wait_for = partial(wait_until, every=2.0)  # Airflow answers slowly, and has work to do
+wait_for = partial(wait_until, every=2.0)  # Airflow answers slowly, so it is not asked more often
 
 
 class Api:
-    """Airflow's REST API."""
+    """A client of Airflow's REST API."""
 
     def __init__(self, port: int, home: Path) -> None:
         self.root, self.token, self.home = f"http://127.0.0.1:{port}", "", home
@@ -58,7 +58,7 @@ class Api:
             raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
 
     def runs(self, dag: str) -> dict[str, tuple[str, str]]:
-        """State and type of each run, by its night."""
+        """Return the state and the type of each run, by its night."""
         found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns?limit=100")["dag_runs"]
         return {
             (run["conf"] or {}).get("night") or run["logical_date"][:10]: (run["state"], run["run_type"])
@@ -71,7 +71,7 @@ class Api:
 
 
 def ended(airflow: Api, dag: str, nights: tuple[str, ...]) -> Callable[[], bool]:
-    """Whether all nights have succeeded; an assertion when one has failed."""
+    """Return a check that all nights have succeeded, which fails as soon as one has failed."""
 
     def all_there() -> bool:
         runs = airflow.runs(dag)
@@ -83,8 +83,10 @@ def ended(airflow: Api, dag: str, nights: tuple[str, ...]) -> Callable[[], bool]
 
 
 def is_of(process: psutil.Process, leader: int, home: str) -> bool:
-    """Whether Airflow started it: by its session or, of one with a session of its own, by its environment,
-    which a process that has given itself another title has lost.
+    """Return whether Airflow started a process.
+
+    Its session shows that. A process with its own session shows it by its environment, which is lost if the
+    process has changed its title.
     """
     try:
         return os.getsid(process.pid) == leader or process.environ().get("AIRFLOW_HOME") == home
@@ -94,18 +96,19 @@ def is_of(process: psutil.Process, leader: int, home: str) -> bool:
 
 @pytest.fixture(scope="module")
 def served(ready: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """The shop that Airflow's nights serve."""
+    """Return the shop whose nights Airflow runs."""
     return copy_shop(ready, tmp_path_factory.mktemp("served"))
 
 
-@pytest.fixture(scope="module")
-def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """`airflow standalone` over the shop; every process it leaves is ended."""
-    home = tmp_path_factory.mktemp("airflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = airflow_environment(home, Path(served.settings.drops).parent / "settings.yaml") | {
+def standalone_environment(home: Path, port: int, config: Path) -> dict[str, str]:
+    """Return the environment of `airflow standalone`.
+
+    Args:
+        home: the folder of Airflow.
+        port: the port of its API server.
+        config: the settings file of the shop.
+    """
+    return airflow_environment(home, config) | {
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
@@ -113,7 +116,7 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
             {"type": "file", "log_file_path": str(home / LINEAGE), "append": True}
         ),
-        # Seconds until a task whose worker has died is tried again.
+        # The first of these is the seconds until a task whose worker has died is tried again.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
@@ -124,6 +127,16 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "LIME_FIRST_NIGHT": SCHEDULED[0],
         "LIME_LAST_NIGHT": SCHEDULED[-1],
     }
+
+
+@pytest.fixture(scope="module")
+def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Run `airflow standalone` over the shop, and end every process that it leaves."""
+    home = tmp_path_factory.mktemp("airflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = standalone_environment(home, port, Path(served.settings.drops).parent / "settings.yaml")
     log = (home / "standalone.log").open("wb")
     command = [str(Path(sys.executable).parent / "airflow"), "standalone"]
     process = subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log, start_new_session=True)
@@ -176,16 +189,16 @@ def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Wareh
     airflow.trigger("weekly_training", shop.LAST)
     wait_for(ended(airflow, "weekly_training", (shop.LAST,)), "the training has not ended")
 
-    commits = [published(served, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
-    assert commits == sorted(commits)  # in the order of nights, the backfill after what was scheduled
+    commits = [find_commits(served, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
+    assert commits == sorted(commits)  # in the order of nights, the backfill after the scheduled nights
     for night in (*BACKFILLED, *SCHEDULED):
         assert sorted(lists_of(served, night)) == list(range(shop.USERS))
     rows = served.read("runs").where("job = 'challenge_model'").collect()
     assert [str(row["ds"]) for row in rows] == [shop.LAST]
     assert len(decisions(served, "mha")) >= 1
 
-    told = [json.loads(line) for line in (airflow.home / LINEAGE).read_text().splitlines()]
-    nights = [e for e in told if e["eventType"] == "COMPLETE" and e["job"]["name"] == f"{dag}.night"]
+    events = [json.loads(line) for line in (airflow.home / LINEAGE).read_text().splitlines()]
+    nights = [e for e in events if e["eventType"] == "COMPLETE" and e["job"]["name"] == f"{dag}.night"]
     assert len(nights) == len((*SCHEDULED, *BACKFILLED))
     for event in nights:
         assert {"drops", "events", "candidate_bank"} <= {each["name"] for each in event["inputs"]}
@@ -193,7 +206,7 @@ def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Wareh
 
 
 def drivers(night: str) -> list[psutil.Process]:
-    """Everything of ours that runs for a night: spark-submit's JVM, the driver, its workers."""
+    """Return our processes of a night: the JVM of spark-submit, the driver and its workers."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
@@ -216,7 +229,7 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
     wait_for(lambda: job_done("build_candidate_bank"), "the bank was not built")
     left = drivers(KILLED)
     jvm = next(process for process in left if process.name() == "java")
-    supervisor = jvm.parents()[1]  # above the task that has started spark-submit
+    supervisor = jvm.parents()[1]  # the supervisor is above the task that has started spark-submit
     assert "airflow" in " ".join(supervisor.cmdline())
     supervisor.kill()
     _, alive = psutil.wait_procs(left, timeout=60)
@@ -226,4 +239,4 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
     wait_for(ended(airflow, dag, (KILLED,)), "the retry has not ended")
     assert drivers(KILLED) == []
     assert sorted(lists_of(served, KILLED)) == list(range(shop.USERS))
-    assert len(published(served, KILLED)) == 1
+    assert len(find_commits(served, KILLED)) == 1

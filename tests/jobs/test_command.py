@@ -1,4 +1,4 @@
-"""The command line: what is refused before anything starts, and how a job ends."""
+"""The command line: values that are refused before anything starts, and the endings of a job."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from jobs.arguments import count, night_date, parser, price, run_key, short_run_
 from jobs.endings import EXIT_CODES, Ending
 from lime_model.bundle import BundleError
 from lime_model.errors import LimeError
-from pipelines.leases import StaleRun, acquire_lease
-from pipelines.spark_errors import UnknownFault
-from pipelines.tables import Warehouse, WriteConflict
-from tests import shop
+from pipelines.errors.stack_traces import UnknownFault
+from pipelines.store.leases import StaleRun, acquire_lease
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import WriteConflict
+from synthetic import shop
 from tests.conftest import ROOT, copy_shop
 
-PATIENCE = 300  # seconds that only a hang takes
+PATIENCE = 300  # seconds that only a hanging process takes
 
-
-# Root without the two rights that let it read what it may not: a user like any other, with root's Python.
+# This command takes from root the two rights to read everything, so that root acts like any other user.
 UNPRIVILEGED = (
     "setpriv",
     *(f"--{set_}=-dac_override,-dac_read_search" for set_ in ("inh-caps", "bounding-set")),
@@ -37,7 +37,7 @@ UNPRIVILEGED = (
 def run(
     job: str, *options: str, env: dict[str, str] | None = None, under: Sequence[str] = ()
 ) -> tuple[int, str, str]:
-    """A job as a process: exit code, what it printed and what it said of its error."""
+    """Run a job as a process; return its exit code, its output and its standard error."""
     done = subprocess.run(
         [*under, sys.executable, str(ROOT / "jobs" / f"{job}.py"), *options], capture_output=True, text=True,
         env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(ROOT), **(env or {})},
@@ -47,7 +47,7 @@ def run(
 
 
 def error_of(said: str) -> str:
-    """What says why: the last lines, one for each fault, none of them twice, and no stack trace."""
+    """Return the last lines, one different line for each fault; check that no stack trace is printed."""
     lines = said.splitlines()
     faults = [line for line in lines if line.startswith("error: ")]
     assert faults, said
@@ -59,7 +59,7 @@ def error_of(said: str) -> str:
 
 
 def parse(job: str, *options: str) -> int:
-    """Run a job's file in this process, up to where its command line ends it; the exit code."""
+    """Run a job's file in this process until its command line ends it; return the exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [job, *options])
         with pytest.raises(SystemExit) as left:
@@ -71,7 +71,7 @@ JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "__main__" i
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_every_job_has_help_and_refuses_what_is_no_date_and_no_run_key(
+def test_every_job_has_help_and_refuses_invalid_dates_and_run_keys(
     job: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parse(job, "--help") == 0
@@ -115,8 +115,8 @@ def kinds(kind: type[LimeError]) -> Iterator[type[LimeError]]:
         yield from kinds(narrower)
 
 
-def test_an_exit_code_says_who_can_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
-    import pipelines.night  # noqa: F401  # so that all errors are known
+def test_an_exit_code_says_who_can_fix_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    import pipelines.night  # noqa: F401  # this import defines all errors
 
     assert EXIT_CODES == {"retry": 1, "person": 3, "bug": 70}
     assert {kind.remedy for kind in kinds(LimeError)} <= EXIT_CODES.keys()
@@ -125,7 +125,7 @@ def test_an_exit_code_says_who_can_mend_it(capsys: pytest.CaptureFixture[str]) -
         (WriteConflict("somebody was faster; run it again"), 1, "error: somebody was faster; run it again\n"),
         (BundleError("two\n  faults\n"), 3, "error: two\nerror: faults\n"),
         (StaleRun("overtaken"), 1, "error: overtaken\n"),
-        (KeyboardInterrupt(), 130, "stopped by SIGINT; what is committed stays, a rerun takes up the rest\n"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; what is committed stays, a rerun does the rest\n"),
     ):
         with Ending() as ending:
             raise error
@@ -159,11 +159,13 @@ def test_settings_are_refused_before_spark_starts(tmp_path: Path) -> None:
         if job != "score_candidates":
             shop.write_settings(tmp_path)
         code, out, said = run(job, "--config", str(path), "--ds", shop.NIGHT, *options)
-        assert (code, out, said.count("\n")) == (3, "", 1), said  # and nothing of Spark is in it
+        assert (code, out, said.count("\n")) == (3, "", 1), (
+            said
+        )  # the output has one line and nothing from Spark
         assert message in error_of(said)
 
 
-def test_missing_java_is_a_sentence(tmp_path: Path) -> None:
+def test_missing_java_is_reported_in_a_sentence(tmp_path: Path) -> None:
     path = shop.write_settings(tmp_path)
     options = ("--config", str(path), "--ds", shop.NIGHT)
     code, _, said = run("tidy_tables", *options, env={"JAVA_HOME": "/no/java"})
@@ -175,7 +177,8 @@ def test_missing_java_is_a_sentence(tmp_path: Path) -> None:
     assert (code, "no Java on PATH, and JAVA_HOME is not set" in error_of(said)) == (3, True)
 
 
-def test_a_storage_without_its_connector_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.jvm
+def test_a_storage_without_its_connector_is_reported_in_a_sentence(tmp_path: Path) -> None:
     raw = shop.settings(tmp_path) | {"warehouse": "s3a://lake/lime"}
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw))
     code, _, said = run("tidy_tables", "--config", str(tmp_path / "s.yaml"), "--ds", shop.NIGHT)
@@ -184,7 +187,7 @@ def test_a_storage_without_its_connector_is_a_sentence(tmp_path: Path) -> None:
     assert "no connector for this storage" in error_of(said)
 
 
-def test_a_wrong_run_key_leaves_the_night_to_the_run_that_holds_it(ready: Warehouse, tmp_path: Path) -> None:
+def test_a_wrong_run_key_does_not_take_the_night_from_its_run(ready: Warehouse, tmp_path: Path) -> None:
     warehouse = copy_shop(ready, tmp_path)
     mine = acquire_lease(warehouse, shop.NIGHT, "right")
     options = ("--config", str(tmp_path / "settings.yaml"), "--ds", shop.NIGHT, "--run-key", "rigth")
@@ -196,7 +199,7 @@ def test_a_wrong_run_key_leaves_the_night_to_the_run_that_holds_it(ready: Wareho
 
 
 def may_drop_rights() -> bool:
-    """Whether a process of this user can be made one that the rights of a folder stop."""
+    """Return whether a process of this user can be subject to the rights of a folder."""
     if os.geteuid() != 0:
         return True
     return (
@@ -204,8 +207,9 @@ def may_drop_rights() -> bool:
     )
 
 
+@pytest.mark.jvm
 @pytest.mark.skipif(not may_drop_rights(), reason="root reads everything, and can't give that up here")
-def test_a_drop_that_may_not_be_read_is_not_called_missing(tmp_path: Path) -> None:
+def test_an_unreadable_drop_is_not_reported_as_missing(tmp_path: Path) -> None:
     shop.write_drop(tmp_path / "raw", "events", "2024-03-01", shop.events()[:3])
     path, closed = shop.write_settings(tmp_path), tmp_path / "raw" / "events"
     options = ("--config", str(path), "--from", "2024-03-01", "--to", "2024-03-01")

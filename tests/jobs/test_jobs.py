@@ -1,4 +1,4 @@
-"""The jobs as processes: exit codes, one-line errors, and a SIGKILL in the middle of scoring."""
+"""The jobs as processes: their exit codes, one-line errors, and kills in the middle of their work."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ import yaml
 from deltalake import DeltaTable
 
 from jobs.command import exit_behind
-from pipelines.leases import Run, acquire_lease
+from lime_model.train.fit import fit_variants
+from pipelines.learn.training_log import read_source
 from pipelines.night import STEPS
-from pipelines.settings import load_settings
-from pipelines.tables import Warehouse
-from pipelines.train import fit
-from pipelines.training_log import Source
-from tests import shop
-from tests.cluster.standalone import PATIENCE, Job, wait_until
+from pipelines.settings.settings import load_settings
+from pipelines.store.leases import Run, acquire_lease
+from pipelines.store.tables import Warehouse
+from synthetic import shop
+from tests.cluster.standalone import PATIENCE, SubmittedJob, wait_until
 from tests.conftest import copy_shop
-from tests.pipelines.test_night import full_night, lists_of
+from tests.nights import full_night, lists_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def start(job: str, *options: str) -> subprocess.Popen[str]:
-    """A job in a process group of its own, JVM and Python workers included."""
+    """Start a job in a new process group, which includes its JVM and Python workers."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -58,7 +58,7 @@ def test_the_command_line_is_checked(tmp_path: Path) -> None:
     assert "'yesterday' is not a date like 2017-12-04" in error
 
 
-def test_a_sigterm_is_told_whatever_its_cleanup_raises() -> None:
+def test_a_sigterm_is_reported_whatever_its_cleanup_raises() -> None:
     error = OSError("the JVM was cut off in a call")
     error.__context__ = SystemExit(143)
     left = exit_behind(error)
@@ -83,15 +83,15 @@ def test_a_killed_scoring_job_leaves_the_lists_and_its_retry_completes(
     staged = wait_for_commit(warehouse, run.run_id, job)
     os.killpg(job.pid, signal.SIGKILL)
     job.wait(timeout=60)
-    assert 0 < staged < shop.USERS  # it died halfway
-    assert lists_of(warehouse, ds) == expected  # readers saw nothing of it
+    assert 0 < staged < shop.USERS  # the job died when some users were staged
+    assert lists_of(warehouse, ds) == expected  # readers saw no change
     retry = start("score_candidates", *options)
     out, error = retry.communicate(timeout=PATIENCE)
     assert retry.returncode == 0, error[-2000:]
-    assert '"commits_reused": 1' in out  # what was staged is not scored again
+    assert '"commits_reused": 1' in out  # staged users are not scored again
     for name in ("verify_night", "audit_recommendations", "publish_recommendations"):
         STEPS[name](warehouse, run)
-    assert lists_of(warehouse, ds) == expected  # the same night, the same lists to the bit
+    assert lists_of(warehouse, ds) == expected  # the lists are the same, bit for bit
     table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(
         filters=[("ds", "=", date.fromisoformat(ds))]
     )
@@ -110,10 +110,10 @@ def test_a_driver_whose_jvm_is_killed_says_so_and_its_retry_completes(trained: W
     run = Run(ds, "orphaned", 2)
     wait_for_commit(trained, run.run_id, job)
     for process in psutil.Process(job.pid).children():
-        process.kill()  # spark-submit, which is the JVM by now
+        process.kill()  # this is spark-submit, which has become the JVM
     out, error = job.communicate(timeout=60)
     assert job.returncode == 1, out + error
-    # Not always its last line: PySpark's own thread for accumulators complains too.
+    # The line is not always the last one: PySpark's thread for accumulators may report an error, too.
     said = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(said) == 1
     assert said[0].startswith("error: the JVM of this driver ended")
@@ -139,17 +139,17 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_model(trained: Warehouse
     job.wait(timeout=60)
     assert not (tmp_path / "bundles" / "mha").exists()
     out, error = start("train_model", *options).communicate(timeout=PATIENCE)
-    assert "towers go on after step 60" in error, error[-2000:]
+    assert "towers: training continues after step 60" in error, error[-2000:]
     assert not left.parent.exists()
     settings = load_settings(str(config)).model("mha")
-    (whole,) = fit([settings], shop.NIGHT, Source.read(trained, shop.NIGHT))
+    (whole,) = fit_variants([settings.recipe], shop.NIGHT, read_source(trained, shop.NIGHT))
     for mine, undisturbed in zip(report_of(out)["mha"]["curve"], whole.metrics["curve"], strict=True):
         assert mine == pytest.approx(undisturbed, rel=1e-4)
 
 
 @pytest.mark.faults
 def test_a_job_whose_airflow_task_is_killed_ends(trained: Warehouse) -> None:
-    """Supervisor, task and spark-submit stand above a driver; here they are shells."""
+    """Under Airflow, a supervisor, a task and spark-submit are above a driver; here they are shells."""
     config = str(Path(trained.settings.drops).parent / "settings.yaml")
     job = (
         f"{sys.executable} {ROOT / 'jobs' / 'run_steps.py'} --config {config} --ds 2024-05-09 --run-key left"
@@ -184,7 +184,7 @@ def test_log_lines_are_json_with_job_and_night(tmp_path: Path) -> None:
         "from jobs.logs import start_logs\n"
         "from structlog.contextvars import bind_contextvars\n"
         "start_logs(job='score_candidates', night='2024-05-01')\n"
-        "logging.getLogger('pipelines.progress').info('%d of %d', 1, 2)\n"
+        "logging.getLogger('pipelines.store.progress').info('%d of %d', 1, 2)\n"
         "bind_contextvars(run='2024-05-01.3')\n"
         "try: 1 / 0\n"
         "except ZeroDivisionError: logging.getLogger('x').exception('that is a bug')\n"
@@ -194,7 +194,7 @@ def test_log_lines_are_json_with_job_and_night(tmp_path: Path) -> None:
     stamp = first.pop("timestamp")
     assert stamp.endswith("Z")
     assert first == {
-        "event": "1 of 2", "logger": "pipelines.progress", "level": "info", "job": "score_candidates",
+        "event": "1 of 2", "logger": "pipelines.store.progress", "level": "info", "job": "score_candidates",
         "night": "2024-05-01",
     }  # fmt: skip
     assert (second["run"], second["level"], second["event"]) == ("2024-05-01.3", "error", "that is a bug")
@@ -202,14 +202,14 @@ def test_log_lines_are_json_with_job_and_night(tmp_path: Path) -> None:
 
 
 def report_of(out: str) -> dict[str, Any]:
-    """What a job printed."""
+    """Return the report that a training job printed."""
     line = next(line for line in out.splitlines() if line.startswith("train_model {"))
     found: dict[str, Any] = json.loads(line.removeprefix("train_model "))
     return found
 
 
-def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | Job) -> int:
-    """Users staged when the next commit of the run appears, seen within a fraction of a second."""
+def wait_for_commit(warehouse: Warehouse, run_id: str, job: subprocess.Popen[str] | SubmittedJob) -> int:
+    """Wait for the next commit of a run; return the number of users staged by then."""
     deadline = time.monotonic() + PATIENCE
     before = DeltaTable(warehouse.path("staging")).version()
     while time.monotonic() < deadline:

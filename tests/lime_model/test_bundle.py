@@ -1,4 +1,4 @@
-"""A bundle comes back as it was, and a damaged one does not."""
+"""A bundle is read back as it was written, and a damaged one is refused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lime_model.bundle import CHECKSUMS, BundleError, load_bundle, save_bundle
-from tests.lime_model.test_states import toy_bundle
+from tests.lime_model.toys import toy_bundle
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_a_bundle_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     bundle = toy_bundle("lime-mha")
     version = save_bundle(bundle, tmp_path)
     back = load_bundle(tmp_path)
@@ -34,7 +34,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path, name: str) -> None:
         load_bundle(tmp_path)
 
 
-def test_a_missing_file_and_a_missing_bundle(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_missing_bundle_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no bundle at"):
         load_bundle(tmp_path)
     save_bundle(toy_bundle("lime-mha"), tmp_path)
@@ -44,7 +44,7 @@ def test_a_missing_file_and_a_missing_bundle(tmp_path: Path) -> None:
 
 
 def test_dimensions_that_disagree_are_refused(tmp_path: Path) -> None:
-    """Checksums are right, the config is not the one of the parameters."""
+    """The checksums are right, but the config does not fit the parameters."""
     save_bundle(toy_bundle("lime-mha"), tmp_path / "a")
     raw = json.loads((tmp_path / "a" / "bundle.json").read_text())
     raw["config"]["links"] += 1

@@ -1,4 +1,4 @@
-"""Whole nights over the shop: what is published, what fails and what survives."""
+"""Full nights over the shop: what is published, which errors stop a night, and which lists remain."""
 
 from __future__ import annotations
 
@@ -17,61 +17,38 @@ from pyspark.sql import functions as F
 
 from lime_model.bundle import BundleError, load_bundle, save_bundle
 from lime_model.scoring import native
-from pipelines.audit import AuditFailed
-from pipelines.bundles import bundle_uri, scratch_folder, store_folder
-from pipelines.candidates import FACTORS, build_candidate_bank
-from pipelines.champions import need_champion, promote
-from pipelines.inputs import NightInputs
-from pipelines.leases import Run, StaleRun, acquire_lease, check_lease
-from pipelines.link_states import PAYLOAD, build_link_states
+from pipelines.build.candidate_bank import build_candidate_bank
+from pipelines.build.link_states import build_link_states
+from pipelines.learn.train import train_models
+from pipelines.models.bundles import bundle_uri, scratch_folder, store_folder
+from pipelines.models.champions import need_champion, promote
+from pipelines.models.pinned_inputs import NightInputs
 from pipelines.night import STEPS
-from pipelines.publish import publish_recommendations
-from pipelines.runs import find_manifest, need_manifest, record
-from pipelines.scoring import score_candidates
-from pipelines.settings import Policy, Settings, SettingsError
-from pipelines.tables import MissingTable, Warehouse, WriteConflict, local_rows
-from pipelines.train import train_models
-from pipelines.verify import CertificateFailed, verify_night
-from tests import shop
+from pipelines.publish.audits import AuditFailed
+from pipelines.publish.publish import publish_recommendations
+from pipelines.publish.verify_night import CertificateFailed, verify_night
+from pipelines.schemas import TABLES
+from pipelines.score.stage import score_candidates
+from pipelines.settings.base import SettingsError
+from pipelines.settings.night import Policy
+from pipelines.steps import Job
+from pipelines.store.frames import local_rows
+from pipelines.store.leases import Run, StaleRun, acquire_lease, check_lease
+from pipelines.store.manifests import BankManifest, ScoreManifest, StatesManifest
+from pipelines.store.runs import find_manifest, need_manifest, record
+from pipelines.store.tables import Warehouse
+from pipelines.store.write_errors import MissingTable, WriteConflict
+from synthetic import shop
 from tests.conftest import bundle_folder, copy_log
 from tests.host import HAS_NATIVE
+from tests.nights import full_night, lists_of, point_at, staged_of, with_night
 
-Lists = dict[int, list[tuple[int, float]]]
 NAN = b"\x00\x00\xc0\x7f"
-
-
-def lists_of(warehouse: Warehouse, ds: str = shop.NIGHT) -> Lists:
-    """Published lists, read with `deltalake`: no Spark involved."""
-    table = DeltaTable(warehouse.path("recommendations")).to_pyarrow_table(
-        filters=[("ds", "=", date.fromisoformat(ds))]
-    )
-    return {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in table.to_pylist()}
-
-
-def staged_of(warehouse: Warehouse, run: Run, policy: str) -> Lists:
-    mine = (F.col("run_id") == run.run_id) & (F.col("policy") == policy)
-    rows = warehouse.read("staging").where(mine).collect()
-    return {r["user_id"]: [(c["item_id"], c["score"]) for c in r["candidates"]] for r in rows}
-
-
-def with_night(warehouse: Warehouse, **changes: Any) -> Warehouse:
-    """The same tables under other settings of the night."""
-    night = warehouse.settings.night.model_copy(update=changes)
-    settings: Settings = warehouse.settings.model_copy(update={"night": night})
-    return Warehouse(warehouse.spark, settings)
-
-
-def full_night(warehouse: Warehouse, key: str, ds: str = shop.NIGHT) -> Run:
-    run = acquire_lease(warehouse, ds, key)
-    for name, step in STEPS.items():
-        if name != "ingest_events":
-            step(warehouse, run)
-    return run
 
 
 @pytest.fixture(scope="module")
 def policies(trained: Warehouse) -> tuple[Warehouse, Run, dict[str, Policy]]:
-    """One run staged under several policies at once, k = 10, both of users and items known."""
+    """Stage one run under several policies at once, with k = 10."""
     wanted = {
         "all": Policy(),
         "new": Policy(name="new", exclude_seen="all"),
@@ -96,7 +73,7 @@ def test_every_user_has_k_items_in_order(published: tuple[Warehouse, Run]) -> No
         assert np.isfinite([score for _, score in candidates]).all()
 
 
-def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> None:
+def test_the_commit_has_the_manifest_in_its_metadata(published: tuple[Warehouse, Run]) -> None:
     warehouse, run = published
     commits = DeltaTable(warehouse.path("recommendations")).history()
     manifests = [json.loads(commit["userMetadata"]) for commit in commits]
@@ -113,7 +90,7 @@ def test_the_commit_carries_the_manifest(published: tuple[Warehouse, Run]) -> No
 
 
 def test_the_model_learned_the_shop(published: tuple[Warehouse, Run]) -> None:
-    """User u likes kind u % 6: most of a list must be of that kind."""
+    """User u likes kind u % 6, so most items of the list must be of that kind."""
     lists = lists_of(published[0])
     warm = [user for user in lists if user not in shop.COLD]
     share = np.mean([[item % shop.KINDS == user % shop.KINDS for item, _ in lists[user]] for user in warm])
@@ -124,11 +101,13 @@ def test_a_retry_changes_nothing(published: tuple[Warehouse, Run]) -> None:
     warehouse, run = published
     before = DeltaTable(warehouse.path("recommendations")).version()
     assert acquire_lease(warehouse, run.ds, run.key) == run
-    assert STEPS["publish_recommendations"](warehouse, run)["reused"] is True
+    assert STEPS[Job.PUBLISH_RECOMMENDATIONS](warehouse, run).reused is True
     assert DeltaTable(warehouse.path("recommendations")).version() == before
 
 
-def test_policies_keep_k_whenever_k_exist(policies: tuple[Warehouse, Run, dict[str, Policy]]) -> None:
+def test_each_policy_gives_k_items_if_there_are_k(
+    policies: tuple[Warehouse, Run, dict[str, Policy]],
+) -> None:
     warehouse, run, _ = policies
     log = (
         warehouse.read("events").where(F.col("ds") < shop.NIGHT).select("user_id", "item_id", "ds").collect()
@@ -145,7 +124,7 @@ def test_policies_keep_k_whenever_k_exist(policies: tuple[Warehouse, Run, dict[s
         assert not {item for item, _ in lists["new"][user]} & seen[user]
         assert not {item for item, _ in lists["week"][user]} & week[user]
         assert all(item % shop.KINDS == 1 or item == 119 for item, _ in lists["kind"][user])
-        # Excluding is the same as leaving out: what is left keeps its order and scores.
+        # Exclusion removes items and changes nothing else: the other items keep their order and scores.
         kept = [c for c in lists["all"][user] if c[0] not in seen[user]]
         assert lists["new"][user][: len(kept)] == kept
     assert any({item for item, _ in lists["all"][u]} & seen[u] for u in range(shop.USERS))
@@ -153,13 +132,13 @@ def test_policies_keep_k_whenever_k_exist(policies: tuple[Warehouse, Run, dict[s
 
 def test_shortfalls_are_reported(policies: tuple[Warehouse, Run, dict[str, Policy]]) -> None:
     warehouse, run, _ = policies
-    report = find_manifest(warehouse, run.run_id, "score_candidates")
+    report = find_manifest(warehouse, run.run_id, ScoreManifest)
     assert report is not None
-    assert report["policies"]["none"]["users_with_shortfall"] == shop.USERS
-    assert report["policies"]["all"]["users_with_shortfall"] == 0
+    assert report.policies["none"].users_with_shortfall == shop.USERS
+    assert report.policies["all"].users_with_shortfall == 0
 
 
-def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, Run]) -> None:
+def test_k_larger_than_the_corpus_lists_every_item(published: tuple[Warehouse, Run]) -> None:
     wide, run = with_night(published[0], k=500), Run(shop.NIGHT, "wide")
     build_candidate_bank(wide, run, "mha", [Policy()])
     build_link_states(wide, run, "mha")
@@ -167,10 +146,10 @@ def test_k_larger_than_the_corpus_lists_everything(published: tuple[Warehouse, R
     rows = wide.read("staging").where(F.col("run_id") == run.run_id).collect()
     assert {(len(row["candidates"]), row["shortfall"]) for row in rows} == {(121, 379)}
     listed = {c["item_id"] for row in rows for c in row["candidates"]}
-    assert {shop.FEATURELESS, shop.UNLISTED} <= listed  # null features, and seen in events only
+    assert {shop.FEATURELESS, shop.UNLISTED} <= listed  # one has null features, one is only in events
 
 
-def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse, Run]) -> None:
+def test_all_backends_and_partitionings_give_equal_bits(published: tuple[Warehouse, Run]) -> None:
     warehouse, built = published
     others = ["reference", *(["native", "native-fp32"] if HAS_NATIVE else [])]
     if not native.why_not("avx512-bf16"):
@@ -179,23 +158,25 @@ def test_backends_and_partitionings_agree_to_the_bit(published: tuple[Warehouse,
         other = with_night(warehouse, backend=backend, units_per_commit=units)
         run = build_under(other, built, f"by-{backend}")
         manifest = score_candidates(other, run, [other.settings.night.policy])
-        assert manifest["backend"]["backend"] == backend
+        assert manifest.backend.backend == backend
         assert staged_of(other, run, "all") == lists_of(warehouse)
-        assert verify_night(other, run)["passed"]
+        assert verify_night(other, run).passed
 
 
 def build_under(warehouse: Warehouse, built: Run, key: str) -> Run:
-    """A run that stages only, over another's bank and states."""
+    """Make a run that only stages, with the bank and states of another run."""
     run = Run(shop.NIGHT, key)
-    for job in ("build_candidate_bank", "build_link_states"):
-        record(warehouse, run.run_id, run.ds, job, find_manifest(warehouse, built.run_id, job) or {})
+    for kind in (BankManifest, StatesManifest):
+        manifest = find_manifest(warehouse, built.run_id, kind)
+        assert manifest is not None
+        record(warehouse, run.run_id, run.ds, manifest)
     return run
 
 
-def test_a_retry_cuts_the_night_as_its_run_did(
+def test_a_retry_groups_the_units_as_the_first_attempt_did(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its settings say other commits by now, and part of the night is staged."""
+    """Part of the night is staged when the settings change the number of units in a commit."""
     warehouse, built = published
     policy, append = warehouse.settings.night.policy, Warehouse.append
     fine, coarse = (with_night(warehouse, units_per_commit=size) for size in (1, 4))
@@ -217,12 +198,12 @@ def test_a_retry_cuts_the_night_as_its_run_did(
     ):
         with pytest.raises(SettingsError, match=f"{name} changed since its first attempt.*--run-key"):
             score_candidates(changed, run, [changed.settings.night.policy])
-    manifest = score_candidates(coarse, run, [policy])["policies"]["all"]
-    assert (manifest["commits"], manifest["commits_reused"]) == (4, 1)
+    manifest = score_candidates(coarse, run, [policy]).policies["all"]
+    assert (manifest.commits, manifest.commits_reused) == (4, 1)
     assert staged_of(coarse, run, "all") == lists_of(warehouse)
 
 
-def test_a_group_that_an_older_attempt_stages_meanwhile_is_taken_as_it_is(
+def test_a_group_that_an_older_attempt_stages_meanwhile_is_not_staged_again(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, built = published
@@ -239,7 +220,7 @@ def test_a_group_that_an_older_attempt_stages_meanwhile_is_taken_as_it_is(
     assert staged_of(warehouse, run, "all") == lists_of(warehouse)
 
 
-def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehouse, tmp_path: Path) -> None:
+def test_a_night_before_all_events_is_scored_and_fails_its_audits(trained: Warehouse, tmp_path: Path) -> None:
     shop.write_shop(tmp_path / "shop" / "raw")
     warehouse = copy_log(trained, tmp_path / "shop")
     with pytest.raises(BundleError, match=r"no bundle for night 2024-03-01 .*first is valid from 2024-05-01"):
@@ -251,11 +232,11 @@ def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehou
         "valid_from": date.fromisoformat(shop.FIRST),
         "model_version": leaking,
     }
-    # By hand, as `promote` refuses what has seen the night.
+    # The row is written directly, because `promote` refuses a bundle that has seen the night.
     warehouse.append("champions", local_rows(warehouse.spark, [row], warehouse.schema("champions")))
     run = acquire_lease(warehouse, shop.FIRST, "empty")
     with pytest.raises(BundleError, match=r"events before 2024-05-01 and has seen what night 2024-03-01 is"):
-        STEPS["build_candidate_bank"](warehouse, run)
+        STEPS[Job.BUILD_CANDIDATE_BANK](warehouse, run)
     bundle = load_bundle(bundle_folder(warehouse, "mha"))
     bundle.model.config = dataclasses.replace(bundle.config, cutoff_ds=shop.FIRST)
     version = save_bundle(bundle, tmp_path / "early")
@@ -264,30 +245,30 @@ def test_a_night_without_events_in_it_and_one_before_all_events(trained: Warehou
     for name in ("build_candidate_bank", "build_link_states", "score_candidates", "verify_night"):
         STEPS[name](warehouse, run)
     with pytest.raises(AuditFailed, match=r"item_coverage is 0, limit >= 0\.001"):
-        STEPS["audit_recommendations"](warehouse, run)  # nobody was known yet: nothing to publish
+        STEPS[Job.AUDIT_RECOMMENDATIONS](warehouse, run)  # no user is known yet, so nothing is published
     assert not warehouse.exists("recommendations")
-    manifest = find_manifest(warehouse, run.run_id, "build_link_states")
+    manifest = find_manifest(warehouse, run.run_id, StatesManifest)
     assert manifest is not None
-    assert (manifest["users"], manifest["events"]) == (0, 0)
+    assert (manifest.users, manifest.events) == (0, 0)
 
 
-def test_a_run_keeps_the_log_and_the_model_that_it_began_with(trained: Warehouse, tmp_path: Path) -> None:
-    """States before the bank, and between them the log changes and another bundle promoted."""
+def test_a_run_keeps_the_log_and_the_model_that_it_started_with(trained: Warehouse, tmp_path: Path) -> None:
+    """Between the builds of states and bank, the log changes and another bundle is promoted."""
     shop.write_shop(tmp_path / "raw")
     warehouse = copy_log(trained, tmp_path)
     run = acquire_lease(warehouse, shop.NIGHT, "steady")
-    begun = STEPS["ingest_events"](warehouse, run)
-    STEPS["build_link_states"](warehouse, run)
+    begun = STEPS[Job.INGEST_EVENTS](warehouse, run)
+    STEPS[Job.BUILD_LINK_STATES](warehouse, run)
     warehouse.delta("events").update("user_id = 0 AND item_id = 777", {"session_id": "'corrected'"})
     bundle = load_bundle(bundle_folder(warehouse, "mha"))
     bundle.model.bias_weight.data += 1.0
     version = save_bundle(bundle, tmp_path / "other")
     store_folder(warehouse.spark, tmp_path / "other", bundle_uri(warehouse, "mha", version))
     promote(warehouse, "mha", version, valid_from=shop.NIGHT, reason="while a night runs")
-    STEPS["build_candidate_bank"](warehouse, run)
+    STEPS[Job.BUILD_CANDIDATE_BANK](warehouse, run)
     inputs = NightInputs.of(warehouse, run)
-    assert inputs.events == begun["versions"]["events"] < warehouse.newest("events")
-    assert inputs.model_version == begun["model_version"] != version
+    assert inputs.events == begun.versions["events"] < warehouse.newest("events")
+    assert inputs.model_version == begun.model_version != version
 
 
 def test_a_rerun_gives_the_same_lists_and_fences_the_first(trained: Warehouse) -> None:
@@ -304,7 +285,7 @@ def test_a_rerun_gives_the_same_lists_and_fences_the_first(trained: Warehouse) -
 
 
 def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old run passes its lease check, sleeps, and wakes up after the new one has published."""
+    """The old run has passed its lease check when the new run publishes."""
     ds = "2024-05-03"
     old = acquire_lease(trained, ds, "old")
     for name in (
@@ -317,7 +298,7 @@ def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch:
         STEPS[name](trained, old)
     full_night(trained, "new", ds)
     expected = lists_of(trained, ds)
-    monkeypatch.setattr("pipelines.publish.check_lease", lambda warehouse, run: run)
+    monkeypatch.setattr("pipelines.publish.publish.check_lease", lambda warehouse, run: run)
     with pytest.raises(StaleRun, match=r"a newer epoch published 2024-05-03\.2; its lists are in force"):
         publish_recommendations(trained, old)
     assert lists_of(trained, ds) == expected
@@ -337,7 +318,7 @@ def test_a_corrupt_staged_row_fails_the_certificate_and_keeps_the_last_lists(tra
         ),
     )
     trained.delta("staging").update(F.col("run_id") == bad.run_id, {"candidates": higher})
-    point_at(trained, bad, "score_candidates", "staging")
+    point_at(trained, bad, ScoreManifest, "staging")
     with pytest.raises(
         CertificateFailed, match=r"certified users fail.*a score is off by.*nothing was published"
     ):
@@ -355,7 +336,7 @@ def test_a_bank_of_another_model_is_refused(trained: Warehouse) -> None:
         score_candidates(trained, run, [Policy()])
 
 
-def test_steps_out_of_order_say_what_is_missing(trained: Warehouse) -> None:
+def test_a_step_that_runs_too_early_names_the_missing_step(trained: Warehouse) -> None:
     run = Run(shop.NIGHT, "hasty")
     with pytest.raises(
         MissingTable, match=r"build_candidate_bank has not finished; run jobs/build_candidate_bank.py"
@@ -383,30 +364,31 @@ def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_p
         build_link_states(other, Run(shop.NIGHT, "absent"), "xor")
 
 
-def test_policies_that_changed_after_the_bank_are_refused(published: tuple[Warehouse, Run]) -> None:
-    warehouse, run = published
+def test_policies_that_changed_after_the_bank_was_built_are_refused(published: tuple[Warehouse, Run]) -> None:
+    warehouse, built = published
+    run = build_under(warehouse, built, "other-policy")
     with pytest.raises(SettingsError, match=r"the bank was built for eligibility .*new --run-key"):
-        score_candidates(warehouse, run, [Policy(eligible="item_id > 3")], job="score_again")
+        score_candidates(warehouse, run, [Policy(eligible="item_id > 3")])
 
 
 def test_a_damaged_bundle_is_trained_again(trained: Warehouse, tmp_path: Path) -> None:
-    """Its error says to run the training job; the job must then not stumble over the same file."""
+    """The error says to run the training job, so the job must not fail because of the same file."""
     settings = trained.settings.model_copy(update={"bundles": f"file:{tmp_path}"})
     other = Warehouse(trained.spark, settings)
     train_models(other, shop.NIGHT, ["mha"])
-    assert train_models(other, shop.NIGHT, ["mha"])["mha"]["reused"]
+    assert train_models(other, shop.NIGHT, ["mha"])["mha"].reused
     weights = bundle_folder(other, "mha") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     again = train_models(other, shop.NIGHT, ["mha"])["mha"]
-    assert not again["reused"]
-    assert load_bundle(bundle_folder(other, "mha")).version == again["model_version"]
+    assert not again.reused
+    assert load_bundle(bundle_folder(other, "mha")).version == again.model_version
 
 
-def test_lists_do_not_depend_on_how_the_bank_is_cut(
+def test_lists_do_not_depend_on_how_the_bank_is_split_into_shards(
     published: tuple[Warehouse, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse, run = published
-    monkeypatch.setattr("pipelines.banks.SHARD_BYTES", 4_000)
+    monkeypatch.setattr("pipelines.score.packed_bank.SHARD_BYTES", 4_000)
     cut = Run(run.ds, "cut")
     build_candidate_bank(warehouse, cut, warehouse.settings.night.model, [warehouse.settings.night.policy])
     build_link_states(warehouse, cut, warehouse.settings.night.model)
@@ -418,12 +400,15 @@ def test_lists_do_not_depend_on_how_the_bank_is_cut(
 
 @pytest.fixture(scope="module")
 def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
-    """A night built and then damaged: NaN in the state of user 5, one flipped bit in that of user 6 (a state
-    that looks right and is not), NaN in item 7, another width in item 8."""
+    """Build a night and damage it.
+
+    The state of user 5 gets a NaN, that of user 6 a flipped bit that only the checksum finds, item 7 a NaN,
+    and item 8 another width.
+    """
     run = Run(shop.NIGHT, "damaged")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
-    mine = F.col("model_version") == bank["model_version"]
+    mine = F.col("model_version") == bank.model_version
     for table, key, column, faults in (
         ("user_link_states", "user_id", "state", {5: NAN, 6: b"\x01"}),
         ("candidate_bank", "item_id", "dot", {7: NAN, 8: b""}),
@@ -433,8 +418,8 @@ def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
             raw = bytearray(trained.read(table).where(here).select(column).collect()[0][0])
             raw[20:24] = bytes([raw[20] ^ 1, *raw[21:24]]) if fault == b"\x01" else fault
             trained.delta(table).update(here, {column: F.lit(raw)})
-    point_at(trained, run, "build_link_states", "user_link_states")
-    point_at(trained, run, "build_candidate_bank", "candidate_bank")
+    point_at(trained, run, StatesManifest, "user_link_states")
+    point_at(trained, run, BankManifest, "candidate_bank")
     return trained, run
 
 
@@ -446,42 +431,43 @@ def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run
         score_candidates(warehouse, run, [Policy()])
 
 
-def test_a_row_that_is_gone_from_the_bank_is_a_damaged_one(trained: Warehouse) -> None:
+def test_a_row_that_is_missing_from_the_bank_counts_as_damaged(trained: Warehouse) -> None:
     run = Run(shop.NIGHT, "gone")
     bank = build_candidate_bank(trained, run, "mha", [Policy()])
     build_link_states(trained, run, "mha")
-    mine = F.col("model_version") == bank["model_version"]
+    mine = F.col("model_version") == bank.model_version
     trained.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
-    point_at(trained, run, "build_candidate_bank", "candidate_bank")
-    with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is not there"):
+    point_at(trained, run, BankManifest, "candidate_bank")
+    with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is missing"):
         score_candidates(trained, run, [Policy()])
 
 
-def test_what_could_not_be_computed_is_tried_again(trained: Warehouse) -> None:
+def test_rows_that_could_not_be_computed_are_computed_again(trained: Warehouse) -> None:
     before = Run(shop.NIGHT, "empty")
-    version = build_candidate_bank(trained, before, "mha", [Policy()])["model_version"]
+    version = build_candidate_bank(trained, before, "mha", [Policy()]).model_version
     build_link_states(trained, before, "mha")
-    for table, payload, key in (
-        ("candidate_bank", FACTORS, "item_id"), ("user_link_states", PAYLOAD["user_link_states"], "user_id"),
+    for table, key in (
+        ("candidate_bank", "item_id"), ("user_link_states", "user_id"),
     ):  # fmt: skip
+        payload = TABLES[table].checksummed
         column = payload[-1]
         empty = {
             column: F.lit(b""),
             "checksum": F.xxhash64(*(F.lit(b"") if n == column else n for n in payload)),
         }
         trained.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
-    point_at(trained, before, "build_link_states", "user_link_states")
+    point_at(trained, before, StatesManifest, "user_link_states")
     run = Run(shop.NIGHT, "filled")
-    assert build_candidate_bank(trained, run, "mha", [Policy()])["encoded"] == 1
-    assert build_link_states(trained, run, "mha")["recomputed"] == 1
+    assert build_candidate_bank(trained, run, "mha", [Policy()]).encoded == 1
+    assert build_link_states(trained, run, "mha").recomputed == 1
 
 
 def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run]) -> None:
     warehouse, run = damaged
     tolerant = with_night(warehouse, max_damaged_share=0.06, certificate_users=shop.USERS)
     report = score_candidates(tolerant, run, [Policy()])
-    assert report["items_left_out"] == 2
-    assert report["policies"]["all"]["users_left_out"] == 2
+    assert report.items_left_out == 2
+    assert report.policies["all"].users_left_out == 2
     reasons = {row["item_id"]: row["reason"] for row in tolerant.read("bank_quarantine").collect()}
     assert reasons.keys() == {7, 8}
     assert "NaN" in reasons[7]
@@ -493,7 +479,7 @@ def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run])
     assert "checksum" in faults[6]["fault"]
     assert [(len(row["candidates"]), row["shortfall"]) for row in faults.values()] == [(0, 10)] * 2
     assert not {7, 8} & {c["item_id"] for row in rows for c in row["candidates"]}
-    assert verify_night(tolerant, run)["passed"]  # the others have what exists without those items
+    assert verify_night(tolerant, run).passed  # the other users' lists are right without those items
 
 
 @pytest.mark.parametrize(
@@ -508,17 +494,7 @@ def test_more_damage_than_the_settings_allow_fails_the_night(
 ) -> None:
     warehouse, run = damaged
     again = Run(run.ds, f"damaged-{limit}")
-    for job in ("build_candidate_bank", "build_link_states"):
-        record(warehouse, again.run_id, again.ds, job, need_manifest(warehouse, run, job))
+    for kind in (BankManifest, StatesManifest):
+        record(warehouse, again.run_id, again.ds, need_manifest(warehouse, run, kind))
     with pytest.raises(BundleError, match=message):
         score_candidates(with_night(warehouse, max_damaged_share=limit), again, [Policy()])
-
-
-def point_at(warehouse: Warehouse, run: Run, job: str, table: str) -> None:
-    """Let the run's manifest name the newest version of a table."""
-    manifest = find_manifest(warehouse, run.run_id, job)
-    assert manifest is not None
-    changed = {**manifest, "versions": {**manifest["versions"], table: warehouse.version(table)}}
-    if "tables" in manifest:
-        changed["tables"] = {**manifest["tables"], table: warehouse.fingerprint(table)}
-    record(warehouse, run.run_id, run.ds, job, changed)

@@ -1,4 +1,4 @@
-"""The Delta jars: fetched by Spark's resolver from whatever repository it is given, and checked."""
+"""The Delta jars are fetched by Spark's resolver from any repository, and their SHA-256 is checked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fetch(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def company(tmp_path: Path) -> dict[str, str]:
-    """A repository of a company, in a folder, and the variable that names its ivysettings."""
+    """Make a company's repository in a folder; return the variable that names its ivysettings."""
     for jar in JARS:
         folder = tmp_path / "repository" / "io" / "delta" / jar.stem.removesuffix("-4.4.0") / "4.4.0"
         folder.mkdir(parents=True)
@@ -35,7 +35,8 @@ def company(tmp_path: Path) -> dict[str, str]:
     return {"LIME_IVY_SETTINGS": str(tmp_path / "ivysettings.xml")}
 
 
-def test_jars_come_from_the_repository_that_ivysettings_name_once(
+@pytest.mark.jvm
+def test_jars_are_fetched_once_from_the_repository_of_the_ivysettings(
     company: dict[str, str], tmp_path: Path
 ) -> None:
     jars = tmp_path / "jars"
@@ -44,14 +45,15 @@ def test_jars_come_from_the_repository_that_ivysettings_name_once(
         jar.name: jar.read_bytes() for jar in JARS
     }
     nowhere = {"LIME_IVY_SETTINGS": "/not/there", "JAVA_HOME": "/not/there"}
-    assert fetch(jars, **nowhere).returncode == 0  # nothing is resolved, no Java is started
+    assert fetch(jars, **nowhere).returncode == 0  # no jar is missing, so Java is not started
     torn = jars / JARS[0].name
     torn.write_bytes(torn.read_bytes()[:1000])
     assert fetch(jars, **company).returncode == 0
     assert torn.read_bytes() == JARS[0].read_bytes()
 
 
-def test_another_file_under_a_jars_name_is_refused_in_a_sentence(
+@pytest.mark.jvm
+def test_another_file_under_the_name_of_a_jar_is_refused_in_a_sentence(
     company: dict[str, str], tmp_path: Path
 ) -> None:
     storage = next((tmp_path / "repository").rglob("delta-storage-*.jar"))
@@ -65,7 +67,8 @@ def test_another_file_under_a_jars_name_is_refused_in_a_sentence(
     assert not list((tmp_path / "jars").glob("delta-storage*"))
 
 
-def test_a_mirror_that_does_not_answer_is_a_sentence_without_its_password(tmp_path: Path) -> None:
+@pytest.mark.jvm
+def test_a_mirror_that_does_not_answer_is_reported_without_its_password(tmp_path: Path) -> None:
     done = fetch(tmp_path / "jars", MAVEN_REPOSITORY="http://me:secret@127.0.0.1:9/m2")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -74,7 +77,7 @@ def test_a_mirror_that_does_not_answer_is_a_sentence_without_its_password(tmp_pa
     assert "secret" not in done.stderr
 
 
-def test_no_file_spells_a_registry_and_every_locked_package_has_a_hash() -> None:
+def test_no_file_names_a_registry_and_every_locked_package_has_a_hash() -> None:
     hosts = ["git", "grep", "-nE", r"https?://[a-z0-9.-]*(maven|pypi)"]
     assert subprocess.run(hosts, cwd=ROOT, capture_output=True, text=True, check=False).stdout == ""
     packages = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()

@@ -1,8 +1,8 @@
-"""The native backend: a compiled SIMD filter (kernel.cpp, simd.h), and canonical scores in C++.
+"""The compiled kernel (kernel.cpp, simd.h): how it is built, and whether it runs on this processor.
 
-`python -m lime_model.scoring.native` compiles it for this processor (set-up does; `--all` for
-every processor, for images that run elsewhere). Without a compiler, or on a processor without
-AVX2, `why_not` says so and the other backends do the work.
+`python -m lime_model.scoring.native` compiles it for this processor, as the set-up does, and with `--all` for
+every processor, for images that run elsewhere. Without a compiler, or on a processor without AVX2, `why_not`
+gives the reason and another backend scores. The backend that calls it is `scoring/backends/native.py`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
-
-import numpy as np
-from numpy.typing import NDArray
-
-from lime_model.scoring.canonical import F32, F64, UserRow, Weights
-from lime_model.scoring.cells import Cells, Ints, Shape
-from lime_model.scoring.tiled import error_bound
-from lime_model.scoring.topk import Backend, Query
+from typing import NamedTuple
 
 HERE = files(__package__)  # a folder, or inside the zip that spark-submit ships
 # No contraction: `lime_base` must round as canonical.py does. Intrinsics are not affected.
@@ -42,19 +32,19 @@ class Isa(NamedTuple):
     level: int
 
 
-BASE = "avx2"  # every processor that runs any of them runs this one
+BASE = "avx2"  # every processor that runs another set of `ISAS` runs this one, too
 ISAS = {  # the fastest first
     "avx512-bf16": Isa("Avx512Bf16", ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"), 4),
     "avx512-vnni": Isa("Avx512Vnni", ("-march=x86-64-v4", "-mavx512vnni"), 3),
     "avx512": Isa("Avx512", ("-march=x86-64-v4",), 2),
     BASE: Isa("Avx2", ("-march=x86-64-v3",), 1),
 }
-# The algorithm of avx512-vnni in AVX2 instructions: for tests on any machine, never chosen.
+# The algorithm of avx512-vnni in AVX2 instructions; tests run it on any machine, and it is never chosen.
 QUADS = {"avx2-quads": Isa("Avx2Quads", ("-march=x86-64-v3",), 1)}
 
 
 def kernel_path(isa: str) -> Path:
-    """Where the library of these sources belongs."""
+    """Return where the library of these sources and an instruction set lies, compiled or not."""
     digest = hashlib.sha256((HERE / "kernel.cpp").read_bytes() + (HERE / "simd.h").read_bytes())
     digest.update(repr((FLAGS, ISAS)).encode())
     return _folder() / f"lime-{digest.hexdigest()[:12]}-{isa}.so"
@@ -62,7 +52,7 @@ def kernel_path(isa: str) -> Path:
 
 @functools.cache
 def _folder() -> Path:
-    """Where sources and libraries lie as files: the package's own folder, or beside the zip it is in."""
+    """Return where sources and libraries lie as files: the package's folder, or one next to its zip."""
     if "LIME_NATIVE" in os.environ:
         return Path(os.environ["LIME_NATIVE"])
     if isinstance(HERE, Path):
@@ -71,19 +61,19 @@ def _folder() -> Path:
     folder.mkdir(exist_ok=True)
     for file in HERE.iterdir():
         if not file.name.endswith(".py") and not (folder / file.name).exists():
-            made = folder / f"{file.name}.{os.getpid()}"  # workers of a host may all be doing this
+            made = folder / f"{file.name}.{os.getpid()}"  # several workers of a host may do this at once
             made.write_bytes(file.read_bytes())
             made.replace(folder / file.name)
     return folder
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler of this host: $CXX, g++ or clang++."""
+    """Return the C++ compiler of this host: $CXX, g++ or clang++; None when there is none."""
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 
 
 def build(*, everything: bool = False) -> str:
-    """Compile what this processor runs, or for every processor; returns what happened, in one line."""
+    """Compile for this processor, or for every processor; return what happened in one line."""
     problem = compile_for(BASE)
     if problem:
         return f"native scoring is not built, torch will score: {problem}"
@@ -100,17 +90,18 @@ def build(*, everything: bool = False) -> str:
 
 
 def _checksum(path: Path) -> Path:
+    """Return the file with the checksum of a library."""
     return path.with_suffix(".sha256")
 
 
 def _torn(path: Path) -> bool:
-    """Whether a library is not what the compiler wrote."""
+    """Whether a library differs from what the compiler wrote."""
     said = _checksum(path)
     return not said.exists() or said.read_text() != hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compile_for(isa: str) -> str:
-    """Compile for one instruction set unless that is done; returns the problem in one line, if any."""
+    """Compile for one instruction set unless that is done; return the problem in one line, or nothing."""
     path, about, compiler = kernel_path(isa), (ISAS | QUADS)[isa], find_compiler()
     if path.exists() and not _torn(path):
         return ""
@@ -128,7 +119,7 @@ def compile_for(isa: str) -> str:
                 return next((line for line in lines if "error" in line), lines[-1])
             _checksum(path).write_text(hashlib.sha256(made.read_bytes()).hexdigest())
             made.replace(path)
-    except OSError as error:  # no such compiler, or a folder that can't be written
+    except OSError as error:  # the compiler is missing, or the folder can't be written
         return str(error)
     for answer in (processor_level, best_isa, why_not):
         answer.cache_clear()
@@ -137,20 +128,20 @@ def compile_for(isa: str) -> str:
 
 @functools.cache
 def processor_level() -> int:
-    """`lime_level` of this processor; 0 also where nothing is compiled."""
+    """Return `lime_level` of this processor; 0 also when nothing is compiled."""
     path = kernel_path(BASE)
     return int(ctypes.CDLL(str(path)).lime_level()) if path.exists() else 0
 
 
 @functools.cache
 def best_isa() -> str:
-    """The fastest instruction set that is compiled and runs here; AVX2 when none is, see `why_not`."""
+    """Return the fastest instruction set that is compiled and runs here; AVX2 when there is none."""
     return next((isa for isa in ISAS if not why_not(isa)), BASE)
 
 
 @functools.cache
 def why_not(isa: str = BASE) -> str:
-    """Why the native backend can't run here with an instruction set; empty when it can."""
+    """Return why the kernel can't run here with an instruction set; empty when it can."""
     if problem := _unusable(kernel_path(BASE)):
         return problem
     try:
@@ -163,106 +154,9 @@ def why_not(isa: str = BASE) -> str:
 
 
 def _unusable(library: Path) -> str:
+    """Return why a library file can't be loaded; empty when it can."""
     if not library.exists():
-        return f"{library} is not there; run `python -m lime_model.scoring.native` with a C++ compiler"
+        return f"{library} is missing; run `python -m lime_model.scoring.native` with a C++ compiler"
     if _torn(library):  # loading it could kill the process
         return f"{library} is damaged; run `python -m lime_model.scoring.native` with a C++ compiler"
     return ""
-
-
-@functools.cache
-def _library(isa: str) -> Any:
-    """The loaded library with its signatures.
-
-    Raises:
-        RuntimeError: see `why_not`.
-    """
-    if reason := why_not(isa):
-        raise RuntimeError(f"backend 'native' was asked for: {reason}; or use backend: auto")
-    library = ctypes.CDLL(str(kernel_path(isa)))
-    pointer, number, wide = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-    single, double, whole = (
-        np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.float32, np.float64, np.int64)
-    )
-    library.lime_filter.restype = pointer
-    library.lime_filter.argtypes = [
-        single, wide, number, number, number, number, single, single, double, double, double, double,
-        ctypes.c_double, whole, whole, single, whole, number, number, pointer,
-    ]  # fmt: skip
-    library.lime_count.restype, library.lime_count.argtypes = wide, [pointer, number]
-    library.lime_copy.argtypes = [pointer, number, whole]
-    library.lime_free.argtypes = [pointer]
-    library.lime_matmul.argtypes = [double, wide, wide, double, wide, double]
-    library.lime_base.argtypes = [single, number, number, number, single, single, double, wide, whole, double]
-    library.lime_cell_floats.restype, library.lime_cell_floats.argtypes = wide, [number] * 3
-    return library
-
-
-def kernel_words(shape: Shape) -> int:
-    """fp32 words of a cell as the kernel counts them."""
-    return int(_library(best_isa()).lime_cell_floats(*shape))
-
-
-First = Literal["fp32", "int8", "bf16"]
-
-
-@dataclass
-class Native(Backend):
-    """Filter by the compiled kernel.
-
-    Args:
-        first: the pass that every pair meets; fp32 takes what an int8 or bf16 pass leaves.
-        isa: a key of `ISAS`; the fastest that runs here by default. bf16 is quick on avx512-bf16 alone.
-    """
-
-    first: First = "int8"
-    isa: str = field(default_factory=best_isa)
-    rescored: int = 0  # pairs that the first pass left to fp32, summed over calls
-
-    def keep(
-        self, weights: Weights, users: Sequence[Query], candidates: Cells, seeds: Sequence[F32], k: int
-    ) -> list[Ints]:
-        """Rows that may reach the K best of each user: a superset of them."""
-        library, stats = _library(self.isa), candidates.stats
-        g = np.stack([user.factors.g for user in users])
-        e = np.stack([user.factors.e for user in users])
-        seen, seen_at = _flat([user.memory.rows for user in users], np.int64)
-        seed, seed_at = _flat(seeds, np.float32)
-        count = ctypes.c_uint64()
-        result = library.lime_filter(
-            candidates.words, len(candidates), *candidates.shape, len(users), g, e, weights.out,
-            error_bound(weights, users, stats), stats.b_step, stats.b_max, stats.drift,
-            seen, seen_at, seed, seed_at, k, get_args(First).index(self.first), ctypes.byref(count),
-        )  # fmt: skip
-        try:
-            kept = [np.empty(library.lime_count(result, i), np.int64) for i in range(len(users))]
-            for i, rows in enumerate(kept):
-                library.lime_copy(result, i, rows)
-        finally:
-            library.lime_free(result)
-        self.rescored += count.value
-        return kept
-
-    def fold(self, weights: Weights, links: F64, pools: F64, users: F64) -> list[UserRow]:
-        """`Weights.fold_users`, to the bit."""
-        return weights.fold_users(links, pools, users, self.multiply)
-
-    def multiply(self, x: F64, w: F64) -> F64:
-        """`ordered_matmul`, to the bit."""
-        out = np.empty((len(x), w.shape[1]))
-        _library(self.isa).lime_matmul(x, *x.shape, w, w.shape[1], out)
-        return out
-
-    def base(self, weights: Weights, user: Query, candidates: Cells, rows: Ints) -> F64:
-        """Canonical z `[n]`, to the bit that of `Weights.base`."""
-        z, (g, e) = np.empty(len(rows)), user.factors
-        _library(self.isa).lime_base(
-            candidates.words, *candidates.shape, g, e, weights.out, len(rows), np.ascontiguousarray(rows), z
-        )
-        return z
-
-
-def _flat(parts: Sequence[NDArray[Any]], dtype: type) -> tuple[NDArray[Any], Ints]:
-    """Parts side by side, and where each begins and ends."""
-    ends = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-    return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype), ends

@@ -23,7 +23,7 @@
 // link weights of a cell are rounded once for all users of a block, and their residual measured then.
 //
 // fp32 pass.  Survivors, or whole cells while there is no threshold yet; its bound eps32 is that of
-// lime_model/scoring/tiled.py. What is left is rescored canonically by `lime_base`.
+// lime_model/scoring/backends/tiled.py. What is left is rescored canonically by `lime_base`.
 //
 // Letters: U users, L links, F hidden, E dot width, K wanted.
 

@@ -1,0 +1,168 @@
+"""Run `lime night`: all steps of a night in one Spark application, and tell people what happens."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from jobs.command import run_steps
+from jobs.lime.console import open_console
+from jobs.lime.output import print_json, show, warn_of_slow_scoring
+from jobs.output import Result, plain
+from pipelines.settings.settings import Settings
+from pipelines.steps import NIGHT_STEPS, Job
+
+# What is to be done after an error, by its exit code.
+AFTER = {
+    1: "the cause passes by itself: run the same command again, it goes on where it stopped",
+    3: "a person must remove the cause that the error names; then the same command goes on where it stopped",
+    70: "the cause is not known: report it, with what --verbose prints",
+    130: "it was interrupted: the same command goes on where it stopped",
+}
+
+
+class StepRow(NamedTuple):
+    """A step that has ended: its name, its time, and the counts that its manifest has."""
+
+    step: str
+    seconds: float
+    reused: bool  # whether an earlier attempt of this run had done it
+    users: int | None
+    pairs: int | None
+    rows: int | None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run all steps of the night; return the exit code."""
+    args.output = NightOutput(args)
+    return run_steps(args, NIGHT_STEPS, job="night")
+
+
+def describe_step(step: str, values: Mapping[str, Any]) -> StepRow:
+    """Return the row of a step from its manifest.
+
+    Args:
+        step: the name of the step.
+        values: the manifest as plain values.
+    """
+    policies = list(values.get("policies", {}).values())
+    if values.get("scoring"):  # the manifest of a published night holds the counts of its scoring
+        policies = [values["scoring"]]
+    sources = [
+        values[name]["rows"]["loaded"] for name in ("items", "users", "events") if _has_rows(values, name)
+    ]
+    users = values.get("users") if isinstance(values.get("users"), int) else None
+    if policies:
+        users = max(policy.get("users", 0) for policy in policies)
+    return StepRow(
+        step,
+        float(values.get("seconds", 0.0)),
+        bool(values.get("reused", False)),
+        users,
+        sum(policy.get("pairs", 0) for policy in policies) if policies else None,
+        sum(sources) if sources else values.get("candidates"),
+    )
+
+
+def _has_rows(values: Mapping[str, Any], source: str) -> bool:
+    return isinstance(values.get(source), Mapping) and "rows" in values[source]
+
+
+class NightOutput:
+    """The output of a night: a plan before, a line for each step, and a table with the verdict at the end."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.console = open_console()
+        self.model = ""
+        self.reports: dict[str, Any] = {}
+        self.rows: list[StepRow] = []
+
+    def start(self, settings: Settings) -> None:
+        """Print what will be done, and warn if scoring will be slow."""
+        self.model = settings.night.model
+        if not self.args.json:
+            self.console.print(
+                f"night {self.args.ds}, run key {self.args.run_key}, model {self.model}, "
+                f"{settings.night.k} items for each user\nsteps: {', '.join(NIGHT_STEPS)}"
+            )
+        warn_of_slow_scoring(settings)
+
+    def result(self, job: str, result: Result, *, figures: bool = False) -> None:
+        """Print a line for a step that has ended.
+
+        Args:
+            job: the name of the step.
+            result: its manifest.
+            figures: has no meaning here.
+        """
+        self.reports[job] = plain(result)
+        row = describe_step(job, self.reports[job])
+        self.rows.append(row)
+        if not self.args.json:
+            done = "was done before, in" if row.reused else "is done in"
+            self.console.print(f"{len(self.rows)}/{len(NIGHT_STEPS)} {job} {done} {row.seconds:,.1f} s")
+
+    def finish(self, app: str, seconds: float) -> None:
+        """Print the table, the verdict and the next command."""
+        self._end(0, [], seconds)
+
+    def fail(self, code: int, errors: Sequence[str]) -> None:
+        """Print the steps that have ended, the verdict and the next command."""
+        self._end(code, errors, None)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the lists are published, in a sentence."""
+        published = self.reports.get(Job.PUBLISH_RECOMMENDATIONS)
+        if published is None:
+            return "Nothing was published: readers find the lists that were in force before."
+        certified = (published.get("certificate") or {}).get("users", 0)
+        checks = (published.get("audits") or {}).get("checks", [])
+        return (
+            f"The night is published: run {published['run_id']}, certified on {certified:,} users, "
+            f"{sum(check['holds'] for check in checks)} of {len(checks)} audits hold."
+        )
+
+    def next_command(self, code: int) -> str:
+        """Return the command that a person would run next."""
+        given = ["--config", self.args.config]
+        if code:
+            options = ["--ds", self.args.ds, "--run-key", self.args.run_key]
+            return shlex.join(["lime", "night", *given, *options])
+        return shlex.join(["lime", "report", *given, "--ds", self.args.ds])
+
+    def _end(self, code: int, errors: Sequence[str], seconds: float | None) -> None:
+        if self.args.json:
+            steps = [row._asdict() | {"report": self.reports[row.step]} for row in self.rows]
+            print_json(
+                {
+                    "command": "night", "exit_code": code, "errors": list(errors), "seconds": seconds,
+                    "night": self.args.ds, "run_key": self.args.run_key, "model": self.model, "steps": steps,
+                    "published": Job.PUBLISH_RECOMMENDATIONS in self.reports, "verdict": self.verdict,
+                    "next": self.next_command(code),
+                }
+            )  # fmt: skip
+            return
+        if self.rows:
+            self.console.print(self._table(seconds))
+        self.console.print(Text(self.verdict, style="bold red" if code else "bold green"))
+        if code:
+            self.console.print(f"What to do: {AFTER.get(code, AFTER[70])}.")
+        self.console.print(f"Next: {self.next_command(code)}", soft_wrap=True)
+
+    def _table(self, seconds: float | None) -> Table:
+        table = Table(show_footer=seconds is not None)
+        table.add_column("step", footer="all, with the start of Spark")
+        table.add_column("seconds", justify="right", footer=f"{seconds:,.1f}" if seconds is not None else "")
+        for name in ("users", "pairs", "rows"):
+            table.add_column(name, justify="right")
+        for row in self.rows:
+            counts = ("" if value is None else show(value) for value in row[3:])
+            table.add_row(row.step, f"{row.seconds:,.1f}" + (" (before)" if row.reused else ""), *counts)
+        return table

@@ -1,0 +1,144 @@
+"""Draw a few example lists of a night, with what their users took last, without reading all lists."""
+
+from __future__ import annotations
+
+import datetime as dt
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import pyarrow.dataset as ds
+
+from pipelines.report.night_report import NightReport
+from pipelines.report.tables import column_names, read_first_rows, read_rows
+from pipelines.schemas import (
+    DS,
+    EVENT_TS,
+    ITEM_ID,
+    POLICY,
+    RUN_ID,
+    SUPERSEDED_BY,
+    USER_ID,
+    VALID_FROM,
+    VALID_TO,
+)
+from pipelines.settings.settings import Settings
+
+USERS, ITEMS, LAST_EVENTS = 5, 10, 5
+DRAWN_FROM = 200  # rows that are read; the users are spread over them
+LOOK_BACK = (7, 28, 91)  # days of the log that are read, one after the other, until all users have events
+NAMES = ("name", "title", "description")  # text columns of `items` that name an item, the best first
+# Characters that would change the order of the text around them.
+BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+
+HIDDEN = ("Cc", "Zl", "Zp", "Cs", "Cn")  # Unicode categories: controls, line breaks, and what is no character
+
+
+class Item(NamedTuple):
+    """An item as a person reads it."""
+
+    text: str  # the name, or the id if the item has no name
+    id: str
+    again: bool = False  # whether the user took it among the last events
+
+
+class ExampleList(NamedTuple):
+    """The list of one user, next to what the user took last."""
+
+    user: str
+    fault: str  # why there is no list; empty if there is one
+    items: list[Item]  # the first of the list
+    length: int
+    last: list[tuple[str, Item]]  # the day and the item of the last events, the newest first
+
+
+def draw_examples(settings: Settings, report: NightReport, policy: str) -> list[ExampleList]:
+    """Draw example lists of a night: published ones, or else what the run has staged.
+
+    Args:
+        settings: the settings of the warehouse.
+        report: the report of the night.
+        policy: the policy whose lists are published.
+    """
+    day = dt.date.fromisoformat(report.night)
+    columns = [USER_ID, "candidates", "fault"]
+    if report.in_force:
+        rows = read_first_rows(settings, "recommendations", columns, ds.field(DS) == day, DRAWN_FROM)
+    elif report.run_id and report.scoring:
+        mine = (ds.field(RUN_ID) == report.run_id) & (ds.field(POLICY) == policy)
+        rows = read_first_rows(settings, "staging", columns, mine, DRAWN_FROM)
+    else:
+        rows = []
+    rows.sort(key=lambda row: row[USER_ID])
+    chosen = [rows[place * (len(rows) - 1) // max(USERS - 1, 1)] for place in range(USERS)] if rows else []
+    lists = {row[USER_ID]: row for row in chosen}  # fewer users than `USERS` are drawn once each
+    events = _last_events(settings, day, list(lists))
+    tops = {
+        user: [each["item_id"] for each in (row["candidates"] or [])[:ITEMS]] for user, row in lists.items()
+    }
+    taken = {event[ITEM_ID] for mine in events.values() for event in mine}
+    names = _name_items(settings, day, {item for top in tops.values() for item in top} | taken)
+    return [_describe(row, tops[user], events.get(user, []), names) for user, row in lists.items()]
+
+
+def show_id(value: object) -> str:
+    """Show an id on one line: control characters and those that turn text around are written as escapes."""
+    return "".join(_escape(char) if _hides(char) else char for char in str(value))
+
+
+def _hides(char: str) -> bool:
+    return char in BIDI or unicodedata.category(char) in HIDDEN
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def _describe(
+    row: dict[str, Any], top: list[Any], events: list[dict[str, Any]], names: dict[Any, str]
+) -> ExampleList:
+    seen = {event[ITEM_ID] for event in events}
+
+    def item(item_id: Any) -> Item:
+        shown = show_id(item_id)
+        return Item(show_id(names.get(item_id, item_id)), shown, item_id in seen)
+
+    return ExampleList(
+        user=show_id(row[USER_ID]),
+        fault=show_id(row["fault"] or ""),
+        items=[item(item_id) for item_id in top],
+        length=len(row["candidates"] or []),
+        last=[(str(event[DS]), item(event[ITEM_ID])) for event in events[:LAST_EVENTS]],
+    )
+
+
+def _last_events(settings: Settings, night: dt.date, users: list[Any]) -> dict[Any, list[dict[str, Any]]]:
+    """Read the newest events of some users before a night, from few days of the log."""
+    found: dict[Any, list[dict[str, Any]]] = {user: [] for user in users}
+    until, columns = night, [USER_ID, ITEM_ID, EVENT_TS, DS, SUPERSEDED_BY]
+    for days in LOOK_BACK:
+        since, needy = night - dt.timedelta(days=days), [u for u, e in found.items() if len(e) < LAST_EVENTS]
+        if not needy:
+            break
+        wanted = [(DS, ">=", since), (DS, "<", until), (USER_ID, "in", needy)]
+        rows = [row for row in read_rows(settings, "events", columns, wanted) if row[SUPERSEDED_BY] is None]
+        for row in sorted(rows, key=lambda row: (row[EVENT_TS], row[ITEM_ID]), reverse=True):
+            found[row[USER_ID]].append(row)
+        until = since
+    return found
+
+
+def _name_items(settings: Settings, night: dt.date, items: Iterable[Any]) -> dict[Any, str]:
+    """Find the names of items as of the day before a night, if the items have a text column of names."""
+    types, wanted = column_names(settings, "items"), list(items)
+    name = next((each for each in NAMES if types.get(each) == "string"), None)
+    if name is None or not wanted:
+        return {}
+    day = night - dt.timedelta(days=1)
+    filters = [(ITEM_ID, "in", wanted), (VALID_FROM, "<=", day)]
+    rows = read_rows(settings, "items", [ITEM_ID, name, VALID_TO], filters)
+    return {
+        row[ITEM_ID]: row[name]
+        for row in rows
+        if row[name] and (row[VALID_TO] is None or row[VALID_TO] > day)
+    }

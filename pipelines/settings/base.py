@@ -1,0 +1,42 @@
+"""What the sections of the settings share: their base class, their error, and the types of common values."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from lime_model.errors import LimeError
+from pipelines.settings.names import check_name
+from pipelines.settings.secrets import check_url, check_variable
+
+
+class SettingsError(LimeError):
+    """The settings file is missing or unreadable, or it says something impossible."""
+
+
+class Section(BaseModel):
+    """The base of all sections: it is frozen and allows neither unknown keys nor infinite numbers.
+
+    The text below each key is its description in docs/configure.md and in conf/settings.schema.json.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _refuse_number(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError("a date is written as 2017-12-04; a number would be seconds since 1970")
+    return value
+
+
+def _refuse_secret(path: str) -> str:
+    return check_url(path, "put the keys of the storage into spark.secrets")
+
+
+Date = Annotated[dt.date, BeforeValidator(_refuse_number)]
+Name = Annotated[str, AfterValidator(check_name)]  # the name of a model or a policy
+# A local path or any Hadoop URI (`file:`, `hdfs:`, `s3a:`, `abfs:`), without a password.
+StoragePath = Annotated[str, Field(min_length=1), AfterValidator(_refuse_secret)]
+Variable = Annotated[str, AfterValidator(check_variable)]  # the name of an environment variable
