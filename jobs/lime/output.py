@@ -28,18 +28,25 @@ def warn_of_slow_scoring(settings: Settings) -> None:
         print(f"warning: {reason}", file=sys.stderr, flush=True)
 
 
-class PeopleOutput:
-    """The output for people: a table of values for each result."""
+class CommandOutput:
+    """What both outputs of a command have: its name, and a warning on stderr if scoring will be slow."""
 
     def __init__(self, command: str, *, scores: bool) -> None:
         self.command = command
         self.scores = scores
-        self.console = open_console()
 
     def start(self, settings: Settings) -> None:
         """Warn if scoring will be slow."""
         if self.scores:
             warn_of_slow_scoring(settings)
+
+
+class PeopleOutput(CommandOutput):
+    """The output for people: a table of values for each result."""
+
+    def __init__(self, command: str, *, scores: bool) -> None:
+        super().__init__(command, scores=scores)
+        self.console = open_console()
 
     def result(self, job: str, result: Result, *, figures: bool = False) -> None:
         """Print the values of a result as a table.
@@ -67,18 +74,12 @@ class PeopleOutput:
         """Do nothing: the lines on stderr and the exit code say enough."""
 
 
-class JsonOutput:
+class JsonOutput(CommandOutput):
     """The output for programs: one JSON object at the end, also after an error."""
 
     def __init__(self, command: str, *, scores: bool) -> None:
-        self.command = command
-        self.scores = scores
+        super().__init__(command, scores=scores)
         self.results: dict[str, Any] = {}
-
-    def start(self, settings: Settings) -> None:
-        """Warn on stderr if scoring will be slow."""
-        if self.scores:
-            warn_of_slow_scoring(settings)
 
     def result(self, job: str, result: Result, *, figures: bool = False) -> None:
         """Keep the values of a result for the end.
