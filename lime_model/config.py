@@ -90,7 +90,7 @@ class ModelConfig:
     user_columns: tuple[Column, ...] = ()
     """The columns of users that the model reads; a name alone is a column of the kind `category`."""
     tasks: tuple[str, ...] = ()
-    """The event types that are each a task of their own; without any, one task stands for all events."""
+    """The event types that are each a task of their own; without any, a single task covers all events."""
     task_weights: tuple[float, ...] = ()
     """The weights that the logits of `tasks` have in the score, in their order; without any, all weigh 1."""
     labelled: bool = False

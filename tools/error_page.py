@@ -15,7 +15,7 @@ from pipelines.udfs import store_errors
 INTRODUCTION = """# Every error
 
 `make docs` writes this page from the code. A job that fails ends with a line that starts with `error: `;
-look for its words here. `…` stands for a value of the moment, such as a night, a path or a number.
+look for its words here. `…` marks a value of the moment, such as a night, a path or a number.
 [operate.md](operate.md#how-a-job-ends) says what the exit codes mean. Airflow tries a task again where a
 table says so; any other error ends the task at once, as only a person can remove its cause.
 """
@@ -95,7 +95,9 @@ def _write_rules(ends: _Ends) -> str:
 
 def _write_answers(ends: _Ends) -> str:
     """Write the table of the server's answers, then that of all other causes that have a sentence."""
-    answers = [(f"`{code}`", told, code in store_errors.AWAY) for code, told in store_errors.ANSWERS.items()]
+    answers = [
+        (f"`{code}`", sentence, code in store_errors.AWAY) for code, sentence in store_errors.ANSWERS.items()
+    ]
     causes = [
         ("", value, value in store_errors.AWAY_CAUSES)
         for name, value in vars(store_errors).items()

@@ -1,6 +1,6 @@
 """Find every error that can end a job, and the sentences that say it, in the sources and tables of the code.
 
-Sentences are read from the syntax tree, so no error has to occur: `…` stands for each value in an f-string.
+Sentences are read from the syntax tree, so no error has to occur: `…` marks each value in an f-string.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from import_graph import Module, read_modules
 PACKAGES = ("lime_model", "pipelines", "jobs")
 BASE = "LimeError"
 VALUE = "…"
-FEWEST_LETTERS = 8  # a sentence with fewer, beside its values, repeats another error's words
+FEWEST_LETTERS = 8  # a sentence with fewer, not counting its values, repeats another error's words
 # Other errors whose sentences become lines of one of ours: the class, where it is raised, and ours. The last
 # entry that fits counts.
 PASSED_ON = (
