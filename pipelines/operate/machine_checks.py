@@ -19,7 +19,7 @@ import psutil
 from lime_model.errors import LimeError
 from lime_model.scoring import native
 from pipelines.export.redis_exporter import RedisExporter
-from pipelines.settings.base import SettingsError
+from pipelines.settings.base import SettingsError, local_path
 from pipelines.settings.settings import Settings, load_settings
 from pipelines.store.session import find_jars, find_java
 from pipelines.udfs.store_errors import show_url, store_errors
@@ -152,14 +152,6 @@ def check_redis(settings: Settings) -> Check:
     with store_errors(exporter.store):
         exporter.client.ping()
     return Check("Redis", "ok", f"{show_url(settings.export.redis.url)} answers")
-
-
-def local_path(place: str) -> Path | None:
-    """Return a path of the settings as one of this machine; None if it is on another storage."""
-    scheme, colon, rest = place.partition(":")
-    if not colon:
-        return Path(place)
-    return Path("/" + rest.lstrip("/")) if scheme == "file" else None
 
 
 def read_size(text: str) -> int:

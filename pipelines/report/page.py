@@ -16,8 +16,9 @@ from pipelines.report.night_report import NightReport, describe_check, report_ni
 from pipelines.report.record import Record, read_record
 from pipelines.report.samples import draw_examples
 from pipelines.report.sparkline import draw_sparkline
-from pipelines.report.tables import ReportError, local_folder
+from pipelines.report.tables import ReportError
 from pipelines.schemas import REPORTS
+from pipelines.settings.base import local_path
 from pipelines.settings.settings import Settings
 from pipelines.steps import NIGHT_STEPS, Job
 from pipelines.store.manifests import CheckReport
@@ -52,7 +53,7 @@ def write_page(settings: Settings, night: str) -> Path:
         ReportError: no run has taken the night, the warehouse is not in a local folder, or a table or the
             folder of the pages can't be used.
     """
-    root = local_folder(settings.warehouse)
+    root = local_path(settings.warehouse)
     if root is None:
         raise ReportError(
             f"the warehouse {settings.warehouse} is not in a local folder, and pages are written into local "

