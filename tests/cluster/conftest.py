@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from pipelines.settings.settings import load_settings
 from pipelines.store.tables import Warehouse
@@ -17,9 +18,15 @@ from tests.conftest import copy_tables
 
 
 @pytest.fixture(scope="session")
-def package() -> None:
-    """Build the package, as `make package` does."""
-    subprocess.run(["bash", str(ROOT / "tools" / "package.sh")], check=True)
+def package(request: pytest.FixtureRequest, testrun_uid: str) -> None:
+    """Build the package, as `make package` does, once for all processes of a test run."""
+    assert request.config.cache
+    cache = request.config.cache.mkdir("package")
+    with FileLock(cache / "lock"):  # the other process must not replace the package under a running job
+        built = cache / "run"
+        if not built.exists() or built.read_text() != testrun_uid:
+            subprocess.run(["bash", str(ROOT / "tools" / "package.sh")], check=True)
+            built.write_text(testrun_uid)
 
 
 @pytest.fixture(scope="module")

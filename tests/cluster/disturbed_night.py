@@ -101,13 +101,6 @@ class Night:
         return list(found)
 
 
-def finish(job: SubmittedJob) -> str:
-    """Wait for a job that must succeed; return its standard output."""
-    out, error = job.communicate()
-    assert job.returncode == 0, out[-2000:] + error[-2000:]
-    return out
-
-
 @contextmanager
 def held_at_work(cluster: Cluster, night: Night) -> Iterator[list[psutil.Process]]:
     """Suspend the Python workers of running tasks, so that a fault hits processes at work.

@@ -56,6 +56,19 @@ class SubmittedJob:
         self.process.wait(timeout)
         return self.out.read_text(errors="replace"), self.error.read_text(errors="replace")
 
+    def finish(self, code: int = 0) -> str:
+        """Wait for the end; return the output of Python.
+
+        Args:
+            code: the return code that is expected.
+
+        Raises:
+            AssertionError: the driver ended with another code; the message holds the end of both streams.
+        """
+        out, error = self.communicate()
+        assert self.returncode == code, f"{error[-2000:]}\n{out[-4000:]}"
+        return out
+
 
 @dataclass
 class Cluster:

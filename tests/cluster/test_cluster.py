@@ -37,8 +37,7 @@ def test_the_cluster_gives_the_lists_of_one_process(
 def submit(cluster: Cluster, script: str, *options: str) -> dict[str, Any]:
     """Run a job on the cluster to its end; return the reports of its steps."""
     job = cluster.submit(str(ROOT / "jobs" / f"{script}.py"), *options)
-    out, error = job.communicate()
-    assert job.returncode == 0, error[-3000:] + out[-1000:]
+    out = job.finish()
     return {step: json.loads(report) for step, report in re.findall(r'^(\w+) (\{".*)$', out, re.MULTILINE)}
 
 
@@ -52,8 +51,7 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
             "spark.python.daemon.module": "pipelines.worker_daemon",
         }
         job = cluster.submit(script, str(bank), str(workers), conf=one_core)
-        out, error = job.communicate()
-        assert job.returncode == 0, error[-3000:]
+        out = job.finish()
         held = [
             json.loads(line.removeprefix("worker "))
             for line in out.splitlines()
@@ -71,4 +69,4 @@ def test_a_host_holds_the_bank_once_however_many_workers_map_it(package: None, t
             assert len(row["code"]) > 20
             assert all(Path(file).is_relative_to(work) for file in row["code"])
         gone = lambda: not list((cluster.folder / "worker-0" / "local").rglob("lime-*"))  # noqa: E731
-        wait_until(gone, "Spark has not removed the bank after the application", seconds=60)
+        wait_until(gone, "Spark has not removed the bank after the application")

@@ -25,7 +25,7 @@ from pipelines.steps import Job
 from pipelines.store.leases import acquire_lease
 from pipelines.store.tables import Warehouse
 from synthetic import shop
-from tests.cluster.disturbed_night import BUILD, REST, Built, Night, finish, held_at_work, write_settings
+from tests.cluster.disturbed_night import BUILD, REST, Built, Night, held_at_work, write_settings
 from tests.cluster.standalone import PATIENCE, Cluster, SubmittedJob, standalone, wait_until
 from tests.conftest import copy_tables
 from tests.host import can_mount
@@ -87,7 +87,7 @@ def test_a_process_that_is_killed_changes_nothing(
 
     for strike in (kill_python_workers, kill_executor, kill_machine):
         night.disturb(job, strike)
-    finish(job)
+    job.finish()
     assert night.publish() == built.expected
     ends = [task["Task End Reason"] for task in night.events("SparkListenerTaskEnd")]
     assert any("Python worker exited" in str(end) for end in ends)
@@ -120,7 +120,7 @@ def test_a_speculative_copy_of_a_stuck_task_changes_nothing(
             job.process.wait(timeout=PATIENCE)  # no task fails, but those of one executor never end
 
     night.disturb(job, strike)
-    finish(job)
+    job.finish()
     assert night.publish() == built.expected
     copies = [task for task in night.events("SparkListenerTaskEnd") if task["Task Info"]["Speculative"]]
     assert any(task["Task End Reason"]["Reason"] == "Success" for task in copies)
@@ -132,9 +132,9 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     night = Night(cluster, trained, built, tmp_path)
     job = night.score()
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGKILL), commits=4)  # half of the commits
-    job.communicate(timeout=60)
+    job.communicate()
     assert job.returncode == -signal.SIGKILL
-    out = finish(night.score())
+    out = night.score().finish()
     report = json.loads(out.split("score_candidates ", 1)[1].splitlines()[0])
     assert report["policies"]["all"]["commits_reused"] >= 4
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
@@ -153,8 +153,7 @@ def test_a_driver_that_wakes_up_late_is_fenced(
     night.disturb(job, lambda: os.killpg(job.pid, signal.SIGSTOP))
     newer = acquire_lease(night.warehouse, shop.NIGHT, "newer")
     os.killpg(job.pid, signal.SIGCONT)
-    out, _ = job.communicate()
-    assert job.returncode == 1
+    out = job.finish(1)
     assert f"was overtaken by run 'newer' (epoch {newer.epoch})" in out
     assert lists_of(night.warehouse) == built.expected
 
@@ -169,8 +168,7 @@ def test_a_driver_that_its_own_retry_overtook_stops_when_it_wakes_up(
     assert night.publish() == built.expected
     staged = night.warehouse.version("staging")
     os.killpg(job.pid, signal.SIGCONT)
-    out, _ = job.communicate()
-    assert job.returncode == 1, out[-2000:]
+    out = job.finish(1)
     assert "was started again (attempt 2) while this one (attempt 1) slept" in out.splitlines()[-1]
     assert night.warehouse.version("staging") == staged
     assert lists_of(night.warehouse) == built.expected
@@ -184,16 +182,16 @@ def test_sigterm_ends_in_one_line_and_leaves_nothing_half_done(
     def stop(receiver: str) -> str:
         job = night.score()
         night.disturb(job, lambda: group_of(job, receiver)[0].terminate())
-        out, error = job.communicate(timeout=120)
+        out, error = job.communicate()
         assert job.returncode == 128 + signal.SIGTERM, out[-2000:]
         assert "Traceback" not in out + error
-        wait_until(lambda: not group_of(job), "something of the driver is left", seconds=60)
+        wait_until(lambda: not group_of(job), "something of the driver is left")
         assert lists_of(night.warehouse) == built.expected  # the lists of the night before
         return out
 
     stop("java")
     assert "stopped by SIGTERM; what is committed stays" in stop("python")  # its message goes through the JVM
-    finish(night.score())
+    night.score().finish()
     assert night.publish() == built.expected
 
 
@@ -225,14 +223,13 @@ def test_a_full_disk_is_reported_and_a_rerun_completes(
             wait_until(lambda: bool(cluster.python_daemons()), "no Python worker")
             filler = disk / "filler"
             subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], check=False, capture_output=True)
-            out, _ = job.communicate()
-            assert job.returncode == 1, out[-2000:]
+            out = job.finish(1)
             last = out.splitlines()[-1]
             assert last.startswith("error: ")
             assert "no room" in last
             assert "127.0.0.1 executor" in last
             filler.unlink()
-            finish(night.score())
+            night.score().finish()
             assert night.publish() == built.expected
         finally:
             cluster.stop()

@@ -33,8 +33,7 @@ def gpus(package: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 def test_a_task_owns_one_gpu(gpus: Cluster, level: str) -> None:
     asked = {"spark.task.resource.gpu.amount": "1"} if level == "application" else {}
     job = gpus.submit(str(Path(__file__).parent / "gpu_tasks.py"), "6", conf=GPUS | asked)
-    out, error = job.communicate()
-    assert job.returncode == 0, out[-2000:] + error[-3000:]
+    out = job.finish()
     backend, device, why, profiled, tasks = json.loads(out.split("placement ", 1)[1].splitlines()[0])
     assert (backend, device, profiled, tasks) == ("tiled", "cuda", level == "stage", 2)
     assert ("stage-level" if level == "stage" else "spark.task.resource.gpu.amount") in why
@@ -61,16 +60,14 @@ def test_a_gpu_that_is_asked_for_and_missing_fails_in_one_line(
 
     def refuse(steps: tuple[str, ...], conf: dict[str, str], message: str) -> None:
         job = gpus.submit(script, *night, *steps, conf=conf)
-        out, error = job.communicate()
-        assert job.returncode == 3, error[-3000:]
+        out = job.finish(3)
         last = out.splitlines()[-1]
         assert last.startswith("error: ")
         assert message in last
         assert "Traceback" not in out
 
     if torch.cuda.is_available():
-        out, error = gpus.submit(script, *night, *build).communicate()
-        assert gpus.jobs[-1].returncode == 0, out[-2000:] + error[-3000:]
+        gpus.submit(script, *night, *build).finish()
     else:  # the GPU is declared but missing: the task that gets it reports that
         refuse((*build, *score), GPUS, "the driver chose device 'cuda:")
     refuse(score, {}, "the executors declare no GPU: set spark.executor.resource.gpu.amount")
