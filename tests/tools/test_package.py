@@ -23,5 +23,5 @@ def test_a_reader_always_finds_a_whole_package() -> None:
     assert rebuilding.returncode == 0, rebuilding.communicate()[0].decode()
     assert reads > 1
     assert package.stat().st_ino != before
-    assert sorted(path.suffix for path in package.parent.iterdir()) == [".py", ".whl", ".zip"]
+    assert sorted(path.suffix for path in package.parent.glob("[!.]*")) == [".py", ".whl", ".zip"]
     assert not list(ROOT.glob("dist-*"))
