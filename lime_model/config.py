@@ -7,6 +7,7 @@ encoding and scoring cannot disagree about a shape. No module that this one impo
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,39 @@ Kind = Literal["category", "hash", "number", "list", "vector"]
 
 DAY_US = 86_400_000_000  # microseconds of a day
 MEMORY_FEATURES = 9  # lime_model/model/repeat_memory.py lists them
+
+
+def check_numbers(
+    owner: object,
+    section: str,
+    names: Iterable[str],
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> None:
+    """Check the range of numbers of the settings.
+
+    Args:
+        owner: the object whose attributes are checked.
+        section: the section of the settings that the error names.
+        names: the attributes.
+        least: the smallest value that is allowed.
+        above: a limit that each value must be above.
+        below: a limit that each value must be below.
+
+    Raises:
+        ValueError: a value is not finite or out of its range; the message names the key, the value and the
+            range.
+    """
+    limits = (("at least", least), ("above", above), ("below", below))
+    allowed = " and ".join(
+        ["finite", *(f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit))]
+    )
+    for name in names:
+        value = getattr(owner, name)
+        if not (least <= value and above < value < below):  # neither infinity nor NaN is between the defaults
+            raise ValueError(f"{section}.{name} is {value}; it must be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -75,14 +109,14 @@ class ModelConfig:
     user_width: int = 16
     """The width X of the embedding of a user's own columns, at least 1."""
     memory_hidden: int = 16
-    """The number of hidden units of the repeat memory."""
+    """The number of hidden units of the repeat memory, at least 1."""
     pool_days: tuple[float, ...] = (90.0, 21.0)
-    """The days after which an event weighs 1/e in each decayed pool of a history; there is always one pool
-    more, in which all events weigh the same."""
+    """The days, above 0, after which an event weighs 1/e in each decayed pool of a history; there is always
+    one pool more, in which all events weigh the same."""
     memory_days: tuple[float, float] = (90.0, 21.0)
-    """The days after which an event weighs 1/e in the two decayed counts of the repeat memory."""
+    """The days, above 0, after which an event weighs 1/e in the two decayed counts of the repeat memory."""
     bias_days: int = 28
-    """The number of days before the night whose events count for the item bias."""
+    """The number of days before the night, at least 1, whose events count for the item bias."""
     event_types: tuple[str, ...] = ("purchase",)
     """The event types that the model can tell apart; any other type is unknown to it."""
     item_columns: tuple[Column, ...] = ()
@@ -102,9 +136,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         sizes = ("links", "width", "hidden", "dot", "heads", "xor_blocks", "max_events", "user_width")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+        check_numbers(self, "model", (*sizes, "memory_hidden", "bias_days"), least=1)
+        for name in ("pool_days", "memory_days"):
+            days = getattr(self, name)
+            if not all(math.isfinite(day) and day > 0 for day in days):
+                raise ValueError(
+                    f"model.{name} is {list(days)}; each number of days must be finite and above 0"
+                )
         if self.width % self.heads:
             raise ValueError(
                 f"model.width {self.width} is not a multiple of model.heads {self.heads}; "

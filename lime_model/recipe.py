@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lime_model.config import ModelConfig
+from lime_model.config import ModelConfig, check_numbers
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class TrainConfig:
     """How to learn the next items of a history; days are days of event time."""
 
     steps: int = 300
-    """The steps of the first phase, which trains dot, bias and memory over all items with an id embedding."""
+    """The steps of the first phase, at least 1; it trains dot, bias and memory over all items with an id
+    embedding."""
     batch: int = 128
     """The examples (a user and a cut) of a step of the first phase, at least 1."""
     learning_rate: float = 1e-3
@@ -23,21 +24,21 @@ class TrainConfig:
     memory_rate: float = 2e-2
     """The highest learning rate of the repeat memory, above 0; these few weights end far from their start."""
     id_decay: float = 0.01
-    """The share of the way back to its start that each step moves an id embedding."""
+    """The share, from 0 to below 1, of the way back to its start that each step moves an id embedding."""
     link_steps: int = 60
-    """The steps of the second phase, which trains links and head too, over sampled items."""
+    """The steps of the second phase, at least 0; it trains links and head too, over sampled items."""
     link_batch: int = 32
     """The examples (a user and a cut) of a step of the second phase, at least 1."""
     link_rate: float = 5e-4
     """The highest learning rate of links and head in the second phase, above 0."""
     tower_share: float = 0.2
-    """The share of `link_rate` (for the memory, of `memory_rate`) at which the second phase goes on training
-    what the first one has trained."""
+    """The share, at least 0, of `link_rate` (for the memory, of `memory_rate`) at which the second phase goes
+    on training what the first one has trained."""
     candidates: int = 2048
     """The candidates of a step of the second phase, at least 1, its targets included; at least a quarter of
     them is drawn at random."""
     weight_decay: float = 0.01
-    """The weight decay of AdamW."""
+    """The weight decay of AdamW, at least 0."""
     dropout: float = 0.5
     """The share of link states and pools that training drops, from 0 to below 1."""
     horizon_days: float = 28.0
@@ -45,7 +46,7 @@ class TrainConfig:
     cut_every_days: float = 7.0
     """The number of days between two cuts, above 0."""
     cut_half_life_days: float = 60.0
-    """The age in days at which a cut is drawn half as often as the newest one."""
+    """The age in days, above 0, at which a cut is drawn half as often as the newest one."""
     first_cut_days: float = 270.0
     """The number of days from the oldest cut to the cut-off, at least `horizon_days`."""
     min_events: int = 20
@@ -63,15 +64,13 @@ class TrainConfig:
     """The seed of all random numbers of the training."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "link_batch", "candidates", "min_events", "max_events", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "memory_rate", "link_rate", "horizon_days", "cut_every_days"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("dropout", "hide_share", "valid_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it is a share below 1")
+        counts = ("steps", "batch", "link_batch", "candidates", "min_events", "max_events", "patience")
+        check_numbers(self, "train", counts, least=1)
+        check_numbers(self, "train", ("link_steps", "weight_decay", "tower_share"), least=0)
+        rates = ("learning_rate", "memory_rate", "link_rate")
+        days = ("horizon_days", "cut_every_days", "cut_half_life_days", "first_cut_days")
+        check_numbers(self, "train", (*rates, *days), above=0)
+        check_numbers(self, "train", ("dropout", "hide_share", "valid_share", "id_decay"), least=0, below=1)
         if not self.first_cut_days >= self.horizon_days:
             raise ValueError(
                 f"train.first_cut_days is {self.first_cut_days:g}; a cut is at least "
@@ -94,7 +93,7 @@ class LabelTraining:
     embedding_rate: float = 2e-2
     """The highest learning rate of embeddings, above 0; each item, feature and action occurs in few steps."""
     weight_decay: float = 0.01
-    """The weight decay of AdamW."""
+    """The weight decay of AdamW, at least 0."""
     dropout: float = 0.2
     """The share of link states and pools that training drops, from 0 to below 1."""
     stride: int = 32
@@ -111,14 +110,11 @@ class LabelTraining:
     """The seed of all random numbers of the training."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "targets", "stride", "validations", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("epochs", "learning_rate", "embedding_rate", "valid_days"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"labels.{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"labels.dropout is {self.dropout}; it is a share below 1")
+        counts = ("batch", "targets", "stride", "validations", "patience")
+        check_numbers(self, "labels", counts, least=1)
+        check_numbers(self, "labels", ("weight_decay",), least=0)
+        check_numbers(self, "labels", ("epochs", "learning_rate", "embedding_rate", "valid_days"), above=0)
+        check_numbers(self, "labels", ("dropout",), least=0, below=1)
 
 
 @dataclass(frozen=True)

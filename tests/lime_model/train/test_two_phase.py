@@ -271,11 +271,11 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"min_events": 0}, "train.min_events is 0; it must be at least 1"),
+        ({"min_events": 0}, "train.min_events is 0; it must be finite and at least 1"),
         ({"max_events": 0}, "train.max_events is 0"),
-        ({"learning_rate": 0.0}, "train.learning_rate is 0.0; it must be above 0"),
-        ({"patience": 0}, "train.patience is 0; it must be at least 1"),
-        ({"hide_share": 1.0}, "train.hide_share is 1.0; it is a share below 1"),
+        ({"learning_rate": 0.0}, "train.learning_rate is 0.0; it must be finite and above 0"),
+        ({"patience": 0}, "train.patience is 0; it must be finite and at least 1"),
+        ({"hide_share": 1.0}, "train.hide_share is 1.0; it must be finite and at least 0 and below 1"),
         ({"first_cut_days": 14.0}, "train.first_cut_days is 14; a cut is at least the 28 days"),
     ],
 )
