@@ -18,11 +18,9 @@ import psutil
 
 from lime_model.errors import LimeError
 from lime_model.scoring import native
-from pipelines.export.redis_exporter import RedisExporter
 from pipelines.settings.base import SettingsError, local_path
 from pipelines.settings.settings import Settings, load_settings
 from pipelines.store.session import find_jars, find_java
-from pipelines.udfs.store_errors import show_url, store_errors
 
 OLDEST_JAVA: Final = 17
 FULL_DISK, SMALL_DISK = 256 << 20, 5 << 30  # bytes: with less, a check fails, or warns
@@ -147,6 +145,10 @@ def check_redis(settings: Settings) -> Check:
     Raises:
         LimeError: it gives none, or the variable of its password is not set.
     """
+    # Machines without an export to Redis need not have its client.
+    from pipelines.export.redis_exporter import RedisExporter
+    from pipelines.udfs.store_errors import show_url, store_errors
+
     assert settings.export.redis is not None
     exporter = RedisExporter(settings.export.redis)
     with store_errors(exporter.store):
