@@ -176,7 +176,7 @@ class Ticker(logging.Handler):
     def _left(self, spent: float) -> str:
         if self.work or self.expected is None or " left" in self.said:  # it says so by itself
             return ""
-        return f"; about {max(self.expected - spent, 0):,.0f} s left"
+        return f"; about {self.expected - spent:,.0f} s left" if spent < self.expected else ""
 
     def _run(self) -> None:
         while not self.over.wait(LOOK_SECONDS):

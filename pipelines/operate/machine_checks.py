@@ -100,7 +100,7 @@ def check_jars() -> Check:
 
 def check_memory(settings: Settings) -> Check:
     """Compare the free memory with what the driver's JVM may take."""
-    free, wanted = _free_memory(), read_size(settings.spark.conf.get("spark.driver.memory", "1g"))
+    free, wanted = free_memory(), read_size(settings.spark.conf.get("spark.driver.memory", "1g"))
     found = f"{_size(free)} are free, spark.driver.memory is {_size(wanted)}"
     if free < wanted:
         return Check("memory", "warning", found, "stop other programs, or lower spark.driver.memory")
@@ -218,7 +218,7 @@ def _failed(name: str, said: str) -> Check:
     return Check(name, "failed", found, remedy)
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return the memory that processes can still take, also inside a container."""
     free = psutil.virtual_memory().available
     limit = LIMIT_OF_GROUP.read_text().strip() if LIMIT_OF_GROUP.exists() else "max"
