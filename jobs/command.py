@@ -29,6 +29,7 @@ from jobs.logs import start_logs
 from jobs.options import Definition
 from jobs.orphans import end_with_submitter
 from jobs.output import ScriptOutput
+from jobs.progress import Ticker
 from lime_model.errors import LimeError
 from pipelines.errors.explain import explain
 from pipelines.settings.checks import check_night
@@ -78,13 +79,16 @@ def run_steps(args: argparse.Namespace, steps: Sequence[Job], *, job: str) -> in
     """
 
     def work(warehouse: Warehouse) -> None:
-        from pipelines.night import STEPS  # loaded by now, see _run
+        from pipelines.night import STEPS, expect_seconds  # loaded by now, see _run
         from pipelines.night_checks import check_steps
 
         check_steps(warehouse, args.ds, args.run_key, steps)
         run = take_night(warehouse, args.ds, args.run_key)
+        expected, why = expect_seconds(warehouse, run, steps)
+        args.output.expect(expected, why)
         for step in steps:
             bind_contextvars(job=step)
+            args.output.ticker.begin(step, expected.get(step))
             args.output.result(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
     return with_warehouse(args, work, job=job, check=check_night, udfs=bool(UDF_STEPS & set(steps)))
@@ -123,7 +127,7 @@ def with_warehouse(
         udfs: whether the work runs UDFs, so that the daemon of Spark's Python workers starts early.
     """
     app = f"{job} {night or args.ds}"
-    start_logs(job=job, night=night or args.ds)
+    start_logs(quiet=not (args.verbose or args.output.ticker.sink.keeps_log), job=job, night=night or args.ds)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
     end_with_submitter()
@@ -132,7 +136,8 @@ def with_warehouse(
         if check:
             check(settings)
         args.output.start(settings)
-        _run(settings, work, app, udfs=udfs, verbose=args.verbose)
+        with args.output.ticker as ticker:
+            _run(settings, work, app, ticker, udfs=udfs, verbose=args.verbose)
         args.output.finish(app, time.monotonic() - started)
     if ending.code:
         args.output.fail(ending.code, ending.lines)
@@ -140,9 +145,24 @@ def with_warehouse(
 
 
 def _run(
-    settings: Settings, work: Callable[[Warehouse], None], app: str, *, udfs: bool, verbose: bool
+    settings: Settings,
+    work: Callable[[Warehouse], None],
+    app: str,
+    ticker: Ticker,
+    *,
+    udfs: bool,
+    verbose: bool,
 ) -> None:
-    """Do the work in a Spark session of its own."""
+    """Do the work in a Spark session of its own.
+
+    Args:
+        settings: the settings of the session.
+        work: what the job does.
+        app: the name of the job and of its night.
+        ticker: shows what the job does.
+        udfs: whether the daemon of Spark's Python workers starts early.
+        verbose: whether Spark logs the stack trace of every error.
+    """
     # Importing torch takes seconds, and so does starting a JVM: let the two overlap.
     threading.Thread(target=importlib.import_module, args=("pipelines.night",), daemon=True).start()
     try:
@@ -151,6 +171,8 @@ def _run(
         for child in psutil.Process().children():  # a JVM that is still starting would wait for its driver
             child.kill()
         raise
+    ticker.begin(app)
+    ticker.watch(spark.sparkContext)
     if udfs:  # the daemon of the workers also takes seconds: it loads torch before it forks
         threading.Thread(target=_warm_up, args=(spark,), daemon=True).start()
     try:

@@ -21,6 +21,7 @@ import traceback
 from types import TracebackType
 from typing import Final
 
+from jobs.extras import find_missing_extra
 from lime_model.errors import LimeError, Remedy
 from pipelines.errors.explain import explain
 from pipelines.errors.stack_traces import UnknownFault
@@ -58,7 +59,7 @@ def end(error: BaseException, *, verbose: bool = False) -> tuple[int, list[str]]
     """Print an error's stack trace if that helps; return the exit code and the lines that explain it."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, ["stopped by SIGINT; what is committed stays, a rerun does the rest"]
-    known = explain(error)
+    known = find_missing_extra(error) or explain(error)
     if verbose or known is None:
         traceback.print_exception(error)
     if known is None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from jobs.progress import Ticker, log_lines
 from pipelines.settings.settings import Settings
 from pipelines.store.manifests import Manifest
 
@@ -24,8 +25,18 @@ def plain(result: Any) -> Any:
 class Output(Protocol):
     """How a job tells what it does and did; an error's own line is printed by `endings.py`."""
 
+    ticker: Ticker  # shows what a step does while it works
+
     def start(self, settings: Settings) -> None:
         """Tell what will be done, after the settings were checked and before Spark starts."""
+
+    def expect(self, expected: Mapping[str, float], why: str) -> None:
+        """Tell, before the steps of a night, how long they will take.
+
+        Args:
+            expected: the seconds of each step, as far as they are known.
+            why: where the numbers come from, as a sentence.
+        """
 
     def result(self, job: str, result: Result, *, figures: bool = False) -> None:
         """Tell what a job or a step of a night has done.
@@ -46,7 +57,13 @@ class Output(Protocol):
 class ScriptOutput:
     """The output of `jobs/NAME.py`: one JSON line for each result, for people and log scrapers."""
 
+    def __init__(self) -> None:
+        self.ticker = Ticker(log_lines())
+
     def start(self, settings: Settings) -> None:
+        """Do nothing: a script prints only results."""
+
+    def expect(self, expected: Mapping[str, float], why: str) -> None:
         """Do nothing: a script prints only results."""
 
     def result(self, job: str, result: Result, *, figures: bool = False) -> None:

@@ -6,7 +6,7 @@ If each step runs in an application of its own, each can have its own resources.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pipelines.build.candidate_bank import build_candidate_bank
@@ -17,6 +17,7 @@ from pipelines.models.pinned_inputs import pin_inputs
 from pipelines.publish.audits import audit_recommendations
 from pipelines.publish.publish import publish_recommendations
 from pipelines.publish.verify_night import verify_night
+from pipelines.score.forecast import find_forecast
 from pipelines.score.stage import score_candidates
 from pipelines.steps import Job
 from pipelines.store.leases import Run
@@ -28,8 +29,11 @@ from pipelines.store.manifests import (
     ScoreManifest,
     StatesManifest,
 )
-from pipelines.store.runs import run_once
+from pipelines.store.runs import run_once, seconds_of_last
 from pipelines.store.tables import Warehouse
+
+# The step whose seconds are forecast before a night runs, if it is planned.
+FORECAST = Job.SCORE_CANDIDATES
 
 Step = Callable[[Warehouse, Run], Manifest]
 
@@ -69,3 +73,24 @@ STEPS: Final[dict[Job, Step]] = {
     Job.PUBLISH_RECOMMENDATIONS: publish_recommendations,
     Job.EXPORT_RECOMMENDATIONS: _export,
 }
+
+
+def expect_seconds(warehouse: Warehouse, run: Run, steps: Sequence[Job]) -> tuple[dict[str, float], str]:
+    """Return how long the steps of a run will take, as far as an earlier night or a forecast says so.
+
+    Args:
+        warehouse: holds the manifests.
+        run: the run that is about to begin.
+        steps: its steps.
+
+    Returns:
+        The seconds by step, and where they come from, as a sentence.
+    """
+    like, seconds = seconds_of_last(warehouse, run)
+    expected = {str(step): seconds[step] for step in steps if step in seconds}
+    why = [f"the seconds of run {like} are expected again"] if expected else []
+    forecast = find_forecast(warehouse, run)
+    if forecast and FORECAST in steps:
+        expected[FORECAST] = forecast.predicted_seconds
+        why.append(f"the forecast says {forecast.plan_reason}, {forecast.pairs:,} pairs")
+    return expected, "; ".join(why) or "no earlier night and no forecast says how long this will take"

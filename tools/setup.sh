@@ -35,10 +35,13 @@ fi
 # The build uses the setuptools of the lock file: an isolated build would fetch one without a hash.
 "$UV" pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 
+# The jars are fetched, and the kernel is compiled, while the byte code is compiled.
+.venv/bin/python tools/fetch_jars.py .jars & jars=$!
+.venv/bin/python -m lime_model.scoring.native & kernel=$!
 # Compile the byte code once, now: where PYTHONDONTWRITEBYTECODE is set, every process would compile its imports
 # again. The pattern leaves out files that no job imports; some packages contain templates that are not Python.
 unused='/(tests?|testing|sympy|mpmath|networkx|mypy|mypyc|libcst|pygments|fontTools|setuptools|_inductor|onnx|ao)/'
 .venv/bin/python -m compileall -q -j 0 -x "$unused" .venv/lib >/dev/null || true
-.venv/bin/python -m lime_model.scoring.native
-.venv/bin/python tools/fetch_jars.py .jars
+wait "$kernel"
+wait "$jars"
 touch .venv/.ready

@@ -14,6 +14,7 @@ from jobs.command import run_steps
 from jobs.lime.console import open_console
 from jobs.lime.output import print_json, show, warn_of_slow_scoring
 from jobs.output import Result, plain
+from jobs.progress import Ticker, people_lines
 from pipelines.settings.settings import Settings
 from pipelines.steps import NIGHT_STEPS, Job
 
@@ -69,6 +70,15 @@ def describe_step(step: str, values: Mapping[str, Any]) -> StepRow:
     )
 
 
+def describe_counts(row: StepRow) -> str:
+    """Return what a step has done, as the end of a line: its pairs with their rate, or its rows or users."""
+    if row.pairs is not None:
+        rate = "" if row.reused or not row.seconds else f", {row.pairs / row.seconds / 1e6:,.2f} M pairs/s"
+        return f", {row.pairs:,} pairs{rate}" if row.step == Job.SCORE_CANDIDATES else ""
+    counts = ((row.users, "users"), (row.rows, "rows"))
+    return "".join(f", {count:,} {name}" for count, name in counts if count is not None)
+
+
 def _has_rows(values: Mapping[str, Any], source: str) -> bool:
     return isinstance(values.get(source), Mapping) and "rows" in values[source]
 
@@ -79,6 +89,8 @@ class NightOutput:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.console = open_console()
+        self.ticker = Ticker(people_lines(open_console(stderr=True)))
+        self.expected: dict[str, float] = {}
         self.model = ""
         self.reports: dict[str, Any] = {}
         self.rows: list[StepRow] = []
@@ -93,6 +105,14 @@ class NightOutput:
             )
         warn_of_slow_scoring(settings)
 
+    def expect(self, expected: Mapping[str, float], why: str) -> None:
+        """Print how long the night will take; the scoring step says later what it will score, and why."""
+        self.expected = dict(expected)
+        if not self.args.json:
+            self.ticker.pause()
+            known = f"about {sum(expected.values()):,.0f} s for the steps: " if expected else ""
+            self.console.print(f"expected: {known}{why}")
+
     def result(self, job: str, result: Result, *, figures: bool = False) -> None:
         """Print a line for a step that has ended.
 
@@ -105,8 +125,15 @@ class NightOutput:
         row = describe_step(job, self.reports[job])
         self.rows.append(row)
         if not self.args.json:
+            self.ticker.pause()
             done = "was done before, in" if row.reused else "is done in"
-            self.console.print(f"{len(self.rows)}/{len(NIGHT_STEPS)} {job} {done} {row.seconds:,.1f} s")
+            line = f"{len(self.rows)}/{len(NIGHT_STEPS)} {job} {done} {row.seconds:,.1f} s"
+            self.console.print(line + describe_counts(row) + self._left())
+
+    def _left(self) -> str:
+        """Say how long the steps that are left will take; empty if it is not known."""
+        seconds = [value for step, value in self.expected.items() if step not in self.reports]
+        return f"; about {sum(seconds):,.0f} s left" if seconds else ""
 
     def finish(self, app: str, seconds: float) -> None:
         """Print the table, the verdict and the next command."""

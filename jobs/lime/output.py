@@ -11,6 +11,7 @@ from rich.table import Table
 
 from jobs.lime.console import open_console
 from jobs.output import Result, plain
+from jobs.progress import Ticker, people_lines
 from pipelines.settings.settings import Settings
 
 
@@ -34,11 +35,15 @@ class CommandOutput:
     def __init__(self, command: str, *, scores: bool) -> None:
         self.command = command
         self.scores = scores
+        self.ticker = Ticker(people_lines(open_console(stderr=True)))
 
     def start(self, settings: Settings) -> None:
         """Warn if scoring will be slow."""
         if self.scores:
             warn_of_slow_scoring(settings)
+
+    def expect(self, expected: Mapping[str, float], why: str) -> None:
+        """Do nothing: only `lime night` tells how long its steps will take."""
 
 
 class PeopleOutput(CommandOutput):
@@ -56,6 +61,7 @@ class PeopleOutput(CommandOutput):
             result: its manifest, or other values.
             figures: has no meaning here.
         """
+        self.ticker.pause()
         values = plain(result)
         tables = {key: value for key, value in values.items() if _is_rows(value)}
         rest = {key: value for key, value in values.items() if key not in tables}

@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 
 from pipelines.export.exporter import Exporter, ExportFailed, Lists, Newer, Report, night_of
 from pipelines.export.parquet_exporter import ParquetExporter
-from pipelines.export.redis_exporter import RedisExporter
 from pipelines.publish.night_record import refuse_disproved
 from pipelines.schemas import DS, RUN_ID
+from pipelines.settings.export import RedisExport
 from pipelines.store.manifests import ExportManifest
 from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse
@@ -22,10 +22,17 @@ from pipelines.store.write_errors import MissingTable
 
 log = logging.getLogger(__name__)
 
+
+def _open_redis(_: Warehouse, section: RedisExport) -> Exporter:
+    from pipelines.export.redis_exporter import RedisExporter  # nights without Redis need not have its client
+
+    return RedisExporter(section)
+
+
 # The keys are the names of the sections in `export` of the settings. A new exporter needs its own file, its
 # section and a line here.
 EXPORTERS: Final[dict[str, Callable[[Warehouse, Any], Exporter]]] = {
-    "redis": lambda _, section: RedisExporter(section),
+    "redis": _open_redis,
     "parquet": ParquetExporter,
 }
 

@@ -8,6 +8,7 @@ into an empty warehouse.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame, Window
@@ -28,9 +29,10 @@ from pipelines.store.event_log import read_deliveries, with_new_columns
 from pipelines.store.frames import count_cases, local_rows
 from pipelines.store.manifests import SourceReport
 from pipelines.store.predicates import EVERY_ROW
-from pipelines.store.progress import watch
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import MissingTable, writing
+
+log = logging.getLogger(__name__)
 
 CHANGES = ("inserted", "updated", "deleted")
 
@@ -45,8 +47,8 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> SourceReport:
     wanted = want_events(warehouse.spark, settings)
     loaded = load_drops(warehouse, wanted, days, lambda rows: check_events(rows, settings))
     try:
-        with watch(warehouse.spark.sparkContext, "events: writing"):
-            changes = _commit(warehouse, expand(loaded.good, settings), loaded.days)
+        log.info("events: writing what has changed")
+        changes = _commit(warehouse, expand(loaded.good, settings), loaded.days)
     finally:
         loaded.rows.unpersist()
     note_loaded(warehouse, "events", loaded.noted, loaded.days)

@@ -28,7 +28,6 @@ from pipelines.ingest.wanted_columns import Wanted, show_columns
 from pipelines.settings.base import SettingsError
 from pipelines.settings.settings import Settings
 from pipelines.store.frames import local_rows, parse_schema
-from pipelines.store.progress import watch
 from pipelines.store.session import arrow_batches_of
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ def read_drops(spark: SparkSession, settings: Settings, wanted: Wanted, days: Se
         drop = _read_once(spark, settings, wanted, listing, broken)
         try:
             # This reads all rows, and Spark persists them.
-            with reading(spark, settings), watch(spark.sparkContext, f"{wanted.source}: reading"):
+            with reading(spark, settings):
                 notes = drop.rows.where(F.col(STATUS) != "row").select(STATUS, VALUE, FILE).collect()
             return _without_notes(drop, wanted, notes)
         except (Py4JJavaError, PySparkException) as error:

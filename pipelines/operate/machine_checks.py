@@ -18,11 +18,9 @@ import psutil
 
 from lime_model.errors import LimeError
 from lime_model.scoring import native
-from pipelines.export.redis_exporter import RedisExporter
 from pipelines.settings.base import SettingsError, local_path
 from pipelines.settings.settings import Settings, load_settings
 from pipelines.store.session import find_jars, find_java
-from pipelines.udfs.store_errors import show_url, store_errors
 
 OLDEST_JAVA: Final = 17
 FULL_DISK, SMALL_DISK = 256 << 20, 5 << 30  # bytes: with less, a check fails, or warns
@@ -102,7 +100,7 @@ def check_jars() -> Check:
 
 def check_memory(settings: Settings) -> Check:
     """Compare the free memory with what the driver's JVM may take."""
-    free, wanted = _free_memory(), read_size(settings.spark.conf.get("spark.driver.memory", "1g"))
+    free, wanted = free_memory(), read_size(settings.spark.conf.get("spark.driver.memory", "1g"))
     found = f"{_size(free)} are free, spark.driver.memory is {_size(wanted)}"
     if free < wanted:
         return Check("memory", "warning", found, "stop other programs, or lower spark.driver.memory")
@@ -147,6 +145,10 @@ def check_redis(settings: Settings) -> Check:
     Raises:
         LimeError: it gives none, or the variable of its password is not set.
     """
+    # Machines without an export to Redis need not have its client.
+    from pipelines.export.redis_exporter import RedisExporter
+    from pipelines.udfs.store_errors import show_url, store_errors
+
     assert settings.export.redis is not None
     exporter = RedisExporter(settings.export.redis)
     with store_errors(exporter.store):
@@ -216,7 +218,7 @@ def _failed(name: str, said: str) -> Check:
     return Check(name, "failed", found, remedy)
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return the memory that processes can still take, also inside a container."""
     free = psutil.virtual_memory().available
     limit = LIMIT_OF_GROUP.read_text().strip() if LIMIT_OF_GROUP.exists() else "max"

@@ -87,7 +87,7 @@ def prepare_scoring(
             work = _estimate(warehouse, run, plan.base, policies[0], changes)
         else:
             work = _estimate_full(warehouse, run, policies)
-        log.info("%s: %s", plan.why, work.text)
+        log.info("%s: %s", plan.why, work.text, extra={"plan": True})  # what shows progress keeps this line
         return PreparedNight(plan, shipping.result(), changes, work.pairs)
     except SystemExit:
         wait = False  # after a scheduler's SIGTERM, packing ends with Spark's session

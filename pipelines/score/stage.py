@@ -85,7 +85,9 @@ def score_candidates(warehouse: Warehouse, run: Run, policies: Sequence[Policy])
         passes = _plan_passes(warehouse, run, bundle, policies, ready, placement)
         try:
             attempt = begin_attempt(warehouse, run, Job.SCORE_CANDIDATES)
-            staged = Staging(warehouse, attempt, inputs, ready.plan, placement, passes).stage(ready.pairs)
+            forecast = find_forecast(warehouse, run)
+            staging = Staging(warehouse, attempt, inputs, ready.plan, placement, passes)
+            staged = staging.stage(ready.pairs, forecast.predicted_seconds if forecast else None)
         finally:
             ready.destroy()
         return ScoreManifest(
@@ -96,7 +98,7 @@ def score_candidates(warehouse: Warehouse, run: Run, policies: Sequence[Policy])
             items_left_out=len(left_out),
             policies=staged.policies,
             entries=_report_entries(ready, staged),
-            forecast=compare_forecast(find_forecast(warehouse, run), staged.policies),
+            forecast=compare_forecast(forecast, staged.policies),
             versions={"staging": warehouse.version("staging")},
         )
 
@@ -201,11 +203,12 @@ class Staging:
     placement: Placement
     passes: Sequence[ScoringPass]
 
-    def stage(self, pairs: int) -> Staged:
+    def stage(self, pairs: int, forecast: float | None) -> Staged:
         """Stage the missing units and count what is staged.
 
         Args:
             pairs: an estimate of the pairs of the complete night, for the progress in the log.
+            forecast: the forecast seconds of the complete night, for the same purpose, if they are known.
 
         Raises:
             BundleError: more users were left out than the settings allow.
@@ -215,9 +218,11 @@ class Staging:
         started = time.monotonic()
         groups = group_buckets(self.plan)
         missing = find_missing(groups, self._staged_buckets())
-        what = f"night {self.run.run_id}"
-        expected = pairs * len(missing) // len(groups)
-        progress = Progress(self.warehouse.spark.sparkContext, what, len(missing), expected)
+        part = len(missing) / len(groups)
+        progress = Progress(
+            self.warehouse.spark.sparkContext, f"night {self.run.run_id}", len(missing), round(pairs * part),
+            None if forecast is None else forecast * part,
+        )  # fmt: skip
         for done, index in enumerate(missing):
             check_lease(self.warehouse, self.run)
             progress.report(done)

@@ -19,7 +19,7 @@ from pipelines.errors.explain import explained
 from pipelines.schemas import DS, RUN_ID
 from pipelines.store.frames import local_rows
 from pipelines.store.leases import Run
-from pipelines.store.manifests import ForgetManifest, Manifest
+from pipelines.store.manifests import ForgetManifest, Manifest, PublishManifest
 from pipelines.store.predicates import equals
 from pipelines.store.tables import CachedRow, Warehouse
 from pipelines.store.write_errors import MissingTable, WriteConflict
@@ -58,6 +58,27 @@ def find_manifests(warehouse: Warehouse, kind: type[M]) -> list[FinishedJob[M]]:
         for (run_id, job), row in list(_read(warehouse).items())
         if job == kind.job
     ]
+
+
+def seconds_of_last(warehouse: Warehouse, run: Run) -> tuple[str, dict[str, float]]:
+    """Return the last published run before this one, and the seconds that each of its jobs took.
+
+    Args:
+        warehouse: the warehouse that contains the table.
+        run: a later run is not taken, nor this one.
+
+    Returns:
+        The id of the run, which is empty if there is none, and the seconds by job.
+    """
+    nights = [
+        (done.ds, len(done.run_id), done.run_id)  # of two epochs of a night, the longer number is the later
+        for done in find_manifests(warehouse, PublishManifest)
+        if done.ds <= run.ds and done.run_id != run.run_id
+    ]
+    _, _, like = max(nights, default=("", 0, ""))
+    rows = _read(warehouse)
+    jobs = [job for run_id, job in rows if run_id == like]
+    return like, {job: float(json.loads(rows[like, job].manifest).get("seconds", 0)) for job in jobs}
 
 
 def first_readable(warehouse: Warehouse, table: str) -> int:

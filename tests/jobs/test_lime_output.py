@@ -69,10 +69,15 @@ def test_colours_are_for_terminals_only_and_not_if_no_color_is_set() -> None:
 
 def on_a_terminal(*options: str, **env: str) -> str:
     """Run `lime` on a terminal; return what it wrote there."""
+    return on_a_terminal_python("-m", "jobs.lime", *options, **env)
+
+
+def on_a_terminal_python(*options: str, **env: str) -> str:
+    """Run Python on a terminal; return what it wrote there."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **env}
     job = subprocess.Popen(
-        [sys.executable, "-m", "jobs.lime", *options], stdout=theirs, stderr=theirs, cwd=ROOT, env=environment
+        [sys.executable, *options], stdout=theirs, stderr=theirs, cwd=ROOT, env=environment
     )
     os.close(theirs)
     said = b""
@@ -95,6 +100,7 @@ def night_of(tmp_path: Path, *, as_json: bool) -> NightOutput:
     args = argparse.Namespace(ds="2024-05-01", run_key="first", config="c.yaml", json=as_json)
     output = NightOutput(args)
     output.start(load_settings(shop.write_settings(tmp_path, backend="tiled")))
+    output.expect({"ingest_events": 4.0, "score_candidates": 60.0, "verify_night": 7.0}, "a run took as long")
     loaded = {"items": {"rows": {"loaded": 120}}, "events": {"rows": {"loaded": 1000}}, "versions": {"x": 1}}
     output.result("ingest_events", loaded | {"seconds": 4.0})
     output.result("score_candidates", {"seconds": 61.5, "policies": {"all": {"users": 40, "pairs": 4800}}})
@@ -109,8 +115,10 @@ def test_a_night_ends_with_a_table_a_verdict_and_the_next_command(
     output.finish("night 2024-05-01", 90.0)
     out, error = capsys.readouterr()
     assert error == ""  # the backend was asked for, so nothing is a surprise
-    assert "1/8 ingest_events is done in 4.0 s" in out
-    assert "3/8 publish_recommendations was done before, in 2.0 s" in out
+    assert "expected: about 71 s for the steps: a run took as long\n" in out
+    assert "1/8 ingest_events is done in 4.0 s, 1,120 rows; about 67 s left\n" in out
+    assert "2/8 score_candidates is done in 61.5 s, 4,800 pairs, 0.00 M pairs/s; about 7 s left\n" in out
+    assert "3/8 publish_recommendations was done before, in 2.0 s; about 7 s left\n" in out
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     assert ["ingest_events", "4.0", "", "", "1,120"] in cells
     assert ["score_candidates", "61.5", "40", "4,800", ""] in cells
