@@ -24,10 +24,10 @@ from pipelines.schemas import (
 )
 from pipelines.settings.settings import Settings
 
-USERS, ITEMS, LAST_EVENTS = 5, 10, 5
+USERS, ITEMS, LAST_EVENTS = 6, 10, 5
 DRAWN_FROM = 200  # rows that are read; the users are spread over them
 LOOK_BACK = (7, 28, 91)  # days of the log that are read, one after the other, until all users have events
-NAMES = ("name", "title", "description")  # text columns of `items` that name an item, the best first
+NAMES = ("name", "title", "description")  # text columns that name an item if the settings say nothing
 # Characters that would change the order of the text around them.
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 
@@ -38,7 +38,7 @@ class Item(NamedTuple):
     """An item as a person reads it."""
 
     text: str  # the name, or the id if the item has no name
-    id: str
+    id: str  # empty if the text is the id
     again: bool = False  # whether the user took it among the last events
 
 
@@ -100,8 +100,8 @@ def _describe(
     seen = {event[ITEM_ID] for event in events}
 
     def item(item_id: Any) -> Item:
-        shown = show_id(item_id)
-        return Item(show_id(names.get(item_id, item_id)), shown, item_id in seen)
+        name, shown = names.get(item_id), show_id(item_id)
+        return Item(show_id(name), shown, item_id in seen) if name else Item(shown, "", item_id in seen)
 
     return ExampleList(
         user=show_id(row[USER_ID]),
@@ -129,16 +129,21 @@ def _last_events(settings: Settings, night: dt.date, users: list[Any]) -> dict[A
 
 
 def _name_items(settings: Settings, night: dt.date, items: Iterable[Any]) -> dict[Any, str]:
-    """Find the names of items as of the day before a night, if the items have a text column of names."""
+    """Find the names of items as of the day before a night, in the columns that make up a name."""
     types, wanted = column_names(settings, "items"), list(items)
-    name = next((each for each in NAMES if types.get(each) == "string"), None)
-    if name is None or not wanted:
+    columns = [each for each in settings.report.item_name if each in types] or [
+        each for each in NAMES if types.get(each) == "string"
+    ][:1]
+    if not columns or not wanted:
         return {}
     day = night - dt.timedelta(days=1)
     filters = [(ITEM_ID, "in", wanted), (VALID_FROM, "<=", day)]
-    rows = read_rows(settings, "items", [ITEM_ID, name, VALID_TO], filters)
-    return {
-        row[ITEM_ID]: row[name]
-        for row in rows
-        if row[name] and (row[VALID_TO] is None or row[VALID_TO] > day)
-    }
+    rows = read_rows(settings, "items", [ITEM_ID, VALID_TO, *columns], filters)
+    valid = (row for row in rows if row[VALID_TO] is None or row[VALID_TO] > day)
+    return {row[ITEM_ID]: _join(row[column] for column in columns) for row in valid}
+
+
+def _join(values: Iterable[Any]) -> str:
+    """Join the parts of a name that are not null; a list of texts is joined by commas."""
+    texts = (", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in values if each)
+    return " ".join(texts)

@@ -24,13 +24,18 @@ def test_the_page_of_a_real_night_holds_the_figures_of_its_tables(
     settings = warehouse.settings.model_copy(update={"warehouse": str(tmp_path / "warehouse")})
     page = Page(write_page(settings, shop.NIGHT))
     audits = need_manifest(warehouse, run, AuditManifest)
-    shown = [(cells[0], cells[2], *values) for cells, values in _rows(page, "audits")]
-    assert sorted(shown) == sorted((c.name, c.segment, c.value, c.limit) for c in audits.checks)
+    shown = [(cells[1], *values) for table in ("audits", "rules") for cells, values in _rows(page, table)]
+    names = {"all": "", "active": ",active users", "idle": ",idle users", "cold": ",cold users"}
+    assert sorted(shown) == sorted((f"{c.name}{names[c.segment]}", c.value, c.limit) for c in audits.checks)
+    assert sum(each.users for each in audits.segments.values()) == shop.USERS
+    assert [(cells[0], values[0]) for cells, values in _rows(page, "segments")] == [
+        (name, each.users) for name, each in audits.segments.items()
+    ]
     states = need_manifest(warehouse, run, StatesManifest)
     scored = need_manifest(warehouse, run, ScoreManifest)
-    assert page.row("facts", "Users with lists")[1] == [shop.USERS]
-    assert page.row("facts", "Cold users, who have no events")[1] == [states.cold_users]
-    assert page.row("facts", "Pairs scored")[1] == [scored.policies["all"].pairs]
+    assert page.row("counts", "Users with lists")[1] == [shop.USERS]
+    assert page.row("counts", "Cold users, who have no events")[1] == [states.cold_users]
+    assert page.row("pairs", "Pairs scored")[1] == [scored.policies["all"].pairs]
     assert page.row("steps", "score_candidates")[1] == [scored.seconds]
     lists = lists_of(warehouse)
     users = [int(text) for text in page.bdi if page.source.count(f"User <bdi>{text}</bdi>")]
