@@ -22,7 +22,7 @@ from pipelines.settings.base import local_path
 from pipelines.settings.settings import Settings
 
 EARLIER_NIGHTS = 30  # nights whose values a sparkline shows, in addition to the night itself
-DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}(?:\.\d+)?")  # a date, or a run, whose id begins with one
+DATE = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}(?:\.\d+)?")  # a date, or a run, whose id begins with one
 
 
 def write_page(settings: Settings, night: str) -> Path:
