@@ -240,7 +240,7 @@ def test_the_job_writes_the_page_and_prints_its_path(small: SmallWarehouse) -> N
     command = [sys.executable, "jobs/report_night.py", "--config", str(small.path), "--ds", NIGHT]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    said = json.loads(done.stdout.removeprefix("report_night "))
+    said = json.loads(done.stdout.splitlines()[0].removeprefix("report_night "))
     assert said == {"page": str(page_folder(small) / f"night={NIGHT}.html")}
 
 
