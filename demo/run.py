@@ -2,8 +2,8 @@
 
 The demo writes drops, ingests them, trains two models, and runs the Airflow DAG for two nights, the second
 one twice. Meanwhile it measures offline metrics as of the first night. It checks the lists outside Spark. At
-the end it prints a report and writes it as one HTML page. Every step is a command that you could type; it is
-printed before it runs.
+the end it writes the pages of the nights and prints a report. Every step is a command that you could type; it
+is printed before it runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pathlib import Path
 from demo.check import check_night, check_unseen, evaluation_runs, same_lists
 from demo.commands import Command, finish
 from demo.complete_journey import write_drops
-from demo.report import write_report
+from demo.report import print_report
 from pipelines.operate.machine_checks import free_memory
+from pipelines.settings.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
@@ -118,9 +119,12 @@ def main() -> None:
     evaluated = HOME / "warehouse" / "apart" / f"{NIGHTS[0]}.evaluate-demo"
     for staged in evaluation_runs(evaluated):
         check_unseen(HOME / "warehouse", evaluated, staged, "new", NIGHTS[0])
+    pages = [job("report_night", "--ds", ds) for ds in NIGHTS]
+    finish(pages)
     seconds |= {each.name: each.seconds for each in done}
-    page = write_report(HOME, NIGHTS, f"{NIGHTS[0]}.evaluate-demo", seconds)
-    print(f"\nThe report with plots: {page}\nTables: {HOME / 'warehouse'}")
+    print_report(load_settings(ROOT / CONFIG), NIGHTS[0], seconds)
+    print(f"\nPages of the nights: {HOME / 'warehouse' / 'reports' / 'index.html'}")
+    print(f"Tables: {HOME / 'warehouse'}")
     print(f"make demo took {time.monotonic() - started:.0f} s")
 
 

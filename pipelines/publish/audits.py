@@ -11,7 +11,7 @@ segment.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -35,6 +35,7 @@ from pipelines.store.manifests import (
     CheckReport,
     FailedAuditManifest,
     ScoreManifest,
+    SegmentReport,
     StatesManifest,
 )
 from pipelines.store.runs import need_manifest, record, run_once
@@ -44,6 +45,12 @@ log = logging.getLogger(__name__)
 
 SAMPLED_ITEMS = 4_000_000  # the total length of the lists on which drift and churn of a night are measured
 SLOTS = 1 << 20  # the number of values of the hash that draws the sample
+SEGMENTS = ("cold", "active", "idle")  # as `user_segment` names them
+# What may be true of no row at all.
+FORBIDDEN = (
+    "missing_users", "unknown_users", "unexplained_lists", "repeated_items", "out_of_order", "non_finite",
+    "seen_items",
+)  # fmt: skip
 
 
 class AuditFailed(LimeError):
@@ -91,9 +98,10 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> AuditManifest:
 
     def work() -> AuditManifest:
         night, limits = _read_audited_night(warehouse, run), warehouse.settings.audits
+        counts = count_rows(night)
         checks = [
             check_certificate(need_manifest(warehouse, run, CertificateManifest)),
-            *check_rows(night, limits),
+            *check_rows(counts, night.max_damaged_share, limits),
             *check_items(night, _bias(warehouse, run, night.inputs), limits),
             check_withdrawn(warehouse, run, night),
         ]
@@ -106,14 +114,18 @@ def audit_recommendations(warehouse: Warehouse, run: Run) -> AuditManifest:
         reasons: dict[str, str] = {o.check: o.reason for o in limits.overrides if str(o.night) == run.ds}
         failed = [check for check in checks if not check.holds]
         overridden = {c.name: reasons[c.name] for c in failed if c.name in reasons}
-        reports = [CheckReport(**check._asdict(), holds=check.holds) for check in checks]
+        report = AuditManifest(
+            compared_with=before,
+            checks=[CheckReport(**check._asdict(), holds=check.holds) for check in checks],
+            overridden=overridden,
+            segments=_report_segments(counts),
+        )
         if stopping := [check for check in failed if check.name not in reasons]:
-            failure = FailedAuditManifest(compared_with=before, checks=reports, overridden=overridden)
-            record(warehouse, run.run_id, run.ds, failure)
+            record(warehouse, run.run_id, run.ds, FailedAuditManifest(**dict(report)))
             raise AuditFailed(_explain(run, stopping, before))
         for name, reason in overridden.items():
             log.warning("audit %s of night %s does not hold and is overridden: %s", name, run.ds, reason)
-        return AuditManifest(compared_with=before, checks=reports, overridden=overridden)
+        return report
 
     return run_once(warehouse, run, AuditManifest, work)
 
@@ -154,8 +166,8 @@ def check_certificate(certificate: CertificateManifest) -> Check:
     return Check("certificate", float(certificate.passed), 1.0, upper=False)
 
 
-def check_rows(night: AuditedNight, limits: AuditSettings) -> Iterator[Check]:
-    """Check that every user has one sound row, and count the users with a short list or none."""
+def count_rows(night: AuditedNight) -> dict[str, int]:
+    """Count the rows and users, the rows of each case that must not be, and the users of each segment."""
     both = night.users.join(night.rows.withColumn("staged", F.lit(1)), USER_ID, "full_outer")
     listed = F.col("candidates.item_id")
     size, excluded = (F.coalesce(F.size(name), F.lit(0)) for name in ("candidates", "seen"))
@@ -171,16 +183,37 @@ def check_rows(night: AuditedNight, limits: AuditSettings) -> Iterator[Check]:
         "non_finite": F.exists("candidates", lambda c: c["score"].isNull() | ~(F.abs(c["score"]) < np.inf)),
         "seen_items": F.size(F.array_intersect(listed, "seen")) > 0,
     }
-    shares = {"short": F.col("shortfall") > 0, "cold": F.col("segment") == "cold", "left_out": ~healthy}
+    short = F.col("shortfall") > 0
+    shares = {"short": short, "left_out": ~healthy}
+    for name in SEGMENTS:
+        shares |= {name: F.col("segment") == name, f"short_{name}": short & (F.col("segment") == name)}
     totals = {name: F.sum(case.cast("long")).alias(name) for name, case in (cases | shares).items()}
     found = both.agg(F.count("*").alias("rows"), F.count_distinct(USER_ID).alias("users"), *totals.values())
-    row = found.collect()[0].asDict()
-    yield Check("repeated_users", row["rows"] - row["users"], 0)
-    yield from (Check(name, row[name] or 0, 0) for name in cases)
-    users = max(1, row["users"])
-    yield Check("short_share", (row["short"] or 0) / users, limits.max_short_share)
-    yield Check("cold_share", (row["cold"] or 0) / users, limits.max_cold_share)
-    yield Check("left_out_share", (row["left_out"] or 0) / users, night.max_damaged_share)
+    return {name: count or 0 for name, count in found.collect()[0].asDict().items()}
+
+
+def check_rows(counts: Mapping[str, int], max_damaged_share: float, limits: AuditSettings) -> Iterator[Check]:
+    """Check that every user has one sound row, and limit the shares of short lists, cold users and faults.
+
+    Args:
+        counts: what `count_rows` has counted.
+        max_damaged_share: the highest share of users that may be left out.
+        limits: the limits of the settings.
+    """
+    yield Check("repeated_users", counts["rows"] - counts["users"], 0)
+    yield from (Check(name, counts[name], 0) for name in FORBIDDEN)
+    users = max(1, counts["users"])
+    yield Check("short_share", counts["short"] / users, limits.max_short_share)
+    yield Check("cold_share", counts["cold"] / users, limits.max_cold_share)
+    yield Check("left_out_share", counts["left_out"] / users, max_damaged_share)
+
+
+def _report_segments(counts: Mapping[str, int]) -> dict[str, SegmentReport]:
+    """Return the users of each segment."""
+    return {
+        name: SegmentReport(users=counts[name], users_with_shortfall=counts[f"short_{name}"])
+        for name in SEGMENTS
+    }
 
 
 def _out_of_order() -> Column:

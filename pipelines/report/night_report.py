@@ -15,6 +15,7 @@ from pipelines.store.manifests import (
     BankManifest,
     CertificateManifest,
     CheckReport,
+    EvaluationManifest,
     ExportManifest,
     FailedAuditManifest,
     ForecastComparison,
@@ -54,6 +55,7 @@ class NightReport:
     stopped_at: str | None = None  # the first step that the run has not finished
     seconds: dict[str, float] = field(default_factory=dict)  # by step, in their order
     predicted_seconds: float | None = None
+    predicted_cost: float | None = None  # None: the forecast was given no price
     forecast: ForecastComparison | None = None
     certificate: CertificateManifest | None = None
     audits: AuditManifest | None = None
@@ -62,6 +64,7 @@ class NightReport:
     bank: BankManifest | None = None
     states: StatesManifest | None = None
     exports: dict[str, Any] = field(default_factory=dict)  # what each exporter reported
+    evaluations: dict[str, EvaluationManifest] = field(default_factory=dict)  # by the name of their run
     later_run: str = ""  # says that a newer run of the night has not published
 
     @property
@@ -110,12 +113,14 @@ def report_night(record: Record, night: str, policy: str) -> NightReport:
         stopped_at=_find_stop(record, run_id),
         seconds={step: jobs[step].seconds for step in NIGHT_STEPS if step in jobs},
         predicted_seconds=planned.predicted_seconds if planned else None,
+        predicted_cost=planned.predicted_cost if planned else None,
         forecast=forecast,
         certificate=record.find(run_id, CertificateManifest),
         audits=audits, scoring=scoring,
         backend=scored.backend if scored else None,
         bank=bank, states=states,
         exports=dict(exported.model_extra or {}) if exported else {},
+        evaluations=record.evaluations(night),
         later_run=_describe_later(record, state, runs),
     )  # fmt: skip
 

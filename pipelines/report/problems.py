@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 from collections.abc import Iterator, Sequence
 
 from lime_model.scoring.native import why_not
 from pipelines.report.facts import Champion, Export, Problem
 from pipelines.report.night_report import NightReport, run_steps_command
+from pipelines.report.schedule import find_missing
 from pipelines.settings.settings import Settings
 
 OLD_CHAMPION = 28  # days; `weekly_training` challenges a champion every week
@@ -54,17 +54,14 @@ def _of_nights(nights: Sequence[NightReport]) -> Iterator[Problem]:
 
 
 def _missing_nights(nights: Sequence[NightReport]) -> Iterator[Problem]:
-    """Find the days between the first and the last of these nights that no run has taken."""
-    days = [dt.date.fromisoformat(report.night) for report in reversed(nights)]
-    for before, after in itertools.pairwise(days):
-        first, last = before + dt.timedelta(days=1), after - dt.timedelta(days=1)
-        if first == last:
+    """Find the nights that the usual schedule has between these nights and that no run has taken."""
+    for lost in find_missing([dt.date.fromisoformat(report.night) for report in reversed(nights)]):
+        first, last = lost[0], lost[-1]
+        if len(lost) == 1:
             yield Problem("fault", f"Night {first} is missing: no run took it.", _run(f"{first}"))
-        elif first < last:
-            many = (
-                f"The {(last - first).days + 1} nights from {first} to {last} are missing: no run took them."
-            )
-            yield Problem("fault", many, f"{_run(f'{first}')}, and the same for each later day up to {last}")
+        else:
+            many = f"The {len(lost)} nights from {first} to {last} are missing: no run took them."
+            yield Problem("fault", many, f"{_run(f'{first}')}, and the same for each later one up to {last}")
 
 
 def _run(night: str) -> str:

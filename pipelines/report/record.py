@@ -16,14 +16,14 @@ from pipelines.schemas import DS, RUN_ID
 from pipelines.settings.settings import Settings
 from pipelines.steps import NIGHT_STEPS, Job
 from pipelines.store.disproved import add_descendants
-from pipelines.store.manifests import Manifest, ScoringPlanManifest
+from pipelines.store.manifests import EvaluationManifest, Manifest, ScoringPlanManifest
 
 M = TypeVar("M", bound=Manifest)
 
 # The jobs whose rows of `runs` say what became of a night.
 OF_A_NIGHT = (
     *NIGHT_STEPS, Job.SCORING_PLAN, Job.VERIFY_FULL, Job.DISPROVED, Job.FAILED_AUDIT, Job.PLAN_NIGHT,
-    Job.ROLL_BACK,
+    Job.ROLL_BACK, Job.EVALUATE_MODEL,
 )  # fmt: skip
 
 
@@ -65,6 +65,12 @@ class Record:
                 f"the table {self.uri}: the manifest of run {run_id}, job {kind.job}, can't be read "
                 f"({type(error).__name__}); restore the row from an earlier version of the table"
             ) from error
+
+    def evaluations(self, night: str) -> dict[str, EvaluationManifest]:
+        """Return the offline evaluations as of a night by the names of their runs."""
+        mine = sorted(run_id for run_id in self.rows if run_id.startswith(f"{night}.evaluate-"))
+        found = {run_id: self.find(run_id, EvaluationManifest) for run_id in mine}
+        return {run_id: each for run_id, each in found.items() if each}
 
     def scoring_runs(self, night: str) -> list[str]:
         """Return the runs that took the night to score it, the oldest first; rollbacks are left out."""

@@ -24,10 +24,11 @@ from pipelines.schemas import (
 )
 from pipelines.settings.settings import Settings
 
-USERS, ITEMS, LAST_EVENTS = 5, 10, 5
+USERS, ITEMS, LAST_EVENTS = 6, 10, 5
 DRAWN_FROM = 200  # rows that are read; the users are spread over them
-LOOK_BACK = (7, 28, 91)  # days of the log that are read, one after the other, until all users have events
-NAMES = ("name", "title", "description")  # text columns of `items` that name an item, the best first
+# Days of the log that are read: the second many only for users with few events in the first.
+LOOK_BACK = (28, 91)
+NAMES = ("name", "title", "description")  # text columns that name an item if the settings say nothing
 # Characters that would change the order of the text around them.
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 
@@ -38,8 +39,8 @@ class Item(NamedTuple):
     """An item as a person reads it."""
 
     text: str  # the name, or the id if the item has no name
-    id: str
-    again: bool = False  # whether the user took it among the last events
+    id: str  # empty if the text is the id
+    again: bool = False  # whether the user took it in the four weeks before the night
 
 
 class ExampleList(NamedTuple):
@@ -61,24 +62,47 @@ def draw_examples(settings: Settings, report: NightReport, policy: str) -> list[
         policy: the policy whose lists are published.
     """
     day = dt.date.fromisoformat(report.night)
-    columns = [USER_ID, "candidates", "fault"]
-    if report.in_force:
-        rows = read_first_rows(settings, "recommendations", columns, ds.field(DS) == day, DRAWN_FROM)
-    elif report.run_id and report.scoring:
-        mine = (ds.field(RUN_ID) == report.run_id) & (ds.field(POLICY) == policy)
-        rows = read_first_rows(settings, "staging", columns, mine, DRAWN_FROM)
-    else:
-        rows = []
-    rows.sort(key=lambda row: row[USER_ID])
+    rows = _read_lists(settings, report, policy)
     chosen = [rows[place * (len(rows) - 1) // max(USERS - 1, 1)] for place in range(USERS)] if rows else []
     lists = {row[USER_ID]: row for row in chosen}  # fewer users than `USERS` are drawn once each
     events = _last_events(settings, day, list(lists))
     tops = {
         user: [each["item_id"] for each in (row["candidates"] or [])[:ITEMS]] for user, row in lists.items()
     }
-    taken = {event[ITEM_ID] for mine in events.values() for event in mine}
+    taken = {event[ITEM_ID] for mine in events.values() for event in mine[:LAST_EVENTS]}
     names = _name_items(settings, day, {item for top in tops.values() for item in top} | taken)
-    return [_describe(row, tops[user], events.get(user, []), names) for user, row in lists.items()]
+    lately = day - dt.timedelta(days=LOOK_BACK[0])
+    again = {user: {event[ITEM_ID] for event in mine if event[DS] >= lately} for user, mine in events.items()}
+
+    def item(user: Any, item_id: Any) -> Item:
+        name, shown = names.get(item_id), show_id(item_id)
+        taken_lately = item_id in again[user]
+        return Item(show_id(name), shown, taken_lately) if name else Item(shown, "", taken_lately)
+
+    return [
+        ExampleList(
+            user=show_id(user),
+            fault=show_id(row["fault"] or ""),
+            items=[item(user, item_id) for item_id in tops[user]],
+            length=len(row["candidates"] or []),
+            last=[(str(event[DS]), item(user, event[ITEM_ID])) for event in events[user][:LAST_EVENTS]],
+        )
+        for user, row in lists.items()
+    ]
+
+
+def _read_lists(settings: Settings, report: NightReport, policy: str) -> list[dict[str, Any]]:
+    """Read the first lists of a night in the order of their users: published ones, or else staged ones."""
+    columns = [USER_ID, "candidates", "fault"]
+    if report.in_force:
+        mine = ds.field(DS) == dt.date.fromisoformat(report.night)
+        rows = read_first_rows(settings, "recommendations", columns, mine, DRAWN_FROM)
+    elif report.run_id and report.scoring:
+        mine = (ds.field(RUN_ID) == report.run_id) & (ds.field(POLICY) == policy)
+        rows = read_first_rows(settings, "staging", columns, mine, DRAWN_FROM)
+    else:
+        rows = []
+    return sorted(rows, key=lambda row: row[USER_ID])
 
 
 def show_id(value: object) -> str:
@@ -92,24 +116,6 @@ def _hides(char: str) -> bool:
 
 def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode()
-
-
-def _describe(
-    row: dict[str, Any], top: list[Any], events: list[dict[str, Any]], names: dict[Any, str]
-) -> ExampleList:
-    seen = {event[ITEM_ID] for event in events}
-
-    def item(item_id: Any) -> Item:
-        shown = show_id(item_id)
-        return Item(show_id(names.get(item_id, item_id)), shown, item_id in seen)
-
-    return ExampleList(
-        user=show_id(row[USER_ID]),
-        fault=show_id(row["fault"] or ""),
-        items=[item(item_id) for item_id in top],
-        length=len(row["candidates"] or []),
-        last=[(str(event[DS]), item(event[ITEM_ID])) for event in events[:LAST_EVENTS]],
-    )
 
 
 def _last_events(settings: Settings, night: dt.date, users: list[Any]) -> dict[Any, list[dict[str, Any]]]:
@@ -129,16 +135,21 @@ def _last_events(settings: Settings, night: dt.date, users: list[Any]) -> dict[A
 
 
 def _name_items(settings: Settings, night: dt.date, items: Iterable[Any]) -> dict[Any, str]:
-    """Find the names of items as of the day before a night, if the items have a text column of names."""
+    """Find the names of items as of the day before a night, in the columns that make up a name."""
     types, wanted = column_names(settings, "items"), list(items)
-    name = next((each for each in NAMES if types.get(each) == "string"), None)
-    if name is None or not wanted:
+    columns = [each for each in settings.report.item_name if each in types] or [
+        each for each in NAMES if types.get(each) == "string"
+    ][:1]
+    if not columns or not wanted:
         return {}
     day = night - dt.timedelta(days=1)
     filters = [(ITEM_ID, "in", wanted), (VALID_FROM, "<=", day)]
-    rows = read_rows(settings, "items", [ITEM_ID, name, VALID_TO], filters)
-    return {
-        row[ITEM_ID]: row[name]
-        for row in rows
-        if row[name] and (row[VALID_TO] is None or row[VALID_TO] > day)
-    }
+    rows = read_rows(settings, "items", [ITEM_ID, VALID_TO, *columns], filters)
+    valid = (row for row in rows if row[VALID_TO] is None or row[VALID_TO] > day)
+    return {row[ITEM_ID]: _join(row[column] for column in columns) for row in valid}
+
+
+def _join(values: Iterable[Any]) -> str:
+    """Join the parts of a name that are not null; a list of texts is joined by commas."""
+    texts = (", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in values if each)
+    return " ".join(texts)

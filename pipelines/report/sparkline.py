@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 WIDTH, HEIGHT, MARGIN = 120, 28, 3
+LEAST_RANGE = 0.02  # the least height of a line, as a share of the values: smaller changes look small
 
 
 def draw_sparkline(values: Sequence[float], limit: float, title: str) -> Markup:
@@ -23,8 +24,9 @@ def draw_sparkline(values: Sequence[float], limit: float, title: str) -> Markup:
     near = math.isfinite(limit) and low - 2 * (high - low) <= limit <= high + 2 * (high - low)
     if near:
         low, high = min(low, limit), max(high, limit)
-    if low == high:
-        low, high = low - 1, high + 1
+    least = LEAST_RANGE * max(abs(low), abs(high)) or 1.0
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
 
     def place(index: int, value: float) -> str:
         x = MARGIN + (WIDTH - 2 * MARGIN) * (index / (len(values) - 1) if len(values) > 1 else 0.5)

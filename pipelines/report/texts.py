@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pipelines.report.night_report import NightReport
 
 
@@ -21,6 +23,25 @@ def show_bytes(size: float) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def show_value(value: float) -> str:
+    """Show the value of an audit: whole numbers as such, others with four digits behind the point."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:,.4f}" if abs(value) >= 0.00005 else f"{value:.1e}"
+
+
+def show_share(value: float) -> str:
+    """Show a share of 1 as a percentage."""
+    return f"{100 * value:.2f} %" if math.isfinite(value) else show_value(value)
+
+
+def show_cost(cost: float) -> str:
+    """Show a cost, in the currency of the price, with enough digits for a cheap night."""
+    return f"{cost:,.2f}" if cost >= 1 else f"{cost:.4f}"
 
 
 def show_kind(report: NightReport) -> str:

@@ -1,4 +1,4 @@
-"""The sections of the settings about nights: what a night produces, its audits, promotion and upkeep."""
+"""The sections of the settings about nights: its lists, audits, page, promotion and upkeep."""
 
 from __future__ import annotations
 
@@ -120,6 +120,14 @@ class PromotionSettings(Section):
     """The fewest events of history with which a user counts."""
     margin: float = Field(default=0.0, ge=0)
     """The lowest gain in recall@K (for labels, in AUC) over the champion's."""
+
+
+class ReportSettings(Section):
+    """What the page of a night shows; see docs/operate.md."""
+
+    item_name: list[str] = Field(default_factory=list)
+    """The columns of `items` that together name an item, in this order; with none, a text column `name`,
+    `title` or `description` names it, and without any of these, its id."""
 
 
 class UpkeepSettings(Section):

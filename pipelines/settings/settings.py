@@ -14,10 +14,17 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from pipelines.settings.base import Section, SettingsError, StoragePath
 from pipelines.settings.export import ExportSettings
-from pipelines.settings.file import explain_problem, read_yaml
+from pipelines.settings.file import explain_problem, read_yaml, suggest
 from pipelines.settings.ingest import IngestSettings
 from pipelines.settings.models import ModelSettings, check_columns, find_model
-from pipelines.settings.night import AuditSettings, NightSettings, Policy, PromotionSettings, UpkeepSettings
+from pipelines.settings.night import (
+    AuditSettings,
+    NightSettings,
+    Policy,
+    PromotionSettings,
+    ReportSettings,
+    UpkeepSettings,
+)
 from pipelines.settings.spark import SparkSettings
 
 IdType = Literal["long", "string"]
@@ -58,6 +65,8 @@ class Settings(Section):
     """When a newly trained bundle takes over."""
     export: ExportSettings = ExportSettings()
     """Where published lists are exported to."""
+    report: ReportSettings = ReportSettings()
+    """What the page of a night shows."""
     upkeep: UpkeepSettings = UpkeepSettings()
     """What upkeep keeps."""
     spark: SparkSettings = SparkSettings()
@@ -79,6 +88,17 @@ class Settings(Section):
             raise ValueError(
                 f"evaluate_policies has {len(self.evaluate_policies)} policies; it takes 1 to {MOST_POLICIES}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_item_name(self) -> Self:
+        known = self.ingest.items.columns
+        for column in self.report.item_name:
+            if column not in known:
+                raise ValueError(
+                    f"report.item_name names {column}, which ingest.items.columns does not have; "
+                    + suggest(column, known, "column")
+                )
         return self
 
     def model(self, name: str) -> ModelSettings:

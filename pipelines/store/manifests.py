@@ -278,6 +278,13 @@ class CheckReport(ManifestSection):
     holds: bool
 
 
+class SegmentReport(ManifestSection):
+    """The users of a segment: `cold` without events, `active` in the last week, or else `idle`."""
+
+    users: int
+    users_with_shortfall: int
+
+
 class AuditManifest(Manifest):
     """The audits of a run."""
 
@@ -286,6 +293,7 @@ class AuditManifest(Manifest):
     compared_with: str | None = None  # the earlier published night that the lists were compared with
     checks: list[CheckReport]
     overridden: dict[str, str] = {}  # the reason by the name of the check
+    segments: dict[str, SegmentReport] = {}  # empty in rows of earlier versions
 
 
 class FailedAuditManifest(AuditManifest):

@@ -152,6 +152,8 @@ def test_an_override_holds_for_one_night_and_is_recorded(staged: tuple[Warehouse
     assert report.overridden == {"cold_share": "registration campaign"}
     assert report.compared_with == BEFORE
     assert {check.segment for check in report.checks} == {"all", "active"}
+    assert report.segments["cold"].users == len(shop.COLD)
+    assert sum(each.users for each in report.segments.values()) == shop.USERS
     assert publish_recommendations(lenient, run).audits.overridden == report.overridden
     assert sorted(lists_of(warehouse, NIGHT)) == list(range(shop.USERS))
 

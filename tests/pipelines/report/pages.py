@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-VOID = {"meta", "line", "circle", "rect", "polyline", "br"}
+VOID = {"meta", "line", "circle", "rect", "polyline", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -58,6 +58,6 @@ class Page(HTMLParser):
             self.bdi[-1] += data
 
     def row(self, table: str, first: str) -> tuple[list[str], list[float]]:
-        """Return the cells and the values of the first row that starts with a text."""
-        place = next(i for i, cells in enumerate(self.tables[table]) if cells[0] == first)
+        """Return the cells and the values of the first row that a text names, in its first or second cell."""
+        place = next(i for i, cells in enumerate(self.tables[table]) if first in cells[:2])
         return self.tables[table][place], self.values[table][place]

@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from pipelines.report.page import write_page
-from pipelines.report.samples import show_id
+from pipelines.report.samples import USERS, show_id
 from pipelines.report.sparkline import draw_sparkline
 from pipelines.report.tables import ReportError
+from pipelines.settings.night import ReportSettings
+from pipelines.store.manifests import EvaluationManifest
 from tests.pipelines.report.pages import Page
 from tests.pipelines.report.warehouses import SmallWarehouse, checks
 
 ROOT = Path(__file__).resolve().parents[3]
 NIGHT, NEXT = "2024-05-01", "2024-05-02"
+AS_SHOWN = {"jaccard": "jaccard,active users"}
 LISTS = {f"u{i}": [f"i{i}", f"i{i + 1}", "i9"] for i in range(5)}
 
 
@@ -37,18 +40,26 @@ def test_figures_on_the_page_are_those_of_the_tables(small: SmallWarehouse) -> N
     small.buy("u1", "i7", "2024-04-10 10:00")
     small.buy("u1", "i8", f"{NEXT} 00:00")  # at the night itself, so too late for it
     page = Page(write_page(small.settings, NEXT))
+    tables = {"certificate": "rules"}
     for check in checks(short=0.03125):
-        cells, values = page.row("audits", check.name)
-        assert (cells[1:3], values) == (["passed", check.segment], [check.value, check.limit])
+        cells, values = page.row(tables.get(check.name, "audits"), AS_SHOWN.get(check.name, check.name))
+        assert (cells[0], values) == ("✓passed", [check.value, check.limit])
     assert "short_share is 0.03125, limit ≤ 0.1; values of 1 earlier night: 0.0625" in page.words
-    expected = {
+    counts = {
         "Users with lists": 7, "Cold users, who have no events": 1, "Events in the histories": 99,
-        "Candidates": 120, "Users whose lists were taken over": 2, "Pairs scored": 1234,
-        "Pairs avoided": 4321,
-        "Churn of active users: 1 − jaccard": 0.125,
-        "Coverage: share of the eligible items that are in a list": 0.75,
+        "Candidates": 120, "Coverage: share of the eligible items that are in a list": 0.75,
     }  # fmt: skip
-    assert {label: page.row("facts", label)[1] for label in expected} == {k: [v] for k, v in expected.items()}
+    assert {label: page.row("counts", label)[1] for label in counts} == {k: [v] for k, v in counts.items()}
+    pairs = {
+        "Pairs scored": 1234, "Pairs avoided": 4321, "Share of pairs avoided": 4321 / 5555,
+        "Users whose lists were taken over": 2,
+    }  # fmt: skip
+    assert {label: page.row("pairs", label)[1] for label in pairs} == {k: [v] for k, v in pairs.items()}
+    assert [(cells[0], values) for cells, values in _rows(page, "segments")] == [
+        ("cold", [1, 1]),
+        ("active", [4, 0, 0.125]),
+        ("idle", [2, 0]),
+    ]
     steps = {
         cells[0]: values for cells, values in zip(page.tables["steps"], page.values["steps"], strict=True)
     }
@@ -56,20 +67,29 @@ def test_figures_on_the_page_are_those_of_the_tables(small: SmallWarehouse) -> N
     assert steps["all steps"] == [1.25 + 2.25 + 3.25 + 4.25 + 6.5 + 5.25 + 2.5]
     assert "export_recommendations" not in steps  # the settings name no export
     assert f"incremental night: from run {NIGHT}.1" in page.words
-    assert "The forecast of the scoring time was 3.5 s; it took 3.0 s" in page.words
+    assert [(cells[0], values) for cells, values in _rows(page, "forecast")] == [
+        ("Time", [3.5, 3.0]),
+        ("Cost", [0.0125]),  # the forecast itself was not recorded
+        ("Cost of a million pairs", [2.5]),
+    ]
     mine = page.bdi[page.bdi.index("u1") :]
     assert mine[:6] == ["u1", "i1", "i7", "i1", "i2", "i9"]  # what they took last, then the list
     assert [user for user in page.bdi if user in LISTS] == list(LISTS)
     assert page.source.count("again</span>") == 1
 
 
+def _rows(page: Page, table: str) -> list[tuple[list[str], list[float]]]:
+    """Return cells and values of a table, without its head."""
+    return list(zip(page.tables[table], page.values[table], strict=True))[1:]
+
+
 def test_a_night_that_failed_its_audits_has_a_page_that_says_so_first(small: SmallWarehouse) -> None:
     small.fail_audits(NEXT, {"u1": ["i1"]}, checks(short=0.4, holds=False))
     page = Page(write_page(small.settings, NEXT))
     assert "short_share is 0.4, limit ≤ 0.1" in page.words.split("What ran")[0]
-    assert page.tables["audits"][1][:2] == ["short_share", "failed"]
+    assert page.tables["audits"][1][:2] == ["✗failed", "short_share"]
     assert f"audits.overrides (night: {NEXT}, check: short_share, reason: …)" in page.words
-    assert "1 staged lists" in page.words
+    assert "1 staged list," in page.words
     assert page.row("steps", "publish_recommendations")[0][1] == "not done"
     index = Page(page_folder(small) / "index.html")
     assert [cells[:2] for cells in index.tables["nights"][1:]] == [
@@ -102,9 +122,9 @@ ODD = (
 def test_ids_and_names_may_hold_any_character(tmp_path: Path) -> None:
     warehouse = SmallWarehouse(tmp_path)
     warehouse.add_items({item: f"<b>{item}</b>" for item in ODD[:5]})
-    for place in range(0, len(ODD), 5):  # a page shows five users
+    for place in range(0, len(ODD), USERS):
         night = f"2024-05-{place + 1:02d}"
-        users = ODD[place : place + 5]
+        users = ODD[place : place + USERS]
         warehouse.publish(night, {user: list(ODD) for user in users})
         page = Page(write_page(warehouse.settings, night))
         names = [show_id(f"<b>{item}</b>") for item in ODD[:5]] + [show_id(item) for item in ODD[5:]]
@@ -114,6 +134,34 @@ def test_ids_and_names_may_hold_any_character(tmp_path: Path) -> None:
         assert {tag for tag, _ in page.tags} & {"script", "b", "img", "iframe"} == set()
         assert "\u202e" not in page.source
         assert "\0" not in page.source
+
+
+def test_the_settings_say_which_columns_name_an_item(small: SmallWarehouse) -> None:
+    names = {"i1": "by hand", "i2": "ignored"}
+    small.add_items(names, kind={"i1": "Milk", "i2": "Bread"}, size={"i1": "1 l"})
+    settings = small.settings.model_copy(update={"report": ReportSettings(item_name=["kind", "size"])})
+    page = Page(write_page(settings, NIGHT))
+    mine = page.bdi[page.bdi.index("u1") :]
+    assert mine[:4] == ["u1", "Milk 1 l", "Bread", "i9"]
+    assert '<span class="id" dir="auto">i1</span>' in page.source
+    by_default = Page(write_page(small.settings, NIGHT)).bdi
+    assert by_default[by_default.index("u1") :][:3] == ["u1", "by hand", "ignored"]
+
+
+def test_an_evaluation_and_a_forecast_that_was_priced_are_shown(small: SmallWarehouse) -> None:
+    row = {"model": "mha", "policy": "all", "users": 6, "recall": 0.25, "recall_error": 0.01, "ndcg": 0.5}
+    worse = {**row, "model": "popularity", "recall": 0.125}
+    labels = {"model": "xor", "policy": "labels", "users": 6, "auc": 0.75}
+    done = EvaluationManifest(night=NIGHT, horizon_days=28, min_events=20, k=100, rows=[worse, row, labels])
+    small.record(NIGHT, f"{NIGHT}.evaluate-demo", done)
+    page = Page(write_page(small.settings, NIGHT))
+    shown = [(cells[0], values) for cells, values in _rows(page, "evaluation1")]
+    assert shown == [
+        ("mha", [6, 0.25, 0.01, 0.5]),
+        ("popularity", [6, 0.125, 0.01, 0.5]),
+        ("xor", [6, 0.75]),
+    ]
+    assert "in the 28 days after it" in page.words
 
 
 def test_ids_are_shown_as_they_are_unless_that_would_mislead() -> None:

@@ -13,6 +13,7 @@ from pipelines.store.runs import need_manifest
 from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.nights import lists_of
+from tests.pipelines.report.browser import find_faults, open_chromium, open_page, read_table
 from tests.pipelines.report.pages import Page
 
 
@@ -20,17 +21,20 @@ def test_the_page_of_a_real_night_holds_the_figures_of_its_tables(
     published: tuple[Warehouse, Run], tmp_path: Path
 ) -> None:
     warehouse, run = published
-    shutil.copytree(warehouse.settings.warehouse, tmp_path / "warehouse")  # as the page lies in it
-    settings = warehouse.settings.model_copy(update={"warehouse": str(tmp_path / "warehouse")})
-    page = Page(write_page(settings, shop.NIGHT))
+    page = Page(_write(warehouse, tmp_path))
     audits = need_manifest(warehouse, run, AuditManifest)
-    shown = [(cells[0], cells[2], *values) for cells, values in _rows(page, "audits")]
-    assert sorted(shown) == sorted((c.name, c.segment, c.value, c.limit) for c in audits.checks)
+    shown = [(cells[1], *values) for table in ("audits", "rules") for cells, values in _rows(page, table)]
+    names = {"all": "", "active": ",active users", "idle": ",idle users", "cold": ",cold users"}
+    assert sorted(shown) == sorted((f"{c.name}{names[c.segment]}", c.value, c.limit) for c in audits.checks)
+    assert sum(each.users for each in audits.segments.values()) == shop.USERS
+    assert [(cells[0], values[0]) for cells, values in _rows(page, "segments")] == [
+        (name, each.users) for name, each in audits.segments.items()
+    ]
     states = need_manifest(warehouse, run, StatesManifest)
     scored = need_manifest(warehouse, run, ScoreManifest)
-    assert page.row("facts", "Users with lists")[1] == [shop.USERS]
-    assert page.row("facts", "Cold users, who have no events")[1] == [states.cold_users]
-    assert page.row("facts", "Pairs scored")[1] == [scored.policies["all"].pairs]
+    assert page.row("counts", "Users with lists")[1] == [shop.USERS]
+    assert page.row("counts", "Cold users, who have no events")[1] == [states.cold_users]
+    assert page.row("pairs", "Pairs scored")[1] == [scored.policies["all"].pairs]
     assert page.row("steps", "score_candidates")[1] == [scored.seconds]
     lists = lists_of(warehouse)
     users = [int(text) for text in page.bdi if page.source.count(f"User <bdi>{text}</bdi>")]
@@ -38,6 +42,25 @@ def test_the_page_of_a_real_night_holds_the_figures_of_its_tables(
     place = page.source.index(f"User <bdi>{first}</bdi>")
     items = page.source[place:].split("<ol>")[1].split("</ol>")[0].split("<bdi>")[1:]
     assert [int(each.split("</bdi>")[0]) for each in items] == [item for item, _ in lists[first]]
+
+
+def test_chromium_shows_a_real_night_as_it_is_stored(
+    published: tuple[Warehouse, Run], tmp_path: Path
+) -> None:
+    warehouse, run = published
+    scored = need_manifest(warehouse, run, ScoreManifest)
+    path = _write(warehouse, tmp_path)
+    with open_chromium() as browser, open_page(browser, path, 360, "dark") as page:
+        assert find_faults(page) == []
+        assert read_table(page, "counts")["Users with lists"] == [shop.USERS]
+        assert read_table(page, "steps")["score_candidates"] == [scored.seconds]
+
+
+def _write(warehouse: Warehouse, folder: Path) -> Path:
+    """Write the page of the night into a copy of the warehouse, in whose folder pages lie."""
+    shutil.copytree(warehouse.settings.warehouse, folder / "warehouse")
+    settings = warehouse.settings.model_copy(update={"warehouse": str(folder / "warehouse")})
+    return write_page(settings, shop.NIGHT)
 
 
 def test_the_status_of_a_real_night_holds_the_figures_of_its_tables(published: tuple[Warehouse, Run]) -> None:

@@ -84,15 +84,23 @@ def test_published_nights_are_shown_with_what_their_manifests_say(small: SmallWa
 
 
 def test_a_missing_night_is_a_fault_with_its_command(small: SmallWarehouse) -> None:
-    small.publish(THIRD, LISTS)
-    small.publish("2024-05-07", LISTS)
+    for night in ("2024-04-30", THIRD, "2024-05-04", "2024-05-08"):
+        small.publish(night, LISTS)
     status = read_status(small.settings)
     assert faults(status) == [
         f"Night {SECOND} is missing: no run took it.",
-        "The 3 nights from 2024-05-04 to 2024-05-06 are missing: no run took them.",
+        "The 3 nights from 2024-05-05 to 2024-05-07 are missing: no run took them.",
     ]
     remedy = next(each.remedy for each in status.problems if SECOND in each.what)
     assert f"jobs/run_steps.py --config C --ds {SECOND} --run-key again --steps ingest_events" in remedy
+
+
+def test_a_weekly_warehouse_lacks_only_the_weeks_without_a_night(small: SmallWarehouse) -> None:
+    small.publish("2024-05-08", LISTS)
+    assert faults(read_status(small.settings)) == []
+    for night in ("2024-05-15", "2024-05-29"):
+        small.publish(night, LISTS)
+    assert faults(read_status(small.settings)) == ["Night 2024-05-22 is missing: no run took it."]
 
 
 def test_a_night_that_stopped_names_the_step_and_how_to_go_on(small: SmallWarehouse) -> None:

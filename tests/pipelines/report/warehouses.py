@@ -30,6 +30,7 @@ from pipelines.store.manifests import (
     RollbackManifest,
     ScoreManifest,
     ScoringPlanManifest,
+    SegmentReport,
     StatesManifest,
 )
 from synthetic import shop
@@ -75,16 +76,18 @@ class SmallWarehouse:
         options: dict[str, Any] = {"mode": "append", **more}
         write_deltalake(str(folder / table), data, partition_by=parts, commit_properties=how, **options)
 
-    def add_items(self, names: dict[str, str]) -> None:
-        """Write the table of items."""
+    def add_items(self, names: dict[str, str], **columns: dict[str, str]) -> None:
+        """Write the table of items with a column `name`, and other columns of text by item."""
         since = dt.date(2024, 1, 1)
+        texts = {"name": names, **columns}
         rows = [
-            {"item_id": i, "name": name, "_valid_from": since, "_valid_to": None} for i, name in names.items()
+            {"item_id": i, "_valid_from": since, **{column: by.get(i) for column, by in texts.items()}}
+            for i in {item for by in texts.values() for item in by}
         ]
         schema = pa.schema(
             [
-                ("item_id", ARROW[self.ids]), ("name", pa.string()), ("_valid_from", pa.date32()),
-                ("_valid_to", pa.date32()),
+                ("item_id", ARROW[self.ids]), ("_valid_from", pa.date32()), ("_valid_to", pa.date32()),
+                *((column, pa.string()) for column in texts),
             ]
         )  # fmt: skip
         write_deltalake(str(self.root / "warehouse" / "items"), pa.Table.from_pylist(rows, schema))
@@ -113,10 +116,13 @@ class SmallWarehouse:
     def publish(
         self, night: str, lists: dict[str, list[str]], epoch: int = FIRST_EPOCH, **options: Any
     ) -> str:
-        """Record a run that has published lists; `options` are `base` and `checks`."""
+        """Record a run that has published lists; `options` are `base`, `checks` and `compared_with`."""
         run_id = self.score(night, epoch, options.get("base"))
         done = certificate()
-        audits = AuditManifest(checks=options.get("checks") or checks(), seconds=5.25)
+        audits = AuditManifest(
+            checks=options.get("checks") or checks(), segments=SEGMENTS, seconds=5.25,
+            compared_with=options.get("compared_with"),
+        )  # fmt: skip
         scoring = POLICY
         published = PublishManifest(
             run_id=run_id, run_key="nightly", policy="all", model_version="v1", scoring=scoring,
@@ -171,6 +177,12 @@ POLICY = PolicyReport(
     pairs_per_second=411.0, users_taken_over=2,
 )  # fmt: skip
 
+SEGMENTS = {
+    "cold": SegmentReport(users=1, users_with_shortfall=1),
+    "active": SegmentReport(users=4, users_with_shortfall=0),
+    "idle": SegmentReport(users=2, users_with_shortfall=0),
+}
+
 
 def checks(short: float = 0.0625, holds: bool = True) -> list[CheckReport]:
     """Return the checks of an audit, of which one has the given value."""
@@ -202,6 +214,9 @@ def scored_manifests(base: str | None) -> list[Manifest]:
         ScoringPlanManifest(buckets=4, units_per_commit=4, settings=[RULES], why=why, base=start),
         ScoreManifest(
             model="mha", model_version="v1", k=10, policies={"all": POLICY}, versions={}, seconds=4.25,
-            forecast=ForecastComparison(predicted_seconds=3.5, actual_seconds=3.0, share_of_night=1),
+            forecast=ForecastComparison(
+                predicted_seconds=3.5, actual_seconds=3.0, share_of_night=1, cost=0.0125,
+                cost_per_million_pairs=2.5,
+            ),
         ),
     ]  # fmt: skip

@@ -54,6 +54,10 @@ def test_the_cluster_settings_override_those_of_the_demo(tmp_path: Path) -> None
             {"export": {"redis": {"url": "redis://h", "ttl_day": 3}}},
             r"ttl_day: .*nearest known key: ttl_days",
         ),
+        (
+            {"report": {"item_name": ["nmae"]}},
+            r"report.item_name names nmae, which ingest.items.columns does not have; ",
+        ),
         ({"night": {"model": "mah"}}, r"night.model: no model 'mah' in models.*; nearest model: mha"),
         ({"night": {"model": "mha", "k": True}}, r"night.k: .*valid integer.*\(got 'true'\)"),
         ({"night": {"model": "mha", "max_damaged_share": True}}, r"max_damaged_share: .*valid number"),
