@@ -26,15 +26,16 @@ from structlog.contextvars import bind_contextvars
 from jobs.arguments import add_option, parser
 from jobs.endings import Ending
 from jobs.logs import start_logs
-from jobs.options import Definition
+from jobs.options import RESULT, Definition
 from jobs.orphans import end_with_submitter
-from jobs.output import ScriptOutput
+from jobs.output import Result, ScriptOutput
 from lime_model.errors import LimeError
 from pipelines.errors.explain import explain
 from pipelines.settings.checks import check_night
 from pipelines.settings.settings import Settings, load_settings
 from pipelines.steps import UDF_STEPS, Job
 from pipelines.store.leases import Run, acquire_lease, check_lease
+from pipelines.store.manifests import EXPORTED_NOWHERE, ExportManifest
 from pipelines.store.session import open_session, start_workers
 from pipelines.store.tables import Warehouse
 
@@ -59,7 +60,7 @@ def parse(definition: Definition) -> argparse.Namespace:
     args = options.parse_args()
     if problem := definition.problem(args):
         options.error(problem)
-    args.output = ScriptOutput()
+    args.output = ScriptOutput(vars(args).pop(RESULT.dest))
     return args
 
 
@@ -87,7 +88,12 @@ def run_steps(args: argparse.Namespace, steps: Sequence[Job], *, job: str) -> in
             bind_contextvars(job=step)
             args.output.result(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
-    return with_warehouse(args, work, job=job, check=check_night, udfs=bool(UDF_STEPS & set(steps)))
+    def check(settings: Settings) -> ExportManifest | None:
+        check_night(settings)
+        exports = list(steps) != [Job.EXPORT_RECOMMENDATIONS] or any(place for _, place in settings.export)
+        return None if exports else ExportManifest(exported=EXPORTED_NOWHERE)
+
+    return with_warehouse(args, work, job=job, check=check, udfs=bool(UDF_STEPS & set(steps)))
 
 
 def take_night(warehouse: Warehouse, night: str, key: str) -> Run:
@@ -109,7 +115,7 @@ def with_warehouse(
     *,
     job: str,
     night: str | None = None,
-    check: Callable[[Settings], None] | None = None,
+    check: Callable[[Settings], Result | None] | None = None,
     udfs: bool = False,
 ) -> int:
     """Open the warehouse, do the work, and end as `endings.py` says; return the exit code.
@@ -119,7 +125,8 @@ def with_warehouse(
         work: what the job does.
         job: the name of the job.
         night: the night or day that names the job in the log (default: `args.ds`).
-        check: a check of the settings that runs before Spark starts.
+        check: a check of the settings that runs before Spark starts; if it returns a result, nothing is left
+            to do, and Spark does not start.
         udfs: whether the work runs UDFs, so that the daemon of Spark's Python workers starts early.
     """
     app = f"{job} {night or args.ds}"
@@ -129,14 +136,27 @@ def with_warehouse(
     end_with_submitter()
     with Ending(verbose=args.verbose) as ending:
         settings = load_settings(args.config)
-        if check:
-            check(settings)
+        found = check(settings) if check else None
         args.output.start(settings)
-        _run(settings, work, app, udfs=udfs, verbose=args.verbose)
+        if found is None:
+            _run(settings, _telling(args, work), app, udfs=udfs, verbose=args.verbose)
+        else:
+            args.output.result(job, found)
         args.output.finish(app, time.monotonic() - started)
     if ending.code:
         args.output.fail(ending.code, ending.lines)
     return ending.code
+
+
+def _telling(args: argparse.Namespace, work: Callable[[Warehouse], None]) -> Callable[[Warehouse], None]:
+    """Return the work, which first tells a scheduler the Spark application."""
+
+    def begin(warehouse: Warehouse) -> None:
+        if isinstance(args.output, ScriptOutput):
+            args.output.session(warehouse.spark)
+        work(warehouse)
+
+    return begin
 
 
 def _run(
