@@ -1,40 +1,31 @@
-"""The nightly DAG: ingest, build, score, verify, audit, publish and export one night.
+"""The nightly DAG: ingest, build, score, certify, audit, publish and export one night, and write its page.
 
     airflow dags test nightly_scoring 2017-12-04
     airflow dags trigger nightly_scoring --conf '{"night": "2017-12-04"}'
     airflow backfill create --dag-id nightly_scoring --from-date 2017-12-04 --to-date 2017-12-06
 
-A night is six Spark applications, two of which, bank and states, run at the same time. With
-LIME_APPLICATIONS=1 it is one application, for installations where starting a session costs more than separate
-tasks gain. A retry resumes its run and changes nothing that is done; a new run of the same night takes it
-over and publishes the same lists. A backfill goes night by night, each with the events, items and model of
-its date.
+Each step is a task with a Spark application of its own; two of them, bank and states, run at the same time. A
+failed step is the red task, and a cleared task runs its step alone. With the option `applications: 1` the
+night is one task, for installations where starting a session costs more than separate tasks gain. A retry
+resumes its run and changes nothing that is done; a new run of the same night takes it over and publishes the
+same lists. A backfill goes night by night, each with the events, items and model of its date.
 
-Environment, read when Airflow parses the DAG (see `spark_conf.py` for the rest):
-
-    LIME_SCHEDULE   cron expression or preset in UTC (default @daily); or `events`: a run starts when the
-                    asset lime://events is updated by an event whose extra is {"night": "2017-12-04"}
-    LIME_DEADLINE   time HH:MM (UTC) by which a scheduled night must be published; if it is not, an alarm is
-                    raised (default: no deadline; `airflow dags test` of Airflow 3.3.2 fails on a DAG that
-                    has one)
+The task `report` writes the page of the night when all others have ended, also after a failure. The task
+`export` is skipped if the settings export nowhere.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TaskGroup, chain
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from dags.alarms import night_is_late
-from dags.spark_conf import APPLICATIONS, EVENTS, GPU_POOL, RECOMMENDATIONS, SCHEDULED, every, submit
-
-SCHEDULE = os.environ.get("LIME_SCHEDULE", "@daily")
-DEADLINE = os.environ.get("LIME_DEADLINE", "")
-DAILY = re.compile(r"@daily|@midnight|(\d+) (\d+) \* \* \S+")
+from dags.alarms import NightIsLate, TaskFailed
+from dags.operators import FilesSensor, JobOperator
+from dags.options import DAILY, Options, read_options
+from dags.tasks import DAY_BEFORE, every, night_param, scheduled, submit, write_page
 
 STEPS = {
     "ingest": (
@@ -50,13 +41,16 @@ STEPS = {
         ["score_candidates"],
         "Scores users against candidates into staging: what changed, or everything.",
     ),
-    "publish": (
-        ["verify_night", "audit_recommendations", "publish_recommendations"],
-        "Certifies and audits the staged lists, and publishes them in one commit.",
+    "certify": (["verify_night"], "Compares the lists of sampled users with those of the unfolded model."),
+    "audit": (
+        ["audit_recommendations"],
+        "Checks every staged row, and compares drift, churn and concentration with their limits. A failed "
+        "audit is not tried again: a person decides.",
     ),
+    "publish": (["publish_recommendations"], "Publishes the staged lists in one commit."),
     "export": (
         ["export_recommendations"],
-        "Exports the lists to the stores that serve them, if the settings name any.",
+        "Exports the lists to the stores that serve them; skipped if the settings name none.",
     ),
 }
 WHOLE = [step for steps, _ in STEPS.values() for step in steps]
@@ -68,54 +62,82 @@ def after_midnight(clock: str) -> timedelta:
     return timedelta(hours=hours, minutes=minutes)
 
 
-def deadline(clock: str) -> DeadlineAlert:
-    """Return an alarm at the next HH:MM (UTC) after a run was due.
+def deadline(options: Options) -> DeadlineAlert | None:
+    """Return an alarm at the next HH:MM (UTC) after a run was due, or None without a deadline.
 
     A run that an asset starts has no such time; its alarm comes HH:MM after it was queued.
-
-    Raises:
-        ValueError: the schedule has no single time of day.
     """
-    interval, by_asset = after_midnight(clock), SCHEDULE == "events"
-    if not by_asset:
-        daily = DAILY.fullmatch(SCHEDULE)
-        if not daily:
-            raise ValueError(
-                f"LIME_DEADLINE needs a LIME_SCHEDULE that is daily or `events`, not {SCHEDULE!r}"
-            )
-        due = after_midnight(f"{daily[2] or 0}:{daily[1] or 0}")  # the logical date has that time of day
-        interval = (interval - due) % timedelta(days=1)
+    if not options.deadline:
+        return None
+    interval = after_midnight(options.deadline)
+    if daily := DAILY.fullmatch(options.schedule):  # the logical date has the time of day of the schedule
+        interval = (interval - after_midnight(f"{daily[2] or 0}:{daily[1] or 0}")) % timedelta(days=1)
     return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT if by_asset else DeadlineReference.DAGRUN_LOGICAL_DATE,
+        reference=DeadlineReference.DAGRUN_LOGICAL_DATE if daily else DeadlineReference.DAGRUN_QUEUED_AT,
         interval=interval,
-        callback=AsyncCallback(night_is_late),
+        callback=AsyncCallback(NightIsLate, {"url_env": options.alarm_url_env}),
     )
 
 
-with DAG(
-    dag_id="nightly_scoring",
-    description="Every user's exact top K over all candidates, published in one commit",
-    schedule=[EVENTS] if SCHEDULE == "events" else every(SCHEDULE),
-    deadline=deadline(DEADLINE) if DEADLINE else None,
-    params={
-        "night": Param(
-            None, type=["null", "string"], format="date", description="Only events before this UTC day count"
-        ),
-        "run_key": Param(None, type=["null", "string"], description="Resume or take over under this name"),
-    },
-    doc_md=__doc__,
-    **SCHEDULED,
-) as dag:
-    if APPLICATIONS == 1:
-        first = last = submit("night", WHOLE, "The whole night in one application.")
-    else:
-        with TaskGroup("prepare", tooltip="Builds the inputs of scoring"):
-            first = submit("ingest", *STEPS["ingest"])
-            sides = [submit(side, *STEPS[side]) for side in ("bank", "states")]
-        score = submit("score", *STEPS["score"], pool=GPU_POOL)
-        with TaskGroup("serve", tooltip="Publishes the lists to readers"):
-            publish, export = submit("publish", *STEPS["publish"]), submit("export", *STEPS["export"])
-        chain(first, sides, score, publish, export)
-        last = publish
-    first.add_inlets([EVENTS])
-    last.add_outlets([RECOMMENDATIONS])
+def wait(options: Options) -> FilesSensor:
+    """Return a task that waits for the files of the day before, and takes no slot meanwhile."""
+    return FilesSensor(
+        task_id="wait",
+        filepath=options.wait_for.replace("{day}", DAY_BEFORE),
+        deferrable=True,
+        poke_interval=60,
+        timeout=options.wait_hours * 3600,
+        retries=0,
+        on_failure_callback=TaskFailed(options.alarm_url_env),
+        doc_md="Waits for the drop of the day before, without a slot: the triggerer looks for it.",
+    )
+
+
+def steps_of_night(options: Options) -> tuple[JobOperator, JobOperator, JobOperator]:
+    """Make the tasks of the steps; return the first one, the one that publishes, and the last one."""
+
+    def step(name: str, pool: str = "") -> JobOperator:
+        return submit(options, name, *STEPS[name], pool=pool)
+
+    if options.applications == 1:
+        night = submit(options, "night", WHOLE, "The whole night in one application.")
+        return night, night, night
+    with TaskGroup("prepare", tooltip="Builds the inputs of scoring"):
+        ingest = step("ingest")
+        sides = [step("bank"), step("states")]
+    score = step("score", options.gpu_pool)
+    with TaskGroup("serve", tooltip="Publishes the lists to readers"):
+        certify, audit, publish, export = map(step, ("certify", "audit", "publish", "export"))
+    chain(ingest, sides, score, certify, audit, publish, export)
+    return ingest, publish, export
+
+
+def build(options: Options) -> DAG:
+    """Return the nightly DAG of a tenant."""
+    events = options.asset("events")
+    with DAG(
+        dag_id=options.dag_id("nightly_scoring"),
+        description="Every user's exact top K over all candidates, published in one commit",
+        schedule=[events] if options.schedule == "events" else every(options.schedule),
+        deadline=deadline(options),
+        params={
+            "night": night_param("Only events before this UTC day count"),
+            "run_key": Param(
+                None, type=["null", "string"], description="Resume or take over under this name"
+            ),
+        },
+        doc_md=__doc__,
+        **scheduled(options),
+    ) as dag:
+        first, publish, last = steps_of_night(options)
+        first.add_inlets([events])
+        publish.add_outlets([options.asset("recommendations")])
+        if options.wait_for:
+            chain(wait(options), first)
+        if options.pages:
+            chain(last, write_page(options))
+    return dag
+
+
+for tenant in read_options().tenants:
+    globals()[tenant.dag_id("nightly_scoring")] = build(tenant)

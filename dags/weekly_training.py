@@ -4,34 +4,38 @@
 
 One Spark application trains on the events before the last days (`promotion.horizon_days`). It then measures
 the new bundle, the champion, popularity and personal frequency on those days, and decides. A promoted bundle
-makes the next night a full one; a killed training continues from its last checkpoint.
+makes the next night a full one; a killed training continues from its last checkpoint. The event of the asset
+names the champion afterwards, whether or not it is a new one.
 """
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
-from dags.spark_conf import CHAMPIONS, EVENTS, SCHEDULED, every, submit_job
+from dags.options import Options, read_options
+from dags.tasks import every, night_param, scheduled, submit_job
 
-with DAG(
-    dag_id="weekly_training",
-    description="Compares a new bundle with the champion, on days that neither has seen",
-    schedule=every("0 6 * * 6"),
-    params={
-        "night": Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            description="The first night that the new bundle may serve",
-        ),
-    },
-    doc_md=__doc__,
-    **SCHEDULED,
-) as dag:
-    submit_job(
-        "challenge",
-        "challenge_model",
-        doc_md="Trains a bundle and promotes it if it is better than the champion; keeps the reason.",
-        inlets=[EVENTS],
-        outlets=[CHAMPIONS],
-    )
+
+def build(options: Options) -> DAG:
+    """Return the DAG of a tenant."""
+    with DAG(
+        dag_id=options.dag_id("weekly_training"),
+        description="Compares a new bundle with the champion, on days that neither has seen",
+        schedule=every(options.training_schedule),
+        params={"night": night_param("The first night that the new bundle may serve")},
+        doc_md=__doc__,
+        **scheduled(options),
+    ) as dag:
+        submit_job(
+            options,
+            "challenge",
+            "challenge_model",
+            doc_md="Trains a bundle and promotes it if it is better than the champion; keeps the reason.",
+            inlets=[options.asset("events")],
+            outlets=[options.asset("champions")],
+        )
+    return dag
+
+
+for tenant in read_options().tenants:
+    globals()[tenant.dag_id("weekly_training")] = build(tenant)

@@ -7,18 +7,30 @@ It may run at the same time as a night: the one that loses a write conflict is t
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
-from dags.spark_conf import SCHEDULED, every, submit_job
+from dags.options import Options, read_options
+from dags.tasks import every, night_param, scheduled, submit_job
 
-with DAG(
-    dag_id="weekly_upkeep",
-    description="Removes files that neither a night nor a pin needs, and merges small ones",
-    schedule=every("0 12 * * 0"),
-    params={
-        "night": Param(None, type=["null", "string"], format="date", description="The newest night"),
-    },
-    doc_md=__doc__,
-    **SCHEDULED,
-) as dag:
-    submit_job("tidy", "tidy_tables", doc_md="Keeps what `upkeep` in the settings says, and what pins need.")
+
+def build(options: Options) -> DAG:
+    """Return the DAG of a tenant."""
+    with DAG(
+        dag_id=options.dag_id("weekly_upkeep"),
+        description="Removes files that neither a night nor a pin needs, and merges small ones",
+        schedule=every(options.upkeep_schedule),
+        params={"night": night_param("The newest night")},
+        doc_md=__doc__,
+        **scheduled(options),
+    ) as dag:
+        submit_job(
+            options,
+            "tidy",
+            "tidy_tables",
+            doc_md="Keeps what `upkeep` in the settings says, and what pins need.",
+        )
+    return dag
+
+
+for tenant in read_options().tenants:
+    globals()[tenant.dag_id("weekly_upkeep")] = build(tenant)

@@ -7,7 +7,7 @@ import datetime as dt
 import math
 from typing import Any
 
-from jobs.options import CONFIG, VERBOSE, Option
+from jobs.options import CONFIG, RESULT, VERBOSE, Option
 from pipelines.settings.names import check_run_key
 
 # The days before and after every night are valid dates, too.
@@ -21,7 +21,7 @@ def parser(job: str, about: str) -> argparse.ArgumentParser:
         prog=f"jobs/{job}.py", description=about, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
-    for option in (CONFIG, VERBOSE):
+    for option in (CONFIG, VERBOSE, RESULT):
         add_option(options, option)
     return options
 
@@ -97,20 +97,3 @@ def words(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; say why, it is kept with what was done")
     return text.strip()
-
-
-def check_days(args: argparse.Namespace) -> str | None:
-    """Return what is wrong with the days whose drops are to be loaded."""
-    whole_range = bool(args.first and args.last)
-    if bool(args.ds) == whole_range or bool(args.first) != bool(args.last):
-        return "give either --ds NIGHT or both --from DAY and --to DAY"
-    if whole_range and args.first > args.last:
-        return f"--from {args.first} is after --to {args.last}; swap them"
-    return None
-
-
-def check_rollback(args: argparse.Namespace) -> str | None:
-    """Return what is wrong with the options of a rollback."""
-    if args.model and args.expected:
-        return "--from names a run of a night, so it cannot be combined with --model"
-    return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from structlog.contextvars import bind_contextvars
+
 from jobs.command import parse, with_warehouse
 from jobs.definitions import CHALLENGE_MODEL
 from pipelines.settings.checks import check_models
@@ -23,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
         from pipelines.night_checks import check_eligible
 
         check_eligible(warehouse, args.ds, warehouse.settings.evaluate_policies)
-        args.output.result(
-            "challenge_model", challenge(warehouse, args.ds, args.model or warehouse.settings.night.model)
-        )
+        model = args.model or warehouse.settings.night.model
+        bind_contextvars(run=f"{args.ds}.challenge-{model}")  # the id of its row in `runs`
+        args.output.result("challenge_model", challenge(warehouse, args.ds, model))
 
     return with_warehouse(args, work, job="challenge_model", check=check, udfs=True)
 

@@ -26,16 +26,16 @@ from structlog.contextvars import bind_contextvars
 from jobs.arguments import add_option, parser
 from jobs.endings import Ending
 from jobs.logs import start_logs
-from jobs.options import Definition
+from jobs.options import RESULT, Definition
 from jobs.orphans import end_with_submitter
-from jobs.output import ScriptOutput
-from jobs.progress import Ticker
+from jobs.output import Output, Result, ScriptOutput
 from lime_model.errors import LimeError
 from pipelines.errors.explain import explain
 from pipelines.settings.checks import check_night
 from pipelines.settings.settings import Settings, load_settings
 from pipelines.steps import UDF_STEPS, Job
 from pipelines.store.leases import Run, acquire_lease, check_lease
+from pipelines.store.manifests import EXPORTED_NOWHERE, ExportManifest
 from pipelines.store.session import open_session, start_workers
 from pipelines.store.tables import Warehouse
 
@@ -60,7 +60,7 @@ def parse(definition: Definition) -> argparse.Namespace:
     args = options.parse_args()
     if problem := definition.problem(args):
         options.error(problem)
-    args.output = ScriptOutput()
+    args.output = ScriptOutput(vars(args).pop(RESULT.dest))
     return args
 
 
@@ -91,7 +91,12 @@ def run_steps(args: argparse.Namespace, steps: Sequence[Job], *, job: str) -> in
             args.output.ticker.begin(step, expected.get(step))
             args.output.result(step, STEPS[step](warehouse, check_lease(warehouse, run)))
 
-    return with_warehouse(args, work, job=job, check=check_night, udfs=bool(UDF_STEPS & set(steps)))
+    def check(settings: Settings) -> ExportManifest | None:
+        check_night(settings)
+        exports = list(steps) != [Job.EXPORT_RECOMMENDATIONS] or any(place for _, place in settings.export)
+        return None if exports else ExportManifest(exported=EXPORTED_NOWHERE)
+
+    return with_warehouse(args, work, job=job, check=check, udfs=bool(UDF_STEPS & set(steps)))
 
 
 def take_night(warehouse: Warehouse, night: str, key: str) -> Run:
@@ -113,7 +118,7 @@ def with_warehouse(
     *,
     job: str,
     night: str | None = None,
-    check: Callable[[Settings], None] | None = None,
+    check: Callable[[Settings], Result | None] | None = None,
     udfs: bool = False,
 ) -> int:
     """Open the warehouse, do the work, and end as `endings.py` says; return the exit code.
@@ -123,7 +128,8 @@ def with_warehouse(
         work: what the job does.
         job: the name of the job.
         night: the night or day that names the job in the log (default: `args.ds`).
-        check: a check of the settings that runs before Spark starts.
+        check: a check of the settings that runs before Spark starts; if it returns a result, nothing is left
+            to do, and Spark does not start.
         udfs: whether the work runs UDFs, so that the daemon of Spark's Python workers starts early.
     """
     app = f"{job} {night or args.ds}"
@@ -133,11 +139,13 @@ def with_warehouse(
     end_with_submitter()
     with Ending(verbose=args.verbose) as ending:
         settings = load_settings(args.config)
-        if check:
-            check(settings)
+        found = check(settings) if check else None
         args.output.start(settings)
-        with args.output.ticker as ticker:
-            _run(settings, work, app, ticker, udfs=udfs, verbose=args.verbose)
+        if found is None:
+            with args.output.ticker:
+                _run(settings, work, app, args.output, udfs=udfs, verbose=args.verbose)
+        else:
+            args.output.result(job, found)
         args.output.finish(app, time.monotonic() - started)
     if ending.code:
         args.output.fail(ending.code, ending.lines)
@@ -148,7 +156,7 @@ def _run(
     settings: Settings,
     work: Callable[[Warehouse], None],
     app: str,
-    ticker: Ticker,
+    output: Output,
     *,
     udfs: bool,
     verbose: bool,
@@ -159,7 +167,7 @@ def _run(
         settings: the settings of the session.
         work: what the job does.
         app: the name of the job and of its night.
-        ticker: shows what the job does.
+        output: is told which application does the work, and shows what it does.
         udfs: whether the daemon of Spark's Python workers starts early.
         verbose: whether Spark logs the stack trace of every error.
     """
@@ -171,8 +179,9 @@ def _run(
         for child in psutil.Process().children():  # a JVM that is still starting would wait for its driver
             child.kill()
         raise
-    ticker.begin(app)
-    ticker.watch(spark.sparkContext)
+    output.session(spark)
+    output.ticker.begin(app)
+    output.ticker.watch(spark.sparkContext)
     if udfs:  # the daemon of the workers also takes seconds: it loads torch before it forks
         threading.Thread(target=_warm_up, args=(spark,), daemon=True).start()
     try:

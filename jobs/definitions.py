@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from jobs.arguments import check_days, check_rollback, count, night_date, price, run_key, short_run_key, words
+from jobs.arguments import count, night_date, price, run_key, short_run_key, words
+from jobs.option_checks import check_days, check_rollback, check_user
 from jobs.options import Definition, Option
 from pipelines.steps import NIGHT_STEPS
 
@@ -196,13 +197,14 @@ FORGET_USER: Final = Definition(
     ('--ds 2017-12-04 --user 1234 --reason "request 17"',),
     (
         *OF_A_NIGHT,
-        Option("--user", "the user id, in any spelling that ingest reads", required=True),
+        Option("--user", "the user id, in any spelling that ingest reads"),
+        Option("--user-env", "the environment variable that holds the id, so that no process list has it"),
         _reason("the reason, which the manifest keeps; it does not keep the id"),
     ),
     """\
-Run this job while no night runs. Afterwards neither time travel nor a rollback can reach an earlier version.
-Remove the user from the source first: the job does not change drops, and a drop that is ingested again brings
-the user back.""",
+Run this job while no night runs, and remove the user from the source first: a drop that is ingested again
+brings the user back. Afterwards neither time travel nor a rollback can reach an earlier version.""",
+    check_user,
 )
 
 EVALUATE_MODEL: Final = Definition(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from jobs.command import parse, with_warehouse
@@ -15,13 +16,15 @@ from pipelines.store.tables import Warehouse
 def run(args: argparse.Namespace) -> int:
     """Forget the user."""
 
+    user = args.user or os.environ[args.user_env]
+
     def check(settings: Settings) -> None:
-        find_person(settings, args.user)
+        find_person(settings, user)
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.operate.forget import forget_user
 
-        args.output.result("forget_user", forget_user(warehouse, args.user, args.ds, args.reason))
+        args.output.result("forget_user", forget_user(warehouse, user, args.ds, args.reason))
 
     return with_warehouse(args, work, job="forget_user", check=check)
 

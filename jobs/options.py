@@ -37,6 +37,9 @@ VERBOSE = Option(
     default=False,
 )
 
+# Only scripts have it: a scheduler reads the file instead of searching the output of spark-submit for lines.
+RESULT = Option("--result", "file that also receives each result as a line of JSON, for a scheduler")
+
 
 def _no_problem(_: argparse.Namespace) -> str | None:
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,9 @@ from jobs.output import Result, plain
 from jobs.progress import Ticker, people_lines
 from pipelines.settings.settings import Settings
 from pipelines.steps import NIGHT_STEPS, Job
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 # What is to be done after an error, by its exit code.
 AFTER = {
@@ -104,6 +107,9 @@ class NightOutput:
                 f"{settings.night.k} items for each user\nsteps: {', '.join(NIGHT_STEPS)}"
             )
         warn_of_slow_scoring(settings)
+
+    def session(self, spark: SparkSession) -> None:
+        """Do nothing: people find the application by the name of the job."""
 
     def expect(self, expected: Mapping[str, float], why: str) -> None:
         """Print how long the night will take; the scoring step says later what it will score, and why."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -13,6 +13,9 @@ from jobs.lime.console import open_console
 from jobs.output import Result, plain
 from jobs.progress import Ticker, people_lines
 from pipelines.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -41,6 +44,9 @@ class CommandOutput:
         """Warn if scoring will be slow."""
         if self.scores:
             warn_of_slow_scoring(settings)
+
+    def session(self, spark: SparkSession) -> None:
+        """Do nothing: people find the application by the name of the job."""
 
     def expect(self, expected: Mapping[str, float], why: str) -> None:
         """Do nothing: only `lime night` tells how long its steps will take."""

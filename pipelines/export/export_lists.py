@@ -15,7 +15,7 @@ from pipelines.export.parquet_exporter import ParquetExporter
 from pipelines.publish.night_record import refuse_disproved
 from pipelines.schemas import DS, RUN_ID
 from pipelines.settings.export import RedisExport
-from pipelines.store.manifests import ExportManifest
+from pipelines.store.manifests import EXPORTED_NOWHERE, ExportManifest
 from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse
 from pipelines.store.write_errors import MissingTable
@@ -62,7 +62,7 @@ def export_recommendations(warehouse: Warehouse, night: str, *, newer: Newer = "
     """
     exporters = find_exporters(warehouse)
     if not exporters:
-        return ExportManifest(exported="nowhere: the settings have no export")
+        return ExportManifest(exported=EXPORTED_NOWHERE)
     version = warehouse.version("recommendations")
     rows = warehouse.read("recommendations", version).where(F.col(DS) == F.lit(night).cast("date"))
     runs = [row[RUN_ID] for row in rows.select(RUN_ID).distinct().collect()]

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.steps import Job
 
+EXPORTED_NOWHERE = "nowhere: the settings have no export"
 Versions = dict[str, int]  # Delta version by table; -1 for a table that did not exist
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -50,15 +51,16 @@ def test_parsing_imports_neither_torch_nor_pyspark(tmp_path: Path) -> None:
         "names = ('torch', 'pyspark', 'delta', 'pipelines', 'lime_model', 'jobs')\n"
         "heavy = [m for m in names if m in sys.modules]\n"
         "tasks = {t.task_id: [sorted(t.downstream_task_ids), t.retries, t.application_args, t.pool]"
-        " for t in n.dag.tasks}\n"
+        " for t in n.nightly_scoring.tasks if t.task_id != 'report'}\n"
         "print(json.dumps([heavy, tasks]))"
     )
     heavy, tasks = json.loads(python(code, env))
     assert heavy == []
     assert {name: task[0] for name, task in tasks.items()} == {
         "prepare.ingest": ["prepare.bank", "prepare.states"],  # these two run at the same time
-        "prepare.bank": ["score"], "prepare.states": ["score"], "score": ["serve.publish"],
-        "serve.publish": ["serve.export"], "serve.export": [],
+        "prepare.bank": ["score"], "prepare.states": ["score"], "score": ["serve.certify"],
+        "serve.certify": ["serve.audit"], "serve.audit": ["serve.publish"],
+        "serve.publish": ["serve.export"], "serve.export": ["report"],
     }  # fmt: skip
     assert {name: task[3] for name, task in tasks.items() if task[3] != "cores"} == {"score": "gpus"}
     assert all(task[1] == 2 for task in tasks.values())
@@ -74,8 +76,8 @@ def test_the_night_of_a_run_comes_from_its_parameter_or_event_or_date(tmp_path: 
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml") | {"LIME_SCHEDULE": "events"}
     code = (
         "import json, types, jinja2\n"
-        "from dags.spark_conf import NIGHT\n"
-        "from dags.nightly_scoring import dag\n"
+        "from dags.tasks import NIGHT\n"
+        "from dags.nightly_scoring import nightly_scoring as dag\n"
         "event = lambda **extra: types.SimpleNamespace(extra=extra)\n"
         "events = {'asset': [event(night='2024-01-01'), event(night='2024-01-02'), event()]}\n"
         "say = lambda **context: jinja2.Template(NIGHT).render(**context)\n"
@@ -94,7 +96,7 @@ import pendulum
 import dags.nightly_scoring as nightly, dags.weekly_training as training, dags.weekly_upkeep as upkeep
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
-from dags.spark_conf import NIGHT
+from dags.tasks import NIGHT
 
 start, moment = pendulum.datetime(2024, 5, 1), pendulum.datetime(2024, 5, 13, 23)
 found = []
@@ -102,7 +104,7 @@ for schedule in json.loads(os.environ["SCHEDULES"]):
   os.environ["LIME_SCHEDULE"] = schedule
   importlib.reload(nightly)  # it reads the environment when Airflow parses it
   latest, backfilled, deadlines = {}, [], []
-  for dag in (nightly.dag, training.dag, upkeep.dag):
+  for dag in (nightly.nightly_scoring, training.weekly_training, upkeep.weekly_upkeep):
       stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
       say = lambda run: dag.get_template_env().from_string(NIGHT).render(
           params={'night': None}, triggering_asset_events={}, ds=run.logical_date.strftime("%Y-%m-%d"))
@@ -113,7 +115,7 @@ for schedule in json.loads(os.environ["SCHEDULES"]):
               last_automated_data_interval=run and run.data_interval,
               restriction=TimeRestriction(earliest=start, latest=None, catchup=True))
       latest[dag.dag_id] = [str(run.run_after)[:16], say(run)]
-      if dag is nightly.dag:
+      if dag is nightly.nightly_scoring:
           infos = stored.iter_dagrun_infos_between(start.add(days=2), start.add(days=4, hours=12))
           backfilled = [say(info) for info in infos]
           deadlines = [str(run.logical_date + alert.interval)[:16] for alert in dag.deadline or []]
@@ -166,14 +168,14 @@ def test_alarms_reach_the_web_hook_and_a_dead_web_hook_does_no_harm(tmp_path: Pa
     code = (
         "import asyncio, types\n"
         "from airflow.triggers.callback import CallbackTrigger\n"
-        "from dags.alarms import task_failed\n"
+        "from dags.alarms import TaskFailed\n"
         "async def fire(**run):\n"  # as Airflow's triggerer calls it
         "    context = {'context': {'dag_run': run, 'deadline': {}}}\n"
-        "    async for event in CallbackTrigger('dags.alarms.night_is_late', context).run(): last = event\n"
+        "    async for event in CallbackTrigger('dags.alarms.NightIsLate', context).run(): last = event\n"
         "    assert last.payload['state'] == 'success', last.payload\n"
         "run = types.SimpleNamespace(conf={'night': '2024-05-01'}, logical_date=None, run_id='r1')\n"
         "task = types.SimpleNamespace(dag_id='nightly_scoring', task_id='publish', log_url='http://log')\n"
-        "task_failed({'task_instance': task, 'dag_run': run, 'exception': 'psi is 3'})\n"
+        "TaskFailed()({'task_instance': task, 'dag_run': run, 'exception': 'psi is 3'})\n"
         "late = {'dag_id': 'nightly_scoring', 'logical_date': '2024-05-02', 'dag_run_id': 'r2'}\n"
         "asyncio.run(fire(**late, run_type='scheduled'))\n"
         "asyncio.run(fire(**late, run_type='backfill'))\n"
@@ -193,9 +195,9 @@ def test_alarms_reach_the_web_hook_and_a_dead_web_hook_does_no_harm(tmp_path: Pa
 
 @pytest.mark.airflow
 def test_airflow_runs_a_night(ready: Warehouse, tmp_path: Path) -> None:
-    """`airflow dags test` submits six applications and publishes one night."""
+    """`airflow dags test` publishes a night in one application, as the demo does, and writes its page."""
     warehouse = copy_shop(ready, tmp_path / "shop")
-    env = airflow_environment(tmp_path, tmp_path / "shop" / "settings.yaml")
+    env = airflow_environment(tmp_path, tmp_path / "shop" / "settings.yaml") | {"LIME_APPLICATIONS": "1"}
     airflow = str(Path(sys.executable).parent / "airflow")
     subprocess.run([airflow, "db", "migrate"], env=env, check=True, capture_output=True)
     conf = json.dumps({"night": "2024-05-06", "run_key": "airflow"})
@@ -209,3 +211,12 @@ def test_airflow_runs_a_night(ready: Warehouse, tmp_path: Path) -> None:
     runs = DeltaTable(warehouse.path("runs")).to_pyarrow_table().to_pylist()
     jobs = {row["job"] for row in runs if row["run_id"] == "2024-05-06.1"}
     assert {"build_candidate_bank", "build_link_states", "score_candidates", "verify_night"} <= jobs
+    page = Path(warehouse.settings.warehouse) / "reports" / "night=2024-05-06.html"
+    assert "2024-05-06" in page.read_text()
+    with sqlite3.connect(tmp_path / "airflow.db") as database:
+        found = dict(database.execute("SELECT task_id || '.' || key, value FROM xcom").fetchall())
+    told = json.loads(found["night.return_value"])
+    assert told["run_id"] == "2024-05-06.1"
+    assert told["steps"]["publish_recommendations"]["scoring"]["users"] == shop.USERS
+    assert json.loads(found["night._link_NightPage"]) == page.as_uri()
+    assert json.loads(found["report._link_NightPage"]) == page.as_uri()

@@ -16,8 +16,9 @@ CODE = """\
 import json
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from dags.exit_codes import FOR_A_PERSON
-from dags.spark_conf import submit_job
-task = submit_job("tidy", "tidy_tables", doc_md="doc")
+from dags.options import Options
+from dags.tasks import submit_job
+task = submit_job(Options(), "tidy", "tidy_tables", doc_md="doc")
 task.application_args = ["--config", {config!r}, "--ds", {night!r}]
 task.name = "lime"
 try:

@@ -1,7 +1,8 @@
-"""The real scheduler runs a scheduled night, a backfill, a training, and a night whose worker is killed.
+"""The real scheduler runs nights, a training, a failed audit, forms, and a night whose worker is killed.
 
 The scheduler, the API server and the processors are those of `airflow standalone` on SQLite. The nights are
-whole nights, which Airflow starts with spark-submit.
+whole nights, which Airflow starts with spark-submit. There are two tenants with one warehouse: a night of
+`shop` is one application, and a night of `steps` has one for each step.
 """
 
 from __future__ import annotations
@@ -12,12 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -29,45 +27,15 @@ from pipelines.store.tables import Warehouse
 from synthetic import shop
 from tests.cluster.standalone import wait_until
 from tests.conftest import copy_shop
-from tests.dags.test_dags import airflow_environment
+from tests.dags.airflow_server import LINEAGE, Api, is_of, standalone_environment
 from tests.nights import lists_of
 
 pytestmark = pytest.mark.airflow
 BACKFILLED, SCHEDULED = ("2024-05-03", "2024-05-04"), ("2024-05-06",)
-KILLED, LINEAGE = "2024-05-07", "lineage.json"
+AUDITED, KILLED = "2024-05-05", "2024-05-07"
+NIGHTLY, STEPS, OPERATIONS = "nightly_scoring__shop", "nightly_scoring__steps", "operations__shop"
+TRAINING = "weekly_training__shop"
 wait_for = partial(wait_until, every=2.0)  # Airflow answers slowly, so it is not asked more often
-
-
-class Api:
-    """A client of Airflow's REST API."""
-
-    def __init__(self, port: int, home: Path) -> None:
-        self.root, self.token, self.home = f"http://127.0.0.1:{port}", "", home
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
-            self.root + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
-
-    def runs(self, dag: str) -> dict[str, tuple[str, str]]:
-        """Return the state and the type of each run, by its night."""
-        found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns?limit=100")["dag_runs"]
-        return {
-            (run["conf"] or {}).get("night") or run["logical_date"][:10]: (run["state"], run["run_type"])
-            for run in found
-        }
-
-    def trigger(self, dag: str, night: str) -> None:
-        body = {"logical_date": None, "conf": {"night": night}}
-        self.call("POST", f"/api/v2/dags/{dag}/dagRuns", body)
 
 
 def ended(airflow: Api, dag: str, nights: tuple[str, ...]) -> Callable[[], bool]:
@@ -82,51 +50,10 @@ def ended(airflow: Api, dag: str, nights: tuple[str, ...]) -> Callable[[], bool]
     return all_there
 
 
-def is_of(process: psutil.Process, leader: int, home: str) -> bool:
-    """Return whether Airflow started a process.
-
-    Its session shows that. A process with its own session shows it by its environment, which is lost if the
-    process has changed its title.
-    """
-    try:
-        return os.getsid(process.pid) == leader or process.environ().get("AIRFLOW_HOME") == home
-    except (psutil.Error, OSError):
-        return False
-
-
 @pytest.fixture(scope="module")
 def served(ready: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """Return the shop whose nights Airflow runs."""
     return copy_shop(ready, tmp_path_factory.mktemp("served"))
-
-
-def standalone_environment(home: Path, port: int, config: Path) -> dict[str, str]:
-    """Return the environment of `airflow standalone`.
-
-    Args:
-        home: the folder of Airflow.
-        port: the port of its API server.
-        config: the settings file of the shop.
-    """
-    return airflow_environment(home, config) | {
-        "AIRFLOW__API__PORT": str(port),
-        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-            {"type": "file", "log_file_path": str(home / LINEAGE), "append": True}
-        ),
-        # The first of these is the seconds until a task whose worker has died is tried again.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
-        "LIME_RETRY_SECONDS": "1",
-        "LIME_APPLICATIONS": "1",
-        "LIME_CATCHUP": "1",
-        "LIME_DEADLINE": "06:00",
-        "LIME_FIRST_NIGHT": SCHEDULED[0],
-        "LIME_LAST_NIGHT": SCHEDULED[-1],
-    }
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +63,9 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = standalone_environment(home, port, Path(served.settings.drops).parent / "settings.yaml")
+    env = standalone_environment(
+        home, port, Path(served.settings.drops).parent / "settings.yaml", SCHEDULED[0]
+    )
     log = (home / "standalone.log").open("wb")
     command = [str(Path(sys.executable).parent / "airflow"), "standalone"]
     process = subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log, start_new_session=True)
@@ -168,12 +97,12 @@ def airflow(served: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Warehouse) -> None:
-    dag = "nightly_scoring"
+    dag = NIGHTLY
     wait_for(
-        lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 3, "the DAGs are not there"
+        lambda: len(airflow.call("GET", "/api/v2/dags?tags=lime")["dags"]) == 8, "the DAGs are not there"
     )
-    airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
-    airflow.call("PATCH", "/api/v2/dags/weekly_training", {"is_paused": False})
+    for each in (dag, TRAINING):
+        airflow.call("PATCH", f"/api/v2/dags/{each}", {"is_paused": False})
 
     wait_for(ended(airflow, dag, SCHEDULED), "the scheduled night has not ended")
     backfill = {
@@ -186,8 +115,8 @@ def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Wareh
     assert {runs[night][1] for night in SCHEDULED} == {"scheduled"}
     assert {runs[night][1] for night in BACKFILLED} == {"backfill"}
 
-    airflow.trigger("weekly_training", shop.LAST)
-    wait_for(ended(airflow, "weekly_training", (shop.LAST,)), "the training has not ended")
+    airflow.trigger(TRAINING, shop.LAST)
+    wait_for(ended(airflow, TRAINING, (shop.LAST,)), "the training has not ended")
 
     commits = [find_commits(served, night)[-1].version for night in (*SCHEDULED, *BACKFILLED)]
     assert commits == sorted(commits)  # in the order of nights, the backfill after the scheduled nights
@@ -195,7 +124,11 @@ def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Wareh
         assert sorted(lists_of(served, night)) == list(range(shop.USERS))
     rows = served.read("runs").where("job = 'challenge_model'").collect()
     assert [str(row["ds"]) for row in rows] == [shop.LAST]
-    assert len(decisions(served, "mha")) >= 1
+    versions = [decision.model_version for decision in decisions(served, "mha")]
+    champions = airflow.events("lime://shop/champions")
+    assert champions[shop.LAST]["run_id"] == f"{shop.LAST}.challenge-mha"
+    assert champions[shop.LAST]["model_version"] in versions
+    assert set(airflow.events("lime://shop/recommendations")) == {*SCHEDULED, *BACKFILLED}
 
     events = [json.loads(line) for line in (airflow.home / LINEAGE).read_text().splitlines()]
     nights = [e for e in events if e["eventType"] == "COMPLETE" and e["job"]["name"] == f"{dag}.night"]
@@ -203,6 +136,89 @@ def test_a_scheduled_night_a_backfill_and_a_training(airflow: Api, served: Wareh
     for event in nights:
         assert {"drops", "events", "candidate_bank"} <= {each["name"] for each in event["inputs"]}
         assert {"user_link_states", "recommendations"} <= {each["name"] for each in event["outputs"]}
+
+
+def settled(airflow: Api, run: str) -> Callable[[], bool]:
+    """Return a check that a run has ended."""
+    return lambda: airflow.call("GET", run)["state"] in ("success", "failed")
+
+
+def test_the_failed_step_is_red_and_a_cleared_task_runs_only_its_step(
+    airflow: Api, served: Warehouse
+) -> None:
+    """Publish a night in separate tasks, whose audits fail at first."""
+    airflow.call("PATCH", f"/api/v2/dags/{STEPS}", {"is_paused": False})
+    run = airflow.trigger(STEPS, AUDITED)
+    wait_for(settled(airflow, run), "the night with a failed audit has not ended")
+    assert airflow.call("GET", run)["state"] == "failed"
+    assert airflow.tasks(run) == {
+        "prepare.ingest": ("success", 1), "prepare.bank": ("success", 1), "prepare.states": ("success", 1),
+        "score": ("success", 1), "serve.certify": ("success", 1),
+        "serve.audit": ("failed", 1),  # once, although the task has two retries
+        "serve.publish": ("upstream_failed", 0), "serve.export": ("upstream_failed", 0),
+        "report": ("success", 1),
+    }  # fmt: skip
+    page = Path(served.settings.warehouse) / "reports" / f"night={AUDITED}.html"
+    assert "top_share" in page.read_text()
+    for task in ("score", "serve.audit", "report"):
+        links = airflow.call("GET", f"{run}/taskInstances/{task}/links")["extra_links"]
+        assert links["Page of the night"] == page.as_uri()
+    assert "another attempt cannot fix: error: " in airflow.log(run, "serve.audit")
+
+    strict = airflow.home / "strict.yaml"
+    strict.write_text(strict.read_text().replace("max_top_share: 0.0", "max_top_share: 1.0"))
+    clear = {
+        "dry_run": False, "dag_run_id": run.rsplit("/", 1)[-1], "task_ids": ["serve.audit"],
+        "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
+    }  # fmt: skip
+    airflow.call("POST", f"/api/v2/dags/{STEPS}/clearTaskInstances", clear)
+    wait_for(settled(airflow, run), "the cleared audit has not ended")
+    tasks = airflow.tasks(run)
+    assert {tasks[task] for task in ("prepare.ingest", "score", "serve.certify")} == {("success", 1)}
+    assert (tasks["serve.audit"], tasks["serve.publish"][0]) == (("success", 2), "success")
+    assert tasks["serve.export"][0] == "skipped"
+    assert airflow.call("GET", run)["state"] == "success"
+
+    told = airflow.result(run, "serve.publish")
+    event = {key: told[key] for key in ("night", "run_id", "model_version")}
+    published = told["steps"]["publish_recommendations"]
+    assert (event["night"], event["run_id"]) == (AUDITED, published["run_id"])
+    assert published["versions"] == {"recommendations": find_commits(served, AUDITED)[-1].version}
+    assert published["scoring"]["users"] == shop.USERS
+    assert published["scoring"]["plan_reason"]
+    assert airflow.events("lime://steps/recommendations") == {AUDITED: event}
+    assert (
+        airflow.result(run, "score")["steps"]["score_candidates"]["model_version"] == event["model_version"]
+    )
+
+
+def test_forms_take_a_night_back_and_keep_a_user_out_of_the_log(airflow: Api, served: Warehouse) -> None:
+    airflow.call("PATCH", f"/api/v2/dags/{OPERATIONS}", {"is_paused": False})
+    with pytest.raises(AssertionError, match=r"40\d|422"):
+        airflow.trigger(OPERATIONS, "yesterday", action="pin")
+    unfit = airflow.trigger(OPERATIONS, AUDITED, action="pin")
+    wait_for(settled(airflow, unfit), "the check of the form has not ended")
+    tasks = airflow.tasks(unfit)
+    assert {task for task, (state, _) in tasks.items() if state != "upstream_failed"} == {"check"}
+    assert "pin needs the field reason" in airflow.log(unfit, "check")
+
+    user = "no-number-4711"  # the job refuses it before Spark starts, in a line that names it
+    forget = airflow.trigger(OPERATIONS, AUDITED, action="forget", user=user, reason="request 17")
+    wait_for(settled(airflow, forget), "the form to forget a user has not ended")
+    assert airflow.tasks(forget)["forget"] == ("failed", 1)
+    log = airflow.log(forget, "forget")
+    assert "is not a whole number" in log
+    assert user not in log
+
+    reason = "--release; $(id) {{ ds }}"
+    back = airflow.trigger(OPERATIONS, AUDITED, action="roll_back_lists", reason=reason)
+    wait_for(settled(airflow, back), "the rollback has not ended")
+    tasks = airflow.tasks(back)
+    assert {task for task, (state, _) in tasks.items() if state == "success"} == {"check", "roll_back_lists"}
+    assert tasks["pin"][0] == "skipped"
+    assert airflow.result(back, "roll_back_lists")["steps"]["roll_back"]["reason"] == reason
+    assert lists_of(served, AUDITED) == {}
+    assert airflow.events("lime://shop/recommendations")[AUDITED]["run_id"] is None
 
 
 def drivers(night: str) -> list[psutil.Process]:
@@ -218,7 +234,7 @@ def drivers(night: str) -> list[psutil.Process]:
 def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
     airflow: Api, served: Warehouse
 ) -> None:
-    dag = "nightly_scoring"
+    dag = NIGHTLY
     airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
     airflow.trigger(dag, KILLED)
 
