@@ -17,8 +17,9 @@ class Option:
     check: Callable[[str], Any] = str  # reads a value, or raises argparse's error
     default: Any = None
     required: bool = False
-    # A value, a switch without a value, a value that may be repeated, or several values after one flag.
-    kind: Literal["value", "switch", "repeated", "several"] = "value"
+    # A value, a switch without a value, a value that may be repeated, several values after one flag, or (in
+    # commands of `lime` alone) a value without a flag.
+    kind: Literal["value", "switch", "repeated", "several", "argument"] = "value"
     name: str = ""  # the attribute that holds the value, if it is not the one that the flag gives
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
@@ -26,7 +27,7 @@ class Option:
     @property
     def dest(self) -> str:
         """The attribute of the parsed command line that holds the value."""
-        return self.name or self.flag.removeprefix("--").replace("-", "_")
+        return self.name or self.flag.removeprefix("--").replace("-", "_").lower()
 
 
 CONFIG = Option("--config", "settings file, such as conf/local.yaml", required=True)

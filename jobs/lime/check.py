@@ -10,7 +10,8 @@ from rich.text import Text
 from jobs.endings import EXIT_CODES
 from jobs.lime.console import open_console
 from jobs.lime.output import print_json
-from pipelines.operate.machine_checks import Check, check_machine
+from pipelines.operate.drop_checks import Check
+from pipelines.operate.machine_checks import check_machine
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "not checked": "dim"}
 

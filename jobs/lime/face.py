@@ -24,7 +24,8 @@ TYPES = {"switch": bool, "repeated": list[str]}
 
 def options_of(definition: Definition) -> tuple[Option, ...]:
     """Return all options of a command of `lime`, those of its definition first."""
-    return (*definition.options, CONFIG, JSON, VERBOSE)
+    named = {option.dest for option in definition.options}
+    return (*definition.options, *([] if CONFIG.dest in named else [CONFIG]), JSON, VERBOSE)
 
 
 def make_callback(name: str, command: Command) -> Callable[..., None]:
@@ -76,6 +77,11 @@ def find_config() -> str | None:
 def _parameter(option: Option) -> inspect.Parameter:
     """Return the parameter of a function for which Typer makes this option."""
     required = option.required and option is not CONFIG
+    if option.kind == "argument":
+        shown = typer.Argument(help=option.help, metavar=option.flag, show_default=False)
+        return inspect.Parameter(
+            option.dest, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, shown]
+        )
     flags = [option.flag, *filter(None, [SHORT.get(option.flag)])]
     about = "settings file (default: $LIME_CONFIG, or conf/local.yaml)" if option is CONFIG else option.help
     more: dict[str, Any] = {}

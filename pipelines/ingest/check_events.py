@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from pipelines.ingest.load_drops import DUPLICATE
 from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
-from pipelines.ingest.wanted_columns import COUNT, KEY
+from pipelines.ingest.source_columns import COUNT, KEY
 from pipelines.schemas import (
     DROP_DS,
     DS,

@@ -1,4 +1,4 @@
-"""The columns that ingest reads from each source: our columns, their types, and their source columns."""
+"""What ingest reads from each source: the wanted columns, and the columns that its filter names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pyspark.errors import ParseException
 from pyspark.sql import SparkSession
 
-from pipelines.schemas import EVENT_TS, EVENT_TYPE, ITEM_ID, LABEL, SESSION_ID, SQL_TYPES, USER_ID
+from pipelines.ingest.source_columns import entity_columns, event_columns
 from pipelines.settings.base import SettingsError
 from pipelines.settings.settings import Settings
-from pipelines.store.catalogue import KEYS, Entity
+from pipelines.store.catalogue import Entity
 from pipelines.udfs.values import WantedColumn
-
-COUNT = "_count"  # how many times an event happened
-KEY = "_key_"  # followed by a number: a column of `ingest.events.key`
 
 
 @dataclass(frozen=True)
@@ -47,21 +44,8 @@ def want_events(spark: SparkSession, settings: Settings) -> Wanted:
     Raises:
         SettingsError: `ingest.events.where` is not a condition in SQL.
     """
-    ids, drop = settings.ids, settings.ingest.events
-    columns = [
-        WantedColumn(USER_ID, SQL_TYPES[ids.user_id], drop.user_id, required=True, is_id=True),
-        WantedColumn(ITEM_ID, SQL_TYPES[ids.item_id], drop.item_id, required=True, is_id=True),
-        WantedColumn(EVENT_TS, "timestamp", drop.event_ts, required=True),
-        WantedColumn(EVENT_TYPE, "string", drop.event_type),
-        WantedColumn(SESSION_ID, "string", drop.session_id),
-        WantedColumn(LABEL, "double", drop.label),
-        *(
-            WantedColumn(f"{KEY}{i}", "string", name, required=True, is_id=True)
-            for i, name in enumerate(drop.key)
-        ),
-        *([WantedColumn(COUNT, "bigint", drop.count, required=True)] if drop.count else []),
-    ]
-    return Wanted("events", tuple(columns), drop.where, find_columns(spark, "events", drop.where))
+    where = settings.ingest.events.where
+    return Wanted("events", event_columns(settings), where, find_columns(spark, "events", where))
 
 
 def want_entity(spark: SparkSession, settings: Settings, name: Entity) -> Wanted:
@@ -75,12 +59,8 @@ def want_entity(spark: SparkSession, settings: Settings, name: Entity) -> Wanted
     Raises:
         SettingsError: the `where` of the source is not a condition in SQL.
     """
-    drop = settings.ingest.items if name == "items" else settings.ingest.users
-    key, id_type = KEYS[name], settings.ids.item_id if name == "items" else settings.ids.user_id
-    types = {column: "bigint" if kind == "long" else kind for column, kind in drop.columns.items()}
-    features = [WantedColumn(c, kind, drop.source.get(c, c)) for c, kind in types.items() if c != key]
-    mine = WantedColumn(key, SQL_TYPES[id_type], drop.source.get(key, key), required=True, is_id=True)
-    return Wanted(name, (mine, *features), drop.where, find_columns(spark, name, drop.where))
+    where = (settings.ingest.items if name == "items" else settings.ingest.users).where
+    return Wanted(name, entity_columns(settings, name), where, find_columns(spark, name, where))
 
 
 def find_columns(spark: SparkSession, source: str, where: str | None) -> tuple[str, ...]:

@@ -12,30 +12,29 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import psutil
 
 from lime_model.errors import LimeError
 from lime_model.scoring import native
+from pipelines.operate.drop_checks import Check, check_drops
 from pipelines.settings.base import SettingsError, local_path
 from pipelines.settings.settings import Settings, load_settings
+from pipelines.store.machine_conf import derive_conf, group_limit
 from pipelines.store.session import find_jars, find_java
 
 OLDEST_JAVA: Final = 17
 FULL_DISK, SMALL_DISK = 256 << 20, 5 << 30  # bytes: with less, a check fails, or warns
+# The jar that reads a storage, by the scheme of its paths.
+CONNECTORS: Final = {
+    "s3a": "hadoop-aws",
+    "abfs": "hadoop-azure",
+    "abfss": "hadoop-azure",
+    "gs": "gcs-connector",
+}
 UNITS: Final = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}  # powers of two
 GPU_DRIVER: Final = Path("/dev/nvidiactl")
-LIMIT_OF_GROUP: Final = Path("/sys/fs/cgroup/memory.max")  # of a container
-
-
-class Check(NamedTuple):
-    """The outcome of one check."""
-
-    name: str
-    state: Literal["ok", "warning", "failed", "not checked"]
-    found: str
-    remedy: str = ""
 
 
 def check_machine(config: str) -> list[Check]:
@@ -51,6 +50,7 @@ def check_machine(config: str) -> list[Check]:
         _run("Delta jars", check_jars),
         check_memory(settings),
         *_check_folders(settings),
+        *check_connectors(settings),
         *check_drops(settings),
         check_kernel(settings),
         *_check_secrets(settings),
@@ -100,30 +100,30 @@ def check_jars() -> Check:
 
 def check_memory(settings: Settings) -> Check:
     """Compare the free memory with what the driver's JVM may take."""
-    free, wanted = free_memory(), read_size(settings.spark.conf.get("spark.driver.memory", "1g"))
+    conf = derive_conf(settings) | settings.spark.conf
+    free, wanted = free_memory(), read_size(conf.get("spark.driver.memory", "1g"))
     found = f"{_size(free)} are free, spark.driver.memory is {_size(wanted)}"
+    found += "" if "spark.driver.memory" in settings.spark.conf else " (derived)"
     if free < wanted:
         return Check("memory", "warning", found, "stop other programs, or lower spark.driver.memory")
     return Check("memory", "ok", found)
 
 
-def check_drops(settings: Settings) -> Iterator[Check]:
-    """Check that there are drops of events, and of items and users where the settings describe columns."""
-    root = local_path(settings.drops)
-    if root is None:
-        yield Check("drops", "not checked", f"{settings.drops} is not a folder of this machine")
+def check_connectors(settings: Settings) -> Iterator[Check]:
+    """Check that a session of this machine has the connector of each storage that the settings name."""
+    if not derive_conf(settings):  # a cluster or spark-submit brings its own jars
         return
-    described = {"items": settings.ingest.items.columns, "users": settings.ingest.users.columns}
-    for source in ("events", "items", "users"):
-        folder = root / source
-        days = sorted(day.name.removeprefix("ds=") for day in folder.glob("ds=*")) if folder.is_dir() else []
-        name, remedy = f"drops of {source}", f"write files into {folder}/ds=YYYY-MM-DD/, or correct drops"
-        if days:
-            yield Check(name, "ok", f"{len(days):,} days, from {days[0]} to {days[-1]}")
-        elif source == "events":
-            yield Check(name, "failed", f"{folder} has no folder of a day", remedy)
-        elif described[source]:
-            yield Check(name, "warning", f"{folder} has no folder of a day, so all columns are null", remedy)
+    conf = " ".join(settings.spark.conf.get(key, "") for key in ("spark.jars", "spark.jars.packages"))
+    places = (settings.warehouse, settings.drops, settings.bundles)
+    for scheme in sorted({place.partition(":")[0] for place in places if ":" in place} & CONNECTORS.keys()):
+        package = CONNECTORS[scheme]
+        if package in conf:
+            yield Check(f"connector {scheme}", "ok", f"the settings name {package}")
+        else:
+            remedy = f"name its version in spark.conf: spark.jars.packages (org.apache.hadoop:{package}:…)"
+            yield Check(
+                f"connector {scheme}", "warning", f"{package} is not among the jars of the settings", remedy
+            )
 
 
 def check_kernel(settings: Settings) -> Check:
@@ -220,9 +220,7 @@ def _failed(name: str, said: str) -> Check:
 
 def free_memory() -> int:
     """Return the memory that processes can still take, also inside a container."""
-    free = psutil.virtual_memory().available
-    limit = LIMIT_OF_GROUP.read_text().strip() if LIMIT_OF_GROUP.exists() else "max"
-    return free if limit == "max" else min(free, int(limit))
+    return min(psutil.virtual_memory().available, group_limit())
 
 
 def _size(count: int) -> str:

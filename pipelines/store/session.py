@@ -24,6 +24,7 @@ from lime_model.errors import LimeError
 from pipelines.settings.base import SettingsError
 from pipelines.settings.secrets import SECRET
 from pipelines.settings.settings import Settings
+from pipelines.store.machine_conf import derive_conf
 
 JARS = Path(__file__).resolve().parents[2] / ".jars"
 
@@ -60,6 +61,8 @@ class NoJava(LimeError):
 def open_session(settings: Settings, app: str, *, verbose: bool = False) -> SparkSession:
     """Open a session with Delta, in UTC, and with the configuration of the settings.
 
+    What the settings leave out is derived for a session on this machine (`machine_conf.py`).
+
     Args:
         settings: the master, the configuration and the secrets.
         app: the name of the application.
@@ -79,7 +82,15 @@ def open_session(settings: Settings, app: str, *, verbose: bool = False) -> Spar
     }
     # Spark writes Hadoop's configuration to its event log and its pages; this leaves secrets out.
     hidden = "|".join([SECRET.pattern, *map(re.escape, settings.spark.secrets)])
-    given = {**named, **DEFAULTS, "spark.redaction.regex": hidden, **find_jars(), **settings.spark.conf}
+    derived = derive_conf(settings)
+    given = {
+        **named,
+        **derived,
+        **DEFAULTS,
+        "spark.redaction.regex": hidden,
+        **find_jars(),
+        **settings.spark.conf,
+    }
     _launch(given, verbose=verbose)
     session = SparkSession.builder.config(map=dict(given)).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")

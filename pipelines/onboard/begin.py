@@ -1,0 +1,237 @@
+"""Begin with foreign data: look, guess, ask, write settings and drops, and try one day.
+
+This is what `lime init` does; it prints nothing and asks through the function that it is given.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+
+from pipelines.onboard.begun import BAD_ROWS, Begun, notes_of_days, notes_of_entities
+from pipelines.onboard.dialect import DataError, Dialect
+from pipelines.onboard.dry_run import try_drops
+from pipelines.onboard.entities import Entity, derive_features, find_entity, taken_columns
+from pipelines.onboard.facts import describe
+from pipelines.onboard.guesses import Ask, Guess, Guesses
+from pipelines.onboard.oddities import CANCELLED, Note, duck_condition, find_oddities, missing_days
+from pipelines.onboard.roles import Looked, Roles, find_events, find_times, guess_roles
+from pipelines.onboard.settings_text import Plan, write_settings
+from pipelines.onboard.settle import settle_eligible, settle_filter, settle_format, settle_zone
+from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
+from pipelines.onboard.staging import BadRow, stage
+from pipelines.onboard.tables import Found, find_tables
+from pipelines.onboard.write_drops import (
+    add_days,
+    count_days,
+    find_folder_zone,
+    time_rules,
+    write_bad_rows,
+    write_entity,
+    write_events,
+)
+from pipelines.settings.ingest import NULLS
+
+MOST_BYTES = 2 << 30  # of drops in day folders; of more, only the newest and the oldest days are looked at
+
+
+def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) -> Begun:
+    """Look at drops, and write the settings file and, for flat files, daily drops next to it.
+
+    Args:
+        drops: a file, or a folder of files.
+        config: the settings file to write.
+        given: the answers that options gave.
+        ask: asks a person what can't be told; None: guesses are taken.
+
+    Raises:
+        DataError: there is something already, the data can't be read, or it does not say enough.
+    """
+    for place in (config, config.parent / "raw"):
+        if place.exists():
+            raise DataError(f"{place} is there already; remove it, or name another file with --config")
+    found = find_tables(drops, given)
+    config.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=config.parent, prefix=".init-") as scratch:
+        return _Beginning(drops, config, found, Guesses(given, ask), Path(scratch)).run()
+
+
+class _Beginning:
+    """The work of `begin`, step by step."""
+
+    def __init__(self, drops: Path, config: Path, found: Found, guesses: Guesses, scratch: Path) -> None:
+        self.drops, self.config, self.found, self.guesses, self.scratch = (
+            drops,
+            config,
+            found,
+            guesses,
+            scratch,
+        )
+        self.con = duckdb.connect(config={"temp_directory": str(scratch / "duckdb")})
+        self.notes: list[Note] = []
+
+    def run(self) -> Begun:
+        """Do all steps."""
+        tables = [self._look(number) for number in range(len(self.found.tables))]
+        events = find_events(tables, self.guesses)
+        roles = guess_roles(self.con, events, self.guesses)
+        roles.form = settle_format(self.con, events, roles, self.guesses)
+        zone = settle_zone(events, roles, self.guesses)
+        items = find_entity(self.con, tables, events, ("items", roles.item), self.guesses)
+        rest = [table for table in tables if table is not items.table]
+        users = find_entity(self.con, rest, events, ("users", roles.user), self.guesses)
+        in_place = bool(self.found.days) and not self._needs_inner(roles, (items, users), events)
+        if not in_place:
+            self._derive(events, roles, items, users)
+        days, late = self._days(events, roles, zone, in_place=in_place)
+        plan, amounts = self._plan(events, roles, (items, users), zone, days, in_place=in_place)
+        bad = [*(row for table in tables for row in table.staged.bad), *late]
+        if not in_place:
+            self._write(events, (items, users), days)
+            write_bad_rows(bad, self.config.parent / BAD_ROWS)
+        self.config.write_text(write_settings(plan), encoding="utf-8")
+        begun = Begun(
+            self.config, self.guesses.made, self.guesses.asked, events.staged.rows,
+            0 if in_place else sum(days.values()), bad, days, amounts, self.notes,
+        )  # fmt: skip
+        begun.tries, begun.faults = try_drops(self.config)
+        return begun
+
+    def _look(self, number: int) -> Looked:
+        table = self.found.tables[number]
+        if self.found.days:
+            table = table._replace(files=self._some(table.files))
+        staged = stage(table, self.scratch / f"t{number}")
+        if staged.rows == len(staged.bad):
+            raise DataError(f"{table.files[0]} has no row that can be read; say its dialect with --delimiter")
+        looked = Looked(staged, f"table_{number}", describe(self.con, staged, f"table_{number}"))
+        find_times(self.con, looked)
+        return looked
+
+    def _some(self, files: list[Path]) -> list[Path]:
+        """Return the oldest file and the newest ones, up to a limit of bytes."""
+        taken: list[Path] = []
+        size = 0
+        for path in reversed(files):
+            size += path.stat().st_size
+            if size > MOST_BYTES:
+                said = f"only the newest {len(taken):,} of {len(files):,} files were looked at"
+                self.notes.append(Note("sample", said))
+                return [files[0], *reversed(taken)]
+            taken.append(path)
+        return files
+
+    def _needs_inner(self, roles: Roles, entities: tuple[Entity, ...], events: Looked) -> bool:
+        """Whether a wanted column lies inside an object, where ingest does not look."""
+        inside = bool(taken_columns(roles) & events.staged.inner)
+        for entity in entities:
+            if entity.table:
+                wanted = {entity.key, *(feature.source for feature in entity.features)}
+                inside |= bool(wanted & entity.table.staged.inner)
+        return inside
+
+    def _derive(self, events: Looked, roles: Roles, items: Entity, users: Entity) -> None:
+        """Take features from columns of events where there is no table of items or users."""
+        taken = taken_columns(roles)
+        for entity in (items, users):
+            if entity.table is None:
+                entity.features = derive_features(self.con, events, entity.key, taken)
+                entity.derived = bool(entity.features)
+                taken |= {feature.source for feature in entity.features}
+
+    def _days(
+        self, events: Looked, roles: Roles, zone: str, *, in_place: bool
+    ) -> tuple[dict[str, int], list[BadRow]]:
+        """Return the days of events, and the rows whose time can't be read."""
+        if in_place:
+            return dict.fromkeys(self.found.days["events"], 0), []
+        late = add_days(events, roles.time, time_rules(roles.form.format, zone, frozenset(NULLS)))
+        describe(self.con, events.staged, events.view)
+        days = count_days(self.con, events)
+        if not days:
+            raise DataError(f"no value of {roles.time} is a time; name the column with --time")
+        return days, late
+
+    def _plan(
+        self,
+        events: Looked,
+        roles: Roles,
+        entities: tuple[Entity, Entity],
+        zone: str,
+        days: dict[str, int],
+        *,
+        in_place: bool,
+    ) -> tuple[Plan, Amounts]:
+        """Return what the settings say, and how much data there is."""
+        items, users = entities
+        where, why = settle_filter(events, roles, self.guesses)
+        span = (dt.date.fromisoformat(max(days)) - dt.date.fromisoformat(min(days))).days + 1
+        amounts = measure(self.con, events, roles, " AND ".join(where) or None, span)
+        ids = {"user_id": _id_type(events, roles.user, users), "item_id": _id_type(events, roles.item, items)}
+        kept = self._kept(events, where)
+        eligible, why_eligible = settle_eligible(self.con, kept, roles, ids["item_id"], self.guesses)
+        odd = find_oddities(self.con, kept, roles)
+        cold = cold_share(self.con, events, roles, users)
+        night, audits = choose_night(amounts, cold)
+        training = choose_training(amounts, labelled=bool(roles.label))
+        plan = Plan(
+            str(self.drops), str(self.found.root.resolve()) if in_place else "raw", roles, ids,
+            events.staged.table.dialect if in_place else Dialect("parquet"), zone,
+            self._folder_zone(events, roles, zone, in_place=in_place), items, users,
+            _event_types(events, roles),
+            training, night, where, why, eligible, why_eligible, audits,
+            any(note.what == "contradictions" for note in odd),
+            len(missing_days(list(days))) if in_place else 0,
+        )  # fmt: skip
+        self.notes += [
+            *(Note("filter", said) for said in why),
+            *odd,
+            *notes_of_days(days),
+            *notes_of_entities(entities, cold),
+        ]
+        return plan, amounts
+
+    def _kept(self, events: Looked, where: list[str]) -> Looked:
+        """Return the events that the filter keeps, as a table."""
+        condition = f" WHERE {duck_condition(' AND '.join(where))}" if where else ""
+        self.con.execute(f"CREATE OR REPLACE VIEW kept_events AS SELECT * FROM {events.view}{condition}")
+        return replace(events, view="kept_events")
+
+    def _folder_zone(self, events: Looked, roles: Roles, zone: str, *, in_place: bool) -> str:
+        if not in_place:
+            return "UTC"
+        if not roles.form.zoned:
+            return zone
+        found = find_folder_zone(events, roles.time, time_rules(roles.form.format, zone, frozenset(NULLS)))
+        why = "the times of events and their folders say so"
+        question = "Whose midnights cut the folders of days?"
+        guess = Guess("folder_timezone", question, found, why, found == "UTC", optional=False)
+        return self.guesses.settle(guess) or "UTC"
+
+    def _write(self, events: Looked, entities: tuple[Entity, ...], days: dict[str, int]) -> None:
+        raw = self.config.parent / "raw"
+        write_events(self.con, events, raw, days)
+        for entity in entities:
+            write_entity(self.con, entity, events, raw, min(days))
+
+
+def _id_type(events: Looked, name: str, entity: Entity) -> str:
+    """Return `long` if every id is a whole number without zeros in front, in events and in its own table."""
+    columns = [events.column(name)]
+    if entity.table is not None:
+        columns.append(entity.table.column(entity.key))
+    kind: Literal["long", "string"] = "long" if all(column.is_whole for column in columns) else "string"
+    return kind
+
+
+def _event_types(events: Looked, roles: Roles) -> list[str]:
+    if not roles.event_type:
+        return ["event"]
+    values = [value for value, _ in events.column(roles.event_type).top]
+    return [value for value in values if not CANCELLED.fullmatch(value)] or values

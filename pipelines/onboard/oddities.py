@@ -1,0 +1,193 @@
+"""Find what is missing or odd in events: filters that they need, and what a person should know."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import duckdb
+
+from pipelines.onboard.facts import Column, quoted, text_of
+from pipelines.onboard.guesses import some
+from pipelines.onboard.roles import Looked, Roles
+from pipelines.onboard.words import words_of
+
+CANCELLED: Final = re.compile(
+    r"(?i).*(cancel|storn|refund|return(ed|s)?$|void|annul|reimburs|chargeback|retour|erstatt|devuel|devoluc|rimborso).*"
+)
+EMPTY: Final = "''"
+YES: Final = ("1", "1.0", "true", "t", "yes", "y")
+# Words of lines of a bill that are no products.
+NO_PRODUCT: Final = re.compile(
+    r"(?i)(^|[^a-z])(postage|post|porto|shipping|delivery|carriage|freight|versand(kosten)?|lieferung|livraison|"
+    r"frais de port|spedizione|env[ií]o|gastos|handling|fee|fees|geb[üu]hr|commission|discount|rabatt|"
+    r"remise|voucher|"
+    r"gutschein|gift ?card|coupon|bank charges?|adjust(ment)?|manual|deposit|pfand|tip|donation|"
+    r"spende|samples?|"
+    r"surcharge|service charge|verzend(kosten)?|frakt|insurance|dotcom|bag charge|carrier bag)([^a-z]|$)"
+)
+ONE_USER: Final = 0.01  # the share of all events from which one user is odd
+FAR: Final = 50  # times the median number of events
+FREQUENT: Final = 200  # most frequent items that are looked at
+
+
+class Note(NamedTuple):
+    """Something that a person should know."""
+
+    what: str  # a word for programs, such as `duplicates`
+    said: str
+
+
+def spark_name(name: str) -> str:
+    """Return a column's name as a condition of Spark's SQL has it."""
+    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) else "`" + name.replace("`", "``") + "`"
+
+
+def duck_condition(where: str) -> str:
+    """Return a condition as DuckDB reads it, which quotes names otherwise."""
+    return re.sub(r"`((?:[^`]|``)*)`", lambda found: quoted(found[1].replace("``", "`")), where)
+
+
+def propose_filter(events: Looked, roles: Roles) -> tuple[list[str], list[Note]]:
+    """Return conditions that rows should meet, and why: a user, a positive quantity, not cancelled."""
+    parts, notes = [], []
+    for role, name in (("user", roles.user), ("item", roles.item)):
+        column = events.column(name)
+        if missing := column.rows - column.filled:
+            # In Parquet that is read where it is, empty text is no null.
+            text = column.type == "VARCHAR" and events.staged.table.dialect.format == "parquet"
+            parts.append(
+                f"{f'nullif(trim({spark_name(name)}), {EMPTY})' if text else spark_name(name)} IS NOT NULL"
+            )
+            notes.append(
+                Note(f"no_{role}", f"{missing:,} of {column.rows:,} rows have no {role}; they are left out")
+            )
+    if roles.quantity and (column := events.column(roles.quantity)).shapes["negative"]:
+        parts.append(f"try_cast({spark_name(roles.quantity)} AS DOUBLE) > 0")
+        count = column.shapes["negative"]
+        said = f"{count:,} rows have a negative {roles.quantity}: cancellations; they are left out"
+        notes.append(Note("cancellations", said))
+    for column in events.columns:
+        if column.name not in (roles.user, roles.item, roles.time, roles.label, roles.quantity):
+            part, said = _filter_cancelled(column)
+            if part:
+                parts.append(part)
+                notes.append(Note("cancellations", said))
+    return parts, notes
+
+
+def _filter_cancelled(column: Column) -> tuple[str, str]:
+    """Return a condition that leaves out cancelled rows, if a name or values say which they are."""
+    values = [value.lower() for value, _ in column.top]
+    text = f"lower(CAST({spark_name(column.name)} AS STRING))"
+    if (
+        0 < len(values) <= 2
+        and set(values) & set(YES)
+        and any(CANCELLED.fullmatch(w) for w in words_of(column.name))
+    ):
+        wrong = [value for value in values if value in YES]
+    elif len(values) <= 40 and column.distinct <= 40:
+        wrong = [value for value in values if CANCELLED.fullmatch(value)]
+    else:
+        wrong = []
+    if not wrong or len(wrong) == len(values):
+        return "", ""
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in wrong)
+    count = sum(n for value, n in column.top if value.lower() in wrong)
+    said = f"{count:,} rows have {column.name} {some(wrong)}; they are left out"
+    return f"coalesce({text}, '') NOT IN ({listed})", said
+
+
+def find_no_products(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[tuple[str, str]]:
+    """Return frequent items that are no products, each with the word that says so.
+
+    Args:
+        con: the connection with the tables.
+        events: the table of events.
+        roles: the columns of events.
+    """
+    texts = [
+        column.name
+        for column in events.columns
+        if column.type == "VARCHAR" and not column.is_number and column.name not in events.times
+        and column.distinct > 20 and column.name not in (roles.user, roles.session, roles.item)
+    ]  # fmt: skip
+    said = "".join(f", mode({text_of(name)})" for name in texts)
+    rows = con.execute(
+        f"SELECT {text_of(roles.item)} AS item, count(*) AS n {said} FROM {events.view} "
+        f"WHERE {quoted(roles.item)} IS NOT NULL GROUP BY 1 ORDER BY n DESC, item LIMIT {FREQUENT}"
+    ).fetchall()
+    digits = [bool(re.search(r"\d", str(row[0]))) for row in rows]
+    odd_ids = sum(digits) >= 0.8 * len(digits)  # ids have digits, so one without is a word
+    found = []
+    for row in rows:
+        about = [str(cell) for cell in row[2:] if cell and len(str(cell)) <= 40]
+        word = not re.search(r"\d", str(row[0])) and odd_ids
+        match = next((text for text in [str(row[0]), *about] if NO_PRODUCT.search(text)), None)
+        if match and (word or len(match.split()) <= 3 or match == str(row[0])):
+            found.append((str(row[0]), match))
+    return found
+
+
+def find_oddities(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[Note]:
+    """Return what is odd about events: bots, duplicates, and ids that were written as floats.
+
+    Args:
+        con: the connection with the tables.
+        events: the table of events.
+        roles: its columns.
+    """
+    notes = []
+    for role, name in (("user", roles.user), ("item", roles.item)):
+        if floats := events.column(name).shapes["floats"]:
+            said = f"{floats:,} values of {name} are written like 17850.0; they count as 17850"
+            notes.append(Note(f"float_{role}", said))
+    return [*notes, *_find_bots(con, events, roles), *_find_duplicates(con, events, roles)]
+
+
+def _find_bots(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[Note]:
+    rows = con.execute(
+        f"WITH u AS (SELECT {text_of(roles.user)} AS u, count(*) AS n FROM {events.view} GROUP BY 1) "
+        "SELECT u, n, (SELECT median(n) FROM u), (SELECT count(*) FROM u), (SELECT sum(n) FROM u) FROM u "
+        "WHERE u IS NOT NULL ORDER BY n DESC LIMIT 5"
+    ).fetchall()
+    wrong = [row for row in rows if row[1] > FAR * row[2] and row[1] > ONE_USER * row[4] and row[3] >= 50]
+    if not wrong:
+        return []
+    shown = some([f"{row[0]} ({row[1]:,} events)" for row in wrong])
+    usual = f"more than {FAR} times the usual {wrong[0][2]:g} events"
+    said = f"users that may be bots or staff, as they have {usual}: {shown}"
+    return [Note("bots", said)]
+
+
+def _find_duplicates(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[Note]:
+    names = [name for name in (roles.user, roles.item, roles.time, roles.event_type, roles.session) if name]
+    keys = ", ".join(text_of(name) for name in names)
+    label = f", count(DISTINCT {text_of(roles.label)}) AS d" if roles.label else ", 1 AS d"
+    row = con.execute(
+        f"SELECT sum(n), count(*), sum(CASE WHEN d > 1 THEN n ELSE 0 END) "
+        f"FROM (SELECT count(*) AS n {label} FROM {events.view} GROUP BY {keys})"
+    ).fetchone()
+    if row is None or row[0] is None or row[0] == row[1]:
+        return []
+    said = (
+        f"{int(row[0] - row[1]):,} of {int(row[0]):,} rows repeat another one in {', '.join(names)}; "
+        "they count once (ingest.events.identical: each counts them all)"
+    )
+    notes = [Note("duplicates", said)]
+    if row[2] > 0.005 * row[0]:
+        notes.append(
+            Note("contradictions", f"{int(row[2]):,} such rows have both labels; each counts as an event")
+        )
+    return notes
+
+
+def missing_days(days: Sequence[str]) -> list[str]:
+    """Return the days between the first and the last one that are not there."""
+    if not days:
+        return []
+    first, last = dt.date.fromisoformat(min(days)), dt.date.fromisoformat(max(days))
+    every = [str(first + dt.timedelta(days=i)) for i in range((last - first).days + 1)]
+    return sorted(set(every) - set(days))

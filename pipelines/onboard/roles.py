@@ -1,0 +1,233 @@
+"""Guess which table holds events, items and users, and which columns are user, item, time, type and label.
+
+A name alone decides nothing: a user or item is a column that could be an id, a time one whose values are
+times, and a label one with two values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import duckdb
+
+from pipelines.onboard.dialect import DataError
+from pipelines.onboard.facts import Column, quoted, text_of
+from pipelines.onboard.guesses import Guess, Guesses, some
+from pipelines.onboard.staging import Staged
+from pipelines.onboard.time_forms import TimeForm, find_form
+from pipelines.onboard.words import fit
+
+GOOD: Final = 1.0  # a name that fits a role well
+LEAST_IDS: Final = 3  # distinct values of a column of ids
+MOST_TYPES: Final = 40  # distinct types of events
+LABELS: Final = frozenset({"0", "1", "0.0", "1.0", "true", "false", "t", "f", "yes", "no", "y", "n"})
+
+
+@dataclass
+class Looked:
+    """A table with its columns."""
+
+    staged: Staged
+    view: str
+    columns: list[Column]
+    times: dict[str, TimeForm] = field(default_factory=dict)
+
+    def column(self, name: str) -> Column:
+        """Return the column of a name."""
+        return next(column for column in self.columns if column.name == name)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return [column.name for column in self.columns]
+
+
+@dataclass
+class Roles:
+    """The columns of the table of events by role; an empty name where there is none."""
+
+    user: str
+    item: str
+    time: str
+    form: TimeForm
+    event_type: str = ""
+    session: str = ""
+    label: str = ""
+    quantity: str = ""
+
+
+def find_times(con: duckdb.DuckDBPyConnection, table: Looked) -> None:
+    """Find the columns of a table that hold times."""
+    for column in table.columns:
+        if form := find_form(con, table.view, column):
+            table.times[column.name] = form
+
+
+def find_events(tables: Sequence[Looked], guesses: Guesses) -> Looked:
+    """Return the table of events: the one with a time, a user and an item, and the most rows.
+
+    Raises:
+        DataError: no table has a time, or the option names none.
+    """
+    names = tuple(table.staged.table.name for table in tables)
+    fits = [table for table in tables if table.times and len(_ids(table, set())) >= 2]
+    best = max(fits, key=lambda t: (t.staged.table.name == "events", t.staged.rows), default=None)
+    if best is None:
+        looked = "; ".join(f"{t.staged.table.name} has {some(t.names)}" for t in tables)
+        raise DataError(
+            f"no table has a column of times and two of ids, so none holds events ({looked}); "
+            "deliver a table with a user, an item and a time in each row"
+        )
+    found = guesses.settle(
+        Guess(
+            "events", "Which table holds the events?", best.staged.table.name,
+            f"it has times and ids in {best.staged.rows:,} rows", choices=names, optional=False,
+        )
+    )  # fmt: skip
+    return next(table for table in tables if table.staged.table.name == found)
+
+
+def guess_roles(con: duckdb.DuckDBPyConnection, table: Looked, guesses: Guesses) -> Roles:
+    """Guess the columns of events.
+
+    Args:
+        con: the connection with the tables.
+        table: the table of events.
+        guesses: takes the guesses and the answers.
+
+    Raises:
+        DataError: the time, the user or the item can't be told.
+    """
+    time = _settle_time(table, guesses)
+    user = _settle_id(table, "user", {time}, guesses)
+    item = _settle_id(table, "item", {time, user}, guesses)
+    taken = {time, user, item}
+    form = table.times.get(time) or TimeForm("iso", False)
+    event_type = _settle_optional(table, "type", taken, guesses, _is_type)
+    session = _settle_session(con, table, (user, taken | {event_type}), guesses)
+    label = _settle_optional(table, "label", taken | {event_type, session}, guesses, _is_label)
+    number = [c for c in table.columns if c.is_number and c.name not in taken | {session, label}]
+    quantity = max(number, key=lambda c: fit(c.name, "quantity"), default=None)
+    counted = quantity.name if quantity and fit(quantity.name, "quantity") >= GOOD else ""
+    return Roles(user, item, time, form, event_type, session, label, counted)
+
+
+def _settle_time(table: Looked, guesses: Guesses) -> str:
+    ranked = sorted(table.times, key=lambda name: -fit(name, "time"))
+    sure = len(ranked) == 1 or (bool(ranked) and fit(ranked[0], "time") > fit(ranked[1], "time"))
+    why = f"its values are times ({table.times[ranked[0]].format})" if ranked else "no column holds times."
+    guess = Guess("time", "Which column is the time of an event?", ranked[0] if ranked else None, why, sure,
+                  tuple(table.names), optional=False)  # fmt: skip
+    found = guesses.settle(guess)
+    assert found is not None
+    return found
+
+
+def _ids(table: Looked, taken: set[str]) -> list[Column]:
+    """Return the columns that could be ids: neither times nor fractions nor a few values."""
+    return [
+        column
+        for column in table.columns
+        if column.name not in taken
+        and column.name not in table.times
+        and column.distinct >= LEAST_IDS
+        and column.shapes["commas"] == 0
+        and column.shapes["numbers"] in (0, *_whole(column))
+    ]
+
+
+def _whole(column: Column) -> tuple[int, ...]:
+    """The counts of numbers of a column of ids: all of them whole, or some of many texts."""
+    whole = column.shapes["whole"] + column.shapes["floats"]
+    return (column.shapes["numbers"],) if column.shapes["numbers"] <= whole + column.filled // 1000 else ()
+
+
+def _settle_id(table: Looked, role: str, taken: set[str], guesses: Guesses) -> str:
+    """Settle the column of users or items: by its name, or else by its place and its number of values."""
+    ids = _ids(table, taken)
+    other = {"user": "item", "item": "user"}[role]
+    scored = sorted(ids, key=lambda c: (fit(c.name, other) - fit(c.name, role), -c.distinct))
+    named = [column for column in scored if fit(column.name, role) >= 0.5]
+    named.sort(key=lambda column: -fit(column.name, role))
+    question = f"Which column is the {role}?"
+    choices = tuple(name for name in table.names if name not in taken)
+    if named:
+        best, rest = named[0], named[1:]
+        sure = not rest or fit(best.name, role) > fit(rest[0].name, role)
+        why = f"by its name and {best.distinct:,} distinct values"
+        guess = Guess(role, question, best.name, why, sure, choices, optional=False)
+    else:
+        unnamed = [c for c in ids if fit(c.name, other) < 0.5 and _looks_like_id(c)]
+        # A log is written as user, item and more; without names, two columns of ids are taken so.
+        wanted = 2 if role == "user" and not any(fit(c.name, other) >= 0.5 for c in ids) else 1
+        clear = len(unnamed) == wanted
+        why = (
+            "it is the first column of ids that is left"
+            if clear
+            else (
+                f"no name says it, and {len(unnamed)} columns could be it: {some([c.name for c in unnamed])}."
+            )
+        )
+        guess = Guess(role, question, unnamed[0].name if clear else None, why, False, choices, optional=False)
+    found = guesses.settle(guess)
+    assert found is not None
+    return found
+
+
+def _looks_like_id(column: Column) -> bool:
+    """Whether a column without a telling name could be an id: it has more values than a rating or a count."""
+    return column.distinct > 20 and column.filled == column.rows
+
+
+def _settle_optional(table: Looked, role: str, taken: set[str], guesses: Guesses, fits: object) -> str:
+    """Settle a column that a log may lack: one with a telling name and fitting values."""
+    assert callable(fits)
+    columns = [c for c in table.columns if c.name not in taken and c.name not in table.times and fits(c)]
+    columns = [column for column in columns if fit(column.name, role) >= GOOD]
+    columns.sort(key=lambda column: -fit(column.name, role))
+    option = {"type": "event_type", "label": "label"}[role]
+    question = {"type": "Which column is the type of an event?", "label": "Which column is the label?"}[role]
+    best = columns[0] if columns else None
+    why = (
+        f"its values are {some([value for value, _ in best.top[:6]])}" if best else "no column looks like one"
+    )
+    choices = ("none", *table.names)
+    return guesses.settle(Guess(option, question, best.name if best else None, why, choices=choices)) or ""
+
+
+def _is_type(column: Column) -> bool:
+    return 2 <= column.distinct <= MOST_TYPES and not column.is_number and not _is_label(column)
+
+
+def _is_label(column: Column) -> bool:
+    values = {value.lower() for value, _ in column.top}
+    return len(values) == 2 and values <= LABELS
+
+
+def _settle_session(
+    con: duckdb.DuckDBPyConnection, table: Looked, about: tuple[str, set[str]], guesses: Guesses
+) -> str:
+    """Settle the column of sessions: one with a telling name whose values belong to one user each."""
+    user, taken = about
+    columns = [c for c in table.columns if c.name not in taken and c.name not in table.times]
+    columns = [c for c in columns if fit(c.name, "session") >= GOOD and c.distinct >= LEAST_IDS]
+    columns = [c for c in columns if not c.shapes["commas"]]
+    best, why = None, "no column looks like one"
+    for column in sorted(columns, key=lambda c: -fit(c.name, "session")):
+        share = _share_of_one_user(con, table.view, column.name, user)
+        if share >= 0.95:
+            best, why = column.name, f"by its name, and {share:.1%} of its values belong to one user"
+            break
+    choices = ("none", *table.names)
+    return guesses.settle(Guess("session", "Which column is the session?", best, why, choices=choices)) or ""
+
+
+def _share_of_one_user(con: duckdb.DuckDBPyConnection, view: str, session: str, user: str) -> float:
+    row = con.execute(
+        "SELECT avg(CASE WHEN n <= 1 THEN 1.0 ELSE 0.0 END) "
+        f"FROM (SELECT count(DISTINCT {text_of(user)}) AS n FROM {view} "
+        f"WHERE {quoted(session)} IS NOT NULL GROUP BY {quoted(session)})"
+    ).fetchone()
+    return float(row[0]) if row and row[0] is not None else 0.0

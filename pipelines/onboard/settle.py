@@ -1,0 +1,139 @@
+"""Settle what values alone can't always tell: day and month, the zone, filters, no products."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+import duckdb
+
+from pipelines.onboard.dialect import DataError
+from pipelines.onboard.facts import Column, text_of
+from pipelines.onboard.guesses import Guess, Guesses, some
+from pipelines.onboard.oddities import find_no_products, propose_filter
+from pipelines.onboard.roles import Looked, Roles
+from pipelines.onboard.time_forms import TimeForm
+from pipelines.udfs.times import EPOCHS, TimeRule, check_format, check_zone
+
+IN_ORDER: Final = 2000  # first values of a file, which are often in the order of time
+
+
+def settle_format(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles, guesses: Guesses) -> TimeForm:
+    """Settle how times are written; of two that fit, the order of rows tells which it is, or a person.
+
+    Args:
+        con: the connection with the tables.
+        events: the table of events.
+        roles: its columns.
+        guesses: takes the guess and the answer.
+
+    Raises:
+        DataError: the answer is no format of times.
+    """
+    form = roles.form
+    formats = (form.format, *form.also)
+    best: str | None = form.format
+    why = "it reads the values"
+    if form.also:
+        best = _by_order(con, events.view, roles.time, formats)
+        why = "rows are in the order of time" if best else f"{some(formats)} all read the values."
+    guess = Guess("time_format", "How are times written?", best, why, best is not None, optional=False)
+    chosen = guesses.settle(guess)
+    assert chosen is not None
+    try:
+        check_format(chosen)
+    except ValueError as error:
+        raise DataError(f"--time-format: {error}") from None
+    if chosen == form.format:
+        return form
+    return TimeForm(chosen, chosen in EPOCHS or chosen.endswith(("Z", "XXX", "%z")))
+
+
+def _by_order(con: duckdb.DuckDBPyConnection, view: str, time: str, formats: tuple[str, ...]) -> str | None:
+    """Return the format by which the first rows are in the order of time, if only one of them is."""
+    rows = con.execute(
+        f"SELECT v FROM (SELECT {text_of(time)} AS v FROM {view} LIMIT {IN_ORDER}) WHERE v IS NOT NULL"
+    ).fetchall()
+    wrong: dict[str, float] = {}
+    read: dict[str, list[int]] = {}
+    for name in formats:
+        times = [TimeRule(name).read_micros(str(row[0])) for row in rows]
+        known = [each for each in times if each is not None]
+        read[name] = known
+        wrong[name] = sum(b < a for a, b in pairwise(known)) / max(1, len(known))
+    if all(times == read[formats[0]] for times in read.values()):
+        return formats[0]
+    ranked = sorted(formats, key=lambda name: wrong[name])
+    clear = wrong[ranked[0]] <= 0.01 and wrong[ranked[1]] >= max(0.02, 3 * wrong[ranked[0]])
+    return ranked[0] if clear else None
+
+
+def settle_zone(events: Looked, roles: Roles, guesses: Guesses) -> str:
+    """Settle the zone of times without an offset.
+
+    Args:
+        events: the table of events.
+        roles: its columns.
+        guesses: takes the guess and the answer.
+
+    Raises:
+        DataError: the answer is no time zone.
+    """
+    if roles.form.zoned:
+        return "UTC"
+    column = events.column(roles.time)
+    dates = column.type == "DATE" or (column.type == "VARCHAR" and _are_dates(column))
+    why = "times are dates" if dates else "times say no offset, and nothing tells the zone"
+    question = "In which time zone were times written (such as Europe/Berlin)?"
+    zone = guesses.settle(Guess("timezone", question, "UTC", why, dates, optional=False))
+    assert zone is not None
+    try:
+        return check_zone(zone)
+    except ValueError as error:
+        raise DataError(f"--timezone: {error}") from None
+
+
+def _are_dates(column: Column) -> bool:
+    return bool(column.top) and all(len(value) <= 10 for value, _ in column.top)
+
+
+def settle_filter(events: Looked, roles: Roles, guesses: Guesses) -> tuple[list[str], list[str]]:
+    """Settle which rows are events; return the conditions and their reasons.
+
+    Args:
+        events: the table of events.
+        roles: its columns.
+        guesses: takes the guess and the answer.
+    """
+    parts, notes = propose_filter(events, roles)
+    said = [note.said for note in notes]
+    guess = Guess(
+        "where", "Which rows are events?", " AND ".join(parts) or None, "; ".join(said) or "all are"
+    )
+    chosen = guesses.settle(guess)
+    if chosen == (" AND ".join(parts) or None):
+        return parts, said
+    return ([chosen], []) if chosen else ([], [])
+
+
+def settle_eligible(
+    con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles, id_type: str, guesses: Guesses
+) -> tuple[str | None, str]:
+    """Settle which items may be in lists: not those that are no products, such as postage.
+
+    Args:
+        con: the connection with the tables.
+        events: the table of events.
+        roles: its columns.
+        id_type: the type of the ids of items.
+        guesses: takes the guess and the answer.
+    """
+    found = find_no_products(con, events, roles)
+    ids = [item if id_type == "long" else "'" + item.replace("'", "''") + "'" for item, _ in found]
+    condition = f"item_id NOT IN ({', '.join(ids)})" if ids else None
+    why = "frequent items that are no products: " + some([f"{item} ({word})" for item, word in found])
+    guess = Guess(
+        "eligible", "Which items may be in lists?", condition, why if ids else "all may", sure=not ids
+    )
+    chosen = guesses.settle(guess)
+    return chosen, why if ids and chosen == condition else "which items may be in lists"
