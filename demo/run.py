@@ -90,6 +90,14 @@ def score(done: list[Command]) -> Path:
     key = f"demo-{int(time.time())}"  # each demo has a new run key, so the nights are computed again
     # The evaluation keeps its key: an unchanged bundle over an unchanged log reuses its lists.
     evaluation = job("evaluate_model", "--ds", NIGHTS[0], "--run-key", "demo")
+    try:
+        return _score(done, key, evaluation)
+    finally:
+        evaluation.stop()  # if a night or a check of its lists failed
+
+
+def _score(done: list[Command], key: str, evaluation: Command) -> Path:
+    """Run the nights beside the evaluation."""
     if free_memory() < ROOMY:
         finish([evaluation])
     before = HOME / "first-lists.parquet"

@@ -19,8 +19,9 @@ NIGHT: Final = Definition(
     ("--ds 2017-12-04", "--ds 2017-12-04 --run-key again"),
     OF_A_NIGHT,
     """\
-The command prints what it will do, a line for each step that has ended, and a table at the end. If it is
-interrupted, the same command goes on where it stopped. For a night that Airflow or a cluster runs, use the
+The command prints what it will do and how long that took the last time, a line for each step that has ended,
+and a table at the end. While a step works, stderr shows how far it is. If it is interrupted, the same command
+goes on where it stopped. For a night that Airflow or a cluster runs, use the
 DAG or spark-submit.""",
     scores=True,
 )

@@ -6,6 +6,7 @@ it. Only items that are new or whose features changed are encoded; the other row
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -43,6 +44,8 @@ from pipelines.store.row_digests import (
 from pipelines.store.runs import run_once
 from pipelines.store.tables import Warehouse
 from pipelines.udfs.encode_items import PASSED, encode_items
+
+log = logging.getLogger(__name__)
 
 TABLE = "candidate_bank"
 # A table is patched in place while the changed rows are at most this share of the reusable ones.
@@ -159,6 +162,7 @@ def update_bank(warehouse: Warehouse, corpus: DataFrame, bundle: Bundle, version
             "damaged": F.col("damaged"),
         }
         changes = BankChanges(**count_cases(items, cases))
+        log.info("%d items are encoded, %d kept", changes.encoded, changes.kept)
         changed = changes.encoded + changes.removed
         if version >= 0 and not changed:
             return BankUpdate(version, changes)

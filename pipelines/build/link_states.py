@@ -8,6 +8,7 @@ complete history is read again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Final
 
@@ -41,6 +42,8 @@ from pipelines.store.runs import run_once
 from pipelines.store.tables import Warehouse
 from pipelines.udfs.reduce_states import FEATURES, HEADER, PRIOR, reduce_states
 
+log = logging.getLogger(__name__)
+
 STORED: Final = ("user_link_states", "user_memory")
 BROADCAST_USERS = 1_000_000  # ids that every executor can hold
 
@@ -73,6 +76,7 @@ def build_link_states(warehouse: Warehouse, run: Run, model: str) -> StatesManif
         if delta.changes is not None and counts.damaged:
             users = comparison.compare(users.where(~F.col("sound")).select(USER_ID)).persist()
             kept, counts = [*kept, users], count_users(users)
+        log.info("%s: %d users are read, %d merged", delta.reason, counts.recomputed, counts.merged)
         written = StateWrite(base, delta.patched)
         if counts.recomputed or counts.merged or counts.removed or min(base.values()) < 0:
             rows = compute_states(comparison, users, _changed_log(comparison, users, counts))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +38,8 @@ from pipelines.store.leases import Run
 from pipelines.store.manifests import EvaluationManifest
 from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse
+
+log = logging.getLogger(__name__)
 
 POPULARITY_DAYS = 28
 
@@ -134,9 +137,11 @@ def evaluate_lists(
     for name, (model, version) in contestants.items():
         run = Run(night, f"evaluate-{key}-{model}-{_digest(warehouse, version)}")
         policies = warehouse.settings.evaluate_policies
+        log.info("evaluating %s", name)
         build_candidate_bank(apart, run, model, policies, version=version)
         build_link_states(apart, run, model)
         score_candidates(apart, run, policies)
+        log.info("measuring the lists of %s", name)
         for policy in warehouse.settings.evaluate_policies:
             lists = _staged(apart, run, policy.name)
             rows.append(measure(name, policy.name, lists, truth, k, fresh=policy.exclude_seen == "all"))

@@ -81,6 +81,7 @@ def _train(
 ) -> dict[str, TrainManifest]:
     """Train and store the models of `due`; return their manifests by name."""
     manifests = {}
+    log.info("sorting and fetching the events before %s", cutoff)
     source = read_source(warehouse, cutoff)
     groups: dict[str, list[ModelSettings]] = {}
     for settings in due:

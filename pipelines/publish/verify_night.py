@@ -7,6 +7,7 @@ are users whose lists were taken over; half of these have the oldest anchors.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from pipelines.store.leases import Run
 from pipelines.store.manifests import CertificateManifest, ScoreManifest
 from pipelines.store.runs import need_manifest, run_once
 from pipelines.store.tables import Warehouse
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # times max(1, |score|); fp32 factors are compared with float64
 BATCH = 16  # users that are certified at once
@@ -68,6 +71,7 @@ def verify_night(warehouse: Warehouse, run: Run) -> CertificateManifest:
         corpus = CertifiedCorpus.read(warehouse, run.ds, inputs, bundle, night.policy)
         if scored.items_left_out:
             corpus.eligible[corpus.rows(_read_left_out(warehouse, run))] = False
+        log.info("certifying the lists of %d users", len(sample))
         lists = _read_lists(warehouse, run, version, night.policy, list(sample))
         certifier = Certifier(bundle, corpus.items, corpus.recent, corpus.eligible)
         source = HistorySource(warehouse, run.ds, inputs, bundle, corpus, list(sample))

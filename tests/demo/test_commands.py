@@ -52,6 +52,7 @@ def test_the_last_line_of_a_job_is_found_inside_the_lines_of_airflow(tmp_path: P
     assert find_progress(log) == ""
     line = '{"event": "score_candidates, 12 s: 3 of 8 tasks", "level": "info"}'
     log.write_text(
-        f"{log.read_text()}2026-11-30T14:28:52Z [info] {line} \nanother line\n" + 'x {"event": "cut'
+        f"{log.read_text()}2026-11-30T14:28:52Z [info] {line} [hooks] loc={{x}}\nanother line\n"
+        + 'x {"event": "cut'
     )
     assert find_progress(log) == "score_candidates, 12 s: 3 of 8 tasks"

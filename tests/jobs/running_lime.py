@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,26 @@ def start(*options: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedPr
         [sys.executable, "-m", "jobs.lime", *options], capture_output=True, text=True, check=False, cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
     )  # fmt: skip
+
+
+def on_a_terminal(*options: str, **env: str) -> str:
+    """Run `lime` on a terminal; return what it wrote there."""
+    return on_a_terminal_python("-m", "jobs.lime", *options, **env)
+
+
+def on_a_terminal_python(*options: str, **env: str) -> str:
+    """Run Python on a terminal; return what it wrote there."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **env}
+    job = subprocess.Popen(
+        [sys.executable, *options], stdout=theirs, stderr=theirs, cwd=ROOT, env=environment
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while part := os.read(ours, 65536):
+            said += part
+    except OSError:  # Linux reports the end of a terminal as an error
+        assert job.wait(timeout=60) == 0
+    os.close(ours)
+    return said.decode()

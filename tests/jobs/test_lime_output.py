@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +17,7 @@ from pipelines.settings.settings import load_settings
 from pipelines.steps import NIGHT_STEPS
 from pipelines.store.manifests import PinManifest
 from synthetic import shop
-from tests.conftest import ROOT
-from tests.jobs.running_lime import ESCAPE, start
+from tests.jobs.running_lime import ESCAPE, on_a_terminal, start
 
 
 def test_an_error_before_spark_is_a_line_and_with_json_an_object(tmp_path: Path) -> None:
@@ -65,29 +60,6 @@ def test_colours_are_for_terminals_only_and_not_if_no_color_is_set() -> None:
     assert ESCAPE not in piped.stdout
     assert ESCAPE in on_a_terminal("night", "--help")
     assert ESCAPE not in on_a_terminal("night", "--help", NO_COLOR="1")
-
-
-def on_a_terminal(*options: str, **env: str) -> str:
-    """Run `lime` on a terminal; return what it wrote there."""
-    return on_a_terminal_python("-m", "jobs.lime", *options, **env)
-
-
-def on_a_terminal_python(*options: str, **env: str) -> str:
-    """Run Python on a terminal; return what it wrote there."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **env}
-    job = subprocess.Popen(
-        [sys.executable, *options], stdout=theirs, stderr=theirs, cwd=ROOT, env=environment
-    )
-    os.close(theirs)
-    said = b""
-    try:
-        while part := os.read(ours, 65536):
-            said += part
-    except OSError:  # Linux reports the end of a terminal as an error
-        assert job.wait(timeout=60) == 0
-    os.close(ours)
-    return said.decode()
 
 
 PUBLISHED = {

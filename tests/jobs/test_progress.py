@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from jobs.progress import Lines, Ticker
 from pipelines.store.progress import Progress, Tasks, count_tasks
-from tests.jobs.test_lime_output import on_a_terminal_python
+from tests.jobs.running_lime import on_a_terminal_python
 
 PATIENCE = 120  # seconds that only a hanging job takes
 WORK = logging.getLogger("pipelines.a_room")
