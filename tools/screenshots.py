@@ -61,19 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         config = _write_settings(Path(folder), home, options.warehouse.resolve())
         settings = load_settings(config)
-        published = [night for night, state in read_record(settings).states.items() if state.in_force]
-        if not published:
-            sys.exit(f"{options.warehouse} has no published night; run make demo, or name another warehouse")
+        newest = _newest(settings)
+        after = dt.date.fromisoformat(newest) + dt.timedelta(days=1)
+        commands = {  # the night comes first, so that page and status show it
+            "night": ["night", "--ds", str(after), "--run-key", "nightly"],
+            "status": ["status"],
+            "init": ["init", str(home / "raw"), "--yes", "--config", f"{folder}/shop.yaml"],
+        }
+        for name in [each for each in commands if each in options.only and each in COMMANDS]:
+            said = run_on_terminal(["lime", *commands[name]], config)
+            title, text = (
+                each.replace(str(home), ".demo").replace(f"{folder}/", "")
+                for each in (f"lime {' '.join(commands[name])}", said)
+            )
+            (options.into / f"lime-{name}.svg").write_text(draw_terminal(title, text), "utf-8")
         if "pages" in options.only:
-            shoot_pages(settings, max(published), options.into)
-        for name, command in _commands(max(published), home, Path(folder)).items():
-            if name in options.only and name in COMMANDS:
-                said = run_on_terminal(["lime", *command], config)
-                title, text = (
-                    each.replace(str(home), ".demo").replace(f"{folder}/", "")
-                    for each in (f"lime {' '.join(command)}", said)
-                )
-                (options.into / f"lime-{name}.svg").write_text(draw_terminal(title, text), "utf-8")
+            shoot_pages(settings, _newest(settings), options.into)
     return 0
 
 
@@ -147,14 +150,12 @@ def _last_state(text: str) -> list[str]:
     return lines
 
 
-def _commands(newest: str, home: Path, folder: Path) -> dict[str, list[str]]:
-    """Return the arguments of each command of which a picture is taken."""
-    after = dt.date.fromisoformat(newest) + dt.timedelta(days=1)
-    return {
-        "status": ["status"],
-        "night": ["night", "--ds", str(after), "--run-key", "nightly"],
-        "init": ["init", str(home / "raw"), "--yes", "--config", str(folder / "shop.yaml")],
-    }
+def _newest(settings: Settings) -> str:
+    """Return the newest night that is published."""
+    published = [night for night, state in read_record(settings).states.items() if state.in_force]
+    if not published:
+        sys.exit(f"{settings.warehouse} has no published night; run make demo, or name another warehouse")
+    return max(published)
 
 
 def _write_settings(folder: Path, home: Path, warehouse: Path) -> Path:
