@@ -15,7 +15,7 @@ quick test: export OMP_NUM_THREADS ?= 1
 test-%: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quick test test-airflow test-cluster test-faults test-nights test-operate test-apart check docs package bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
+.PHONY: help setup demo quick test test-airflow test-cluster test-faults test-nights test-operate test-apart check docs package screenshots bench-scoring bench-scale bench-night bench-nights bench-quality bench-quality-full lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -86,6 +86,9 @@ bench-quality-full: setup ## Search rates and constants, use the whole log of an
 	@$(BIN)/python -m benchmarks.answers --learners 250 --search
 	@$(BIN)/python -m benchmarks.answers
 	@$(BIN)/python -m benchmarks.pareto
+
+screenshots: setup ## Take the pictures of docs/images of the demo's warehouse (run make demo first; needs Chromium)
+	@$(BIN)/python tools/screenshots.py
 
 lock: setup ## Resolve requirements.txt into requirements.lock, with hashes
 	@$(BIN)/uv pip compile -q --generate-hashes --no-header --no-annotate --python-version 3.11 requirements.txt -o requirements.lock

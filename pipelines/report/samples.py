@@ -150,6 +150,6 @@ def _name_items(settings: Settings, night: dt.date, items: Iterable[Any]) -> dic
 
 
 def _join(values: Iterable[Any]) -> str:
-    """Join the parts of a name that are not null; a list of texts is joined by commas."""
+    """Join the parts of a name that are not blank; a list of texts is joined by commas."""
     texts = (", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in values if each)
-    return " ".join(texts)
+    return " ".join(text.strip() for text in texts if text.strip())

@@ -69,9 +69,10 @@ def show_certificate(report: NightReport) -> str:
 
 
 def show_forecast(report: NightReport) -> str:
-    """Show the forecast of the scoring time next to the actual time."""
+    """Show the forecast of the scoring time next to the actual time, and the cost if the price was given."""
     if done := report.forecast:
-        return f"{show_seconds(done.predicted_seconds)} / {show_seconds(done.actual_seconds)}"
+        cost = "" if done.cost is None else f", cost {show_cost(done.cost)}"
+        return f"{show_seconds(done.predicted_seconds)} / {show_seconds(done.actual_seconds)}{cost}"
     return f"{show_seconds(report.predicted_seconds)} / –" if report.predicted_seconds is not None else "–"
 
 

@@ -138,7 +138,7 @@ def test_ids_and_names_may_hold_any_character(tmp_path: Path) -> None:
 
 def test_the_settings_say_which_columns_name_an_item(small: SmallWarehouse) -> None:
     names = {"i1": "by hand", "i2": "ignored"}
-    small.add_items(names, kind={"i1": "Milk", "i2": "Bread"}, size={"i1": "1 l"})
+    small.add_items(names, kind={"i1": "Milk", "i2": "Bread"}, size={"i1": "1 l", "i2": " ", "i9": " "})
     settings = small.settings.model_copy(update={"report": ReportSettings(item_name=["kind", "size"])})
     page = Page(write_page(settings, NIGHT))
     mine = page.bdi[page.bdi.index("u1") :]

@@ -76,7 +76,7 @@ def test_published_nights_are_shown_with_what_their_manifests_say(small: SmallWa
         f"Last night {SECOND}: published.",
         "4 passed",
         "24 users exact",
-        "3.5 s / 3.0 s",
+        "3.5 s / 3.0 s, cost 0.0125",
         "12 days",
     ):
         assert part in text
