@@ -37,7 +37,7 @@ class NightPage(BaseOperatorLink):
     name = "Page of the night"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address; Airflow asks when the task has ended, in the process that ran it."""
+        """Return the address; Airflow asks in the end, in the process that ran the task."""
         return page_of(operator.options, operator.results)
 
 
@@ -47,5 +47,13 @@ class SparkApplication(BaseOperatorLink):
     name = "Spark application"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address; Airflow asks when the task has ended, in the process that ran it."""
+        """Return the address; Airflow asks in the end, in the process that ran the task."""
         return application_of(operator.options, operator.results)
+
+
+def addresses(options: Options, results: Results) -> dict[str, str]:
+    """Return the addresses of both links by the keys under which Airflow looks for them."""
+    return {
+        NightPage().xcom_key: page_of(options, results),
+        SparkApplication().xcom_key: application_of(options, results),
+    }

@@ -17,6 +17,7 @@ The task `report` writes the page of the night when all others have ended, also 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import NamedTuple
 
 from airflow.sdk import DAG, Param, TaskGroup, chain
 from airflow.sdk.definitions.callback import AsyncCallback
@@ -93,15 +94,23 @@ def wait(options: Options) -> FilesSensor:
     )
 
 
-def steps_of_night(options: Options) -> tuple[JobOperator, JobOperator, JobOperator]:
-    """Make the tasks of the steps; return the first one, the one that publishes, and the last one."""
+class Tasks(NamedTuple):
+    """The tasks of the steps that other tasks hang on."""
+
+    first: JobOperator
+    publish: JobOperator
+    ends: list[JobOperator]  # when these have ended, so have all
+
+
+def make_steps(options: Options) -> Tasks:
+    """Make the tasks of the steps."""
 
     def step(name: str, pool: str = "") -> JobOperator:
         return submit(options, name, *STEPS[name], pool=pool)
 
     if options.applications == 1:
         night = submit(options, "night", WHOLE, "The whole night in one application.")
-        return night, night, night
+        return Tasks(night, night, [night])
     with TaskGroup("prepare", tooltip="Builds the inputs of scoring"):
         ingest = step("ingest")
         sides = [step("bank"), step("states")]
@@ -109,7 +118,7 @@ def steps_of_night(options: Options) -> tuple[JobOperator, JobOperator, JobOpera
     with TaskGroup("serve", tooltip="Publishes the lists to readers"):
         certify, audit, publish, export = map(step, ("certify", "audit", "publish", "export"))
     chain(ingest, sides, score, certify, audit, publish, export)
-    return ingest, publish, export
+    return Tasks(ingest, publish, [*sides, export])  # one of the sides may fail while the other one runs
 
 
 def build(options: Options) -> DAG:
@@ -129,13 +138,13 @@ def build(options: Options) -> DAG:
         doc_md=__doc__,
         **scheduled(options),
     ) as dag:
-        first, publish, last = steps_of_night(options)
-        first.add_inlets([events])
-        publish.add_outlets([options.asset("recommendations")])
+        tasks = make_steps(options)
+        tasks.first.add_inlets([events])
+        tasks.publish.add_outlets([options.asset("recommendations")])
         if options.wait_for:
-            chain(wait(options), first)
+            chain(wait(options), tasks.first)
         if options.pages:
-            chain(last, write_page(options))
+            chain(tasks.ends, write_page(options))
     return dag
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from dags.exit_codes import find_final
 from dags.lineage import Lineage, lineage_of
-from dags.links import NightPage, SparkApplication
+from dags.links import NightPage, SparkApplication, addresses
 from dags.options import Options
 from dags.results import Results, read_results, result_file
+
+SECONDS = 2.0  # between two looks at the file of results while a job runs
 
 
 def night_of(arguments: Sequence[str]) -> str | None:
@@ -34,6 +38,34 @@ def night_of(arguments: Sequence[str]) -> str | None:
         if flag == "--ds":
             return value or arguments[number + 1]
     return None
+
+
+@contextmanager
+def links_while_running(operator: JobOperator, file: Path, context: Context) -> Iterator[None]:
+    """Show the links of a task as soon as its application is known; by itself, Airflow shows them at its end.
+
+    Args:
+        operator: the operator of the task.
+        file: the file of results that the job writes.
+        context: the context of the task.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(SECONDS):
+            operator.results = read_results(file)
+            if operator.results.application and (instance := context.get("ti")):
+                for key, address in addresses(operator.options, operator.results).items():
+                    instance.xcom_push(key, address)
+                return
+
+    thread = threading.Thread(target=watch, name="links", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class JobOperator(SparkSubmitOperator):
@@ -62,7 +94,8 @@ class JobOperator(SparkSubmitOperator):
             self.application_args = arguments if remote else [*arguments, "--result", str(file)]
             self._hook = self._get_hook()
             try:
-                self._submit(context)
+                with links_while_running(self, file, context):
+                    self._submit(context)
             finally:
                 self.results = read_results(file)
                 self.results.night = self.results.night or night_of(arguments)

@@ -47,10 +47,11 @@ def result_file(folder: str) -> Iterator[Path]:
 
 
 def read_results(file: Path) -> Results:
-    """Read the file of a job, which may have failed before it wrote all lines, or any."""
+    """Read the file of a job, which may still run, or have failed before it wrote all lines, or any."""
     found = Results()
-    lines = file.read_text("utf-8").splitlines() if file.exists() else []
-    for record in map(json.loads, lines):
+    text = file.read_text("utf-8") if file.exists() else ""
+    whole = text.splitlines()[: text.count("\n")]  # a line without an end is still being written
+    for record in map(json.loads, whole):
         if "job" not in record:
             for key, value in record.items():
                 setattr(found, key, value)

@@ -17,9 +17,10 @@ def run(args: argparse.Namespace) -> int:
     """Forget the user."""
 
     user = args.user or os.environ[args.user_env]
+    shown = "" if args.user else f"(from {args.user_env})"  # a message would go to a scheduler's log
 
     def check(settings: Settings) -> None:
-        find_person(settings, user)
+        find_person(settings, user, shown)
 
     def work(warehouse: Warehouse) -> None:
         from pipelines.operate.forget import forget_user

@@ -15,8 +15,13 @@ class NoSuchId(LimeError):
     """The given text is not an id of the type that the settings declare."""
 
 
-def find_person(settings: Settings, user: str) -> Person:
+def find_person(settings: Settings, user: str, shown: str = "") -> Person:
     """Return the person whose id is the text `user`, read as ingest would read it.
+
+    Args:
+        settings: the settings, which declare the type of ids.
+        user: the text.
+        shown: how a message names the text (default: the text itself).
 
     Raises:
         NoSuchId: the text is not an id, or it means null.
@@ -30,7 +35,7 @@ def find_person(settings: Settings, user: str) -> Person:
         person, why = None, f"is not {EXPECTED[type_]}"
     if person is None:
         raise NoSuchId(
-            f"--user {user!r} {why}; ids.user_id is {settings.ids.user_id}: {EXPECTED[type_]}. Nothing was "
-            "changed; give the id as the source has it"
+            f"--user {shown or repr(user)} {why}; ids.user_id is {settings.ids.user_id}: {EXPECTED[type_]}. "
+            "Nothing was changed; give the id as the source has it"
         )
     return person

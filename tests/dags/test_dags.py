@@ -58,8 +58,8 @@ def test_parsing_imports_neither_torch_nor_pyspark(tmp_path: Path) -> None:
     assert heavy == []
     assert {name: task[0] for name, task in tasks.items()} == {
         "prepare.ingest": ["prepare.bank", "prepare.states"],  # these two run at the same time
-        "prepare.bank": ["score"], "prepare.states": ["score"], "score": ["serve.certify"],
-        "serve.certify": ["serve.audit"], "serve.audit": ["serve.publish"],
+        "prepare.bank": ["report", "score"], "prepare.states": ["report", "score"],
+        "score": ["serve.certify"], "serve.certify": ["serve.audit"], "serve.audit": ["serve.publish"],
         "serve.publish": ["serve.export"], "serve.export": ["report"],
     }  # fmt: skip
     assert {name: task[3] for name, task in tasks.items() if task[3] != "cores"} == {"score": "gpus"}

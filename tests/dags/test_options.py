@@ -99,14 +99,15 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(dag_folder="dags")
 errors = {Path(file).name: text for file, text in bag.import_errors.items()}
 about = {name: [dag.tags and sorted(dag.tags), dag.owner] for name, dag in bag.dags.items()}
-print(json.dumps([about, errors]))
+parsed = sorted(Path(stat.file).name for stat in bag.dagbag_stats)
+print(json.dumps([about, errors, parsed]))
 """
 
 
 def test_a_wrong_tenant_is_an_import_error_and_the_others_keep_their_dags(tmp_path: Path) -> None:
     env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")
     text = "tenants: {good: {config: a.yaml, owner: ann}, bad: {config: b.yaml, schedule: hourly}}"
-    dags, errors = json.loads(python(BAG, env | tenants(tmp_path, text)))
+    dags, errors, _ = json.loads(python(BAG, env | tenants(tmp_path, text)))
     assert set(dags) == {f"{kind}__good" for kind in KINDS}
     assert dags["nightly_scoring__good"] == [["good", "lime"], "ann"]
     assert list(errors) == ["check_options.py"]
@@ -114,5 +115,7 @@ def test_a_wrong_tenant_is_an_import_error_and_the_others_keep_their_dags(tmp_pa
 
 
 def test_without_a_file_there_is_one_tenant_without_a_name(tmp_path: Path) -> None:
-    dags, errors = json.loads(python(BAG, airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")))
+    env = airflow_environment(tmp_path, ROOT / "conf" / "local.yaml")
+    dags, errors, parsed = json.loads(python(BAG, env))
     assert (set(dags), errors) == (set(KINDS), {})
+    assert parsed == sorted(["check_options.py", *(f"{kind}.py" for kind in KINDS)])

@@ -236,13 +236,15 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
 ) -> None:
     dag = NIGHTLY
     airflow.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
-    airflow.trigger(dag, KILLED)
+    run = airflow.trigger(dag, KILLED)
 
     def job_done(job: str) -> bool:
         runs = DeltaTable(served.path("runs")).to_pyarrow_table(columns=["run_id", "job"]).to_pylist()
         return any(row["run_id"].startswith(KILLED) and row["job"] == job for row in runs)
 
     wait_for(lambda: job_done("build_candidate_bank"), "the bank was not built")
+    links = airflow.call("GET", f"{run}/taskInstances/night/links")["extra_links"]
+    assert str(links["Page of the night"]).endswith(f"night={KILLED}.html")  # while the task runs
     left = drivers(KILLED)
     jvm = next(process for process in left if process.name() == "java")
     supervisor = jvm.parents()[1]  # the supervisor is above the task that has started spark-submit

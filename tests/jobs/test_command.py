@@ -165,6 +165,23 @@ def test_settings_are_refused_before_spark_starts(tmp_path: Path) -> None:
         assert message in error_of(said)
 
 
+def test_a_user_is_named_by_one_option_and_a_variable_must_be_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PERSON", raising=False)
+    common = ("--config", "x", "--ds", shop.NIGHT, "--reason", "r")
+    for options, message in (
+        ((), "give either --user ID or --user-env VARIABLE"),
+        (("--user", "7", "--user-env", "PERSON"), "give either --user ID or --user-env VARIABLE"),
+        (
+            ("--user-env", "PERSON"),
+            "--user-env PERSON: this environment variable is not set; put the user id",
+        ),
+    ):
+        assert parse("forget_user", *common, *options) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_missing_java_is_reported_in_a_sentence(tmp_path: Path) -> None:
     path = shop.write_settings(tmp_path)
     options = ("--config", str(path), "--ds", shop.NIGHT)
