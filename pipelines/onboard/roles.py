@@ -150,12 +150,14 @@ def _settle_id(table: Looked, role: str, taken: set[str], guesses: Guesses) -> s
     other = {"user": "item", "item": "user"}[role]
     scored = sorted(ids, key=lambda c: (fit(c.name, other) - fit(c.name, role), -c.distinct))
     named = [column for column in scored if fit(column.name, role) >= 0.5]
-    named.sort(key=lambda column: -fit(column.name, role))
+    named.sort(key=lambda column: (-fit(column.name, role), -column.distinct))
     question = f"Which column is the {role}?"
     choices = tuple(name for name in table.names if name not in taken)
     if named:
         best, rest = named[0], named[1:]
-        sure = not rest or fit(best.name, role) > fit(rest[0].name, role)
+        sure = (
+            not rest or fit(best.name, role) > fit(rest[0].name, role) or best.distinct > 2 * rest[0].distinct
+        )
         why = f"by its name and {best.distinct:,} distinct values"
         guess = Guess(role, question, best.name, why, sure, choices, optional=False)
     else:

@@ -119,7 +119,7 @@ def read_records(path: Path, dialect: Dialect) -> Iterator[Record]:
 
 def _open_array(path: Path, dialect: Dialect) -> list[str] | None:
     """Return the lines of a file that is one JSON array over several lines; None if it is not."""
-    with open_bytes(path, dialect.compression) as stream:
+    with open_bytes(path) as stream:
         start = stream.read(4096).decode(dialect.encoding, "replace").lstrip("\ufeff \n\r\t")
     if not start.startswith("[") or start.split("\n", 1)[0].rstrip().endswith("]"):
         return None
@@ -183,7 +183,7 @@ def _stage_parquet(table: Table, folder: Path, *, flat: bool) -> Staged:
                 frame = pa.Table.from_batches([batch])
                 if flat:
                     frame = _flatten_structs(frame, inner)
-                count = frame.num_rows
+                frame, count = _to_micros(frame), frame.num_rows
                 frame = frame.append_column(FILE, pa.array([str(path)] * count, pa.string()))
                 frame = frame.append_column(LINE, pa.array(range(line, line + count), pa.int64()))
                 pq.write_table(frame, folder / f"{next(number):05}.parquet")
@@ -201,3 +201,12 @@ def _flatten_structs(frame: pa.Table, inner: set[str]) -> pa.Table:
     names = [safe_name(name) if name in top else name.replace(".", "_") for name in frame.column_names]
     inner |= {name for name, before in zip(names, frame.column_names, strict=True) if before not in top}
     return frame.rename_columns(names)
+
+
+def _to_micros(frame: pa.Table) -> pa.Table:
+    """Cut times with a zone to microseconds, as ingest does; DuckDB would lose the zone of nanoseconds."""
+    for number, field in enumerate(frame.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz and field.type.unit == "ns":
+            times = frame.column(number).cast(pa.timestamp("us", field.type.tz), safe=False)
+            frame = frame.set_column(number, field.name, times)
+    return frame
