@@ -90,6 +90,14 @@ def notes_of_days(days: Mapping[str, int]) -> list[Note]:
     return notes
 
 
+def _repeated(entity: Entity) -> int:
+    """Return about how many rows of a table of items or users repeat an id or have none."""
+    assert entity.table is not None
+    column = entity.table.column(entity.key)
+    more = column.rows - column.distinct
+    return more if more > 0.03 * column.rows else 0  # the number of distinct values is an estimate
+
+
 def notes_of_entities(entities: tuple[Entity, Entity], cold: float) -> list[Note]:
     """Return what tables of items and users lack; `cold` is the share of users without events."""
     notes = []
@@ -97,6 +105,9 @@ def notes_of_entities(entities: tuple[Entity, Entity], cold: float) -> list[Note
         if entity.table is not None and entity.overlap < 0.9995:
             said = f"{1 - entity.overlap:.1%} of the {entity.source} of events have no features"
             notes.append(Note(f"{entity.source}_without_features", said))
+        if entity.table is not None and (more := _repeated(entity)):
+            said = f"about {more:,} rows of {entity.source} repeat an id or have none; the last one counts"
+            notes.append(Note(f"repeated_{entity.source}", said))
         elif entity.table is None and not entity.features:
             notes.append(
                 Note(f"{entity.source}_without_features", f"there are no features of {entity.source}")
