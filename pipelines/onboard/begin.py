@@ -32,7 +32,7 @@ from pipelines.onboard.roles import Looked, Roles, find_events, find_times, gues
 from pipelines.onboard.settings_text import Plan, write_settings
 from pipelines.onboard.settle import settle_eligible, settle_filter, settle_format, settle_zone
 from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
-from pipelines.onboard.staging import BadRow, stage
+from pipelines.onboard.staging import BadRow, is_array, stage
 from pipelines.onboard.tables import Found, find_tables
 from pipelines.onboard.write_drops import (
     add_days,
@@ -96,7 +96,7 @@ class _Beginning:
         items = find_entity(self.con, tables, events, ("items", roles.item), self.guesses)
         rest = [table for table in tables if table is not items.table]
         users = find_entity(self.con, rest, events, ("users", roles.user), self.guesses)
-        self.in_place = bool(self.found.days) and not self._needs_inner(roles, (items, users), events)
+        self.in_place = self._can_stay(roles, (items, users), events)
         self.where, self.why = settle_filter(events, roles, self.guesses)
         if not self.in_place:
             self._derive(events, roles, items, users)
@@ -109,7 +109,7 @@ class _Beginning:
         self.config.write_text(write_settings(plan), encoding="utf-8")
         begun = Begun(
             self.config, self.guesses.made, self.guesses.asked, events.staged.rows,
-            0 if self.in_place else sum(days.values()), bad, days, amounts, self.notes,
+            0 if self.in_place else sum(days.values()), bad, self._first(days), days, amounts, self.notes,
         )  # fmt: skip
         begun.tries, begun.faults = try_drops(self.config)
         return begun
@@ -138,14 +138,19 @@ class _Beginning:
             taken.append(path)
         return files
 
-    def _needs_inner(self, roles: Roles, entities: tuple[Entity, ...], events: Looked) -> bool:
-        """Whether a wanted column lies inside an object, where ingest does not look."""
-        inside = bool(taken_columns(roles) & events.staged.inner)
+    def _can_stay(self, roles: Roles, entities: tuple[Entity, ...], events: Looked) -> bool:
+        """Whether ingest can read the drops where they are: in its folders, and all in one dialect.
+
+        It does not look into objects, nor into arrays over several lines.
+        """
+        dialects = {replace(table.dialect, names=()) for table in self.found.tables}
+        inside = bool(taken_columns(roles) & events.staged.inner) or len(dialects) > 1
+        inside |= any(is_array(table.files[0], table.dialect) for table in self.found.tables)
         for entity in entities:
             if entity.table:
                 wanted = {entity.key, *(feature.source for feature in entity.features)}
                 inside |= bool(wanted & entity.table.staged.inner)
-        return inside
+        return bool(self.found.days) and not inside
 
     def _derive(self, events: Looked, roles: Roles, items: Entity, users: Entity) -> None:
         """Take features from columns of events where there is no table of items or users."""
@@ -189,7 +194,7 @@ class _Beginning:
             _event_types(events, roles),
             training, night, self.where, self.why, eligible, why_eligible, audits,
             any(note.what == "contradictions" for note in odd),
-            len(missing_days(list(days))) if self.in_place else 0,
+            len(missing_days([self._first(days), *days])) if self.in_place else 0,
         )  # fmt: skip
         self.notes += [
             *(Note("filter", said) for said in self.why),
@@ -198,6 +203,11 @@ class _Beginning:
             *notes_of_entities(entities, cold),
         ]
         return plan, amounts
+
+    def _first(self, days: dict[str, int]) -> str:
+        """Return the first day to load: items and users may have been delivered before the first events."""
+        others = [day for listed in self.found.days.values() for day in listed] if self.in_place else []
+        return min([*days, *others])
 
     def _kept(self, events: Looked) -> Looked:
         """Return the events that the filter keeps, as a table."""

@@ -28,6 +28,7 @@ class Begun:
     rows: int  # that were read
     written: int  # into daily drops; 0 where the drops stay where they are
     unreadable: list[BadRow]
+    first: str  # the first day to load
     days: dict[str, int]  # the days of events, with their rows if those were counted
     amounts: Amounts
     notes: list[Note] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Begun:
         given = f"--config {shlex.quote(str(self.config))}"
         return [
             f"lime check {given}",
-            f"lime ingest {given} --from {min(self.days)} --to {max(self.days)}",
+            f"lime ingest {given} --from {self.first} --to {max(self.days)}",
             f"lime train {given} --ds {self.night}",
             f"lime night {given} --ds {self.night}",
         ]

@@ -72,8 +72,9 @@ def _sniff_csv(sample: str, dialect: Dialect, given: Mapping[str, str]) -> Diale
     rows = _split(sample, found.delimiter, quote)
     names = tuple(name.strip() for name in rows[0])
     dialect = replace(dialect, delimiter=found.delimiter, quote=quote, escape=found.escape, names=names)
-    if "header" in given:
-        names = tuple(name.strip() for name in given["header"].split(","))
+    named = tuple(name.strip() for name in given.get("header", "").split(","))
+    if len(named) == len(rows[0]) and "header" in given:  # the names may be those of another table
+        names = named
     elif has_header(rows):
         return dialect
     else:

@@ -283,6 +283,45 @@ def test_nested_json_in_day_folders_is_written_anew(tmp_path: Path) -> None:
     assert mapped(load_settings(config)) == ("who_user_id", "item_id", "ts")
 
 
+def test_an_array_in_day_folders_is_written_anew(tmp_path: Path) -> None:
+    rows = [{"user_id": e.user, "item_id": e.item, "ts": f"{e.when.isoformat()}Z"} for e in EVENTS]
+    folder = tmp_path / "in" / "events" / "ds=2024-03-01"
+    folder.mkdir(parents=True)
+    (folder / "part.json").write_text(json.dumps(rows, indent=1))
+    found = begin(tmp_path / "in", tmp_path / "own" / "lime.yaml", {}, None)
+    assert (found.written, found.faults) == (len(EVENTS), [])
+
+
+def test_a_catalogue_from_before_the_first_events_is_loaded(tmp_path: Path) -> None:
+    for event in EVENTS:
+        folder = tmp_path / "in" / "events" / f"ds={event.when.date()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "part.csv").open("a") as file:
+            file.write(f"{event.when.isoformat()}Z,{event.item},u{event.user}\n")
+    folder = tmp_path / "in" / "items" / "ds=2024-02-27"
+    folder.mkdir(parents=True)
+    (folder / "items.csv").write_text("".join(f"x,{item},kind {item % 3}\n" for item in range(40)))
+    config = tmp_path / "own" / "lime.yaml"
+    found = begin(tmp_path / "in", config, {"header": "when,item,who"}, None)
+    assert "--from 2024-02-27 --to 2024-03-20" in found.commands[1]
+    own = load_settings(config)
+    assert own.ingest.missing_drop == "empty"
+    assert own.ingest.csv.header == ["when", "item", "who"]
+
+
+def test_sources_in_two_dialects_are_written_anew(tmp_path: Path) -> None:
+    for source, lines in (
+        ("events", [f"{e.when.isoformat()}Z;{e.item};u{e.user}" for e in EVENTS]),
+        ("items", ["item_id,kind", *(f"{item},kind {item % 3}" for item in range(40))]),
+    ):
+        folder = tmp_path / "in" / source / "ds=2024-03-01"
+        folder.mkdir(parents=True)
+        (folder / "part.csv").write_text("\n".join(lines) + "\n")
+    found = begin(tmp_path / "in", tmp_path / "own" / "lime.yaml", {"header": "when,item,who"}, None)
+    assert (found.written, found.faults) == (len(EVENTS), [])
+    assert list(load_settings(found.config).ingest.items.columns) == ["kind"]
+
+
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     frame = pa.table(
         {
