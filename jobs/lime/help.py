@@ -13,6 +13,7 @@ from jobs.lime.console import open_console
 from jobs.options import Definition
 
 FIRST_STEPS = (
+    ("lime init orders.csv", "write settings and drops for your own data"),
     ("lime check", "are the settings and this machine ready?"),
     ("lime train --ds 2017-12-04", "train the models on everything before this day"),
     ("lime night --ds 2017-12-04", "score, certify, audit, publish and export a night"),

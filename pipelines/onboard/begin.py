@@ -20,12 +20,19 @@ from pipelines.onboard.dry_run import try_drops
 from pipelines.onboard.entities import Entity, derive_features, find_entity, taken_columns
 from pipelines.onboard.facts import describe
 from pipelines.onboard.guesses import Ask, Guess, Guesses
-from pipelines.onboard.oddities import CANCELLED, Note, duck_condition, find_oddities, missing_days
+from pipelines.onboard.oddities import (
+    CANCELLED,
+    Note,
+    duck_condition,
+    find_oddities,
+    missing_days,
+    spark_name,
+)
 from pipelines.onboard.roles import Looked, Roles, find_events, find_times, guess_roles
 from pipelines.onboard.settings_text import Plan, write_settings
 from pipelines.onboard.settle import settle_eligible, settle_filter, settle_format, settle_zone
 from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
-from pipelines.onboard.staging import BadRow, stage
+from pipelines.onboard.staging import BadRow, is_array, stage
 from pipelines.onboard.tables import Found, find_tables
 from pipelines.onboard.write_drops import (
     add_days,
@@ -75,6 +82,9 @@ class _Beginning:
         )
         self.con = duckdb.connect(config={"temp_directory": str(scratch / "duckdb")})
         self.notes: list[Note] = []
+        self.in_place = False  # whether the drops stay where they are
+        self.where: list[str] = []
+        self.why: list[str] = []
 
     def run(self) -> Begun:
         """Do all steps."""
@@ -86,19 +96,20 @@ class _Beginning:
         items = find_entity(self.con, tables, events, ("items", roles.item), self.guesses)
         rest = [table for table in tables if table is not items.table]
         users = find_entity(self.con, rest, events, ("users", roles.user), self.guesses)
-        in_place = bool(self.found.days) and not self._needs_inner(roles, (items, users), events)
-        if not in_place:
+        self.in_place = self._can_stay(roles, (items, users), events)
+        self.where, self.why = settle_filter(events, roles, self.guesses)
+        if not self.in_place:
             self._derive(events, roles, items, users)
-        days, late = self._days(events, roles, zone, in_place=in_place)
-        plan, amounts = self._plan(events, roles, (items, users), zone, days, in_place=in_place)
+        days, late = self._days(events, roles, zone)
+        plan, amounts = self._plan(events, roles, (items, users), zone, days)
         bad = [*(row for table in tables for row in table.staged.bad), *late]
-        if not in_place:
+        if not self.in_place:
             self._write(events, (items, users), days)
             write_bad_rows(bad, self.config.parent / BAD_ROWS)
         self.config.write_text(write_settings(plan), encoding="utf-8")
         begun = Begun(
             self.config, self.guesses.made, self.guesses.asked, events.staged.rows,
-            0 if in_place else sum(days.values()), bad, days, amounts, self.notes,
+            0 if self.in_place else sum(days.values()), bad, self._first(days), days, amounts, self.notes,
         )  # fmt: skip
         begun.tries, begun.faults = try_drops(self.config)
         return begun
@@ -127,29 +138,33 @@ class _Beginning:
             taken.append(path)
         return files
 
-    def _needs_inner(self, roles: Roles, entities: tuple[Entity, ...], events: Looked) -> bool:
-        """Whether a wanted column lies inside an object, where ingest does not look."""
-        inside = bool(taken_columns(roles) & events.staged.inner)
+    def _can_stay(self, roles: Roles, entities: tuple[Entity, ...], events: Looked) -> bool:
+        """Whether ingest can read the drops where they are: in its folders, and all in one dialect.
+
+        It does not look into objects, nor into arrays over several lines.
+        """
+        dialects = {replace(table.dialect, names=()) for table in self.found.tables}
+        inside = bool(taken_columns(roles) & events.staged.inner) or len(dialects) > 1
+        inside |= any(is_array(table.files[0], table.dialect) for table in self.found.tables)
         for entity in entities:
             if entity.table:
                 wanted = {entity.key, *(feature.source for feature in entity.features)}
                 inside |= bool(wanted & entity.table.staged.inner)
-        return inside
+        return bool(self.found.days) and not inside
 
     def _derive(self, events: Looked, roles: Roles, items: Entity, users: Entity) -> None:
         """Take features from columns of events where there is no table of items or users."""
-        taken = taken_columns(roles)
+        condition = " AND ".join(self.where)
+        taken = taken_columns(roles) | {name for name in events.names if spark_name(name) in condition}
         for entity in (items, users):
             if entity.table is None:
                 entity.features = derive_features(self.con, events, entity.key, taken)
                 entity.derived = bool(entity.features)
                 taken |= {feature.source for feature in entity.features}
 
-    def _days(
-        self, events: Looked, roles: Roles, zone: str, *, in_place: bool
-    ) -> tuple[dict[str, int], list[BadRow]]:
+    def _days(self, events: Looked, roles: Roles, zone: str) -> tuple[dict[str, int], list[BadRow]]:
         """Return the days of events, and the rows whose time can't be read."""
-        if in_place:
+        if self.in_place:
             return dict.fromkeys(self.found.days["events"], 0), []
         late = add_days(events, roles.time, time_rules(roles.form.format, zone, frozenset(NULLS)))
         describe(self.con, events.staged, events.view)
@@ -159,52 +174,49 @@ class _Beginning:
         return days, late
 
     def _plan(
-        self,
-        events: Looked,
-        roles: Roles,
-        entities: tuple[Entity, Entity],
-        zone: str,
-        days: dict[str, int],
-        *,
-        in_place: bool,
+        self, events: Looked, roles: Roles, entities: tuple[Entity, Entity], zone: str, days: dict[str, int]
     ) -> tuple[Plan, Amounts]:
         """Return what the settings say, and how much data there is."""
         items, users = entities
-        where, why = settle_filter(events, roles, self.guesses)
         span = (dt.date.fromisoformat(max(days)) - dt.date.fromisoformat(min(days))).days + 1
-        amounts = measure(self.con, events, roles, " AND ".join(where) or None, span)
+        amounts = measure(self.con, events, roles, " AND ".join(self.where) or None, span)
         ids = {"user_id": _id_type(events, roles.user, users), "item_id": _id_type(events, roles.item, items)}
-        kept = self._kept(events, where)
+        kept = self._kept(events)
         eligible, why_eligible = settle_eligible(self.con, kept, roles, ids["item_id"], self.guesses)
         odd = find_oddities(self.con, kept, roles)
         cold = cold_share(self.con, events, roles, users)
         night, audits = choose_night(amounts, cold)
         training = choose_training(amounts, labelled=bool(roles.label))
         plan = Plan(
-            str(self.drops), str(self.found.root.resolve()) if in_place else "raw", roles, ids,
-            events.staged.table.dialect if in_place else Dialect("parquet"), zone,
-            self._folder_zone(events, roles, zone, in_place=in_place), items, users,
+            str(self.drops), str(self.found.root.resolve()) if self.in_place else "raw", roles, ids,
+            events.staged.table.dialect if self.in_place else Dialect("parquet"), zone,
+            self._folder_zone(events, roles, zone), items, users,
             _event_types(events, roles),
-            training, night, where, why, eligible, why_eligible, audits,
+            training, night, self.where, self.why, eligible, why_eligible, audits,
             any(note.what == "contradictions" for note in odd),
-            len(missing_days(list(days))) if in_place else 0,
+            len(missing_days([self._first(days), *days])) if self.in_place else 0,
         )  # fmt: skip
         self.notes += [
-            *(Note("filter", said) for said in why),
+            *(Note("filter", said) for said in self.why),
             *odd,
             *notes_of_days(days),
             *notes_of_entities(entities, cold),
         ]
         return plan, amounts
 
-    def _kept(self, events: Looked, where: list[str]) -> Looked:
+    def _first(self, days: dict[str, int]) -> str:
+        """Return the first day to load: items and users may have been delivered before the first events."""
+        others = [day for listed in self.found.days.values() for day in listed] if self.in_place else []
+        return min([*days, *others])
+
+    def _kept(self, events: Looked) -> Looked:
         """Return the events that the filter keeps, as a table."""
-        condition = f" WHERE {duck_condition(' AND '.join(where))}" if where else ""
+        condition = f" WHERE {duck_condition(' AND '.join(self.where))}" if self.where else ""
         self.con.execute(f"CREATE OR REPLACE VIEW kept_events AS SELECT * FROM {events.view}{condition}")
         return replace(events, view="kept_events")
 
-    def _folder_zone(self, events: Looked, roles: Roles, zone: str, *, in_place: bool) -> str:
-        if not in_place:
+    def _folder_zone(self, events: Looked, roles: Roles, zone: str) -> str:
+        if not self.in_place:
             return "UTC"
         if not roles.form.zoned:
             return zone

@@ -28,6 +28,7 @@ class Begun:
     rows: int  # that were read
     written: int  # into daily drops; 0 where the drops stay where they are
     unreadable: list[BadRow]
+    first: str  # the first day to load
     days: dict[str, int]  # the days of events, with their rows if those were counted
     amounts: Amounts
     notes: list[Note] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Begun:
         given = f"--config {shlex.quote(str(self.config))}"
         return [
             f"lime check {given}",
-            f"lime ingest {given} --from {min(self.days)} --to {max(self.days)}",
+            f"lime ingest {given} --from {self.first} --to {max(self.days)}",
             f"lime train {given} --ds {self.night}",
             f"lime night {given} --ds {self.night}",
         ]
@@ -90,6 +91,14 @@ def notes_of_days(days: Mapping[str, int]) -> list[Note]:
     return notes
 
 
+def _repeated(entity: Entity) -> int:
+    """Return about how many rows of a table of items or users repeat an id or have none."""
+    assert entity.table is not None
+    column = entity.table.column(entity.key)
+    more = column.rows - column.distinct
+    return more if more > 0.03 * column.rows else 0  # the number of distinct values is an estimate
+
+
 def notes_of_entities(entities: tuple[Entity, Entity], cold: float) -> list[Note]:
     """Return what tables of items and users lack; `cold` is the share of users without events."""
     notes = []
@@ -97,6 +106,9 @@ def notes_of_entities(entities: tuple[Entity, Entity], cold: float) -> list[Note
         if entity.table is not None and entity.overlap < 0.9995:
             said = f"{1 - entity.overlap:.1%} of the {entity.source} of events have no features"
             notes.append(Note(f"{entity.source}_without_features", said))
+        if entity.table is not None and (more := _repeated(entity)):
+            said = f"about {more:,} rows of {entity.source} repeat an id or have none; the last one counts"
+            notes.append(Note(f"repeated_{entity.source}", said))
         elif entity.table is None and not entity.features:
             notes.append(
                 Note(f"{entity.source}_without_features", f"there are no features of {entity.source}")

@@ -42,7 +42,6 @@ class Dialect:
     """How the files of a table are written."""
 
     format: Literal["parquet", "csv", "json"]
-    compression: str | None = None
     encoding: str = "utf-8"
     delimiter: str = ","
     quote: str | None = '"'
@@ -52,18 +51,14 @@ class Dialect:
 
 
 @contextmanager
-def open_bytes(path: Path, compression: str | None) -> Iterator[IO[bytes]]:
-    """Open a file for reading, unpacked.
-
-    Args:
-        path: the file.
-        compression: pyarrow's name of the compression, or None.
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, unpacked; its first bytes say how it is packed.
 
     Raises:
         DataError: the file can't be read or unpacked.
     """
     try:
-        with pa.input_stream(str(path), compression=compression) as stream:
+        with pa.input_stream(str(path), compression=find_compression(path)) as stream:
             yield stream
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} can't be read ({error}); deliver it again, or remove it") from None
@@ -71,7 +66,7 @@ def open_bytes(path: Path, compression: str | None) -> Iterator[IO[bytes]]:
 
 def read_text_lines(path: Path, dialect: Dialect) -> Iterator[str]:
     """Yield the lines of a text file without their line breaks; bytes that are not text become U+FFFD."""
-    with open_bytes(path, dialect.compression) as stream:
+    with open_bytes(path) as stream:
         text = io.TextIOWrapper(stream, encoding=dialect.encoding, errors="replace")
         for number, line in enumerate(text):
             line = line.removesuffix("\n")
@@ -85,14 +80,9 @@ def find_compression(path: Path) -> str | None:
     return next((name for magic, name in PACKED.items() if start.startswith(magic)), None)
 
 
-def find_encoding(path: Path, compression: str | None) -> str:
-    """Find the encoding of a whole file: a mark at its start, UTF-8 if all of it is, or the likeliest one.
-
-    Args:
-        path: the file.
-        compression: how it is packed.
-    """
-    with open_bytes(path, compression) as stream:
+def find_encoding(path: Path) -> str:
+    """Find the encoding of a whole file: a mark at its start, UTF-8 if all of it is, or the likeliest one."""
+    with open_bytes(path) as stream:
         start = stream.read(4096)
         for mark, name in MARKS:
             if start.startswith(mark):
@@ -116,7 +106,7 @@ def find_encoding(path: Path, compression: str | None) -> str:
 def _find_wide(start: bytes) -> str:
     """Return the encoding of text in units of two bytes without a mark; every other byte of it is null."""
     even, odd = start[0::2].count(0), start[1::2].count(0)
-    if max(even, odd) < len(start) // 4:
+    if 4 * max(even, odd) <= len(start):
         return ""
     return "utf-16-be" if even > odd else "utf-16-le"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ingest.source_columns import entity_columns, event_columns
-from pipelines.onboard.dialect import Dialect, find_compression
+from pipelines.onboard.dialect import Dialect
 from pipelines.onboard.oddities import duck_condition
 from pipelines.onboard.staging import FILE, LINE, BadRow, stage
 from pipelines.onboard.tables import Table, day_files
@@ -63,7 +62,7 @@ def settings_dialect(settings: Settings) -> Dialect:
     ingest = settings.ingest
     header = tuple(ingest.csv.header) if isinstance(ingest.csv.header, list) else None
     csv = ingest.csv
-    return Dialect(ingest.format, None, ingest.encoding, csv.delimiter, csv.quote, csv.escape, header)
+    return Dialect(ingest.format, ingest.encoding, csv.delimiter, csv.quote, csv.escape, header)
 
 
 def read_day(settings: Settings, source: Source, day: str) -> DryRun:
@@ -75,11 +74,10 @@ def read_day(settings: Settings, source: Source, day: str) -> DryRun:
         day: the day as `YYYY-MM-DD`.
     """
     files = day_files(Path(settings.drops), source, day)
-    dialect = replace(settings_dialect(settings), compression=find_compression(files[0]))
     columns = event_columns(settings) if source == "events" else entity_columns(settings, source)
     where = getattr(settings.ingest, source).where
     with tempfile.TemporaryDirectory() as scratch:
-        staged = stage(Table(source, files, dialect), Path(scratch) / "day", flat=False)
+        staged = stage(Table(source, files, settings_dialect(settings)), Path(scratch) / "day", flat=False)
         parts = [pq.read_table(path) for path in sorted(staged.folder.glob("*.parquet"))]
     frame = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
     faults = [

@@ -12,14 +12,16 @@ from typing import Final, Literal
 
 import duckdb
 
-from pipelines.onboard.facts import Column, quoted, text_of
+from pipelines.onboard.facts import Column, follows, quoted, text_of
 from pipelines.onboard.guesses import Guess, Guesses
 from pipelines.onboard.roles import Looked, Roles
-from pipelines.onboard.words import fit
+from pipelines.onboard.words import fit, words_of
 from pipelines.settings.ingest import NAME, ColumnType
 
 Kind = Literal["category", "number", "list", "vector"]
 LEAST_OVERLAP: Final = 0.2  # the share of the ids of events that a table of items or users has
+SURE_OVERLAP: Final = 0.9  # the same, of a table whose columns have no names
+UNIQUE: Final = 0.8  # the share of different ids in such a table
 FOLLOWS: Final = 0.9  # how much better than its most frequent value an id tells the value of a column
 MOST_CATEGORIES: Final = 5_000  # values of a category
 FEW: Final = 20  # distinct numbers up to which they are categories
@@ -74,7 +76,7 @@ def find_entity(
         ),
         key=lambda found: -(found[0] + _bonus(source, found[1], found[2])),
     )  # fmt: skip
-    ranked = [found for found in ranked if found[0] >= LEAST_OVERLAP]
+    ranked = [found for found in ranked if found[0] >= LEAST_OVERLAP and _may_describe(source, key, found)]
     names = ("none", *(table.staged.table.name for table in others))
     if not others:
         return Entity(source, key, None)
@@ -92,6 +94,20 @@ def find_entity(
         feature for each in table.columns if (feature := describe_feature(con, table, each, column.name))
     ]
     return Entity(source, column.name, table, overlap, _distinct(features))
+
+
+def _may_describe(source: str, key: str, found: tuple[float, Looked, Column]) -> bool:
+    """Whether a table can describe items or users; small numbers are in any table, so names count."""
+    overlap, table, column = found
+    role = source.removesuffix("s")
+    other = {"user": "item", "item": "user"}[role]
+    name = table.staged.table.name
+    if column.distinct < UNIQUE * column.filled or (fit(name, other) > fit(name, role)):
+        return False
+    if table.staged.table.dialect.header:  # the file has no names of columns
+        return overlap >= SURE_OVERLAP
+    named = fit(column.name, role) >= 0.5 or (fit(name, role) >= 0.5 and words_of(column.name)[-1:] == ["id"])
+    return named or column.name.lower() == key.lower()
 
 
 def _bonus(source: str, table: Looked, column: Column) -> float:
@@ -136,24 +152,10 @@ def derive_features(
         if (
             feature
             and feature.kind in ("category", "number")
-            and _follows(con, events, key, column) >= FOLLOWS
+            and follows(con, events.view, key, column) >= FOLLOWS
         ):
             found.append(feature)
     return _distinct(found)
-
-
-def _follows(con: duckdb.DuckDBPyConnection, events: Looked, key: str, column: Column) -> float:
-    """Return how much better an id tells a value than the most frequent value does, from 0 to 1."""
-    row = con.execute(
-        "SELECT sum(m) / sum(s), count(*) FROM (SELECT max(n) AS m, sum(n) AS s "
-        f"FROM (SELECT {text_of(key)} AS k, {text_of(column.name)} AS v, count(*) AS n "
-        f"FROM {events.view} GROUP BY 1, 2) WHERE k IS NOT NULL AND v IS NOT NULL "
-        "GROUP BY k HAVING sum(n) >= 5)"
-    ).fetchone()
-    usual = column.top[0][1] / column.filled
-    if row is None or row[0] is None or row[1] < 5 or usual >= 1:
-        return 0.0
-    return (float(row[0]) - usual) / (1 - usual)
 
 
 def describe_feature(

@@ -18,10 +18,12 @@ SHAPES: Final = {
     "floats": r"-?(0|[1-9][0-9]*)\.0+|-?[0-9]\.[0-9]+[eE][+-]?[0-9]{1,3}",
     "numbers": r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?",
     "commas": r"[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+),[0-9]+",
+    "fractions": r"[+-]?[0-9]*\.[0-9]*[1-9][0-9]*([eE]-?[0-9]{1,2})?",
     "negative": r"-[0-9]*[.,]?[0-9]*[1-9][0-9]*.*",
     "iso": r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([T ].*)?",
     "zoned": r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*([zZ]|UTC|GMT|[+-][0-9]{2}:?[0-9]{2}|[+-][0-9]{2}|\])",
 }
+OFTEN: Final = 5  # rows of an id that say whether a value follows from it
 MOST_TOP: Final = 60  # frequent values that are kept
 
 
@@ -102,6 +104,26 @@ def _describe(con: duckdb.DuckDBPyConnection, view: str, name: str, kind: str) -
     shapes = dict(zip(SHAPES, map(int, row[5:]), strict=True))
     return Column(name, kind, int(row[0]), int(row[1]), distinct, shapes, row[3], row[4],
                   tuple((str(value), int(count)) for value, count in top))  # fmt: skip
+
+
+def follows(con: duckdb.DuckDBPyConnection, view: str, key: str, column: Column) -> float:
+    """Return how much better an id tells a value than the most frequent value does, from 0 to 1.
+
+    Args:
+        con: the connection with the table.
+        view: the table.
+        key: the column of the id.
+        column: the column whose values may follow from it.
+    """
+    row = con.execute(
+        "SELECT sum(m) / sum(s), count(*) FROM (SELECT max(n) AS m, sum(n) AS s "
+        f"FROM (SELECT {text_of(key)} AS k, {text_of(column.name)} AS v, count(*) AS n FROM {view} "
+        f"GROUP BY 1, 2) WHERE k IS NOT NULL AND v IS NOT NULL GROUP BY k HAVING sum(n) >= {OFTEN})"
+    ).fetchone()
+    usual = column.top[0][1] / column.filled
+    if row is None or row[0] is None or row[1] < OFTEN or usual >= 1:
+        return 0.0
+    return (float(row[0]) - usual) / (1 - usual)
 
 
 def plain_value(column: Column) -> str:

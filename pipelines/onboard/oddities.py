@@ -28,6 +28,24 @@ NO_PRODUCT: Final = re.compile(
     r"spende|samples?|"
     r"surcharge|service charge|verzend(kosten)?|frakt|insurance|dotcom|bag charge|carrier bag)([^a-z]|$)"
 )
+# Ids of users that stand for nobody.
+NOBODY: Final = frozenset(
+    (
+        "na",
+        "(none)",
+        "none",
+        "unknown",
+        "anonymous",
+        "anon",
+        "guest",
+        "undefined",
+        "(not set)",
+        "not set",
+        "-",
+        "?",
+    )
+)
+NOBODY_SHARE: Final = 0.05  # of all rows
 ONE_USER: Final = 0.01  # the share of all events from which one user is odd
 FAR: Final = 50  # times the median number of events
 FREQUENT: Final = 200  # most frequent items that are looked at
@@ -64,6 +82,12 @@ def propose_filter(events: Looked, roles: Roles) -> tuple[list[str], list[Note]]
             notes.append(
                 Note(f"no_{role}", f"{missing:,} of {column.rows:,} rows have no {role}; they are left out")
             )
+    if nobody := [
+        value for value, count in events.column(roles.user).top if _is_nobody(value, count, events)
+    ]:
+        listed = ", ".join("'" + value + "'" for value in nobody)
+        parts.append(f"CAST({spark_name(roles.user)} AS STRING) NOT IN ({listed})")
+        notes.append(Note("no_user", f"the users {some(nobody)} stand for nobody; their rows are left out"))
     if roles.quantity and (column := events.column(roles.quantity)).shapes["negative"]:
         parts.append(f"try_cast({spark_name(roles.quantity)} AS DOUBLE) > 0")
         count = column.shapes["negative"]
@@ -76,6 +100,12 @@ def propose_filter(events: Looked, roles: Roles) -> tuple[list[str], list[Note]]
                 parts.append(part)
                 notes.append(Note("cancellations", said))
     return parts, notes
+
+
+def _is_nobody(value: str, count: int, events: Looked) -> bool:
+    """Whether an id stands for users who are not known: by its word, or as a 0 that has far too many rows."""
+    often = count > NOBODY_SHARE * events.staged.rows
+    return value.lower() in NOBODY or (often and value in ("0", "-1", "0.0", "-1.0"))
 
 
 def _filter_cancelled(column: Column) -> tuple[str, str]:

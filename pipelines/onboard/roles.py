@@ -13,7 +13,7 @@ from typing import Final
 import duckdb
 
 from pipelines.onboard.dialect import DataError
-from pipelines.onboard.facts import Column, quoted, text_of
+from pipelines.onboard.facts import Column, follows, quoted, text_of
 from pipelines.onboard.guesses import Guess, Guesses, some
 from pipelines.onboard.staging import Staged
 from pipelines.onboard.time_forms import TimeForm, find_form
@@ -101,8 +101,8 @@ def guess_roles(con: duckdb.DuckDBPyConnection, table: Looked, guesses: Guesses)
         DataError: the time, the user or the item can't be told.
     """
     time = _settle_time(table, guesses)
-    user = _settle_id(table, "user", {time}, guesses)
-    item = _settle_id(table, "item", {time, user}, guesses)
+    user = _settle_id(con, table, "user", {time}, guesses)
+    item = _settle_id(con, table, "item", {time, user}, guesses)
     taken = {time, user, item}
     form = table.times.get(time) or TimeForm("iso", False)
     event_type = _settle_optional(table, "type", taken, guesses, _is_type)
@@ -134,32 +134,31 @@ def _ids(table: Looked, taken: set[str]) -> list[Column]:
         and column.name not in table.times
         and column.distinct >= LEAST_IDS
         and column.shapes["commas"] == 0
-        and column.shapes["numbers"] in (0, *_whole(column))
+        and column.shapes["fractions"] <= column.filled // 1000
     ]
 
 
-def _whole(column: Column) -> tuple[int, ...]:
-    """The counts of numbers of a column of ids: all of them whole, or some of many texts."""
-    whole = column.shapes["whole"] + column.shapes["floats"]
-    return (column.shapes["numbers"],) if column.shapes["numbers"] <= whole + column.filled // 1000 else ()
-
-
-def _settle_id(table: Looked, role: str, taken: set[str], guesses: Guesses) -> str:
+def _settle_id(
+    con: duckdb.DuckDBPyConnection, table: Looked, role: str, taken: set[str], guesses: Guesses
+) -> str:
     """Settle the column of users or items: by its name, or else by its place and its number of values."""
     ids = _ids(table, taken)
     other = {"user": "item", "item": "user"}[role]
     scored = sorted(ids, key=lambda c: (fit(c.name, other) - fit(c.name, role), -c.distinct))
     named = [column for column in scored if fit(column.name, role) >= 0.5]
-    named.sort(key=lambda column: -fit(column.name, role))
+    named.sort(key=lambda column: (-fit(column.name, role), -column.distinct))
     question = f"Which column is the {role}?"
     choices = tuple(name for name in table.names if name not in taken)
     if named:
         best, rest = named[0], named[1:]
-        sure = not rest or fit(best.name, role) > fit(rest[0].name, role)
+        sure = (
+            not rest or fit(best.name, role) > fit(rest[0].name, role) or best.distinct > 2 * rest[0].distinct
+        )
         why = f"by its name and {best.distinct:,} distinct values"
         guess = Guess(role, question, best.name, why, sure, choices, optional=False)
     else:
         unnamed = [c for c in ids if fit(c.name, other) < 0.5 and _looks_like_id(c)]
+        unnamed = _without_followers(con, table.view, unnamed)
         # A log is written as user, item and more; without names, two columns of ids are taken so.
         wanted = 2 if role == "user" and not any(fit(c.name, other) >= 0.5 for c in ids) else 1
         clear = len(unnamed) == wanted
@@ -174,6 +173,15 @@ def _settle_id(table: Looked, role: str, taken: set[str], guesses: Guesses) -> s
     found = guesses.settle(guess)
     assert found is not None
     return found
+
+
+def _without_followers(con: duckdb.DuckDBPyConnection, view: str, columns: list[Column]) -> list[Column]:
+    """Leave out columns that follow from one before them, such as the category or the name of an item."""
+    kept: list[Column] = []
+    for column in columns:
+        if not any(follows(con, view, before.name, column) >= 0.95 for before in kept):
+            kept.append(column)
+    return kept
 
 
 def _looks_like_id(column: Column) -> bool:

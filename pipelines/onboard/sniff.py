@@ -14,12 +14,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.onboard.dialect import DataError, Dialect, find_compression, find_encoding, read_sample
+from pipelines.onboard.dialect import DataError, Dialect, find_encoding, read_sample
 from pipelines.onboard.words import known_word
 from pipelines.udfs.times import read_iso
 
 # The delimiters that DuckDB's sniffer does not try by itself.
 MORE_DELIMITERS: Final = ("::", "||", "|~|", "^", "~", "\x01", "\x1f", "¦", "§")
+USUAL_DELIMITERS: Final = ",;\t|"
 NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)*([eE][+-]?\d+)?")
 LINES: Final = 500  # lines that a header is judged by
 
@@ -50,9 +51,8 @@ def sniff_file(path: Path, given: Mapping[str, str]) -> Dialect:
             raise DataError(f"{path} is no readable Parquet file ({error}); deliver it again") from None
     if start.startswith(b"PK\x03\x04"):
         raise DataError(f"{path} is a zip archive; unpack it first")
-    compression = find_compression(path)
-    encoding = given.get("encoding") or find_encoding(path, compression)
-    dialect = Dialect("csv", compression, encoding)
+    encoding = given.get("encoding") or find_encoding(path)
+    dialect = Dialect("csv", encoding)
     sample = read_sample(path, dialect)
     if not sample.strip():
         raise DataError(f"{path} has no rows; remove it, or deliver it again")
@@ -72,8 +72,9 @@ def _sniff_csv(sample: str, dialect: Dialect, given: Mapping[str, str]) -> Diale
     rows = _split(sample, found.delimiter, quote)
     names = tuple(name.strip() for name in rows[0])
     dialect = replace(dialect, delimiter=found.delimiter, quote=quote, escape=found.escape, names=names)
-    if "header" in given:
-        names = tuple(name.strip() for name in given["header"].split(","))
+    named = tuple(name.strip() for name in given.get("header", "").split(","))
+    if len(named) == len(rows[0]) and "header" in given:  # the names may be those of another table
+        names = named
     elif has_header(rows):
         return dialect
     else:
@@ -90,13 +91,15 @@ def _choose(sample: str, given: str | None) -> _Sniffed:
             return _sniff(file.name, given) or _Sniffed(given, '"', None, 1)
         first = _sniff(file.name, None) or _Sniffed(",", '"', None, 1)
         line = sample.split("\n", 1)[0]
-        more = [_sniff(file.name, each) for each in MORE_DELIMITERS if each in line]
+        tried = (*MORE_DELIMITERS, *(USUAL_DELIMITERS if first.columns == 1 else ""))
+        more = [_sniff(file.name, each) for each in tried if each in line]
     return max([first, *filter(None, more)], key=lambda each: each.columns)
 
 
 def _sniff(path: str, delimiter: str | None) -> _Sniffed | None:
     option = ", delim=$delimiter" if delimiter else ""
-    asked = "SELECT Delimiter, Quote, Escape, len(Columns) FROM sniff_csv($path, all_varchar=true"
+    asked = "SELECT Delimiter, Quote, Escape, len(Columns) FROM sniff_csv($path, "
+    asked += "all_varchar=true, ignore_errors=true"
     values = {"path": path} | ({"delimiter": delimiter} if delimiter else {})
     try:
         row = duckdb.connect().execute(f"{asked}{option})", values).fetchone()

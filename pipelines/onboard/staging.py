@@ -77,7 +77,7 @@ def stage(table: Table, folder: Path, *, flat: bool = True) -> Staged:
     number = itertools.count()
     for path in table.files:
         rows: list[dict[str, Any]] = []
-        for record in read_records(path, table.dialect):
+        for record in read_records(path, table.dialect, arrays=flat):
             count += 1
             if record.values is None:
                 bad.append(BadRow(str(path), record.line, record.problem))
@@ -93,21 +93,22 @@ def stage(table: Table, folder: Path, *, flat: bool = True) -> Staged:
     return Staged(table, folder, count, bad, frozenset(inner))
 
 
-def read_records(path: Path, dialect: Dialect) -> Iterator[Record]:
+def read_records(path: Path, dialect: Dialect, *, arrays: bool = False) -> Iterator[Record]:
     """Yield the rows of a text file as ingest would read them.
 
     Args:
         path: the file.
         dialect: how it is written.
+        arrays: whether a JSON file may also be one array over several lines, which ingest refuses.
 
     Raises:
-        DataError: the header is not one.
+        DataError: the header is not one, or the array is torn.
     """
     spec = text_spec(dialect)
     reader = CsvReader(spec) if spec.format == "csv" else JsonReader(spec)
     lines: Iterable[str] = read_text_lines(path, dialect)
-    if dialect.format == "json":
-        lines = _open_array(path, dialect) or lines
+    if arrays and is_array(path, dialect):
+        lines = _open_array(path, dialect)
     try:
         for number, record in enumerate(reader.records(iter(lines))):
             if number == 0 and len(set(names := reader.names())) < len(names) and spec.format == "csv":
@@ -117,12 +118,17 @@ def read_records(path: Path, dialect: Dialect) -> Iterator[Record]:
         raise DataError(f"{path}: {fault}") from None
 
 
-def _open_array(path: Path, dialect: Dialect) -> list[str] | None:
-    """Return the lines of a file that is one JSON array over several lines; None if it is not."""
-    with open_bytes(path, dialect.compression) as stream:
+def is_array(path: Path, dialect: Dialect) -> bool:
+    """Whether a JSON file is one array over several lines, which is not JSON lines."""
+    if dialect.format != "json":
+        return False
+    with open_bytes(path) as stream:
         start = stream.read(4096).decode(dialect.encoding, "replace").lstrip("\ufeff \n\r\t")
-    if not start.startswith("[") or start.split("\n", 1)[0].rstrip().endswith("]"):
-        return None
+    return start.startswith("[") and not start.split("\n", 1)[0].rstrip().endswith("]")
+
+
+def _open_array(path: Path, dialect: Dialect) -> list[str]:
+    """Return the objects of a file that is one JSON array, a line for each."""
     text = "\n".join(read_text_lines(path, dialect))
     try:
         return [json.dumps(each, ensure_ascii=False) for each in json.loads(text)]
@@ -183,7 +189,7 @@ def _stage_parquet(table: Table, folder: Path, *, flat: bool) -> Staged:
                 frame = pa.Table.from_batches([batch])
                 if flat:
                     frame = _flatten_structs(frame, inner)
-                count = frame.num_rows
+                frame, count = _to_micros(frame), frame.num_rows
                 frame = frame.append_column(FILE, pa.array([str(path)] * count, pa.string()))
                 frame = frame.append_column(LINE, pa.array(range(line, line + count), pa.int64()))
                 pq.write_table(frame, folder / f"{next(number):05}.parquet")
@@ -201,3 +207,12 @@ def _flatten_structs(frame: pa.Table, inner: set[str]) -> pa.Table:
     names = [safe_name(name) if name in top else name.replace(".", "_") for name in frame.column_names]
     inner |= {name for name, before in zip(names, frame.column_names, strict=True) if before not in top}
     return frame.rename_columns(names)
+
+
+def _to_micros(frame: pa.Table) -> pa.Table:
+    """Cut times with a zone to microseconds, as ingest does; DuckDB would lose the zone of nanoseconds."""
+    for number, field in enumerate(frame.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz and field.type.unit == "ns":
+            times = frame.column(number).cast(pa.timestamp("us", field.type.tz), safe=False)
+            frame = frame.set_column(number, field.name, times)
+    return frame

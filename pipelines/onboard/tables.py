@@ -17,6 +17,24 @@ DAY_FOLDER: Final = re.compile(r"ds=(\d{4}-\d{2}-\d{2})")
 CHECKSUMS: Final = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
 # Files next to data that describe it.
 PAPERS: Final = ("readme", "license", "licence", "changelog")
+ENDINGS: Final = frozenset(
+    (
+        "csv",
+        "tsv",
+        "txt",
+        "dat",
+        "data",
+        "json",
+        "jsonl",
+        "ndjson",
+        "parquet",
+        "gz",
+        "bz2",
+        "zst",
+        "lz4",
+        "snappy",
+    )
+)
 MOST_SNIFFED: Final = 40  # files of one table whose dialect is looked at one by one
 DIGITS: Final = re.compile(r"[0-9]+")
 
@@ -130,12 +148,13 @@ def _group(files: list[Path], root: Path, given: Mapping[str, str]) -> list[Tabl
 
 def _stem(path: Path, root: Path) -> str:
     """Return the name of a file without dates, numbers and endings, or that of its folder if this is all."""
-    stem = DIGITS.sub("", path.name.split(".")[0]).strip("-_ =.").lower()
+    named = [part for part in path.name.split(".") if part.lower() not in ENDINGS]
+    stem = DIGITS.sub("", ".".join(named)).strip("-_ =.").lower()
     if len(stem) > 2 and stem not in ("part", "data", "chunk"):
         return stem
     folders = [DIGITS.sub("", part).strip("-_ =.").lower() for part in path.relative_to(root).parts[:-1]]
-    named = [name for name in folders if len(name) > 2 and name not in ("year", "month", "day", "date")]
-    return named[-1] if named else stem
+    above = [name for name in folders if len(name) > 2 and name not in ("year", "month", "day", "date")]
+    return above[-1] if above else stem
 
 
 def _common_dialect(files: list[Path], given: Mapping[str, str]) -> Dialect:

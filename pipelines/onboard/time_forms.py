@@ -27,13 +27,15 @@ DAYS: Final = (
 )  # fmt: skip
 CLOCKS: Final = (
     "", " HH:mm", " HH:mm:ss", " HH:mm:ss.SSS", " hh:mm a", " hh:mm:ss a", "'T'HH:mm:ss",
-    " HH:mm:ss Z", " HH:mm:ss XXX", "HHmmss", "HHmm", ", HH:mm", ", HH:mm:ss",
+    " HH:mm:ss Z", " HH:mm:ss XXX", ", HH:mm", ", HH:mm:ss",
 )  # fmt: skip
 MORE: Final = (
     "EEE MMM dd HH:mm:ss Z yyyy", "EEE, dd MMM yyyy HH:mm:ss Z", "dd/MMM/yyyy:HH:mm:ss Z",
     "EEE MMM dd HH:mm:ss yyyy",
 )  # fmt: skip
-PATTERNS: Final = (*(day + clock for day in DAYS for clock in CLOCKS), *MORE)
+PATTERNS: Final = (
+    *(day + clock for day in DAYS for clock in CLOCKS), "yyyyMMddHHmmss", "yyyyMMddHHmm", *MORE
+)  # fmt: skip
 SAMPLE: Final = 3000  # values that patterns are tried on
 ENOUGH: Final = 0.98  # share of the values that a form must read; the others are bad rows
 

@@ -78,10 +78,11 @@ def words_of(name: str) -> list[str]:
 def fit(name: str, role: str) -> float:
     """Return how well a name fits a role, from 0 to 1.3."""
     words, known = words_of(name), WORDS[role]
-    score = 1.0 if any(word in known or _stem(word) in known for word in words) else 0.0
+    matches = sum(word in known or _stem(word) in known for word in words)
+    score = min(0.9 + 0.1 * matches, 1.1) if matches else 0.0
     joined = "".join(words)
     if joined in known:
-        score = 1.1
+        score = 1.15
     elif not score and any(len(word) > 3 and word in joined for word in known):
         score = 0.5
     if not score:

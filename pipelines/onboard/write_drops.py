@@ -111,7 +111,11 @@ def write_entity(con: duckdb.DuckDBPyConnection, entity: Entity, events: Looked,
     folder = raw / entity.source / f"ds={day}"
     folder.mkdir(parents=True)
     if entity.table is not None:
-        asked = f"SELECT {_columns(entity.table)} FROM {entity.table.view}"
+        # Of several rows of one id, the last one counts: two that contradict each other would be refused.
+        key = text_of(entity.key)
+        last = f"row_number() OVER (PARTITION BY {key} ORDER BY {FILE} DESC, {LINE} DESC) = 1"
+        asked = f"SELECT {_columns(entity.table)} FROM {entity.table.view} WHERE {key} IS NOT NULL "
+        asked += f"QUALIFY {last} ORDER BY {FILE}, {LINE}"
     else:
         asked = _derived(entity, events)
     con.execute("SET threads = 1")

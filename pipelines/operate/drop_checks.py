@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lime_model.errors import LimeError
 from pipelines.ingest.source_columns import entity_columns, event_columns
-from pipelines.onboard.dialect import Dialect, find_compression
+from pipelines.onboard.dialect import Dialect
 from pipelines.onboard.dry_run import settings_dialect
 from pipelines.onboard.guesses import some
 from pipelines.onboard.oddities import missing_days
@@ -118,8 +117,7 @@ def read_names(path: Path, dialect: Dialect) -> list[str]:
         return list(pq.read_schema(path).names)
     if dialect.header:
         return list(dialect.header)
-    packed = replace(dialect, compression=find_compression(path))
     names: dict[str, None] = {}
-    for record in islice(read_records(path, packed), ROWS if dialect.format == "json" else 1):
+    for record in islice(read_records(path, dialect), ROWS if dialect.format == "json" else 1):
         names |= dict.fromkeys(record.values or ())
     return list(names)

@@ -32,10 +32,14 @@ def _check_sizes(conf: dict[str, str]) -> dict[str, str]:
 
 
 class SparkSettings(Section):
-    """The configuration of the Spark session."""
+    """The configuration of the Spark session.
+
+    On one machine, what is left out is derived from its cores, its memory and the size of the drops.
+    """
 
     master: Annotated[str | None, AfterValidator(_check_master)] = None
-    """The master: `local[*]`, `yarn`, `spark://HOST:PORT` or `k8s://URL`; null: spark-submit decides."""
+    """The master: `local[*]`, `yarn`, `spark://HOST:PORT` or `k8s://URL`; null: spark-submit decides, or it
+    is `local[*]`."""
     conf: Annotated[dict[str, str], AfterValidator(check_conf), AfterValidator(_check_sizes)] = Field(
         default_factory=dict
     )

@@ -103,7 +103,7 @@ def test_the_help_of_lime_lists_all_commands_and_imports_nothing_slow() -> None:
     ("options", "said"),
     [
         (["night", "--nights", "3"], "No such option: --nights"),
-        (["nihgt"], "Did you mean 'night'?"),
+        (["nihgt"], "Did you mean 'night'"),
         (["night"], "Missing option '--ds'"),
         (["night", "--ds", "yesterday"], "'yesterday' is not a date like 2017-12-04"),
         (

