@@ -19,11 +19,12 @@ EXTRAS: Final = {
     "scipy": "train",
     "redis": "redis",
     "airflow": "airflow",
+    "httpx": "airflow",
     "openlineage": "airflow",
     "pendulum": "airflow",
 }
 # The library that people know, where it brings the one that was not found.
-BROUGHT_BY: Final = {"py4j": "pyspark", "openlineage": "airflow", "pendulum": "airflow"}
+BROUGHT_BY: Final = {"py4j": "pyspark", "httpx": "airflow", "openlineage": "airflow", "pendulum": "airflow"}
 
 
 class MissingExtra(LimeError):
