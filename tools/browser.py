@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, sync_playwright
 
 VARIABLE = "LIME_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -16,3 +21,15 @@ def find_chromium() -> str | None:
 
 
 NONE = f"no Chromium was found: {VARIABLE} names none, and PATH has none of {', '.join(NAMES)}"
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Start headless Chromium; end the program with a sentence if this machine has none."""
+    path = find_chromium()
+    if path is None:
+        sys.exit(NONE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

@@ -25,14 +25,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from rich.console import Console
 from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from browser import NONE, find_chromium  # noqa: E402
+from browser import open_browser  # noqa: E402
 
 from jobs.lime.commands import COMMANDS  # noqa: E402
 from pipelines.report.page import write_page  # noqa: E402
@@ -88,15 +88,10 @@ def shoot_pages(settings: Settings, night: str, folder: Path) -> None:
         night: the night.
         folder: where the pictures are written.
     """
-    path = find_chromium()
-    if path is None:
-        sys.exit(NONE)
     page = write_page(settings, night)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+    with open_browser() as browser:
         for name, width, height, scheme in SCREENS:
             _shoot(browser, page.as_uri(), folder / f"{name}.png", (width, height, scheme))
-        browser.close()
 
 
 def run_on_terminal(command: Sequence[str], config: Path) -> str:

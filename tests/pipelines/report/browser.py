@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tools.browser import NONE, find_chromium
+from tools.browser import NONE, find_chromium, open_browser
 
 FAULTS = (Path(__file__).parent / "faults.js").read_text("utf-8")
 # Label, value and visible text of each number of a table, by the label of its row and the head of its column.
@@ -24,13 +24,10 @@ CELLS = """id => Object.fromEntries([...document.querySelectorAll(`#${id} tbody 
 @contextmanager
 def open_chromium() -> Iterator[Browser]:
     """Start headless Chromium; skip the test if this machine has none."""
-    path = find_chromium()
-    if path is None:
+    if find_chromium() is None:
         pytest.skip(NONE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @contextmanager
