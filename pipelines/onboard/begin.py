@@ -15,6 +15,7 @@ from typing import Literal
 import duckdb
 
 from pipelines.onboard.begun import BAD_ROWS, Begun, notes_of_days, notes_of_entities
+from pipelines.onboard.clocks import join_clock
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.dry_run import try_drops
 from pipelines.onboard.entities import Entity, derive_features, find_entity, taken_columns
@@ -123,6 +124,7 @@ class _Beginning:
             raise DataError(f"{table.files[0]} has no row that can be read; say its dialect with --delimiter")
         looked = Looked(staged, f"table_{number}", describe(self.con, staged, f"table_{number}"))
         find_times(self.con, looked)
+        join_clock(self.con, looked)
         return looked
 
     def _some(self, files: list[Path]) -> list[Path]:
