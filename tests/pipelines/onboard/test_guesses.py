@@ -293,6 +293,15 @@ def test_types_labels_bots_duplicates_and_missing_days_are_found(tmp_path: Path)
     assert found.faults == []
 
 
+def test_users_who_are_nobody_are_filtered(tmp_path: Path) -> None:
+    rows = [[0 if i % 2 else e.user + 1, e.item, f"{e.when}Z"] for i, e in enumerate(EVENTS)]
+    found, own = look(write_csv(tmp_path / "log.csv", ["user", "item", "time"], rows))
+    assert own.ingest.events.where == "CAST(`user` AS STRING) NOT IN ('0')"
+    assert found.amounts.rows == sum(row[0] != 0 for row in rows)
+    assert found.tries[0].filtered > 0
+    assert found.faults == []
+
+
 def test_nested_json_in_day_folders_is_written_anew(tmp_path: Path) -> None:
     for event in EVENTS:
         folder = tmp_path / "in" / "events" / f"ds={event.when.date()}"
