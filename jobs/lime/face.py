@@ -40,7 +40,7 @@ def make_callback(name: str, command: Command) -> Callable[..., None]:
         if not args.config:
             context.fail(
                 f"there are no settings: LIME_CONFIG is not set, and {Path.cwd()} has no {LOCAL}; "
-                "give --config FILE"
+                "give --config FILE, or let lime init write them"
             )
         raise typer.Exit(run(name, command, args))
 

@@ -10,18 +10,17 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
 from pipelines.onboard.begun import BAD_ROWS, Begun, notes_of_days, notes_of_entities
+from pipelines.onboard.clocks import join_clock
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.dry_run import try_drops
 from pipelines.onboard.entities import Entity, derive_features, find_entity, taken_columns
 from pipelines.onboard.facts import describe
 from pipelines.onboard.guesses import Ask, Guess, Guesses
 from pipelines.onboard.oddities import (
-    CANCELLED,
     Note,
     duck_condition,
     find_oddities,
@@ -30,7 +29,14 @@ from pipelines.onboard.oddities import (
 )
 from pipelines.onboard.roles import Looked, Roles, find_events, find_times, guess_roles
 from pipelines.onboard.settings_text import Plan, write_settings
-from pipelines.onboard.settle import settle_eligible, settle_filter, settle_format, settle_zone
+from pipelines.onboard.settle import (
+    choose_id_type,
+    list_event_types,
+    settle_eligible,
+    settle_filter,
+    settle_format,
+    settle_zone,
+)
 from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
 from pipelines.onboard.staging import BadRow, is_array, stage
 from pipelines.onboard.tables import Found, find_tables
@@ -123,6 +129,7 @@ class _Beginning:
             raise DataError(f"{table.files[0]} has no row that can be read; say its dialect with --delimiter")
         looked = Looked(staged, f"table_{number}", describe(self.con, staged, f"table_{number}"))
         find_times(self.con, looked)
+        join_clock(self.con, looked)
         return looked
 
     def _some(self, files: list[Path]) -> list[Path]:
@@ -180,7 +187,10 @@ class _Beginning:
         items, users = entities
         span = (dt.date.fromisoformat(max(days)) - dt.date.fromisoformat(min(days))).days + 1
         amounts = measure(self.con, events, roles, " AND ".join(self.where) or None, span)
-        ids = {"user_id": _id_type(events, roles.user, users), "item_id": _id_type(events, roles.item, items)}
+        ids = {
+            "user_id": choose_id_type(events, roles.user, users),
+            "item_id": choose_id_type(events, roles.item, items),
+        }
         kept = self._kept(events)
         eligible, why_eligible = settle_eligible(self.con, kept, roles, ids["item_id"], self.guesses)
         odd = find_oddities(self.con, kept, roles)
@@ -191,7 +201,7 @@ class _Beginning:
             str(self.drops), str(self.found.root.resolve()) if self.in_place else "raw", roles, ids,
             events.staged.table.dialect if self.in_place else Dialect("parquet"), zone,
             self._folder_zone(events, roles, zone), items, users,
-            _event_types(events, roles),
+            list_event_types(events, roles),
             training, night, self.where, self.why, eligible, why_eligible, audits,
             any(note.what == "contradictions" for note in odd),
             len(missing_days([self._first(days), *days])) if self.in_place else 0,
@@ -231,19 +241,3 @@ class _Beginning:
         write_events(self.con, events, raw, days)
         for entity in entities:
             write_entity(self.con, entity, events, raw, min(days))
-
-
-def _id_type(events: Looked, name: str, entity: Entity) -> str:
-    """Return `long` if every id is a whole number without zeros in front, in events and in its own table."""
-    columns = [events.column(name)]
-    if entity.table is not None:
-        columns.append(entity.table.column(entity.key))
-    kind: Literal["long", "string"] = "long" if all(column.is_whole for column in columns) else "string"
-    return kind
-
-
-def _event_types(events: Looked, roles: Roles) -> list[str]:
-    if not roles.event_type:
-        return ["event"]
-    values = [value for value, _ in events.column(roles.event_type).top]
-    return [value for value in values if not CANCELLED.fullmatch(value)] or values

@@ -17,6 +17,21 @@ from pipelines.onboard.words import words_of
 CANCELLED: Final = re.compile(
     r"(?i).*(cancel|storn|refund|return(ed|s)?$|void|annul|reimburs|chargeback|retour|erstatt|devuel|devoluc|rimborso).*"
 )
+# Names that mean something else in SQL, here or there, if they are not quoted.
+RESERVED: Final = frozenset(
+    (
+        "user",
+        "current_user",
+        "session_user",
+        "date",
+        "time",
+        "timestamp",
+        "interval",
+        "order",
+        "group",
+        "table",
+    )
+)
 EMPTY: Final = "''"
 YES: Final = ("1", "1.0", "true", "t", "yes", "y")
 # Words of lines of a bill that are no products.
@@ -60,7 +75,8 @@ class Note(NamedTuple):
 
 def spark_name(name: str) -> str:
     """Return a column's name as a condition of Spark's SQL has it."""
-    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) else "`" + name.replace("`", "``") + "`"
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and name.lower() not in RESERVED
+    return name if plain else "`" + name.replace("`", "``") + "`"
 
 
 def duck_condition(where: str) -> str:

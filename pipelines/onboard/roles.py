@@ -22,7 +22,7 @@ from pipelines.onboard.words import fit
 GOOD: Final = 1.0  # a name that fits a role well
 LEAST_IDS: Final = 3  # distinct values of a column of ids
 MOST_TYPES: Final = 40  # distinct types of events
-LABELS: Final = frozenset({"0", "1", "0.0", "1.0", "true", "false", "t", "f", "yes", "no", "y", "n"})
+LABELS: Final = frozenset({"0", "1", "0.0", "1.0", "true", "false"})  # what ingest reads as a label
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Looked:
     view: str
     columns: list[Column]
     times: dict[str, TimeForm] = field(default_factory=dict)
+    joined: str = ""  # the column that was made of a date and a time of day
 
     def column(self, name: str) -> Column:
         """Return the column of a name."""
@@ -115,8 +116,12 @@ def guess_roles(con: duckdb.DuckDBPyConnection, table: Looked, guesses: Guesses)
 
 
 def _settle_time(table: Looked, guesses: Guesses) -> str:
-    ranked = sorted(table.times, key=lambda name: -fit(name, "time"))
-    sure = len(ranked) == 1 or (bool(ranked) and fit(ranked[0], "time") > fit(ranked[1], "time"))
+    ranked = sorted(table.times, key=lambda name: (name != table.joined, -fit(name, "time")))
+    sure = (
+        len(ranked) == 1
+        or bool(table.joined)
+        or (bool(ranked) and fit(ranked[0], "time") > fit(ranked[1], "time"))
+    )
     why = f"its values are times ({table.times[ranked[0]].format})" if ranked else "no column holds times."
     guess = Guess("time", "Which column is the time of an event?", ranked[0] if ranked else None, why, sure,
                   tuple(table.names), optional=False)  # fmt: skip
@@ -133,7 +138,7 @@ def _ids(table: Looked, taken: set[str]) -> list[Column]:
         if column.name not in taken
         and column.name not in table.times
         and column.distinct >= LEAST_IDS
-        and column.shapes["commas"] == 0
+        and column.shapes["commas"] == column.shapes["clocks"] == 0
         and column.shapes["fractions"] <= column.filled // 1000
     ]
 

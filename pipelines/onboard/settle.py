@@ -8,9 +8,10 @@ from typing import Final
 import duckdb
 
 from pipelines.onboard.dialect import DataError
+from pipelines.onboard.entities import Entity
 from pipelines.onboard.facts import Column, text_of
 from pipelines.onboard.guesses import Guess, Guesses, some
-from pipelines.onboard.oddities import find_no_products, propose_filter
+from pipelines.onboard.oddities import CANCELLED, find_no_products, propose_filter
 from pipelines.onboard.roles import Looked, Roles
 from pipelines.onboard.time_forms import TimeForm
 from pipelines.udfs.times import EPOCHS, TimeRule, check_format, check_zone
@@ -137,3 +138,25 @@ def settle_eligible(
     )
     chosen = guesses.settle(guess)
     return chosen, why if ids and chosen == condition else "which items may be in lists"
+
+
+def choose_id_type(events: Looked, name: str, entity: Entity) -> str:
+    """Choose `long` if every id is a whole number without zeros in front, in events and in its own table.
+
+    Args:
+        events: the table of events.
+        name: its column of the id.
+        entity: the table of items or users.
+    """
+    columns = [events.column(name)]
+    if entity.table is not None:
+        columns.append(entity.table.column(entity.key))
+    return "long" if all(column.is_whole for column in columns) else "string"
+
+
+def list_event_types(events: Looked, roles: Roles) -> list[str]:
+    """List the types of events that are no cancellations, the most frequent first."""
+    if not roles.event_type:
+        return ["event"]
+    values = [value for value, _ in events.column(roles.event_type).top]
+    return [value for value in values if not CANCELLED.fullmatch(value)] or values

@@ -67,8 +67,8 @@ def _sniff_csv(sample: str, dialect: Dialect, given: Mapping[str, str]) -> Diale
     """Add delimiter, quote, escape and header to the dialect of a CSV file."""
     found = _choose(sample, given.get("delimiter"))
     quote = found.quote if len(found.delimiter) == 1 else None
-    if quote is None and len(found.delimiter) == 1:
-        quote = '"'
+    if quote is None and len(found.delimiter) == 1 and '"' not in sample:
+        quote = '"'  # no field of the sample is quoted, and others may be
     rows = _split(sample, found.delimiter, quote)
     names = tuple(name.strip() for name in rows[0])
     dialect = replace(dialect, delimiter=found.delimiter, quote=quote, escape=found.escape, names=names)

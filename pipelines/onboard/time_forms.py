@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import duckdb
 
 from pipelines.onboard.facts import Column, quoted, text_of
+from pipelines.onboard.words import fit, words_of
 from pipelines.udfs.times import AUTO, EPOCHS, TimeRule
 
 # Instants of 1990 to 2050 in seconds, and how many units of each epoch are in a second.
@@ -60,7 +61,11 @@ def find_form(con: duckdb.DuckDBPyConnection, view: str, column: Column) -> Time
         return None
     if column.type.startswith("TIMESTAMP") or column.type == "DATE":
         return TimeForm(AUTO, "TIME ZONE" in column.type)
-    if column.share("numbers") >= ENOUGH and (epoch := _find_epoch(con, view, column)):
+    if (
+        column.share("numbers") >= ENOUGH
+        and not _names_an_id(column.name)
+        and (epoch := _find_epoch(con, view, column))
+    ):
         return TimeForm(epoch, True)
     if column.share("iso") >= ENOUGH:
         return TimeForm(
@@ -69,6 +74,12 @@ def find_form(con: duckdb.DuckDBPyConnection, view: str, column: Column) -> Time
     if column.share("whole") >= ENOUGH and not (column.top and len(column.top[0][0]) in (8, 12, 14)):
         return None
     return _find_pattern(_sample(con, view, column))
+
+
+def _names_an_id(name: str) -> bool:
+    """Whether a name says that numbers as large as times are ids, as those of some services are."""
+    known = max(fit(name, "user"), fit(name, "item"), fit(name, "session"))
+    return known > fit(name, "time") or (fit(name, "time") < 1 and words_of(name)[-1:] in (["id"], ["ids"]))
 
 
 def _has_offsets(column: Column) -> bool:

@@ -114,6 +114,16 @@ def test_quoted_fields_with_delimiters_quotes_and_line_breaks_stay_whole(
     assert sorted(drops) == sorted(row[3] for row in rows)
 
 
+def test_quotes_that_quote_nothing_are_text(tmp_path: Path) -> None:
+    texts = ['"6 inch" pan', 'pan of 6"', '"', "plain"]
+    lines = ["user\titem\ttime\tname"] + ["\t".join([*row, texts[i % 4]]) for i, row in enumerate(simple())]
+    (tmp_path / "log.tsv").write_text("\n".join(lines) + "\n")
+    found, _ = look(tmp_path / "log.tsv")
+    assert (found.rows, found.written, found.unreadable) == (len(EVENTS), len(EVENTS), [])
+    drops = pq.read_table(tmp_path / "own" / "raw" / "events").column("name").to_pylist()
+    assert set(drops) == set(texts)
+
+
 @pytest.mark.parametrize(
     ("encoding", "text"),
     [
@@ -181,6 +191,24 @@ def test_a_given_zone_moves_local_times_to_their_utc_day(tmp_path: Path) -> None
     assert (own.ingest.source_timezone, own.ingest.day_zone) == ("Europe/Berlin", "UTC")
     assert max(found.days) == "2024-03-20"  # 23:30 UTC of the day before
     assert found.faults == []
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%d/%m/%Y"])
+def test_a_date_and_a_time_of_day_are_one_time(form: str, tmp_path: Path) -> None:
+    rows = [[f"{e.when:{form}}", f"{e.when:%H:%M:%S}", e.session, f"thing {e.item}"] for e in EVENTS]
+    found, own = look(write_csv(tmp_path / "log.csv", ["Date", "Time", "Client", "Item"], rows))
+    assert mapped(own) == ("Client", "Item", "Date_Time")
+    rule = own.ingest.rules.time
+    times = pq.read_table(tmp_path / "own" / "raw" / "events").column("Date_Time").to_pylist()
+    read = [rule.read_micros(value) for value in times]
+    assert sorted(map(int, read)) == sorted(micros(event.when) for event in EVENTS)  # type: ignore[arg-type]
+    assert found.written == len(EVENTS)
+
+
+def test_ids_as_large_as_times_stay_ids(tmp_path: Path) -> None:
+    rows = [[1430 * 10**15 + e.item, 1_200_000_000 + e.user, f"{e.when}Z"] for e in EVENTS]
+    _, own = look(write_csv(tmp_path / "log.csv", ["tweet_id", "user_id", "liked_at"], rows))
+    assert mapped(own) == ("user_id", "tweet_id", "liked_at")
 
 
 def test_day_and_month_that_nothing_tells_apart_are_an_error_that_names_the_option(tmp_path: Path) -> None:
@@ -262,6 +290,15 @@ def test_types_labels_bots_duplicates_and_missing_days_are_found(tmp_path: Path)
     )
     assert {"bots", "duplicates", "missing_days", "filter"} <= {note.what for note in found.notes}
     assert (tmp_path / "own" / "raw" / "events" / "ds=2024-03-07").is_dir()
+    assert found.faults == []
+
+
+def test_users_who_are_nobody_are_filtered(tmp_path: Path) -> None:
+    rows = [[0 if i % 2 else e.user + 1, e.item, f"{e.when}Z"] for i, e in enumerate(EVENTS)]
+    found, own = look(write_csv(tmp_path / "log.csv", ["user", "item", "time"], rows))
+    assert own.ingest.events.where == "CAST(`user` AS STRING) NOT IN ('0')"
+    assert found.amounts.rows == sum(row[0] != 0 for row in rows)
+    assert found.tries[0].filtered > 0
     assert found.faults == []
 
 
