@@ -57,8 +57,8 @@ class Api:
 
     def result(self, run: str, task: str) -> Any:
         """Return what a task has told Airflow."""
-        key = "return_value?deserialize=true"
-        return self.call("GET", f"{run}/taskInstances/{task}/xcomEntries/{key}")["value"]
+        value = self.call("GET", f"{run}/taskInstances/{task}/xcomEntries/return_value")["value"]
+        return json.loads(value) if isinstance(value, str) else value
 
     def log(self, run: str, task: str) -> str:
         """Return the log of the first try of a task."""
