@@ -39,7 +39,7 @@ from pipelines.onboard.settle import (
 )
 from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
 from pipelines.onboard.staging import BadRow, is_array, stage
-from pipelines.onboard.tables import Found, find_tables
+from pipelines.onboard.tables import Found, find_tables, newest_files
 from pipelines.onboard.write_drops import (
     add_days,
     count_days,
@@ -50,8 +50,6 @@ from pipelines.onboard.write_drops import (
     write_events,
 )
 from pipelines.settings.ingest import NULLS
-
-MOST_BYTES = 2 << 30  # of drops in day folders; of more, only the newest and the oldest days are looked at
 
 
 def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) -> Begun:
@@ -90,6 +88,7 @@ class _Beginning:
         self.notes: list[Note] = []
         self.in_place = False  # whether the drops stay where they are
         self.where: list[str] = []
+        self.condition = ""  # the filter as DuckDB reads it
         self.why: list[str] = []
 
     def run(self) -> Begun:
@@ -104,6 +103,7 @@ class _Beginning:
         users = find_entity(self.con, rest, events, ("users", roles.user), self.guesses)
         self.in_place = self._can_stay(roles, (items, users), events)
         self.where, self.why = settle_filter(events, roles, self.guesses)
+        self.condition = self._try_filter(events)
         if not self.in_place:
             self._derive(events, roles, items, users)
         days, late = self._days(events, roles, zone)
@@ -123,7 +123,11 @@ class _Beginning:
     def _look(self, number: int) -> Looked:
         table = self.found.tables[number]
         if self.found.days:
-            table = table._replace(files=self._some(table.files))
+            some = newest_files(table.files)
+            if len(some) < len(table.files):
+                said = f"only {len(some):,} of {len(table.files):,} files of {table.name} were looked at"
+                self.notes.append(Note("sample", said))
+            table = table._replace(files=some)
         staged = stage(table, self.scratch / f"t{number}")
         if staged.rows == len(staged.bad):
             raise DataError(f"{table.files[0]} has no row that can be read; say its dialect with --delimiter")
@@ -131,19 +135,6 @@ class _Beginning:
         find_times(self.con, looked)
         join_clock(self.con, looked)
         return looked
-
-    def _some(self, files: list[Path]) -> list[Path]:
-        """Return the oldest file and the newest ones, up to a limit of bytes."""
-        taken: list[Path] = []
-        size = 0
-        for path in reversed(files):
-            size += path.stat().st_size
-            if size > MOST_BYTES:
-                said = f"only the newest {len(taken):,} of {len(files):,} files were looked at"
-                self.notes.append(Note("sample", said))
-                return [files[0], *reversed(taken)]
-            taken.append(path)
-        return files
 
     def _can_stay(self, roles: Roles, entities: tuple[Entity, ...], events: Looked) -> bool:
         """Whether ingest can read the drops where they are: in its folders, and all in one dialect.
@@ -186,7 +177,7 @@ class _Beginning:
         """Return what the settings say, and how much data there is."""
         items, users = entities
         span = (dt.date.fromisoformat(max(days)) - dt.date.fromisoformat(min(days))).days + 1
-        amounts = measure(self.con, events, roles, " AND ".join(self.where) or None, span)
+        amounts = measure(self.con, events, roles, self.condition, span)
         ids = {
             "user_id": choose_id_type(events, roles.user, users),
             "item_id": choose_id_type(events, roles.item, items),
@@ -219,9 +210,20 @@ class _Beginning:
         others = [day for listed in self.found.days.values() for day in listed] if self.in_place else []
         return min([*days, *others])
 
+    def _try_filter(self, events: Looked) -> str:
+        """Return the filter as DuckDB reads it; empty if only Spark can read it."""
+        condition = duck_condition(" AND ".join(self.where))
+        try:
+            self.con.execute(f"SELECT count(*) FROM {events.view} WHERE {condition or 'true'}").fetchone()
+        except duckdb.Error as error:
+            said = f"the filter can't be tried here, so all rows were counted: {str(error).splitlines()[0]}"
+            self.notes.append(Note("filter", said))
+            return ""
+        return condition
+
     def _kept(self, events: Looked) -> Looked:
         """Return the events that the filter keeps, as a table."""
-        condition = f" WHERE {duck_condition(' AND '.join(self.where))}" if self.where else ""
+        condition = f" WHERE {self.condition}" if self.condition else ""
         self.con.execute(f"CREATE OR REPLACE VIEW kept_events AS SELECT * FROM {events.view}{condition}")
         return replace(events, view="kept_events")
 

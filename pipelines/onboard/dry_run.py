@@ -85,7 +85,7 @@ def read_day(settings: Settings, source: Source, day: str) -> DryRun:
     ]
     if faults or not frame.num_rows:
         return DryRun(source, day, staged.rows, 0, len(staged.bad), faults, {})
-    kept = _kept(frame, where, faults)
+    kept = _kept(frame, where)
     reasons, examples = _read_rows(frame, columns, settings, (source, day))
     found = Counter(reason for reason, keep in zip(reasons, kept, strict=True) if reason and keep)
     found.update({MALFORMED: len(staged.bad)} if staged.bad else {})
@@ -107,7 +107,7 @@ def _missing(source: str, day: str, column: WantedColumn, frame: pa.Table) -> st
     return f"{source} of {day}: {what}; the files have {names}"
 
 
-def _kept(frame: pa.Table, where: str | None, faults: list[str]) -> list[bool]:
+def _kept(frame: pa.Table, where: str | None) -> list[bool]:
     """Return whether each row meets the filter; a filter that DuckDB can't read is left to ingest."""
     if not where:
         return [True] * frame.num_rows
@@ -115,8 +115,7 @@ def _kept(frame: pa.Table, where: str | None, faults: list[str]) -> list[bool]:
     con.register("rows_of_day", frame)
     try:
         rows = con.execute(f"SELECT coalesce(({duck_condition(where)}), false) FROM rows_of_day").fetchall()
-    except duckdb.Error as error:
-        faults.append(f"the filter {where!r} can't be tried here ({str(error).splitlines()[0]}); ingest will")
+    except duckdb.Error:
         return [True] * frame.num_rows
     return [bool(row[0]) for row in rows]
 

@@ -12,7 +12,6 @@ import duckdb
 
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.facts import text_of
-from pipelines.onboard.oddities import duck_condition
 from pipelines.onboard.roles import Looked, Roles
 
 ENOUGH: Final = 0.8  # the share of events that items with an embedding of their own should have
@@ -33,7 +32,7 @@ class Amounts:
 
 
 def measure(
-    con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles, where: str | None, days: int
+    con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles, condition: str, days: int
 ) -> Amounts:
     """Count users, items and events.
 
@@ -41,11 +40,11 @@ def measure(
         con: the connection with the tables.
         events: the table of events.
         roles: its columns.
-        where: the filter, in Spark's SQL.
+        condition: the filter as DuckDB reads it; empty for none.
         days: the days from the first one to the last.
     """
     kept = f"SELECT {text_of(roles.user)} AS u, {text_of(roles.item)} AS i FROM {events.view}"
-    kept += f" WHERE ({duck_condition(where)})" if where else ""
+    kept += f" WHERE {condition}" if condition else ""
     con.execute(f"CREATE OR REPLACE TEMP TABLE kept_rows AS {kept}")
     con.execute("CREATE OR REPLACE TEMP TABLE kept_items AS SELECT i, count(*) AS n, count(DISTINCT u) AS b "
                 "FROM kept_rows WHERE i IS NOT NULL GROUP BY i")  # fmt: skip

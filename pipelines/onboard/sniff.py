@@ -65,7 +65,7 @@ def sniff_file(path: Path, given: Mapping[str, str]) -> Dialect:
 
 def _sniff_csv(sample: str, dialect: Dialect, given: Mapping[str, str]) -> Dialect:
     """Add delimiter, quote, escape and header to the dialect of a CSV file."""
-    found = _choose(sample, given.get("delimiter"))
+    found = _choose(sample, given.get("delimiter", "").replace("\\t", "\t"))
     quote = found.quote if len(found.delimiter) == 1 else None
     if quote is None and len(found.delimiter) == 1 and '"' not in sample:
         quote = '"'  # no field of the sample is quoted, and others may be
@@ -82,7 +82,7 @@ def _sniff_csv(sample: str, dialect: Dialect, given: Mapping[str, str]) -> Diale
     return replace(dialect, header=names, names=names)
 
 
-def _choose(sample: str, given: str | None) -> _Sniffed:
+def _choose(sample: str, given: str) -> _Sniffed:
     """Return the dialect with the most columns that fits the sample."""
     with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as file:
         file.write(sample)

@@ -111,7 +111,8 @@ def read_records(path: Path, dialect: Dialect, *, arrays: bool = False) -> Itera
         lines = _open_array(path, dialect)
     try:
         for number, record in enumerate(reader.records(iter(lines))):
-            if number == 0 and len(set(names := reader.names())) < len(names) and spec.format == "csv":
+            names = [name.lower() for name in reader.names()] if number == 0 else []
+            if len(set(names)) < len(names) and spec.format == "csv":
                 raise FileFault(f"the header names a column twice ({names}); rename one, or give --header")
             yield record
     except FileFault as fault:

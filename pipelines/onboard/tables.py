@@ -35,6 +35,7 @@ ENDINGS: Final = frozenset(
         "snappy",
     )
 )
+MOST_BYTES: Final = 2 << 30  # of drops in folders of days that are looked at
 MOST_SNIFFED: Final = 40  # files of one table whose dialect is looked at one by one
 DIGITS: Final = re.compile(r"[0-9]+")
 
@@ -100,6 +101,18 @@ def day_files(root: Path, source: str, day: str) -> list[Path]:
         day: the day as `YYYY-MM-DD`.
     """
     return list_files(root / source / f"ds={day}")
+
+
+def newest_files(files: list[Path]) -> list[Path]:
+    """Return the newest files of folders of days up to `MOST_BYTES`, and the oldest one."""
+    taken: list[Path] = []
+    size = 0
+    for path in reversed(files):
+        size += path.stat().st_size
+        if size > MOST_BYTES and taken:
+            return [files[0], *reversed(taken)]
+        taken.append(path)
+    return files
 
 
 def _is_paper(path: Path) -> bool:

@@ -293,6 +293,14 @@ def test_types_labels_bots_duplicates_and_missing_days_are_found(tmp_path: Path)
     assert found.faults == []
 
 
+def test_a_filter_that_only_spark_reads_is_written_as_it_is(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "log.tsv", ["user", "item", "time"], simple(), delimiter="\t")
+    found, own = look(path, where="rlike(item, 'i[0-9]') AND item <=> item", delimiter="\\t")
+    assert own.ingest.events.where == "rlike(item, 'i[0-9]') AND item <=> item"
+    assert any("can't be tried here" in note.said for note in found.notes)
+    assert found.faults == []
+
+
 def test_users_who_are_nobody_are_filtered(tmp_path: Path) -> None:
     rows = [[0 if i % 2 else e.user + 1, e.item, f"{e.when}Z"] for i, e in enumerate(EVENTS)]
     found, own = look(write_csv(tmp_path / "log.csv", ["user", "item", "time"], rows))
@@ -417,6 +425,7 @@ def test_what_is_there_already_is_never_overwritten(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1 and no more", "is no readable Parquet file"),
         ("a.csv", b"name,age\nAnn,3\nBob,4\n", "no table has a column of times and two of ids"),
         ("a.csv", b"\n\n", "has no rows"), ("a.json", b"[{]", "no row that can be read"),
+        ("a.csv", b"id,ID,ts\n1,2,2024-01-01\n", "names a column twice"),
     ],
 )  # fmt: skip
 def test_data_that_can_t_be_used_is_an_error_with_a_remedy(
