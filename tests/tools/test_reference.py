@@ -27,7 +27,7 @@ from pipelines.settings.settings import load_settings
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILES = ("conf/settings.schema.json", "docs/configure.md", "docs/errors.md")
 SCHEMA: dict[str, Any] = json.loads((ROOT / FILES[0]).read_text())
-SETTINGS = sorted((ROOT / "conf").glob("*.yaml"))
+SETTINGS = sorted({*(ROOT / "conf").glob("*.yaml")} - {ROOT / "conf" / "tenants.yaml"})  # options of the DAGs
 ERRORS = (ROOT / FILES[2]).read_text()
 LIMITS = ("at least 1", "above 0", "from 0 to below 1")
 # The limit of these is another key.
