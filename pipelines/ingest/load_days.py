@@ -10,10 +10,11 @@ from typing import Final
 from pipelines.ingest.drop_faults import DropError
 from pipelines.ingest.ledger import find_empty_days, loaded_days
 from pipelines.ingest.listing import drop_days, list_drops
-from pipelines.ingest.load_entities import ingest_entity
-from pipelines.ingest.load_events import ingest_events
+from pipelines.ingest.load_drops import Load, load_sources
+from pipelines.ingest.load_entities import check_entity_drops
+from pipelines.ingest.load_events import check_event_drops
 from pipelines.store.catalogue import Entity
-from pipelines.store.manifests import IngestManifest, SourceReport
+from pipelines.store.manifests import IngestManifest
 from pipelines.store.runs import record
 from pipelines.store.tables import Warehouse
 
@@ -36,37 +37,38 @@ def ingest_days(warehouse: Warehouse, first: str, last: str) -> IngestManifest:
         last: the last day.
 
     Raises:
-        DropError: naming every fault of every drop of these days.
+        DropError: naming every fault of every drop of these days; nothing was committed.
+    """
+    return _ingest(warehouse, first, last, late=False)
+
+
+def _ingest(warehouse: Warehouse, first: str, last: str, *, late: bool) -> IngestManifest:
+    """Load all drops from `first` to `last`.
+
+    Args:
+        warehouse: that the rows are loaded into.
+        first: the first day.
+        last: the last day.
+        late: whether to load also the drops of items and users of earlier days that were never loaded.
     """
     span = (dt.date.fromisoformat(last) - dt.date.fromisoformat(first)).days
     if span < 0:
         raise DropError(f"--from {first} is after --to {last}; swap them")
     days = [str(dt.date.fromisoformat(first) + dt.timedelta(days=i)) for i in range(span + 1)]
-    reports: dict[str, SourceReport] = {}
-    faults: list[DropError] = []
 
-    def load(name: str, work: Callable[[], SourceReport | None]) -> None:
-        try:
-            if loaded := work():
-                reports[name] = loaded
-        except DropError as error:
-            faults.append(error)
+    def check_entity(entity: Entity) -> Load | None:
+        delivered = [day for day in drop_days(warehouse.spark, warehouse.settings, entity) if day <= last]
+        known = loaded_days(warehouse, entity) if late else set(delivered)
+        wanted = [day for day in delivered if day >= first or day not in known]
+        return check_entity_drops(warehouse, entity, wanted) if wanted else None
 
-    for entity in ENTITIES:
-        load(entity, partial(_load_entity, warehouse, entity, first, last))
-    load("events", partial(ingest_events, warehouse, days))
-    if faults:
-        raise faults[0] if len(faults) == 1 else DropError("\n".join(map(str, faults)))
-    manifest = IngestManifest.model_validate(reports)
+    checks: dict[str, Callable[[], Load | None]] = {
+        **{entity: partial(check_entity, entity) for entity in ENTITIES},
+        "events": partial(check_event_drops, warehouse, days),
+    }
+    manifest = IngestManifest.model_validate(load_sources(checks))
     record(warehouse, f"ingest-{first}-{last}", last, manifest)
     return manifest
-
-
-def _load_entity(warehouse: Warehouse, entity: Entity, first: str, last: str) -> SourceReport | None:
-    """Load the drops of items or users of these days; None where there are none."""
-    delivered = drop_days(warehouse.spark, warehouse.settings, entity)
-    present = [day for day in delivered if first <= day <= last]
-    return ingest_entity(warehouse, entity, present) if present else None
 
 
 def ingest_night(warehouse: Warehouse, night: str) -> IngestManifest:
@@ -83,4 +85,4 @@ def ingest_night(warehouse: Warehouse, night: str) -> IngestManifest:
     day = min([*loaded, *map(dt.date.fromisoformat, came)], default=last)
     while day < last and day in loaded:
         day += dt.timedelta(days=1)
-    return ingest_days(warehouse, str(min(day, last)), str(last))
+    return _ingest(warehouse, str(min(day, last)), str(last), late=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.ingest.drop_faults import Fault, RowFault, refuse
+from pipelines.ingest.drop_faults import DropError, Fault, refuse
 from pipelines.ingest.ledger import loaded_days
 from pipelines.ingest.listing import drop_path
 from pipelines.ingest.quarantine import quarantine
@@ -22,63 +23,138 @@ from pipelines.store.tables import Warehouse
 DUPLICATE = "_duplicate"  # whether a row repeats another row of its drop; the other one is loaded
 
 
-class Loaded(NamedTuple):
-    """The checked rows of some days' drops."""
+@dataclass
+class CheckedDrops:
+    """The checked rows of some days' drops of one source, of which nothing is committed yet.
 
-    rows: DataFrame  # persisted; the caller unpersists it
-    days: list[str]  # days whose content the rows replace
-    noted: list[str]  # days that count as loaded from now on
+    Args:
+        warehouse: where the tables are.
+        source: `events`, `items` or `users`.
+        drop: the drops as they were read.
+        rows: the checked rows, which are kept until `release`.
+        noted: the days that count as loaded once the rows are committed.
+        report: the counts for the manifest.
+        error: the faults of the drops, if they have any.
+    """
+
+    warehouse: Warehouse
+    source: str
+    drop: Drop
+    rows: DataFrame
+    noted: list[str]
     report: SourceReport
+    error: DropError | None
+
+    @property
+    def days(self) -> list[str]:
+        """The days whose content the rows replace."""
+        return self.drop.days
 
     @property
     def good(self) -> DataFrame:
         """The rows to load."""
         return self.rows.where(F.col(KEPT) & ~F.col(DUPLICATE) & F.col(REASON).isNull())
 
+    def set_aside(self, *, loads: bool) -> None:
+        """Put the bad rows into quarantine.
 
-def load_drops(
+        Args:
+            loads: whether the good rows will be committed.
+        """
+        if self.report.rejected:
+            bad = _bad(self.rows)
+            whole = with_raw_rows(self.warehouse.spark, self.warehouse.settings, self.drop, bad)
+            quarantine(self.warehouse, self.source, self.days, whole, loaded=loads)
+            whole.unpersist()
+        elif loads:
+            quarantine(self.warehouse, self.source, self.days, None, loaded=True)
+
+    def release(self) -> None:
+        """Free the rows."""
+        self.drop.release()
+        self.rows.unpersist()
+
+
+class Load(NamedTuple):
+    """Checked drops, and the function that commits them."""
+
+    drops: CheckedDrops
+    commit: Callable[[], SourceReport]
+
+
+def _bad(rows: DataFrame) -> DataFrame:
+    return rows.where(F.col(KEPT) & F.col(REASON).isNotNull())
+
+
+def load_sources(sources: Mapping[str, Callable[[], Load | None]]) -> dict[str, SourceReport]:
+    """Check the drops of all sources, and commit them only if none has a fault.
+
+    Args:
+        sources: for each source a function that checks its drops; None if it has none to load.
+
+    Returns:
+        The report of each source that was loaded.
+
+    Raises:
+        DropError: drops have faults; the message names all of them, and no good row was committed.
+    """
+    loads: dict[str, Load] = {}
+    faults: list[DropError] = []
+    try:
+        for source, check in sources.items():
+            try:
+                if load := check():
+                    loads[source] = load
+                    faults += [load.drops.error] if load.drops.error else []
+            except DropError as error:
+                faults.append(error)
+        for load in loads.values():
+            load.drops.set_aside(loads=not faults)
+        if faults:
+            raise faults[0] if len(faults) == 1 else DropError("\n".join(map(str, faults)))
+        return {source: load.commit() for source, load in loads.items()}
+    finally:
+        for load in loads.values():
+            load.drops.release()
+
+
+def check_drops(
     warehouse: Warehouse, wanted: Wanted, days: Sequence[str], check: Callable[[DataFrame], DataFrame]
-) -> Loaded:
-    """Read the drops of `days`, check their rows, and put the bad ones into quarantine.
+) -> CheckedDrops:
+    """Read the drops of `days` and check their rows.
 
     Args:
         warehouse: where the tables are.
         wanted: the source and its columns.
         days: the days to load as `YYYY-MM-DD`, ascending.
         check: a function that adds the column `DUPLICATE` and the reasons that need more than one value.
-
-    Raises:
-        DropError: the drops have faults; the message names all of them, and no good row was committed.
     """
     settings, source = warehouse.settings, wanted.source
     drop = read_drops(warehouse.spark, settings, wanted, days)
-    absent = [day for day in drop.listing.absent if day not in loaded_days(warehouse, source)]
+    loaded = loaded_days(warehouse, source)
+    absent = [day for day in drop.listing.absent if day not in loaded]
     faults = [*drop.faults, *_missing(warehouse, source, absent)]
     rows = check(drop.rows).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = _count(rows)
-        share = _share(counts, settings.ingest.max_rejected_share)
-        loads = not faults and not share
-        rejected = _set_aside(warehouse, drop, rows, source, loads=loads) if counts["quarantined"] else {}
-        if not counts["quarantined"] and loads:
-            quarantine(warehouse, source, drop.days, None, loaded=True)
-        if not loads:
-            raise refuse(source, faults, rejected.values(), share)
+        rejected = describe_bad(_bad(rows)) if counts["quarantined"] else []
     except BaseException:
+        drop.release()
         rows.unpersist()
         raise
-    finally:
-        drop.release()
+    share = _share(counts, settings.ingest.max_rejected_share)
     report = SourceReport(
         days=(days[0], days[-1]),
         rows=RowCounts(**counts),
-        rejected={reason: fault.rows for reason, fault in rejected.items()},
+        rejected={fault.reason: fault.rows for fault in rejected},
         extra_columns=drop.extra,
         missing_columns=drop.missing,
         ignored_files=drop.listing.ignored,
     )
     gone = set(drop.listing.absent) - set(absent)
-    return Loaded(rows, drop.days, [day for day in days if day not in gone], report)
+    noted = [day for day in days if day not in gone]
+    error = refuse(source, faults, rejected, share) if faults or share else None
+    return CheckedDrops(warehouse, source, drop, rows, noted, report, error)
 
 
 def _missing(warehouse: Warehouse, source: str, absent: Sequence[str]) -> list[Fault]:
@@ -105,17 +181,6 @@ def _count(rows: DataFrame) -> dict[str, int]:
         "filtered": ~kept,
     }
     return count_cases(rows, cases)
-
-
-def _set_aside(
-    warehouse: Warehouse, drop: Drop, rows: DataFrame, source: str, *, loads: bool
-) -> dict[str, RowFault]:
-    """Put the bad rows into quarantine; return their faults by reason."""
-    bad = rows.where(F.col(KEPT) & F.col(REASON).isNotNull())
-    whole = with_raw_rows(warehouse.spark, warehouse.settings, drop, bad)
-    quarantine(warehouse, source, drop.days, whole, loaded=loads)
-    whole.unpersist()
-    return {fault.reason: fault for fault in describe_bad(bad)}
 
 
 def _share(counts: dict[str, int], limit: float) -> str:

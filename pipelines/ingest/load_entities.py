@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.ingest.ledger import loaded_days, note_loaded
-from pipelines.ingest.load_drops import DUPLICATE, load_drops
+from pipelines.ingest.load_drops import DUPLICATE, CheckedDrops, Load, check_drops, load_sources
 from pipelines.ingest.read_drops import DROP_DAY, FILE, KEPT, LOCATION, REASON, VALUE
 from pipelines.ingest.wanted_columns import want_entity
 from pipelines.schemas import DELIVERED_UNTIL, VALID_FROM, VALID_TO
@@ -45,23 +46,46 @@ def ingest_entity(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> So
     Raises:
         DropError: the drops have faults; the message names all of them, and no version was committed.
     """
+    return load_sources({name: partial(check_entity_drops, warehouse, name, days)})[name]
+
+
+def check_entity_drops(warehouse: Warehouse, name: Entity, days: Sequence[str]) -> Load:
+    """Check the drops of `days`; the result can commit them.
+
+    Args:
+        warehouse: where the tables are.
+        name: `items` or `users`.
+        days: the days to load as `YYYY-MM-DD`, ascending.
+    """
     wanted, key = want_entity(warehouse.spark, warehouse.settings, name), KEYS[name]
     columns = list(entity_types(warehouse.settings, name))
-    loaded = load_drops(warehouse, wanted, days, lambda rows: _mark_duplicates(rows, key, columns))
-    try:
-        stored = read_versions(warehouse, name)
-        known = _known_days(warehouse, name, stored)
-        every = sorted(known | set(loaded.days))
-        runs = _runs_of(warehouse, stored, every, sorted(known), loaded.days)
-        new = _place(warehouse, loaded.good, every, DROP_DAY, FIRST).withColumn(LAST, F.col(FIRST))
-        merged = merge_runs(runs.unionByName(new.select(*runs.columns)), key)
-        absent = entity_drop(warehouse.settings, name).absent
-        versions = _date_runs(warehouse, merged, key, every, absent == "remove")
-        changed = bool(loaded.days) and _commit(warehouse, name, versions.select(*stored.columns))
-    finally:
-        loaded.rows.unpersist()
-    note_loaded(warehouse, name, loaded.days, loaded.days)
-    return loaded.report.model_copy(update={"changed": changed})
+    drops = check_drops(warehouse, wanted, days, lambda rows: _mark_duplicates(rows, key, columns))
+
+    def commit() -> SourceReport:
+        changed = bool(drops.days) and _commit(warehouse, name, _versions(drops, name, key))
+        note_loaded(warehouse, name, drops.days, drops.days)
+        return drops.report.model_copy(update={"changed": changed})
+
+    return Load(drops, commit)
+
+
+def _versions(drops: CheckedDrops, name: Entity, key: str) -> DataFrame:
+    """Return the rows that the table must hold once the drops are loaded.
+
+    Args:
+        drops: the checked drops.
+        name: `items` or `users`.
+        key: the column that identifies a row.
+    """
+    warehouse = drops.warehouse
+    stored = read_versions(warehouse, name)
+    known = _known_days(warehouse, name, stored)
+    every = sorted(known | set(drops.days))
+    runs = _runs_of(warehouse, stored, every, sorted(known), drops.days)
+    new = _place(warehouse, drops.good, every, DROP_DAY, FIRST).withColumn(LAST, F.col(FIRST))
+    merged = merge_runs(runs.unionByName(new.select(*runs.columns)), key)
+    absent = entity_drop(warehouse.settings, name).absent
+    return _date_runs(warehouse, merged, key, every, absent == "remove").select(*stored.columns)
 
 
 def _mark_duplicates(rows: DataFrame, key: str, columns: Sequence[str]) -> DataFrame:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.ingest.check_events import check_events, expand, identity
 from pipelines.ingest.ledger import note_loaded
-from pipelines.ingest.load_drops import load_drops
+from pipelines.ingest.load_drops import Load, check_drops, load_sources
 from pipelines.ingest.wanted_columns import want_events
 from pipelines.schemas import (
     DROP_DS,
@@ -43,16 +44,22 @@ def ingest_events(warehouse: Warehouse, days: Sequence[str]) -> SourceReport:
     Raises:
         DropError: the drops have faults; the message names all of them, and no event was committed.
     """
+    return load_sources({"events": partial(check_event_drops, warehouse, days)})["events"]
+
+
+def check_event_drops(warehouse: Warehouse, days: Sequence[str]) -> Load:
+    """Check the drops of `days`; the result can commit them."""
     settings = warehouse.settings
     wanted = want_events(warehouse.spark, settings)
-    loaded = load_drops(warehouse, wanted, days, lambda rows: check_events(rows, settings))
-    try:
+    drops = check_drops(warehouse, wanted, days, lambda rows: check_events(rows, settings))
+
+    def commit() -> SourceReport:
         log.info("events: writing what has changed")
-        changes = _commit(warehouse, expand(loaded.good, settings), loaded.days)
-    finally:
-        loaded.rows.unpersist()
-    note_loaded(warehouse, "events", loaded.noted, loaded.days)
-    return loaded.report.model_copy(update=changes)
+        changes = _commit(warehouse, expand(drops.good, settings), drops.days)
+        note_loaded(warehouse, "events", drops.noted, drops.days)
+        return drops.report.model_copy(update=changes)
+
+    return Load(drops, commit)
 
 
 def supersede(rows: DataFrame, columns: Sequence[str]) -> DataFrame:

@@ -43,12 +43,16 @@ def _refuse_number(value: Any) -> Any:
     return value
 
 
-def _refuse_secret(path: str) -> str:
+def _check_path(path: str) -> str:
+    if found := next((letter for letter in path if not letter.isprintable()), None):
+        raise ValueError(
+            f"the path holds the character U+{ord(found):04X}, which no path may have; remove it"
+        )
     return check_url(path, "put the keys of the storage into spark.secrets")
 
 
 Date = Annotated[dt.date, BeforeValidator(_refuse_number)]
 Name = Annotated[str, AfterValidator(check_name)]  # the name of a model or a policy
-# A local path or any Hadoop URI (`file:`, `hdfs:`, `s3a:`, `abfs:`), without a password.
-StoragePath = Annotated[str, Field(min_length=1), AfterValidator(_refuse_secret)]
+# A local path or any Hadoop URI (`file:`, `hdfs:`, `s3a:`, `abfs:`), without a password and all printable.
+StoragePath = Annotated[str, Field(min_length=1), AfterValidator(_check_path)]
 Variable = Annotated[str, AfterValidator(check_variable)]  # the name of an environment variable

@@ -190,6 +190,16 @@ class IngestSettings(Section):
     users: EntityDrop = EntityDrop()
     """How to read `users`."""
 
+    @model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        for source, drop, key in (("items", self.items, "item_id"), ("users", self.users, "user_id")):
+            if twice := [name for name in drop.columns if name.lower() == key]:
+                raise ValueError(
+                    f"{source}.columns has {twice[0]!r}, which is the id of a row and always read; leave it "
+                    f"out, or choose another name and map it: source: {{my_name: {twice[0]!r}}}"
+                )
+        return self
+
     @property
     def nulls(self) -> frozenset[str]:
         """The text that means null, in lower case; blank text always does."""

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 # The default of spark.redaction.regex, and what Java, Hadoop and the clouds call their keys in addition.
 # Spark gets this expression, too, so it must also be a regular expression of Java.
 SECRET = re.compile(
-    r"(?i)secret|passw|passphrase|passwd|pwd|token|key[._-]?pass|[._-]pass(\b|_|$)|(^|[._-])sas([._-]|$)|signature"
+    r"(?i)secret|passw|passphrase|passwd|pwd|token|key[._-]?pass|(^|[._-])(pass(\b|_|$)|auth$)"
+    r"|(^|[._-])sas([._-]|$)|signature"
     r"|(access|account|private|encryption|session|api|shared|storage|master|client)[._-]?key"
     r"|credentials?($|[._-]?(value|json|key))"
 )
@@ -39,7 +40,7 @@ def holds_secret(text: str) -> bool:
     """Whether a value holds a secret: a password in a URL, a `-Dx.password=…`, a signed address or a key."""
     if USERINFO.search(text) or SHAPES.search(text) or OPTION.search(text):
         return True
-    return any(names_secret(name) for name in INSIDE.findall(text))
+    return any(names_secret(name.removeprefix("-D")) for name in INSIDE.findall(text))
 
 
 def check_conf(conf: Mapping[str, str]) -> dict[str, str]:

@@ -147,7 +147,7 @@ def _resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Resolve plain relative paths against the settings file, as a scheduler's working folder is unknown."""
     paths = {key: raw[key] for key in ("warehouse", "drops", "bundles") if isinstance(raw.get(key), str)}
     local: dict[str, Any] = {
-        key: str((folder / value).resolve()) for key, value in paths.items() if value and ":" not in value
+        key: str((folder / value).resolve()) for key, value in paths.items() if _is_local(value)
     }
     if isinstance(export := raw.get("export"), dict):
         local |= {"export": {name: _resolve_path(section, folder) for name, section in export.items()}}
@@ -156,6 +156,11 @@ def _resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _resolve_path(section: Any, folder: Path) -> Any:
     path = section.get("path") if isinstance(section, dict) else None
-    if isinstance(path, str) and path and ":" not in path:
+    if isinstance(path, str) and _is_local(path):
         return section | {"path": str((folder / path).resolve())}
     return section
+
+
+def _is_local(path: str) -> bool:
+    """Whether a text is a plain path; texts that no path may hold are refused later, in a sentence."""
+    return bool(path) and ":" not in path and path.isprintable()

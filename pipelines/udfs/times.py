@@ -12,7 +12,7 @@ import datetime as dt
 import functools
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # Microseconds of each unit; nanoseconds are divided by 1,000 instead.
@@ -28,6 +28,8 @@ ISO = re.compile(
     r"\s*(Z|z|UTC|GMT|[+-]\d{1,2}(?::?\d{2}){0,2}|\[?[A-Za-z]+(?:/[A-Za-z0-9_+-]+)+\]?)?(?:(?<=[Zz\d])\[[A-Za-z0-9/_+-]+\])?",
     re.ASCII,
 )
+SHORT_OFFSET = re.compile(r"[+-]\d{1,4}", re.ASCII)  # an offset of a date alone is written +09:00, or Z
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 OFFSET = re.compile(r"([+-])(\d{1,2}):?(\d{2})?:?(\d{2})?")
 # The letters of a pattern in Java's style, which Spark uses, longest first; a pattern with % is Python's.
 LETTERS = {
@@ -161,10 +163,9 @@ class TimeRule:
         if isinstance(value, bool):
             return None
         if isinstance(value, str):
-            try:
-                value = Decimal(value)
-            except InvalidOperation:
+            if not NUMBER.fullmatch(value):  # Decimal also takes 1_709 and the digits of other scripts
                 return None
+            value = Decimal(value)
         if not isinstance(value, int | float | Decimal):
             return None
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
@@ -184,6 +185,8 @@ def read_iso(text: str) -> dt.datetime | None:
     if found is None:
         return None
     year, month, day, hour, minute, second, fraction, zone = found.groups()
+    if hour is None and zone and SHORT_OFFSET.fullmatch(zone):
+        return None  # 2024-03-05-02 is rather a date with a number than a date at the offset -02
     micros = int((fraction or "0")[:6].ljust(6, "0"))
     local = dt.datetime(
         int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), micros

@@ -202,3 +202,41 @@ def test_a_drop_that_arrives_after_its_day_was_loaded_as_empty_is_loaded(
     assert ingest_night(warehouse, "2024-03-08").events.days == (DAY, "2024-03-07")
     assert len(log_of(warehouse)) == 1
     assert ingest_night(warehouse, "2024-03-08").events.days == ("2024-03-07",) * 2
+
+
+def test_a_fault_of_one_source_commits_nothing_of_any(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = make_shop(spark, tmp_path, items={"columns": {"kind": "string"}}, max_rejected_share=0.5)
+    put_file(
+        warehouse,
+        f"ds={DAY}/a.parquet",
+        pa.table({"user_id": ["u", None], "item_id": ["i", "i"], "event_ts": [DAY, DAY]}),
+    )
+    put_file(warehouse, f"ds={DAY}/a.parquet", pa.table({"user_id": ["u"]}), "users")
+    torn = put_file(warehouse, f"ds={DAY}/a.parquet", b"PAR1" + b"rubbish" * 40 + b"PAR1", "items")
+    with pytest.raises(DropError, match=r"items: .*a\.parquet(.|\n)*nothing was committed"):
+        ingest_days(warehouse, DAY, DAY)
+    assert not any(warehouse.exists(name) for name in ("events", "items", "users"))
+    assert warehouse.read("loaded_drops").count() == 0
+    aside = [tuple(row) for row in warehouse.read("events_quarantine").select("reason", "loaded").collect()]
+    assert aside == [("null:user_id", False)]
+    put_file(warehouse, f"ds={DAY}/{torn.name}", pa.table({"item_id": ["i"], "kind": ["a"]}), "items")
+    ingest_days(warehouse, DAY, DAY)
+    assert [row[0] for row in log_of(warehouse)] == ["u"]
+    assert [row["kind"] for row in read_entity(warehouse, "items", NEXT).collect()] == ["a"]
+    aside = [tuple(row) for row in warehouse.read("events_quarantine").select("reason", "loaded").collect()]
+    assert aside == [("null:user_id", True)]
+
+
+def test_a_catalogue_that_came_late_is_loaded_by_the_next_night(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = make_shop(spark, tmp_path, items={"columns": {"kind": "string"}})
+    for day in (DAY, NEXT):
+        put_file(
+            warehouse,
+            f"ds={day}/a.parquet",
+            pa.table({"user_id": ["u"], "item_id": ["i"], "event_ts": [day]}),
+        )
+    assert ingest_night(warehouse, NEXT).items is None
+    put_file(warehouse, f"ds={DAY}/a.parquet", pa.table({"item_id": ["i"], "kind": ["late"]}), "items")
+    assert ingest_night(warehouse, "2024-03-07").items.days == (DAY, DAY)
+    assert [row["kind"] for row in read_entity(warehouse, "items", NEXT).collect()] == ["late"]
+    assert ingest_night(warehouse, "2024-03-07").items is None

@@ -23,12 +23,14 @@ SECRETS: list[dict[str, Any]] = [
         "spark.my.password", "spark.ssl.keyPass", "spark.hadoop.fs.azure.sas.box.account.blob.example",
         "spark.hadoop.fs.azure.account.key.account", "spark.hadoop.fs.s3a.session.token", "spark.my.apiKey",
         "spark.hadoop.fs.s3a.session.key", "spark.executorEnv.AWS_ACCESS_KEY_ID", "spark.my.private_key",
+        "spark.executorEnv.REDIS_AUTH", "spark.my.pass", "spark.executorEnv.PASS",
     )
 ] + [
     {"spark": {"conf": {"spark.driver.extraJavaOptions": value}}}
     for value in (
         f"-XX:+UseG1GC -Dx.password={HUSH}", f"-Dssl.keyStorePassword={HUSH}", f"-Dmy.secret: {HUSH}",
-        f"-Durl=jdbc:pg://lime:{HUSH}@db/x", f"-Durl=https://a/x?sv=1&sig={HUSH}", f"--password {HUSH}",
+        f"-Dpass={HUSH}", f"-Dauth={HUSH}", f"-Durl=jdbc:pg://lime:{HUSH}@db/x",
+        f"-Durl=https://a/x?sv=1&sig={HUSH}", f"--password {HUSH}",
     )
 ] + [
     {"export": {"redis": {"url": url}}}
@@ -61,6 +63,8 @@ def test_a_secret_anywhere_is_refused_and_never_repeated(tmp_path: Path, changes
     [
         ("spark.hadoop.fs.s3a.aws.credentials.provider", "com.amazonaws.auth.EnvCredentialsProvider"),
         ("spark.shuffle.sort.bypassMergeThreshold", "200"),
+        ("spark.authenticate", "true"),
+        ("spark.hadoop.fs.azure.account.auth.type.lake", "OAuth"),
         ("spark.driver.extraJavaOptions", "-XX:+ExitOnOutOfMemoryError -Djava.io.tmpdir=/data/tmp -Dx=a:b"),
         ("spark.kubernetes.driver.secretKeyRef.LAKE_SECRET", "lake:secret"),
         ("spark.security.credentials.hive.enabled", "false"),

@@ -126,12 +126,23 @@ def test_numbers_and_patterns_are_read_by_their_format(how: str, value: object, 
     [
         "yesterday", "2024-02-30", "2024-03-01 24:00:00", "2024-03-01 12:60", "1709294400", 1709294400, True,
         "2024-03-01T12:00:00+25:00", "2024-03-01 12:00 Mars/Base", "0000-01-01", [], "2024", "٢٠٢٤-٠٣-٠١",
+        "2024-03-05-02", "2024-03-05+9", "2024-03-05-0200",
     ],
 )  # fmt: skip
 def test_a_value_that_is_no_time_is_unreadable(value: object) -> None:
     assert time(value) is None
     with pytest.raises(Unreadable, match="unreadable_timestamp"):
         read_value(value, WantedColumn("event_ts", "timestamp", "t"), RULES)
+
+
+@pytest.mark.parametrize("value", ["1_709", "١٧٠٩", " ", "1709s", "0x1f", "nan", "1e400"])
+def test_text_that_is_no_number_is_no_epoch(value: str) -> None:
+    assert time(value, how="epoch_seconds") is None
+
+
+def test_a_date_takes_an_offset_that_is_written_in_full() -> None:
+    assert time("2024-03-05+09:00") == "2024-03-04 15:00:00"
+    assert time("2024-03-05Z", "Europe/Berlin") == "2024-03-05 00:00:00"
 
 
 def test_a_format_that_cannot_be_read_is_refused() -> None:
