@@ -57,8 +57,9 @@ ACTIONS: Final = {
     ),
 }  # fmt: skip
 
-ID = r"^[A-Za-z0-9_.~:+-]{1,250}$"  # a run id or run key, as Airflow and the jobs allow them
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+END = r"$(?!\n)"  # Python's $ also matches before a line break at the end
+ID = rf"^[A-Za-z0-9_.~:+-]{{1,250}}{END}"  # a run id or run key, as Airflow and the jobs allow them
+NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}{END}"
 
 
 def _text(about: str, pattern: str) -> Param:
@@ -79,7 +80,7 @@ def fields() -> dict[str, Param]:
         "to": _text("Roll back: the run id of the lists, or the version of the bundle, to return to", ID),
         "from": _text("Roll back lists: take back this run, or nothing if it is not in force", ID),
         "model": _text("A model of the settings (roll back a model, evaluate)", NAME),
-        "user": _text("Forget: the user id, in any spelling that ingest reads", r"^[^\x00]+$"),
+        "user": _text("Forget: the user id, in any spelling that ingest reads", r"^[^\x00\ud800-\udfff]+$"),
         "run_key": _text(
             "Compare in full: the run key of the run, which is Airflow's run id of the night", ID
         ),
@@ -128,5 +129,6 @@ def arguments_of(params: Mapping[str, Any], run_id: str) -> list[str]:
         if field == "user":
             options.append(f"--user-env={USER}")
         else:
-            options.append(flag if value is True else f"{flag}={value}")
+            number = isinstance(value, float)  # a whole number may arrive as 3.0
+            options.append(flag if value is True else f"{flag}={int(value) if number else value}")
     return options

@@ -37,7 +37,11 @@ def start_logs(*, quiet: bool = False, **fields: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     how: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=not os.environ.get("NO_COLOR"), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )

@@ -18,6 +18,7 @@ from jobs.lime.output import print_json
 from pipelines.onboard.begin import begin
 from pipelines.onboard.begun import BAD_ROWS, Begun
 from pipelines.onboard.guesses import NONE, Guess, some
+from pipelines.udfs.times import check_zone
 
 NOT_ANSWERS = ("drops", "config", "yes")
 
@@ -45,9 +46,13 @@ def ask(guess: Guess) -> str:
     default = guess.value if guess.value is not None or not guess.optional else NONE
     while True:
         answer = str(typer.prompt(f"--{guess.option.replace('_', '-')}", default=default)).strip()
-        if not guess.choices or answer in guess.choices or (guess.optional and answer == NONE):
-            return answer
-        console.print(f"{answer!r} is none of them")
+        if guess.choices and answer not in guess.choices and not (guess.optional and answer == NONE):
+            console.print(f"{answer!r} is none of them")
+            continue
+        try:
+            return check_zone(answer) if guess.option.endswith("timezone") else answer
+        except ValueError as error:
+            console.print(str(error))
 
 
 def report(begun: Begun) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from pyspark.sql import SparkSession
 
@@ -161,9 +161,7 @@ def _children(spark: SparkSession, uri: str, faults: list[Fault], *, recursive: 
         path, fs = hadoop_path(spark, uri)
         with reaching(uri):
             root = f"{fs.makeQualified(path).toString()}/"
-            each = fs.listFiles(path, True) if recursive else fs.listStatusIterator(path)
-            while each.hasNext():
-                status = each.next()
+            for status in _walk(fs, path) if recursive else _each(fs.listStatusIterator(path)):
                 name = str(status.getPath().toString())
                 found.append(_Entry(name, name.removeprefix(root), status.isDirectory(), status.getLen()))
     except LimeError as error:
@@ -171,6 +169,27 @@ def _children(spark: SparkSession, uri: str, faults: list[Fault], *, recursive: 
             raise
         faults.append(Fault(uri, str(error).removeprefix(f"{uri}: ")))
     return sorted(found)
+
+
+def _each(listed: Any) -> Iterator[Any]:
+    while listed.hasNext():
+        yield listed.next()
+
+
+def _walk(fs: Any, folder: Any) -> Iterator[Any]:
+    """Yield the files below a folder.
+
+    Object stores list all of them at once. On a local disk, `listFiles` starts a process for each file, which
+    asks for its rights; listing folder by folder does not.
+    """
+    if fs.getScheme() != "file":
+        yield from _each(fs.listFiles(folder, True))
+        return
+    for status in _each(fs.listStatusIterator(folder)):
+        if status.isDirectory():
+            yield from _walk(fs, status.getPath())
+        else:
+            yield status
 
 
 def _find_unlisted(uri: str) -> list[Fault]:

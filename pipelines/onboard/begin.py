@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.onboard.begun import BAD_ROWS, Begun, notes_of_days, notes_of_entities
+from pipelines.onboard.begun import BAD_ROWS, Begun, notes_of_days, notes_of_entities, notes_of_tables
 from pipelines.onboard.clocks import join_clock
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.dry_run import try_drops
@@ -68,22 +68,23 @@ def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) 
         if place.exists():
             raise DataError(f"{place} is there already; remove it, or name another file with --config")
     found = find_tables(drops, given)
-    config.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=config.parent, prefix=".init-") as scratch:
-        return _Beginning(drops, config, found, Guesses(given, ask), Path(scratch)).run()
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=config.parent, prefix=".init-")
+    except OSError as error:
+        raise DataError(
+            f"nothing can be written into {config.parent}: {error.strerror}; name another file with --config"
+        ) from error
+    with scratch as folder:
+        return _Beginning(drops, config, found, Guesses(given, ask), Path(folder)).run()
 
 
 class _Beginning:
     """The work of `begin`, step by step."""
 
     def __init__(self, drops: Path, config: Path, found: Found, guesses: Guesses, scratch: Path) -> None:
-        self.drops, self.config, self.found, self.guesses, self.scratch = (
-            drops,
-            config,
-            found,
-            guesses,
-            scratch,
-        )
+        self.drops, self.config, self.found = drops, config, found
+        self.guesses, self.scratch = guesses, scratch
         self.con = duckdb.connect(config={"temp_directory": str(scratch / "duckdb")})
         self.notes: list[Note] = []
         self.in_place = False  # whether the drops stay where they are
@@ -101,6 +102,7 @@ class _Beginning:
         items = find_entity(self.con, tables, events, ("items", roles.item), self.guesses)
         rest = [table for table in tables if table is not items.table]
         users = find_entity(self.con, rest, events, ("users", roles.user), self.guesses)
+        self.notes += notes_of_tables([table for table in rest if table not in (events, users.table)])
         self.in_place = self._can_stay(roles, (items, users), events)
         self.where, self.why = settle_filter(events, roles, self.guesses)
         self.condition = self._try_filter(events)
@@ -130,7 +132,8 @@ class _Beginning:
             table = table._replace(files=some)
         staged = stage(table, self.scratch / f"t{number}")
         if staged.rows == len(staged.bad):
-            raise DataError(f"{table.files[0]} has no row that can be read; say its dialect with --delimiter")
+            more = "deliver rows, or if it has some, say its dialect with --delimiter"
+            raise DataError(f"{table.files[0]} has no row that can be read; {more}")
         looked = Looked(staged, f"table_{number}", describe(self.con, staged, f"table_{number}"))
         find_times(self.con, looked)
         join_clock(self.con, looked)
@@ -195,7 +198,7 @@ class _Beginning:
             list_event_types(events, roles),
             training, night, self.where, self.why, eligible, why_eligible, audits,
             any(note.what == "contradictions" for note in odd),
-            len(missing_days([self._first(days), *days])) if self.in_place else 0,
+            len(missing_days([self._first(days), *days])),
         )  # fmt: skip
         self.notes += [
             *(Note("filter", said) for said in self.why),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.onboard.dry_run import DryRun
 from pipelines.onboard.entities import Entity
-from pipelines.onboard.guesses import Guess
+from pipelines.onboard.guesses import Guess, some
 from pipelines.onboard.oddities import Note, missing_days
+from pipelines.onboard.roles import Looked
 from pipelines.onboard.sizes import Amounts
 from pipelines.onboard.staging import BadRow
 
@@ -72,9 +73,28 @@ class Begun:
         ]
 
 
+def notes_of_tables(unused: Sequence[Looked]) -> list[Note]:
+    """Name the tables that are used for nothing, so that nobody takes them for loaded."""
+    return [
+        Note(
+            "unused",
+            f"{table.staged.rows:,} rows are NOT used, those of the table {table.staged.table.name} "
+            f"({some([path.name for path in table.staged.table.files])}), whose columns differ from those of "
+            "events and which shares no ids with them",
+        )
+        for table in unused
+    ]
+
+
 def notes_of_days(days: Mapping[str, int]) -> list[Note]:
     """Return what is odd about the days of events, each with its number of rows."""
     notes = []
+    today = str(dt.datetime.now(dt.UTC).date())
+    if future := {day: rows for day, rows in days.items() if day > today}:
+        said = (
+            f"{sum(future.values()):,} events are in the future, on {len(future):,} days up to {max(future)}"
+        )
+        notes.append(Note("future", f"{said}; correct their times before you train on them"))
     if missing := missing_days(list(days)):
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         notes.append(

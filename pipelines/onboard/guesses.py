@@ -64,8 +64,10 @@ class Guesses:
 
 def show_option(guess: Guess) -> str:
     """Return the option that answers a guess, with an example of its value."""
-    value = guess.choices[0] if guess.choices else guess.value or "VALUE"
-    return f"--{guess.option.replace('_', '-')} {value}"
+    flag = f"--{guess.option.replace('_', '-')}"
+    if guess.value is not None:
+        return f"{flag} {guess.value}"
+    return f"{flag} and one of {some(guess.choices)}" if guess.choices else f"{flag} VALUE"
 
 
 def some(names: Sequence[str]) -> str:

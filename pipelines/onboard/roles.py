@@ -116,12 +116,12 @@ def guess_roles(con: duckdb.DuckDBPyConnection, table: Looked, guesses: Guesses)
 
 
 def _settle_time(table: Looked, guesses: Guesses) -> str:
-    ranked = sorted(table.times, key=lambda name: (name != table.joined, -fit(name, "time")))
-    sure = (
-        len(ranked) == 1
-        or bool(table.joined)
-        or (bool(ranked) and fit(ranked[0], "time") > fit(ranked[1], "time"))
+    # Of a date and a time of equal names, the time has more values.
+    ranked = sorted(
+        table.times, key=lambda n: (n != table.joined, -fit(n, "time"), -table.column(n).distinct)
     )
+    alone = len(ranked) == 1 or bool(table.joined)
+    sure = alone or (bool(ranked) and fit(ranked[0], "time") > fit(ranked[1], "time"))
     why = f"its values are times ({table.times[ranked[0]].format})" if ranked else "no column holds times."
     guess = Guess("time", "Which column is the time of an event?", ranked[0] if ranked else None, why, sure,
                   tuple(table.names), optional=False)  # fmt: skip
@@ -140,6 +140,7 @@ def _ids(table: Looked, taken: set[str]) -> list[Column]:
         and column.distinct >= LEAST_IDS
         and column.shapes["commas"] == column.shapes["clocks"] == 0
         and column.shapes["fractions"] <= column.filled // 1000
+        and not any(value.startswith(("[", "{")) for value, _ in column.top)  # lists and objects
     ]
 
 
@@ -171,7 +172,9 @@ def _settle_id(
             "it is the first column of ids that is left"
             if clear
             else (
-                f"no name says it, and {len(unnamed)} columns could be it: {some([c.name for c in unnamed])}."
+                f"no name says it, and these columns could be it: {some([c.name for c in unnamed])}"
+                if unnamed
+                else "no name says it, and no column has the values of ids"
             )
         )
         guess = Guess(role, question, unnamed[0].name if clear else None, why, False, choices, optional=False)

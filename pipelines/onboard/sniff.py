@@ -113,6 +113,7 @@ def _sniff(path: str, delimiter: str | None) -> _Sniffed | None:
 def _split(sample: str, delimiter: str, quote: str | None) -> list[list[str]]:
     """Split the first lines of a sample into fields."""
     lines = [line for line in sample.split("\n") if line.strip()][:LINES]
+    csv.field_size_limit(1 << 30)  # a field may be as long as the sample
     if len(delimiter) > 1:
         return [line.split(delimiter) for line in lines]
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE

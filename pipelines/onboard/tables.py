@@ -133,6 +133,13 @@ def _is_date(text: str) -> bool:
 
 
 def _one_table(source: str, folder: Path, given: Mapping[str, str]) -> Table:
+    days = {f"ds={day}" for day in _days(folder)}
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(("_", ".")) and not (path.is_dir() and path.name in days):
+            raise DataError(
+                f"{path} is not a day's drop; name folders ds=YYYY-MM-DD, or begin the name with _ to "
+                "have it ignored"
+            )
     files = list_files(folder)
     if not files:
         raise DataError(f"the folders of {folder} are all empty; deliver files, or correct the path")

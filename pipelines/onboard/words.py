@@ -24,7 +24,7 @@ WORDS: Final[dict[str, frozenset[str]]] = {
         "contact consumer cookie device kunde kunden kundennr kundennummer kundenid nutzer benutzer "
         "besucher mitglied haushalt utilisateur acheteur abonne membre cliente clientes usuario "
         "comprador miembro utente acquirente utilizador klant gebruiker lid anvandare bruger kund "
-        "klient uzytkownik"
+        "klient uzytkownik patron borrower pseudo leser lesernr ausleiher entleiher lecteur lector"
     ),
     "item": _set(
         "item items itemid product products productid prod sku article articleid movie movieid film "

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from pipelines.onboard.dialect import DataError
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.facts import plain_value, quoted, text_of
-from pipelines.onboard.oddities import missing_days
 from pipelines.onboard.roles import Looked
 from pipelines.onboard.staging import FILE, LINE, BadRow
 from pipelines.udfs.times import TimeRule
@@ -67,7 +66,7 @@ def count_days(con: duckdb.DuckDBPyConnection, events: Looked) -> dict[str, int]
 
 
 def write_events(con: duckdb.DuckDBPyConnection, events: Looked, raw: Path, days: dict[str, int]) -> None:
-    """Write the drops of events, with an empty folder for each day without rows.
+    """Write the drops of events.
 
     Args:
         con: the connection with the tables.
@@ -86,8 +85,6 @@ def write_events(con: duckdb.DuckDBPyConnection, events: Looked, raw: Path, days
         f"WHERE {DAY_COLUMN} IS NOT NULL) TO '{_literal(target)}' ({COPY_OPTIONS}, PARTITION_BY (ds))"
     )
     con.execute("RESET threads")
-    for day in missing_days(list(days)):
-        (target / f"ds={day}").mkdir()
     row = con.execute(f"SELECT count(*) FROM read_parquet('{_literal(target)}/*/*.parquet')").fetchone()
     if row is None or row[0] != sum(days.values()):
         raise DataError(

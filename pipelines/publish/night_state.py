@@ -203,7 +203,7 @@ def describe_remedy(state: NightState) -> str:
             "Delta's log of recommendations does not reach back to what could be put in its place: score the "
             "night with night.reuse: false under a new --run-key and publish that"
         )
-    command = f"jobs/roll_back.py --ds {state.night} --from {state.in_force} --reason …"
+    command = f"lime rollback --ds {state.night} --from {state.in_force} --reason …"
     return f"Take run {state.in_force} back with {command}, which {foretell(state)}"
 
 

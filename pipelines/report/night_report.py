@@ -133,7 +133,7 @@ def describe_check(check: CheckReport) -> str:
 
 def run_steps_command(night: str, run_key: str) -> str:
     """Return the command that runs all steps of a night; the key of an earlier run resumes that run."""
-    return f"jobs/run_steps.py --config C --ds {night} --run-key {run_key} --steps {' '.join(NIGHT_STEPS)}"
+    return f"lime night --ds {night} --run-key {run_key}"
 
 
 def _judge(

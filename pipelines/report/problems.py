@@ -45,9 +45,7 @@ def _of_nights(nights: Sequence[NightReport]) -> Iterator[Problem]:
         if report.verdict == "taken back":
             yield Problem("warning", f"Night {report.night}: {report.sentence}", report.remedy)
         if report.later_run:
-            again = (
-                f"Read the log of that step, then go on with jobs/run_steps.py --config C --ds {report.night}"
-            )
+            again = f"Read the log of that step, then go on with lime night --ds {report.night}"
             yield Problem(
                 "warning", f"Night {report.night}: {report.later_run}", f"{again} and its --run-key"
             )
@@ -83,7 +81,7 @@ def _of_exports(nights: Sequence[NightReport], exports: Sequence[Export]) -> Ite
             yield Problem(
                 "fault",
                 f"export.{export.place} does not have run {newest.in_force} of night {newest.night}: {was}.",
-                f"Export it with jobs/export_recommendations.py --config C --ds {newest.night}",
+                f"Export it with lime export --ds {newest.night}",
             )
 
 
@@ -96,7 +94,7 @@ def _of_champions(
                 "warning",
                 f"The champion {champion.model_version} of model {champion.model} is {champion.age_days} "
                 f"days old (since {champion.since}); more than {OLD_CHAMPION} days is old.",
-                f"Challenge it with jobs/challenge_model.py --config C --ds {nights[0].night}",
+                f"Challenge it with lime challenge --ds {nights[0].night}",
             )
 
 

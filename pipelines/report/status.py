@@ -48,16 +48,16 @@ def _first_step(settings: Settings, tables: tuple[TableSize, ...]) -> str:
     if "events" not in known:
         return (
             f"There is no event log at {settings.warehouse} yet: write drops into {settings.drops} and load "
-            "them with jobs/ingest_events.py --config C --from FIRST_DAY --to LAST_DAY"
+            "them with lime ingest --from FIRST_DAY --to LAST_DAY"
         )
     if "champions" not in known:
         return (
             f"The warehouse {settings.warehouse} has an event log but no model yet: train one with "
-            "jobs/train_model.py --config C --ds CUTOFF"
+            "lime train --ds CUTOFF"
         )
     return (
         f"The warehouse {settings.warehouse} has a model but no night yet: run one with "
-        "jobs/run_steps.py, or unpause the DAG nightly_scoring"
+        "lime night --ds NIGHT, or unpause the DAG nightly_scoring"
     )
 
 

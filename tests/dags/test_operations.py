@@ -84,6 +84,9 @@ def test_every_action_has_a_form_in_this_test_and_the_user_is_in_no_argument() -
         ({"action": "pin", "reason": " "}, "reason"),
         ({"action": "roll_back_lists", "to": "a b"}, "to"),
         ({"action": "roll_back_lists", "from": "$(id)"}, "from"),
+        ({"action": "roll_back_lists", "to": "2024-05-06.1\n"}, "to"),
+        ({"action": "evaluate", "model": "mha\n"}, "model"),
+        ({"action": "forget", "user": "\ud800"}, "user"),
         ({"action": "roll_back_model", "model": "../x"}, "model"),
         ({"action": "forget", "user": ""}, "user"),
         ({"action": "evaluate", "horizon_days": "14"}, "horizon_days"),
@@ -94,6 +97,11 @@ def test_every_action_has_a_form_in_this_test_and_the_user_is_in_no_argument() -
 def test_airflow_refuses_a_wrong_value_before_there_is_a_run(wrong: dict[str, Any], field: str) -> None:
     with pytest.raises(ParamValidationError, match=f"param {field}"):
         filled(wrong)
+
+
+def test_a_whole_number_that_arrives_with_a_fraction_is_whole() -> None:
+    form = filled({"action": "evaluate", "horizon_days": 3.0})
+    assert "--horizon-days=3" in arguments_of(form, RUN_ID)
 
 
 @pytest.mark.parametrize(

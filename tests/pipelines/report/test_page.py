@@ -108,7 +108,7 @@ def test_a_night_that_stopped_at_its_first_step_has_a_page(small: SmallWarehouse
     small.lease(NEXT, key="manual__2024-05-02T00:00:00+00:00")
     page = Page(write_page(small.settings, NEXT))
     assert "has not finished the step ingest_events" in page.words
-    assert "--run-key manual__2024-05-02T00:00:00+00:00 --steps ingest_events" in page.words
+    assert "lime night --ds 2024-05-02 --run-key manual__2024-05-02T00:00:00+00:00" in page.words
     assert "The night was not audited." in page.words
     assert "No lists of the night are in force or staged." in page.words
 

@@ -92,7 +92,7 @@ def test_a_missing_night_is_a_fault_with_its_command(small: SmallWarehouse) -> N
         "The 3 nights from 2024-05-05 to 2024-05-07 are missing: no run took them.",
     ]
     remedy = next(each.remedy for each in status.problems if SECOND in each.what)
-    assert f"jobs/run_steps.py --config C --ds {SECOND} --run-key again --steps ingest_events" in remedy
+    assert f"lime night --ds {SECOND} --run-key again" in remedy
 
 
 def test_a_weekly_warehouse_lacks_only_the_weeks_without_a_night(small: SmallWarehouse) -> None:
@@ -130,7 +130,7 @@ def test_an_audit_that_must_always_hold_is_not_offered_for_an_override(small: Sm
     broken = CheckReport(name="repeated_items", value=2, limit=0, holds=False)
     small.fail_audits(SECOND, LISTS, [*checks(short=0.4, holds=False), broken])
     (problem,) = [each for each in read_status(small.settings).problems if each.level == "fault"]
-    assert f"score the night again with jobs/run_steps.py --config C --ds {SECOND}" in problem.remedy
+    assert f"score the night again with lime night --ds {SECOND}" in problem.remedy
     assert "overrides" not in problem.remedy
 
 
@@ -141,7 +141,7 @@ def test_a_disproof_reaches_the_nights_that_were_built_on_the_run(small: SmallWa
     assert [night.verdict for night in status.nights] == ["disproved", "disproved"]
     assert len(faults(status)) == 2
     commands = [each.remedy for each in status.problems if each.level == "fault"]
-    assert f"Take run {SECOND}.1 back with jobs/roll_back.py --ds {SECOND} --from {SECOND}.1" in commands[0]
+    assert f"Take run {SECOND}.1 back with lime rollback --ds {SECOND} --from {SECOND}.1" in commands[0]
 
 
 def test_a_night_that_was_taken_back_says_why(small: SmallWarehouse) -> None:
@@ -189,11 +189,11 @@ def test_an_empty_warehouse_says_what_to_do_first(tmp_path: Path) -> None:
     small = SmallWarehouse(tmp_path)
     status = read_status(small.settings)
     assert (status.nights, status.problems) == ((), ())
-    assert "jobs/ingest_events.py --config C --from" in show(status, 400)
+    assert "lime ingest --from" in show(status, 400)
     small.buy("u1", "i1", "2024-04-01 10:00")
-    assert "jobs/train_model.py --config C --ds" in show(read_status(small.settings), 400)
+    assert "lime train --ds" in show(read_status(small.settings), 400)
     champion(small, 1, "2024-04-20", "v1")
-    assert "run one with jobs/run_steps.py" in show(read_status(small.settings), 400)
+    assert "run one with lime night" in show(read_status(small.settings), 400)
     assert json.loads(read_status(small.settings).to_json())["nights"] == []
 
 
