@@ -72,7 +72,7 @@ def _number(about: str) -> Param:
 
 def fields() -> dict[str, Param]:
     """Return the fields of the form; those without a default must be filled in."""
-    meanings = "\n".join(f"* `{name}`: {action.about}" for name, action in ACTIONS.items())
+    meanings = "\n".join(f"* **{name}**: {action.about}" for name, action in ACTIONS.items())
     return {
         "action": Param(type="string", enum=list(ACTIONS), title="Action", description_md=meanings),
         "night": Param(type="string", format="date", description="The night, or a model's first night"),

@@ -1,9 +1,9 @@
-"""Take the pictures of docs/images/: the page of a night in Chromium, and commands of `lime` on a terminal.
+"""Take the pictures of docs/images/: the page of a night and Airflow in Chromium, and `lime` on a terminal.
 
     python tools/screenshots.py [WAREHOUSE] [--into FOLDER] [--only PICTURE ...]
 
-WAREHOUSE has published nights of the demo (default: .demo/warehouse), next to its folders `raw` and
-`bundles`. The picture `night` runs the night after the newest one, which takes minutes and adds a night.
+WAREHOUSE has published nights of the demo (default: .demo/warehouse), next to its folders `raw`, `bundles`
+and `airflow`. The picture `night` runs the night after the newest one, which takes minutes and adds a night.
 A command that this version of `lime` does not have is left out.
 """
 
@@ -32,6 +32,7 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from airflow_pictures import shoot_airflow  # noqa: E402
 from browser import open_browser  # noqa: E402
 
 from jobs.lime.commands import COMMANDS  # noqa: E402
@@ -46,7 +47,7 @@ SCREENS = (
     ("page-phone", 390, 844, "light"),
 )
 COLUMNS, LINES = 110, 60
-PICTURES = ("pages", "status", "night", "init")
+PICTURES = ("pages", "status", "night", "init", "airflow")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (options.into / f"lime-{name}.svg").write_text(draw_terminal(title, text), "utf-8")
         if "pages" in options.only:
             shoot_pages(settings, _newest(settings), options.into)
+        if "airflow" in options.only:
+            shoot_airflow(home / "airflow", options.into, Path(folder))
     return 0
 
 

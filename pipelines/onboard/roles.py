@@ -160,7 +160,7 @@ def _settle_id(
         sure = (
             not rest or fit(best.name, role) > fit(rest[0].name, role) or best.distinct > 2 * rest[0].distinct
         )
-        why = f"by its name and {best.distinct:,} distinct values"
+        why = f"by its name and about {best.distinct:,} distinct values"
         guess = Guess(role, question, best.name, why, sure, choices, optional=False)
     else:
         unnamed = [c for c in ids if fit(c.name, other) < 0.5 and _looks_like_id(c)]
