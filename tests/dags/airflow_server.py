@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from tests.dags.test_dags import airflow_environment
 
 LINEAGE = "lineage.json"
+TRIES = 60  # of a request while the database is locked
 
 
 class Api:
@@ -24,6 +26,26 @@ class Api:
         self.root, self.token, self.home = f"http://127.0.0.1:{port}", "", home
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, and return the answer.
+
+        It is sent again after an answer with the code 500: the SQLite database was locked, and nothing was
+        changed.
+
+        Args:
+            method: the method of HTTP.
+            path: the path below the server's address.
+            body: the body, as values of JSON.
+        """
+        for _ in range(TRIES - 1):
+            try:
+                return self._send(method, path, body)
+            except AssertionError as error:
+                if ": 500 " not in str(error):
+                    raise
+                time.sleep(1)
+        return self._send(method, path, body)
+
+    def _send(self, method: str, path: str, body: Any) -> Any:
         request = urllib.request.Request(
             self.root + path,
             method=method,

@@ -244,7 +244,8 @@ def test_a_killed_worker_leaves_no_spark_behind_and_its_retry_publishes(
 
     wait_for(lambda: job_done("build_candidate_bank"), "the bank was not built")
     links = airflow.call("GET", f"{run}/taskInstances/night/links")["extra_links"]
-    assert str(links["Page of the night"]).endswith(f"night={KILLED}.html")  # while the task runs
+    page = Path(served.settings.warehouse) / "reports" / f"night={KILLED}.html"
+    assert links["Page of the night"] == page.as_uri()  # while the task runs
     left = drivers(KILLED)
     jvm = next(process for process in left if process.name() == "java")
     supervisor = jvm.parents()[1]  # the supervisor is above the task that has started spark-submit
