@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -135,7 +136,8 @@ def test_a_killed_driver_is_resumed_and_scores_only_what_is_missing(
     job.communicate()
     assert job.returncode == -signal.SIGKILL
     out = night.score().finish()
-    report = json.loads(out.split("score_candidates ", 1)[1].splitlines()[0])
+    (said,) = re.findall(r"^score_candidates (\{.*)$", out, re.MULTILINE)
+    report = json.loads(said)
     assert report["policies"]["all"]["commits_reused"] >= 4
     started = (event["Properties"] for event in night.events("SparkListenerJobStart"))
     described = {properties.get("spark.job.description", "") for properties in started}
