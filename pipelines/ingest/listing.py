@@ -7,9 +7,7 @@ checksums next to files (`.crc`, `.md5`, `.sha1`, `.sha256`, `.sha512`) and the 
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,12 +15,11 @@ from pyspark.sql import SparkSession
 
 from lime_model.errors import LimeError
 from pipelines.ingest.drop_faults import Fault, refuse
+from pipelines.ingest.drop_names import find_day, is_ignored
 from pipelines.settings.settings import Settings
 from pipelines.store.storage import hadoop_path, path_exists, reaching
 
-CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
 COPYING = "._COPYING_"  # the end of a name while HDFS writes the file; Spark skips such a file
-DAY = re.compile(r"ds=(\d{4}-\d{2}-\d{2})")
 
 
 class DropFile(NamedTuple):
@@ -99,11 +96,11 @@ def list_days(spark: SparkSession, settings: Settings, source: str) -> DropDays:
     days: list[str] = []
     faults: list[Fault] = []
     for entry in _children(spark, root, faults, recursive=False):
-        if _is_ignored(entry.below):
+        if is_ignored(entry.below):
             continue
-        found = DAY.fullmatch(entry.below)
-        if entry.is_folder and found and _is_date(found[1]):
-            days.append(found[1])
+        day = find_day(entry.below)
+        if entry.is_folder and day:
+            days.append(day)
         else:
             kind = "folder" if entry.is_folder else "file"
             what = (
@@ -132,7 +129,7 @@ def list_drops(spark: SparkSession, settings: Settings, source: str, days: Seque
         folder = drop_path(settings, source, day)
         faults += _find_unlisted(folder)
         for entry in _children(spark, folder, faults, recursive=True):
-            if any(map(_is_ignored, entry.below.split("/"))):
+            if any(map(is_ignored, entry.below.split("/"))):
                 ignored.append(entry.path)
             elif entry.path.endswith(COPYING):
                 faults.append(Fault(entry.path, "this file is being written; load its day when it is whole"))
@@ -207,15 +204,3 @@ def _find_unlisted(uri: str) -> list[Fault]:
             elif name.decode("utf-8", "replace").encode() != name:
                 faults.append(Fault(shown, "the name of this file is not UTF-8; rename it"))
     return faults
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(("_", ".")) or name.endswith(CHECKSUMS)
-
-
-def _is_date(text: str) -> bool:
-    try:
-        dt.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipelines.ingest.drop_names import find_day, is_hidden, is_ignored
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.sniff import sniff_file
 
 SOURCES: Final = ("events", "items", "users")
-DAY_FOLDER: Final = re.compile(r"ds=(\d{4}-\d{2}-\d{2})")
-CHECKSUMS: Final = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
 # Files next to data that describe it.
 PAPERS: Final = ("readme", "license", "licence", "changelog")
 ENDINGS: Final = frozenset(
@@ -68,9 +66,9 @@ def find_tables(root: Path, given: Mapping[str, str]) -> Found:
     """
     if not root.exists():
         raise DataError(f"there is nothing at {root}; correct the path of the drops")
-    if root.is_dir() and root.name == "events" and _days(root):
+    if root.is_dir() and root.name == "events" and list_days(root):
         root = root.parent
-    days = {source: _days(root / source) for source in SOURCES} if root.is_dir() else {}
+    days = {source: list_days(root / source) for source in SOURCES} if root.is_dir() else {}
     if days.get("events"):
         tables = [_one_table(source, root / source, given) for source in SOURCES if days[source]]
         return Found(tables, {source: found for source, found in days.items() if found}, root)
@@ -87,9 +85,9 @@ def list_files(root: Path) -> list[Path]:
     found = []
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
-        if path.is_file() and path.stat().st_size and not any(part.startswith(("_", ".")) for part in parts):
+        if path.is_file() and path.stat().st_size and not any(map(is_hidden, parts)):
             found.append(path)
-    return [path for path in found if not path.name.endswith(CHECKSUMS) and not _is_paper(path)]
+    return [path for path in found if not is_ignored(path.name) and not _is_paper(path)]
 
 
 def day_files(root: Path, source: str, day: str) -> list[Path]:
@@ -119,23 +117,15 @@ def _is_paper(path: Path) -> bool:
     return path.stem.lower().startswith(PAPERS) or path.suffix.lower() in (".md", ".pdf", ".html", ".yaml")
 
 
-def _days(folder: Path) -> list[str]:
-    names = [DAY_FOLDER.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name[1] for name in names if name and _is_date(name[1]))
-
-
-def _is_date(text: str) -> bool:
-    try:
-        dt.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+def list_days(folder: Path) -> list[str]:
+    """List the days of the drops in a folder, ascending; a folder that is not there has none."""
+    return sorted(filter(None, (find_day(path.name) for path in folder.iterdir()))) if folder.is_dir() else []
 
 
 def _one_table(source: str, folder: Path, given: Mapping[str, str]) -> Table:
-    days = {f"ds={day}" for day in _days(folder)}
+    days = {f"ds={day}" for day in list_days(folder)}
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith(("_", ".")) and not (path.is_dir() and path.name in days):
+        if not is_hidden(path.name) and not (path.is_dir() and path.name in days):
             raise DataError(
                 f"{path} is not a day's drop; name folders ds=YYYY-MM-DD, or begin the name with _ to "
                 "have it ignored"

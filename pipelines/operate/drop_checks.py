@@ -16,7 +16,7 @@ from pipelines.onboard.dry_run import settings_dialect
 from pipelines.onboard.guesses import some
 from pipelines.onboard.oddities import missing_days
 from pipelines.onboard.staging import read_records
-from pipelines.onboard.tables import DAY_FOLDER, day_files
+from pipelines.onboard.tables import day_files, list_days
 from pipelines.settings.base import local_path
 from pipelines.settings.file import suggest
 from pipelines.settings.settings import Settings
@@ -44,7 +44,7 @@ def check_drops(settings: Settings) -> Iterator[Check]:
     described = {"items": settings.ingest.items.columns, "users": settings.ingest.users.columns}
     for source in SOURCES:
         folder = root / source
-        days = _list_days(folder)
+        days = list_days(folder)
         name, remedy = f"drops of {source}", f"write files into {folder}/ds=YYYY-MM-DD/, or correct drops"
         if days:
             yield _check_days(name, settings, source, days)
@@ -53,13 +53,6 @@ def check_drops(settings: Settings) -> Iterator[Check]:
             yield Check(name, "failed", f"{folder} has no folder of a day", remedy)
         elif described[source]:
             yield Check(name, "warning", f"{folder} has no folder of a day, so all columns are null", remedy)
-
-
-def _list_days(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    found = (DAY_FOLDER.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(each[1] for each in found if each)
 
 
 def _check_days(name: str, settings: Settings, source: Source, days: list[str]) -> Check:
