@@ -136,7 +136,7 @@ def test_disproved_lists_are_neither_restored_nor_exported(empty_shop: Warehouse
     with pytest.raises(
         ListsDisproved,
         match=rf"^night {NIGHT}: the lists of run {one.run_id} are in force, and a full comparison .* "
-        rf"nothing was exported.* with jobs/roll_back\.py --ds {NIGHT} --from {one.run_id} --reason …, which "
+        rf"nothing was exported.* with lime rollback --ds {NIGHT} --from {one.run_id} --reason …, which "
         r"withdraws the night, as all other runs were disproved by a full comparison "
         rf"\({two.run_id}\) or taken back "
         rf"\({three.run_id}\); its readers find the night before it\. Then export the night again$",
