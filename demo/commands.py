@@ -80,17 +80,17 @@ class Command:
             self.process.wait()
 
 
-def finish(awaited: Iterable[Command], beside: Iterable[Command] = ()) -> None:
+def finish(awaited: Iterable[Command], meanwhile: Iterable[Command] = ()) -> None:
     """Wait for some commands, and print what they and others do meanwhile.
 
     Args:
         awaited: the commands that must end.
-        beside: commands that run at the same time and may go on.
+        meanwhile: commands that run at the same time and may go on.
 
     Raises:
         SystemExit: one of them failed; the others were stopped.
     """
-    waiting, others = list(awaited), list(beside)
+    waiting, others = list(awaited), list(meanwhile)
     printed = time.monotonic()
     try:
         while waiting:

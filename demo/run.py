@@ -97,13 +97,13 @@ def score(done: list[Command]) -> Path:
 
 
 def _score(done: list[Command], key: str, evaluation: Command) -> Path:
-    """Run the nights beside the evaluation."""
+    """Run the nights while the evaluation runs."""
     if free_memory() < ROOMY:
         finish([evaluation])
     before = HOME / "first-lists.parquet"
     for number, (ds, again) in enumerate([(NIGHTS[0], ""), (NIGHTS[1], ""), (NIGHTS[1], "again")]):
         done.append(night(ds, f"{key}-{again}".rstrip("-"), f"night {ds} {again}".rstrip()))
-        finish([done[-1]], beside=[evaluation])
+        finish([done[-1]], meanwhile=[evaluation])
         if number == 1:
             check_night(HOME / "warehouse", ds, 100, INELIGIBLE).to_parquet(before)
     finish([evaluation])

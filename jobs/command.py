@@ -167,7 +167,7 @@ def _run(
         settings: the settings of the session.
         work: what the job does.
         app: the name of the job and of its night.
-        output: is told which application does the work, and shows what it does.
+        output: shows what the application does; it needs the session for that.
         udfs: whether the daemon of Spark's Python workers starts early.
         verbose: whether Spark logs the stack trace of every error.
     """

@@ -12,6 +12,15 @@ PYTHON=${PYTHON:-python3}
 
 die() { echo "setup: $1" >&2; exit 1; }
 
+# Say every ten seconds what has been fetched, until the script ends. The wait is a read that nothing answers: a sleep
+# would outlive the script.
+report() {
+  exec 3<> <(:)
+  while :; do
+    read -rt 10 _ <&3 || echo "setup: $SECONDS s, $(du -sh .venv 2>/dev/null | cut -f1) in .venv"
+  done
+}
+
 command -v "$PYTHON" >/dev/null || die "no $PYTHON; install Python 3.11 or newer, or set PYTHON=…"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   die "$("$PYTHON" --version) is too old; install Python 3.11 or newer, or set PYTHON=…"
@@ -19,6 +28,10 @@ JAVA=${JAVA_HOME:+$JAVA_HOME/bin/}java
 command -v "$JAVA" >/dev/null || die "no Java; install a JDK or JRE 17 or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
 version=$(env -u JDK_JAVA_OPTIONS "$JAVA" -version 2>&1 | sed -nE '1s/.*"([0-9]+).*/\1/p')
 [ "${version:-0}" -ge 17 ] || die "Java ${version:-unknown} is too old; Spark 4 needs 17 or newer: install one and set JAVA_HOME"
+
+echo "setup: installing the packages of requirements.lock into .venv"
+report & beat=$!
+trap 'kill "$beat"' EXIT
 
 # pip takes four minutes to install this lock file, and uv half a minute.
 UV=$(command -v uv || true)
@@ -35,6 +48,7 @@ fi
 # The build uses the setuptools of the lock file: an isolated build would fetch one without a hash.
 "$UV" pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 
+echo "setup: fetching the jars and compiling"
 # The jars are fetched, and the kernel is compiled, while the byte code is compiled.
 .venv/bin/python tools/fetch_jars.py .jars & jars=$!
 .venv/bin/python -m lime_model.scoring.native & kernel=$!

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 
-from pipelines.onboard.begun import BAD_ROWS, Begun, notes_of_days, notes_of_entities, notes_of_tables
+from pipelines.onboard.begun import (
+    BAD_ROWS,
+    Begun,
+    notes_of_columns,
+    notes_of_days,
+    notes_of_entities,
+    notes_of_tables,
+)
 from pipelines.onboard.clocks import join_clock
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.dry_run import try_drops
@@ -22,7 +29,6 @@ from pipelines.onboard.facts import describe
 from pipelines.onboard.guesses import Ask, Guess, Guesses
 from pipelines.onboard.oddities import (
     Note,
-    duck_condition,
     find_oddities,
     missing_days,
     spark_name,
@@ -31,11 +37,13 @@ from pipelines.onboard.roles import Looked, Roles, find_events, find_times, gues
 from pipelines.onboard.settings_text import Plan, write_settings
 from pipelines.onboard.settle import (
     choose_id_type,
+    keep_events,
     list_event_types,
     settle_eligible,
     settle_filter,
     settle_format,
     settle_zone,
+    try_filter,
 )
 from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
 from pipelines.onboard.staging import BadRow, is_array, stage
@@ -59,7 +67,7 @@ def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) 
         drops: a file, or a folder of files.
         config: the settings file to write.
         given: the answers that options gave.
-        ask: asks a person what can't be told; None: guesses are taken.
+        ask: asks a person what the data does not show; None: guesses are taken.
 
     Raises:
         DataError: there is something already, the data can't be read, or it does not say enough.
@@ -105,9 +113,14 @@ class _Beginning:
         self.notes += notes_of_tables([table for table in rest if table not in (events, users.table)])
         self.in_place = self._can_stay(roles, (items, users), events)
         self.where, self.why = settle_filter(events, roles, self.guesses)
-        self.condition = self._try_filter(events)
-        if not self.in_place:
+        self.condition, failed = try_filter(self.con, events, self.where)
+        self.notes += failed
+        if self.in_place:
+            items.keep_in_place()
+            users.keep_in_place()
+        else:
             self._derive(events, roles, items, users)
+        self.notes += notes_of_columns(events, self._used(events, roles, (items, users)), (items, users))
         days, late = self._days(events, roles, zone)
         plan, amounts = self._plan(events, roles, (items, users), zone, days)
         bad = [*(row for table in tables for row in table.staged.bad), *late]
@@ -149,19 +162,23 @@ class _Beginning:
         inside |= any(is_array(table.files[0], table.dialect) for table in self.found.tables)
         for entity in entities:
             if entity.table:
-                wanted = {entity.key, *(feature.source for feature in entity.features)}
+                wanted = {entity.key, *(feature.source for feature in entity.columns)}
                 inside |= bool(wanted & entity.table.staged.inner)
         return bool(self.found.days) and not inside
 
     def _derive(self, events: Looked, roles: Roles, items: Entity, users: Entity) -> None:
         """Take features from columns of events where there is no table of items or users."""
-        condition = " AND ".join(self.where)
-        taken = taken_columns(roles) | {name for name in events.names if spark_name(name) in condition}
+        taken = self._used(events, roles, ())
         for entity in (items, users):
             if entity.table is None:
-                entity.features = derive_features(self.con, events, entity.key, taken)
-                entity.derived = bool(entity.features)
-                taken |= {feature.source for feature in entity.features}
+                derive_features(self.con, events, entity, taken)
+                taken |= {feature.source for feature in entity.columns}
+
+    def _used(self, events: Looked, roles: Roles, entities: Sequence[Entity]) -> set[str]:
+        """Return the columns of events that have a role, or that the filter or items and users read."""
+        condition = " AND ".join(self.where)
+        used = taken_columns(roles) | {name for name in events.names if spark_name(name) in condition}
+        return used.union(*({f.source for f in entity.columns} for entity in entities if entity.derived))
 
     def _days(self, events: Looked, roles: Roles, zone: str) -> tuple[dict[str, int], list[BadRow]]:
         """Return the days of events, and the rows whose time can't be read."""
@@ -185,7 +202,7 @@ class _Beginning:
             "user_id": choose_id_type(events, roles.user, users),
             "item_id": choose_id_type(events, roles.item, items),
         }
-        kept = self._kept(events)
+        kept = keep_events(self.con, events, self.condition)
         eligible, why_eligible = settle_eligible(self.con, kept, roles, ids["item_id"], self.guesses)
         odd = find_oddities(self.con, kept, roles)
         cold = cold_share(self.con, events, roles, users)
@@ -212,23 +229,6 @@ class _Beginning:
         """Return the first day to load: items and users may have been delivered before the first events."""
         others = [day for listed in self.found.days.values() for day in listed] if self.in_place else []
         return min([*days, *others])
-
-    def _try_filter(self, events: Looked) -> str:
-        """Return the filter as DuckDB reads it; empty if only Spark can read it."""
-        condition = duck_condition(" AND ".join(self.where))
-        try:
-            self.con.execute(f"SELECT count(*) FROM {events.view} WHERE {condition or 'true'}").fetchone()
-        except duckdb.Error as error:
-            said = f"the filter can't be tried here, so all rows were counted: {str(error).splitlines()[0]}"
-            self.notes.append(Note("filter", said))
-            return ""
-        return condition
-
-    def _kept(self, events: Looked) -> Looked:
-        """Return the events that the filter keeps, as a table."""
-        condition = f" WHERE {self.condition}" if self.condition else ""
-        self.con.execute(f"CREATE OR REPLACE VIEW kept_events AS SELECT * FROM {events.view}{condition}")
-        return replace(events, view="kept_events")
 
     def _folder_zone(self, events: Looked, roles: Roles, zone: str) -> str:
         if not self.in_place:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.onboard.clocks import CLOCKS
 from pipelines.onboard.dry_run import DryRun
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.guesses import Guess, some
@@ -83,6 +84,27 @@ def notes_of_tables(unused: Sequence[Looked]) -> list[Note]:
             "events and which shares no ids with them",
         )
         for table in unused
+    ]
+
+
+def notes_of_columns(events: Looked, used: Set[str], entities: Sequence[Entity]) -> list[Note]:
+    """Name the columns that nothing reads, so that nobody thinks that the model learns from them.
+
+    Args:
+        events: the table of events.
+        used: its columns that have a role, or that a filter or a feature reads.
+        entities: items and users.
+    """
+    times = {c.name for c in events.columns if c.name in events.times or c.share("clocks") >= CLOCKS}
+    left = {events.staged.table.name: [name for name in events.names if name not in used | times]}
+    for entity in entities:
+        if entity.table is not None:
+            read = {entity.key, *(column.source for column in entity.columns)}
+            left[entity.table.staged.table.name] = [name for name in entity.table.names if name not in read]
+    return [
+        Note("unused_columns", f"nothing reads these columns of {table}: {some(names)}")
+        for table, names in left.items()
+        if names
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +12,8 @@ import pyarrow.parquet as pq
 from pipelines.onboard.facts import Column, describe
 from pipelines.onboard.roles import Looked, find_times
 
-LONGEST_DATE = 12  # characters of a date alone, such as `01 Mar, 2024`
+CLOCKS: Final = 0.98  # the share of times of day among the values of a column that holds them
+LONGEST_DATE: Final = 12  # characters of a date alone, such as `01 Mar, 2024`
 
 
 def join_clock(con: duckdb.DuckDBPyConnection, table: Looked) -> None:
@@ -21,7 +24,7 @@ def join_clock(con: duckdb.DuckDBPyConnection, table: Looked) -> None:
         table: the table; its staged files get the column.
     """
     dates = [table.column(name) for name in table.times]
-    clocks = [column for column in table.columns if column.filled and column.share("clocks") >= 0.98]
+    clocks = [column for column in table.columns if column.filled and column.share("clocks") >= CLOCKS]
     if len(dates) != 1 or len(clocks) != 1 or not _is_date(dates[0]) or clocks[0].type != "VARCHAR":
         return
     name = f"{dates[0].name}_{clocks[0].name}"

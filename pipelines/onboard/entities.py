@@ -5,37 +5,22 @@ A column of events follows from the item if nearly all events of an item agree o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import duckdb
 
-from pipelines.onboard.facts import Column, follows, quoted, text_of
+from pipelines.onboard.facts import Column, follows, text_of
+from pipelines.onboard.features import Feature, describe_feature, distinct_names, find_name
 from pipelines.onboard.guesses import Guess, Guesses
 from pipelines.onboard.roles import Looked, Roles
 from pipelines.onboard.words import fit, words_of
-from pipelines.settings.ingest import NAME, ColumnType
 
-Kind = Literal["category", "number", "list", "vector"]
 LEAST_OVERLAP: Final = 0.2  # the share of the ids of events that a table of items or users has
 SURE_OVERLAP: Final = 0.9  # the same, of a table whose columns have no names
 UNIQUE: Final = 0.8  # the share of different ids in such a table
 FOLLOWS: Final = 0.9  # how much better than its most frequent value an id tells the value of a column
-MOST_CATEGORIES: Final = 5_000  # values of a category
-FEW: Final = 20  # distinct numbers up to which they are categories
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A column of items or users that the model reads."""
-
-    name: str  # ours
-    source: str
-    type: ColumnType
-    kind: Kind
-    size: int = 0
 
 
 @dataclass
@@ -48,6 +33,16 @@ class Entity:
     overlap: float = 0.0  # the share of the ids of events that the table has
     features: list[Feature] = field(default_factory=list)
     derived: bool = False  # whether features come from columns of events
+    name: Feature | None = None  # the column that people know an item by
+
+    @property
+    def columns(self) -> list[Feature]:
+        """The columns that are loaded: the features, and the name unless it is one of them."""
+        return distinct_names([*self.features, *([self.name] if self.name else [])])
+
+    def keep_in_place(self) -> None:
+        """Read a text of several values as one category: drops that stay in place can't be split."""
+        self.features = [feature.as_category() if feature.separator else feature for feature in self.features]
 
 
 def find_entity(
@@ -93,7 +88,8 @@ def find_entity(
     features = [
         feature for each in table.columns if (feature := describe_feature(con, table, each, column.name))
     ]
-    return Entity(source, column.name, table, overlap, _distinct(features))
+    shown = find_name(table, column.name) if source == "items" else None
+    return Entity(source, column.name, table, overlap, distinct_names(features), name=shown)
 
 
 def _may_describe(source: str, key: str, found: tuple[float, Looked, Column]) -> bool:
@@ -133,80 +129,30 @@ def _overlap(
     return float(row[0]) if row and row[0] is not None else 0.0
 
 
-def derive_features(
-    con: duckdb.DuckDBPyConnection, events: Looked, key: str, taken: set[str]
-) -> list[Feature]:
-    """Return the columns of events that follow from an id, as features of this id.
+def derive_features(con: duckdb.DuckDBPyConnection, events: Looked, entity: Entity, taken: set[str]) -> None:
+    """Take the columns of events that follow from an id as the features of this id, and its name among them.
 
     Args:
         con: the connection with the tables.
         events: the table of events.
-        key: the column of the id.
+        entity: items or users without a table of their own; takes the features.
         taken: columns that have a role of their own.
     """
-    found = []
-    for column in events.columns:
-        if column.name in taken or column.name in events.times or column.distinct < 2:
-            continue
-        feature = describe_feature(con, events, column, key)
-        if (
-            feature
-            and feature.kind in ("category", "number")
-            and follows(con, events.view, key, column) >= FOLLOWS
-        ):
-            found.append(feature)
-    return _distinct(found)
-
-
-def describe_feature(
-    con: duckdb.DuckDBPyConnection, table: Looked, column: Column, key: str
-) -> Feature | None:
-    """Return a column as a feature; None if it is the id, a time, free text or always the same.
-
-    Args:
-        con: the connection with the tables.
-        table: the table of the column.
-        column: what its values look like.
-        key: the column of the id.
-    """
-    if column.name == key or column.name in table.times or column.distinct < 2 or not column.filled:
-        return None
-    name = our_name(column.name)
-    if column.type.endswith("[]"):
-        return _describe_list(con, table, column, name)
-    if column.type.startswith(("STRUCT", "MAP", "BLOB", "DATE", "TIME")):
-        return None
-    if column.is_number and column.distinct > FEW:
-        return Feature(name, column.name, "double", "number")
-    ids = con.execute(f"SELECT approx_count_distinct({text_of(key)}) FROM {table.view}").fetchone()
-    most = min(MOST_CATEGORIES, max(FEW, (int(ids[0]) if ids else 0) // 2))
-    return Feature(name, column.name, "string", "category") if column.distinct <= most else None
-
-
-def _describe_list(
-    con: duckdb.DuckDBPyConnection, table: Looked, column: Column, name: str
-) -> Feature | None:
-    if column.type == "VARCHAR[]":
-        return Feature(name, column.name, "array<string>", "list")
-    if not re.fullmatch(r"(DOUBLE|FLOAT|TINYINT|SMALLINT|INTEGER|BIGINT)\[\]", column.type):
-        return None
-    row = con.execute(f"SELECT mode(len({quoted(column.name)})) FROM {table.view}").fetchone()
-    return Feature(name, column.name, "array<double>", "vector", int(row[0])) if row and row[0] else None
-
-
-def our_name(source: str) -> str:
-    """Return the name of a source column in the letters that our columns may have."""
-    plain = re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9]", "_", source)).strip("_")
-    return plain if NAME.fullmatch(plain) else f"c_{plain}".rstrip("_")
-
-
-def _distinct(features: list[Feature]) -> list[Feature]:
-    """Keep the first of the features whose names differ only in case or that have the name of an id."""
-    kept: dict[str, Feature] = {}
-    for feature in features:
-        if feature.name.lower() not in ("item_id", "user_id"):
-            kept.setdefault(feature.name.lower(), feature)
-    return list(kept.values())
+    found = [
+        feature
+        for column in events.columns
+        if column.name not in taken
+        and (feature := describe_feature(con, events, column, entity.key))
+        and feature.kind != "vector"
+        and (feature.kind != "list" or feature.separator)
+        and follows(con, events.view, entity.key, column) >= FOLLOWS
+    ]
+    entity.features = distinct_names(found)
+    shown = find_name(events, entity.key) if entity.source == "items" else None
+    free = shown is not None and shown.source not in taken
+    if shown and free and follows(con, events.view, entity.key, events.column(shown.source)) >= FOLLOWS:
+        entity.name = shown
+    entity.derived = bool(entity.columns)
 
 
 def taken_columns(roles: Roles) -> set[str]:

@@ -24,6 +24,7 @@ SHAPES: Final = {
     "iso": r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([T ].*)?",
     "zoned": r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*([zZ]|UTC|GMT|[+-][0-9]{2}:?[0-9]{2}|[+-][0-9]{2}|\])",
 }
+EXACT: Final = 2_000_000  # values up to which distinct ones are counted; more are estimated
 OFTEN: Final = 5  # rows of an id that say whether a value follows from it
 MOST_TOP: Final = 60  # frequent values that are kept
 
@@ -93,7 +94,8 @@ def _describe(con: duckdb.DuckDBPyConnection, view: str, name: str, kind: str) -
         "TRY_CAST(CASE WHEN v LIKE '%,%' THEN replace(replace(v, '.', ''), ',', '.') ELSE v END AS DOUBLE)"
     )
     row = con.execute(
-        f"SELECT count(*), count(v), approx_count_distinct(v), min({number}), max({number}), {counts} "
+        f"SELECT count(*), count(v), CASE WHEN count(v) <= {EXACT} THEN count(DISTINCT v) "
+        f"ELSE approx_count_distinct(v) END, min({number}), max({number}), {counts} "
         f"FROM (SELECT {text_of(name)} AS v FROM {view})"
     ).fetchone()
     assert row is not None

@@ -43,7 +43,7 @@ NO_PRODUCT: Final = re.compile(
     r"spende|samples?|"
     r"surcharge|service charge|verzend(kosten)?|frakt|insurance|dotcom|bag charge|carrier bag)([^a-z]|$)"
 )
-# Ids of users that stand for nobody.
+# Ids that systems write where the user is not known.
 NOBODY: Final = frozenset(
     (
         "na",
@@ -103,7 +103,8 @@ def propose_filter(events: Looked, roles: Roles) -> tuple[list[str], list[Note]]
     ]:
         listed = ", ".join("'" + value + "'" for value in nobody)
         parts.append(f"CAST({spark_name(roles.user)} AS STRING) NOT IN ({listed})")
-        notes.append(Note("no_user", f"the users {some(nobody)} stand for nobody; their rows are left out"))
+        said = f"the users {some(nobody)} are not known users; their rows are left out"
+        notes.append(Note("no_user", said))
     if roles.quantity and (column := events.column(roles.quantity)).shapes["negative"]:
         parts.append(f"try_cast({spark_name(roles.quantity)} AS DOUBLE) > 0")
         count = column.shapes["negative"]
@@ -119,7 +120,7 @@ def propose_filter(events: Looked, roles: Roles) -> tuple[list[str], list[Note]]
 
 
 def _is_nobody(value: str, count: int, events: Looked) -> bool:
-    """Whether an id stands for users who are not known: by its word, or as a 0 that has far too many rows."""
+    """Whether an id means that the user is not known: by its word, or as a 0 that has far too many rows."""
     often = count > NOBODY_SHARE * events.staged.rows
     return value.lower() in NOBODY or (often and value in ("0", "-1", "0.0", "-1.0"))
 

@@ -99,7 +99,7 @@ def guess_roles(con: duckdb.DuckDBPyConnection, table: Looked, guesses: Guesses)
         guesses: takes the guesses and the answers.
 
     Raises:
-        DataError: the time, the user or the item can't be told.
+        DataError: the data does not show which column is the time, the user or the item.
     """
     time = _settle_time(table, guesses)
     user = _settle_id(con, table, "user", {time}, guesses)

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from pipelines.onboard.dialect import Dialect
-from pipelines.onboard.entities import Entity, Feature
+from pipelines.onboard.entities import Entity
+from pipelines.onboard.features import Feature
 from pipelines.onboard.roles import Roles
 
 SCHEMA = "# docs/configure.md has every key; what is not here has its default.\n"
@@ -54,6 +55,8 @@ def write_settings(plan: Plan) -> str:
     ]
     if plan.audits:
         parts.append(_line("audits", plan.audits, "more users than usual have no events"))
+    if plan.items.name:
+        parts.append(_line("report", {"item_name": [plan.items.name.name]}, "how pages name an item"))
     return "".join(parts)
 
 
@@ -71,7 +74,7 @@ def _ingest(plan: Plan) -> str:
     if not roles.event_type and plan.event_types != ["event"]:
         lines.append(_line("default_event_type", plan.event_types[0]))
     for entity, key in ((plan.items, "item_id"), (plan.users, "user_id")):
-        if entity.table is not None or entity.features:
+        if entity.table is not None or entity.columns:
             comment = f"# features that follow from the {key} of events\n" if entity.derived else ""
             lines.append(comment + f"{entity.source}:\n" + _indent(_entity(entity, key)))
     return "".join(lines)
@@ -116,10 +119,10 @@ def _events(plan: Plan) -> str:
 
 def _entity(entity: Entity, key: str) -> str:
     source = {key: entity.key} if entity.key != key else {}
-    source |= {feature.name: feature.source for feature in entity.features if feature.name != feature.source}
+    source |= {feature.name: feature.source for feature in entity.columns if feature.name != feature.source}
     lines = [_line("source", source)] if source else []
-    if entity.features:
-        lines.append(_line("columns", {feature.name: feature.type for feature in entity.features}))
+    if entity.columns:
+        lines.append(_line("columns", {feature.name: feature.type for feature in entity.columns}))
     return "".join(lines) or "absent: keep\n"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -11,7 +13,7 @@ from pipelines.onboard.dialect import DataError
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.facts import Column, text_of
 from pipelines.onboard.guesses import Guess, Guesses, some
-from pipelines.onboard.oddities import CANCELLED, find_no_products, propose_filter
+from pipelines.onboard.oddities import CANCELLED, Note, duck_condition, find_no_products, propose_filter
 from pipelines.onboard.roles import Looked, Roles
 from pipelines.onboard.time_forms import TimeForm
 from pipelines.udfs.times import EPOCHS, TimeRule, check_format, check_zone
@@ -115,6 +117,38 @@ def settle_filter(events: Looked, roles: Roles, guesses: Guesses) -> tuple[list[
     if chosen == (" AND ".join(parts) or None):
         return parts, said
     return ([chosen], []) if chosen else ([], [])
+
+
+def try_filter(
+    con: duckdb.DuckDBPyConnection, events: Looked, where: Sequence[str]
+) -> tuple[str, list[Note]]:
+    """Return a filter as DuckDB reads it; empty, with a note, if only Spark can read it.
+
+    Args:
+        con: the connection with the tables.
+        events: the table of events.
+        where: the conditions of the filter.
+    """
+    condition = duck_condition(" AND ".join(where))
+    try:
+        con.execute(f"SELECT count(*) FROM {events.view} WHERE {condition or 'true'}").fetchone()
+    except duckdb.Error as error:
+        said = f"the filter can't be tried here, so all rows were counted: {str(error).splitlines()[0]}"
+        return "", [Note("filter", said)]
+    return condition, []
+
+
+def keep_events(con: duckdb.DuckDBPyConnection, events: Looked, condition: str) -> Looked:
+    """Return the events that a filter keeps, as a table.
+
+    Args:
+        con: the connection with the tables.
+        events: the table of events.
+        condition: the filter as DuckDB reads it.
+    """
+    where = f" WHERE {condition}" if condition else ""
+    con.execute(f"CREATE OR REPLACE VIEW kept_events AS SELECT * FROM {events.view}{where}")
+    return replace(events, view="kept_events")
 
 
 def settle_eligible(

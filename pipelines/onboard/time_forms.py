@@ -1,6 +1,6 @@
 """Guess how a column writes times: ISO 8601, seconds since 1970 in some unit, or a pattern of day and month.
 
-A guess reads every value of the column; two patterns that both read them all are told apart only by a person.
+A guess reads every value of the column; if two patterns read them all, only a person knows which is right.
 """
 
 from __future__ import annotations

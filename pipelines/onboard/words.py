@@ -67,6 +67,11 @@ ABOUT: Final = _set(
         "price url email brand class segment status color colour size rating score text language "
         "beschreibung bezeichnung land stadt preis kategorie nombre descripcion pays libelle"
     )  # fmt: skip
+# Words of columns by which people know an item.
+NAMING: Final = _set(
+    "name title description desc titel titre beschreibung bezeichnung libelle nombre descripcion titulo nome "
+    "denominazione descrizione naam omschrijving navn benaevnelse namn benamning nazwa"
+)
 
 
 def words_of(name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Write daily drops from staged tables: each row goes, unchanged, into the folder of its UTC day.
 
-Only two things are written anew: text that means null is null, and a decimal comma is a point. Rows in are
+Three things are written anew: text that means null is null, a decimal comma is a point, and a text of several
+values becomes a list. Rows in are
 rows out and rows that are named as unreadable, with file and line.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +83,7 @@ def write_events(con: duckdb.DuckDBPyConnection, events: Looked, raw: Path, days
     target.mkdir(parents=True)
     con.execute("SET threads = 1")  # the same rows make the same files
     con.execute(
-        f"COPY (SELECT {_columns(events)}, CAST({DAY_COLUMN} AS VARCHAR) AS ds FROM {events.view} "
+        f"COPY (SELECT {_columns(events, {})}, CAST({DAY_COLUMN} AS VARCHAR) AS ds FROM {events.view} "
         f"WHERE {DAY_COLUMN} IS NOT NULL) TO '{_literal(target)}' ({COPY_OPTIONS}, PARTITION_BY (ds))"
     )
     con.execute("RESET threads")
@@ -103,7 +105,7 @@ def write_entity(con: duckdb.DuckDBPyConnection, entity: Entity, events: Looked,
         raw: the folder of the drops.
         day: the first day.
     """
-    if entity.table is None and not entity.features:
+    if entity.table is None and not entity.columns:
         return
     folder = raw / entity.source / f"ds={day}"
     folder.mkdir(parents=True)
@@ -111,8 +113,8 @@ def write_entity(con: duckdb.DuckDBPyConnection, entity: Entity, events: Looked,
         # Of several rows of one id, the last one counts: two that contradict each other would be refused.
         key = text_of(entity.key)
         last = f"row_number() OVER (PARTITION BY {key} ORDER BY {FILE} DESC, {LINE} DESC) = 1"
-        asked = f"SELECT {_columns(entity.table)} FROM {entity.table.view} WHERE {key} IS NOT NULL "
-        asked += f"QUALIFY {last} ORDER BY {FILE}, {LINE}"
+        asked = f"SELECT {_columns(entity.table, _separators(entity))} FROM {entity.table.view} "
+        asked += f"WHERE {key} IS NOT NULL QUALIFY {last} ORDER BY {FILE}, {LINE}"
     else:
         asked = _derived(entity, events)
     con.execute("SET threads = 1")
@@ -124,23 +126,36 @@ def _derived(entity: Entity, events: Looked) -> str:
     """Return a query for a row of each id, with the most frequent value of each feature."""
     key = text_of(entity.key)
     joins, columns = [], []
-    for number, feature in enumerate(entity.features):
+    for number, feature in enumerate(entity.columns):
         value = plain_value(events.column(feature.source))
         joins.append(
             f"LEFT JOIN (SELECT k, max(struct_pack(n := n, v := v)).v AS v FROM (SELECT {key} AS k, "
             f"{value} AS v, count(*) AS n FROM {events.view} GROUP BY 1, 2) WHERE v IS NOT NULL GROUP BY k) "
             f"f{number} ON f{number}.k = ids.k"
         )
-        columns.append(f", f{number}.v AS {quoted(feature.source)}")
+        columns.append(f", {_split(f'f{number}.v', feature.separator)} AS {quoted(feature.source)}")
     return (
         f"SELECT ids.k AS {quoted(entity.key)} {''.join(columns)} FROM (SELECT DISTINCT {key} AS k "
         f"FROM {events.view} WHERE {key} IS NOT NULL) ids {' '.join(joins)} ORDER BY 1"
     )
 
 
-def _columns(table: Looked) -> str:
+def _separators(entity: Entity) -> dict[str, str]:
+    """Return what parts the values of texts that are lists, by column."""
+    return {feature.source: feature.separator for feature in entity.columns if feature.separator}
+
+
+def _split(value: str, separator: str) -> str:
+    """Return an expression for a text as the list of its values; with no separator, the text."""
+    if not separator:
+        return value
+    parts = f"list_transform(string_split({value}, '{separator}'), lambda v: trim(v))"
+    return f"list_filter({parts}, lambda v: v <> '')"
+
+
+def _columns(table: Looked, separators: Mapping[str, str]) -> str:
     return ", ".join(
-        f"{plain_value(column)} AS {quoted(column.name)}"
+        f"{_split(plain_value(column), separators.get(column.name, ''))} AS {quoted(column.name)}"
         for column in table.columns
         if column.name != DAY_COLUMN
     )

@@ -95,7 +95,15 @@ def drop_bytes(drops: str) -> int:
     root = local_path(drops)
     if root is None or not root.is_dir():
         return 0
-    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    return sum(_file_bytes(Path(folder, name)) for folder, _, names in os.walk(root) for name in names)
+
+
+def _file_bytes(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it is no longer there, as drops may be moved at any time."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def read_defaults() -> Mapping[str, str]:

@@ -78,7 +78,7 @@ class Api:
         return {each["task_id"]: (each["state"], each["try_number"]) for each in found}
 
     def result(self, run: str, task: str) -> Any:
-        """Return what a task has told Airflow."""
+        """Return what a task has given to Airflow as its XCom."""
         value = self.call("GET", f"{run}/taskInstances/{task}/xcomEntries/return_value")["value"]
         return json.loads(value) if isinstance(value, str) else value
 

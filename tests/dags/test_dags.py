@@ -215,8 +215,8 @@ def test_airflow_runs_a_night(ready: Warehouse, tmp_path: Path) -> None:
     assert "2024-05-06" in page.read_text()
     with sqlite3.connect(tmp_path / "airflow.db") as database:
         found = dict(database.execute("SELECT task_id || '.' || key, value FROM xcom").fetchall())
-    told = json.loads(found["night.return_value"])
-    assert told["run_id"] == "2024-05-06.1"
-    assert told["steps"]["publish_recommendations"]["scoring"]["users"] == shop.USERS
+    result = json.loads(found["night.return_value"])
+    assert result["run_id"] == "2024-05-06.1"
+    assert result["steps"]["publish_recommendations"]["scoring"]["users"] == shop.USERS
     assert json.loads(found["night._link_NightPage"]) == page.as_uri()
     assert json.loads(found["report._link_NightPage"]) == page.as_uri()

@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> Path:
     return shop.write_settings(tmp_path)
 
 
-def told(tmp_path: Path, config: Path, *results: tuple[str, dict[str, object]]) -> Results:
+def results_of(tmp_path: Path, config: Path, *results: tuple[str, dict[str, object]]) -> Results:
     """Return what Airflow reads after a job has written results."""
     file = tmp_path / "results.jsonl"
     output = ScriptOutput(str(file))
@@ -37,7 +37,7 @@ def told(tmp_path: Path, config: Path, *results: tuple[str, dict[str, object]]) 
 
 def test_figures_night_run_and_model_reach_airflow(tmp_path: Path, config: Path) -> None:
     score = {"model_version": "v7", "policies": {"all": {"users": 40}}, "rows": [1, 2]}
-    found = told(tmp_path, config, ("score_candidates", score), ("verify_night", {"passed": True}))
+    found = results_of(tmp_path, config, ("score_candidates", score), ("verify_night", {"passed": True}))
     assert found.event() == {"night": "2024-05-01", "run_id": "2024-05-01.2", "model_version": "v7"}
     assert found.to_xcom()["steps"] == {
         "score_candidates": {"model_version": "v7", "policies": {"all": {"users": 40}}},
@@ -55,13 +55,13 @@ def test_the_event_of_a_challenge_and_of_a_rollback_name_what_is_in_force(
     tmp_path: Path, config: Path
 ) -> None:
     challenge = {"challenger": "new", "champion": "old", "promoted": False}
-    kept = told(tmp_path, config, ("challenge_model", challenge))
+    kept = results_of(tmp_path, config, ("challenge_model", challenge))
     assert kept.model_version == "old"
-    promoted = told(tmp_path, config, ("challenge_model", challenge | {"promoted": True}))
+    promoted = results_of(tmp_path, config, ("challenge_model", challenge | {"promoted": True}))
     assert promoted.model_version == "new"
-    back = told(tmp_path, config, ("roll_back", {"night": "2024-05-01", "run_id": "2024-05-01.1"}))
+    back = results_of(tmp_path, config, ("roll_back", {"night": "2024-05-01", "run_id": "2024-05-01.1"}))
     assert back.run_id == "2024-05-01.1"
-    assert told(tmp_path, config, ("roll_back", {"night": "2024-05-01"})).run_id is None  # withdrawn
+    assert results_of(tmp_path, config, ("roll_back", {"night": "2024-05-01"})).run_id is None  # withdrawn
 
 
 def test_the_link_to_spark_is_the_history_or_the_application_itself() -> None:

@@ -179,9 +179,9 @@ def test_the_failed_step_is_red_and_a_cleared_task_runs_only_its_step(
     assert tasks["serve.export"][0] == "skipped"
     assert airflow.call("GET", run)["state"] == "success"
 
-    told = airflow.result(run, "serve.publish")
-    event = {key: told[key] for key in ("night", "run_id", "model_version")}
-    published = told["steps"]["publish_recommendations"]
+    result = airflow.result(run, "serve.publish")
+    event = {key: result[key] for key in ("night", "run_id", "model_version")}
+    published = result["steps"]["publish_recommendations"]
     assert (event["night"], event["run_id"]) == (AUDITED, published["run_id"])
     assert published["versions"] == {"recommendations": find_commits(served, AUDITED)[-1].version}
     assert published["scoring"]["users"] == shop.USERS

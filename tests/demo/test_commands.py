@@ -26,7 +26,7 @@ def test_commands_run_side_by_side_and_say_what_they_do(
     monkeypatch.setattr(commands, "QUIET_SECONDS", 0.0)
     slow = start(tmp_path, "train_model", SAYS + PATIENT)
     quick = start(tmp_path, "airflow", "import time\ntime.sleep(2)")
-    finish([quick], beside=[slow])
+    finish([quick], meanwhile=[slow])
     assert not slow.poll()
     (tmp_path / "go").touch()
     finish([slow])
@@ -42,7 +42,7 @@ def test_a_failure_shows_the_end_of_the_output_and_stops_the_others(tmp_path: Pa
     other = start(tmp_path, "evaluate_model", PATIENT)
     failing = start(tmp_path, "night", "import sys\nprint('the reason')\nsys.exit(3)")
     with pytest.raises(SystemExit, match=r"the reason\n\nnight ended with 3; .* is in .*night\.log"):
-        finish([failing], beside=[other])
+        finish([failing], meanwhile=[other])
     assert other.process.poll() is not None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.onboard.begin import begin
@@ -139,3 +140,54 @@ def test_a_public_shape_is_understood(
     assert (sorted(own.ingest.items.columns), sorted(own.ingest.users.columns)) == features
     assert events.where == where
     assert (found.rows, found.written, found.faults) == (ROWS, ROWS, [])
+
+
+def film_ratings(root: Path) -> None:
+    """Write ratings and films with headers; a film has one to three genres in one text."""
+    rows = [[user(i), item(i), 1 + i * i // 7 % 5, int(when(i).timestamp())] for i in range(ROWS)]
+    write(root / "ratings.csv", ["userId", "movieId", "rating", "timestamp"], rows)
+    genres = ["Drama", "Drama|War", "Comedy", "Comedy | War|", "", "War"]
+    films = [[i, f"Été {i}, The ({1900 + i % 90})", genres[i % 6]] for i in range(1, ITEMS + 1)]
+    write(root / "movies.csv", ["movieId", "title", "genres"], films)
+
+
+def test_texts_of_several_values_become_lists_and_titles_name_items(tmp_path: Path) -> None:
+    film_ratings(tmp_path)
+    found = begin(tmp_path, tmp_path / "own" / "lime.yaml", {}, None)
+    own = load_settings(found.config)
+    assert own.ingest.items.columns == {"genres": "array<string>", "title": "string"}
+    assert [(c.name, c.kind) for c in own.models[0].config.item_columns] == [("genres", "list")]
+    assert own.report.item_name == ["title"]
+    assert [note.said for note in found.notes if note.what == "unused_columns"] == [
+        "nothing reads these columns of ratings: rating"
+    ]
+    items = pq.read_table(next((tmp_path / "own" / "raw" / "items").rglob("*.parquet"))).to_pylist()
+    assert [row["genres"] for row in items[:6]] == [
+        ["Drama", "War"], ["Comedy"], ["Comedy", "War"], None, ["War"], ["Drama"]
+    ]  # fmt: skip
+    assert items[0]["title"] == "Été 1, The (1901)"
+
+
+def test_values_that_stay_in_place_are_not_split(tmp_path: Path) -> None:
+    """Check that folders of days are read by ingest itself, which reads a text as one value."""
+    film_ratings(tmp_path)
+    for name in ("events", "items"):
+        (tmp_path / "raw" / name / "ds=2023-05-01").mkdir(parents=True)
+    (tmp_path / "ratings.csv").rename(tmp_path / "raw" / "events" / "ds=2023-05-01" / "a.csv")
+    (tmp_path / "movies.csv").rename(tmp_path / "raw" / "items" / "ds=2023-05-01" / "a.csv")
+    own = load_settings(begin(tmp_path / "raw", tmp_path / "own" / "lime.yaml", {}, None).config)
+    assert own.drops == str(tmp_path / "raw")
+    assert own.ingest.items.columns == {"genres": "string", "title": "string"}
+    assert [(c.name, c.kind) for c in own.models[0].config.item_columns] == [("genres", "category")]
+
+
+def test_a_description_in_the_log_names_the_items(tmp_path: Path) -> None:
+    rows = [[i // 3, user(i), f"A{item(i)}", f"Cup no. {item(i)}", str(when(i))] for i in range(ROWS)]
+    names = ["Invoice", "Customer ID", "StockCode", "Description", "InvoiceDate"]
+    write(tmp_path / "sales.csv", names, rows)
+    found = begin(tmp_path / "sales.csv", tmp_path / "own" / "lime.yaml", {}, None)
+    own = load_settings(found.config)
+    assert own.ingest.items.columns == {"Description": "string"}
+    assert (own.report.item_name, own.models[0].config.item_columns) == (["Description"], ())
+    items = pq.read_table(next((tmp_path / "own" / "raw" / "items").rglob("*.parquet"))).to_pylist()
+    assert {row["StockCode"]: row["Description"] for row in items}["A5"] == "Cup no. 5"

@@ -104,9 +104,9 @@ def test_the_figures_that_are_shown_are_those_of_the_tables(
         name: [each["users"], each["users_with_shortfall"]] for name, each in audits["segments"].items()
     }
     assert segments["active"][2] == 1 - 0.875
-    told = scored["forecast"]
-    assert forecast["Time"] == [told["predicted_seconds"], told["actual_seconds"]]
-    assert forecast["Cost"] == [told["cost"]]
+    said = scored["forecast"]
+    assert forecast["Time"] == [said["predicted_seconds"], said["actual_seconds"]]
+    assert forecast["Cost"] == [said["cost"]]
     ran = {job: [each["seconds"]] for job, each in stored.items() if job in steps}
     assert ran == {job: values for job, values in steps.items() if job != "all steps"}
     assert steps["all steps"] == [sum(values[0] for values in ran.values())]
