@@ -1,8 +1,7 @@
 """Write daily drops from staged tables: each row goes, unchanged, into the folder of its UTC day.
 
 Three things are written anew: text that means null is null, a decimal comma is a point, and a text of several
-values becomes a list. Rows in are
-rows out and rows that are named as unreadable, with file and line.
+values becomes a list. Rows in are rows out and rows that are named as unreadable, with file and line.
 """
 
 from __future__ import annotations
