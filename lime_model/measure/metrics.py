@@ -131,8 +131,9 @@ def grouped_auc(label: Floats, score: Floats, user: Ints) -> float:
 
 
 def log_loss(label: Floats, logit: Floats) -> float:
-    """Return the mean negative log likelihood in nats."""
-    return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
+    """Return the mean negative log likelihood in nats; NaN if a logit is NaN."""
+    with np.errstate(invalid="ignore"):
+        return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
 
 
 def normalised_entropy(label: Floats, logit: Floats) -> float:

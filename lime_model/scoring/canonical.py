@@ -47,8 +47,12 @@ class Rows(NamedTuple):
 
 
 def round_scores(z: F64, beta: F32) -> F32:
-    """Return published scores `[C]` from z, repeat memory included, and the night's bias `[C]`."""
-    return (z + beta.astype(np.float64)).astype(np.float32)
+    """Return published scores `[C]` from z, repeat memory included, and the night's bias `[C]`.
+
+    A score beyond the range of float32 is infinite.
+    """
+    with np.errstate(over="ignore"):
+        return (z + beta.astype(np.float64)).astype(np.float32)
 
 
 def ordered_matmul(x: F64, w: F64) -> F64:

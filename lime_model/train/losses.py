@@ -6,6 +6,7 @@ Letters: B examples, N events, C candidates, D width, J pools, O tasks.
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,13 +122,7 @@ class Objective:
         row = (batch.memory_row[:, None] * pools + np.arange(pools)).ravel()
         entry = (row, np.repeat(place[batch.memory_item], pools))
         sparse = sp.csr_array((batch.pool_weights.ravel(), entry), shape=(count * pools, len(vectors)))
-        weights = torch.sparse_csr_tensor(
-            torch.tensor(sparse.indptr),
-            torch.tensor(sparse.indices),
-            torch.tensor(sparse.data),
-            size=sparse.shape,
-            check_invariants=False,
-        )
+        weights = _to_torch(sparse)
         types: Tensor = torch.tensor(batch.type_weights) @ self.model.event_type.weight
         return (weights @ vectors).view(count, pools, -1) + types
 
@@ -162,6 +157,19 @@ def task_loss(scores: Tensor, row: Ints, col: Ints, task: Ints) -> Tensor:
     tasks = scores.shape[2]
     losses = [cross_entropy(scores[:, :, t], row[task == t], col[task == t]) for t in range(tasks)]
     return torch.stack(losses).mean()
+
+
+def _to_torch(sparse: sp.csr_array) -> Tensor:
+    """Return a sparse matrix as a tensor, without the warning that torch's class is in beta."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.tensor(sparse.indptr),
+            torch.tensor(sparse.indices),
+            torch.tensor(sparse.data),
+            size=sparse.shape,
+            check_invariants=False,
+        )
 
 
 def cross_entropy(scores: Tensor, row: Ints, col: Ints) -> Tensor:

@@ -41,8 +41,9 @@ from pipelines.store.write_errors import MissingTable, WriteConflict
 from synthetic import shop
 from tests.conftest import bundle_folder, copy_log
 from tests.host import HAS_NATIVE
-from tests.nights import full_night, lists_of, point_at, staged_of, with_night
+from tests.nights import SCORED, full_night, lists_of, point_at, staged_of, with_night
 
+RERUN = "2024-05-02"  # a night that several runs compute
 NAN = b"\x00\x00\xc0\x7f"
 
 
@@ -139,9 +140,8 @@ def test_shortfalls_are_reported(policies: tuple[Warehouse, Run, dict[str, Polic
 
 
 def test_k_larger_than_the_corpus_lists_every_item(published: tuple[Warehouse, Run]) -> None:
-    wide, run = with_night(published[0], k=500), Run(shop.NIGHT, "wide")
-    build_candidate_bank(wide, run, "mha", [Policy()])
-    build_link_states(wide, run, "mha")
+    wide = with_night(published[0], k=500)
+    run = build_under(wide, published[1], "wide")
     score_candidates(wide, run, [Policy()])
     rows = wide.read("staging").where(F.col("run_id") == run.run_id).collect()
     assert {(len(row["candidates"]), row["shortfall"]) for row in rows} == {(121, 379)}
@@ -163,13 +163,11 @@ def test_all_backends_and_partitionings_give_equal_bits(published: tuple[Warehou
         assert verify_night(other, run).passed
 
 
-def build_under(warehouse: Warehouse, built: Run, key: str) -> Run:
-    """Make a run that only stages, with the bank and states of another run."""
-    run = Run(shop.NIGHT, key)
+def build_under(warehouse: Warehouse, built: Run, key: str, run: Run | None = None) -> Run:
+    """Give the bank and states of a run to another one, which holds no lease if it is not given."""
+    run = run or Run(built.ds, key)
     for kind in (BankManifest, StatesManifest):
-        manifest = find_manifest(warehouse, built.run_id, kind)
-        assert manifest is not None
-        record(warehouse, run.run_id, run.ds, manifest)
+        record(warehouse, run.run_id, run.ds, need_manifest(warehouse, built, kind))
     return run
 
 
@@ -271,61 +269,59 @@ def test_a_run_keeps_the_log_and_the_model_that_it_started_with(trained: Warehou
     assert inputs.model_version == begun.model_version != version
 
 
-def test_a_rerun_gives_the_same_lists_and_fences_the_first(trained: Warehouse) -> None:
-    ds = "2024-05-02"
-    first = full_night(trained, "one", ds)
-    before = lists_of(trained, ds)
-    second = full_night(trained, "two", ds)
-    assert second.epoch == (first.epoch or 0) + 1
-    assert lists_of(trained, ds) == before
-    with pytest.raises(StaleRun, match=r"run 'one' \(epoch 1\) was overtaken by run 'two' \(epoch 2\)"):
-        check_lease(trained, first)
-    with pytest.raises(StaleRun, match="overtaken"):
-        acquire_lease(trained, ds, "one")
-
-
-def test_delta_itself_refuses_a_stale_publisher(trained: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old run has passed its lease check when the new run publishes."""
-    ds = "2024-05-03"
-    old = acquire_lease(trained, ds, "old")
-    for name in (
-        "build_candidate_bank",
-        "build_link_states",
-        "score_candidates",
-        "verify_night",
-        "audit_recommendations",
-    ):
+@pytest.fixture(scope="module")
+def overtaken(trained: Warehouse) -> tuple[Warehouse, Run, Run]:
+    """Certify and audit a run of a night, and let a second run publish the night before the first does."""
+    old = acquire_lease(trained, RERUN, "old")
+    for name in (*SCORED, "audit_recommendations"):
         STEPS[name](trained, old)
-    full_night(trained, "new", ds)
-    expected = lists_of(trained, ds)
+    return trained, old, full_night(trained, "new", RERUN)
+
+
+def test_a_rerun_gives_the_same_lists_and_fences_the_first(overtaken: tuple[Warehouse, Run, Run]) -> None:
+    warehouse, old, new = overtaken
+    assert new.epoch == (old.epoch or 0) + 1
+    assert staged_of(warehouse, old, "all") == lists_of(warehouse, RERUN)
+    with pytest.raises(StaleRun, match=r"run 'old' \(epoch 1\) was overtaken by run 'new' \(epoch 2\)"):
+        check_lease(warehouse, old)
+    with pytest.raises(StaleRun, match="overtaken"):
+        acquire_lease(warehouse, RERUN, "old")
+
+
+def test_delta_itself_refuses_a_stale_publisher(
+    overtaken: tuple[Warehouse, Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old run has passed its lease check when the new run publishes."""
+    warehouse, old, new = overtaken
+    expected = lists_of(warehouse, RERUN)
     monkeypatch.setattr("pipelines.publish.publish.check_lease", lambda warehouse, run: run)
-    with pytest.raises(StaleRun, match=r"a newer epoch published 2024-05-03\.2; its lists are in force"):
-        publish_recommendations(trained, old)
-    assert lists_of(trained, ds) == expected
+    with pytest.raises(StaleRun, match=rf"a newer epoch published {new.run_id}; its lists are in force"):
+        publish_recommendations(warehouse, old)
+    assert lists_of(warehouse, RERUN) == expected
 
 
-def test_a_corrupt_staged_row_fails_the_certificate_and_keeps_the_last_lists(trained: Warehouse) -> None:
-    ds = "2024-05-04"
-    full_night(trained, "good", ds)
-    expected = lists_of(trained, ds)
-    bad = acquire_lease(trained, ds, "bad")
-    for name in ("build_candidate_bank", "build_link_states", "score_candidates"):
-        STEPS[name](trained, bad)
+def test_a_corrupt_staged_row_fails_the_certificate_and_keeps_the_last_lists(
+    overtaken: tuple[Warehouse, Run, Run],
+) -> None:
+    warehouse, _, new = overtaken
+    expected = lists_of(warehouse, RERUN)
+    bad = build_under(warehouse, new, "bad", acquire_lease(warehouse, RERUN, "bad"))
+    STEPS[Job.SCORE_CANDIDATES](warehouse, bad)
     higher = F.transform(
         "candidates",
         lambda c: F.struct(
             c["item_id"].alias("item_id"), (c["score"] + F.lit(0.01).cast("float")).alias("score")
         ),
     )
-    trained.delta("staging").update(F.col("run_id") == bad.run_id, {"candidates": higher})
-    point_at(trained, bad, ScoreManifest, "staging")
+    warehouse.delta("staging").update(F.col("run_id") == bad.run_id, {"candidates": higher})
+    point_at(warehouse, bad, ScoreManifest, "staging")
     with pytest.raises(
         CertificateFailed, match=r"certified users fail.*a score is off by.*nothing was published"
     ):
-        verify_night(trained, bad)
+        verify_night(warehouse, bad)
     with pytest.raises(MissingTable, match=r"verify_night has not finished; run jobs/verify_night.py"):
-        publish_recommendations(trained, bad)
-    assert lists_of(trained, ds) == expected
+        publish_recommendations(warehouse, bad)
+    assert lists_of(warehouse, RERUN) == expected
 
 
 def test_a_bank_of_another_model_is_refused(trained: Warehouse) -> None:
@@ -389,9 +385,7 @@ def test_lists_do_not_depend_on_how_the_bank_is_split_into_shards(
 ) -> None:
     warehouse, run = published
     monkeypatch.setattr("pipelines.score.packed_bank.SHARD_BYTES", 4_000)
-    cut = Run(run.ds, "cut")
-    build_candidate_bank(warehouse, cut, warehouse.settings.night.model, [warehouse.settings.night.policy])
-    build_link_states(warehouse, cut, warehouse.settings.night.model)
+    cut = build_under(warehouse, run, "cut")
     score_candidates(warehouse, cut, [warehouse.settings.night.policy])
     newest = max(Path(scratch_folder()).glob("lime-*-*/"), key=lambda folder: folder.stat().st_ctime)
     assert len(list(newest.glob("bank-*.cells"))) > 2
@@ -399,28 +393,27 @@ def test_lists_do_not_depend_on_how_the_bank_is_split_into_shards(
 
 
 @pytest.fixture(scope="module")
-def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
-    """Build a night and damage it.
+def damaged(published: tuple[Warehouse, Run]) -> tuple[Warehouse, Run]:
+    """Damage the bank and states of a night.
 
     The state of user 5 gets a NaN, that of user 6 a flipped bit that only the checksum finds, item 7 a NaN,
     and item 8 another width.
     """
-    run = Run(shop.NIGHT, "damaged")
-    bank = build_candidate_bank(trained, run, "mha", [Policy()])
-    build_link_states(trained, run, "mha")
-    mine = F.col("model_version") == bank.model_version
+    warehouse, built = published
+    run = build_under(warehouse, built, "damaged")
+    mine = F.col("model_version") == need_manifest(warehouse, run, BankManifest).model_version
     for table, key, column, faults in (
         ("user_link_states", "user_id", "state", {5: NAN, 6: b"\x01"}),
         ("candidate_bank", "item_id", "dot", {7: NAN, 8: b""}),
     ):
         for row, fault in faults.items():
             here = mine & (F.col(key) == row)
-            raw = bytearray(trained.read(table).where(here).select(column).collect()[0][0])
+            raw = bytearray(warehouse.read(table).where(here).select(column).collect()[0][0])
             raw[20:24] = bytes([raw[20] ^ 1, *raw[21:24]]) if fault == b"\x01" else fault
-            trained.delta(table).update(here, {column: F.lit(raw)})
-    point_at(trained, run, StatesManifest, "user_link_states")
-    point_at(trained, run, BankManifest, "candidate_bank")
-    return trained, run
+            warehouse.delta(table).update(here, {column: F.lit(raw)})
+    point_at(warehouse, run, StatesManifest, "user_link_states")
+    point_at(warehouse, run, BankManifest, "candidate_bank")
+    return warehouse, run
 
 
 def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run]) -> None:
@@ -431,21 +424,20 @@ def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run
         score_candidates(warehouse, run, [Policy()])
 
 
-def test_a_row_that_is_missing_from_the_bank_counts_as_damaged(trained: Warehouse) -> None:
-    run = Run(shop.NIGHT, "gone")
-    bank = build_candidate_bank(trained, run, "mha", [Policy()])
-    build_link_states(trained, run, "mha")
-    mine = F.col("model_version") == bank.model_version
-    trained.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
-    point_at(trained, run, BankManifest, "candidate_bank")
+def test_a_row_that_is_missing_from_the_bank_counts_as_damaged(published: tuple[Warehouse, Run]) -> None:
+    warehouse, built = published
+    run = build_under(warehouse, built, "gone")
+    mine = F.col("model_version") == need_manifest(warehouse, run, BankManifest).model_version
+    warehouse.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
+    point_at(warehouse, run, BankManifest, "candidate_bank")
     with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is missing"):
-        score_candidates(trained, run, [Policy()])
+        score_candidates(warehouse, run, [Policy()])
 
 
-def test_rows_that_could_not_be_computed_are_computed_again(trained: Warehouse) -> None:
-    before = Run(shop.NIGHT, "empty")
-    version = build_candidate_bank(trained, before, "mha", [Policy()]).model_version
-    build_link_states(trained, before, "mha")
+def test_rows_that_could_not_be_computed_are_computed_again(published: tuple[Warehouse, Run]) -> None:
+    warehouse, built = published
+    before = build_under(warehouse, built, "empty")
+    version = need_manifest(warehouse, before, BankManifest).model_version
     for table, key in (
         ("candidate_bank", "item_id"), ("user_link_states", "user_id"),
     ):  # fmt: skip
@@ -455,11 +447,11 @@ def test_rows_that_could_not_be_computed_are_computed_again(trained: Warehouse) 
             column: F.lit(b""),
             "checksum": F.xxhash64(*(F.lit(b"") if n == column else n for n in payload)),
         }
-        trained.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
-    point_at(trained, before, StatesManifest, "user_link_states")
+        warehouse.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
+    point_at(warehouse, before, StatesManifest, "user_link_states")
     run = Run(shop.NIGHT, "filled")
-    assert build_candidate_bank(trained, run, "mha", [Policy()]).encoded == 1
-    assert build_link_states(trained, run, "mha").recomputed == 1
+    assert build_candidate_bank(warehouse, run, "mha", [Policy()]).encoded == 1
+    assert build_link_states(warehouse, run, "mha").recomputed == 1
 
 
 def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run]) -> None:
