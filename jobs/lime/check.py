@@ -33,8 +33,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(checks: list[Check]) -> Table:
     table = Table()
-    for name in ("check", "state", "what was found", "remedy"):
+    remedies = any(check.remedy for check in checks)
+    for name in ("check", "state", "what was found", *(["remedy"] if remedies else [])):
         table.add_column(name, overflow="fold")
     for check in checks:
-        table.add_row(check.name, Text(check.state, style=STYLES[check.state]), check.found, check.remedy)
+        state = Text(check.state, style=STYLES[check.state])
+        table.add_row(check.name, state, check.found, *([check.remedy] if remedies else []))
     return table

@@ -71,6 +71,9 @@ class PeopleOutput(CommandOutput):
         values = plain(result)
         tables = {key: value for key, value in values.items() if _is_rows(value)}
         rest = {key: value for key, value in values.items() if key not in tables}
+        for name in ("seconds", "versions"):  # a job that keeps no manifest has neither
+            if not rest.get(name):
+                rest.pop(name, None)
         table = Table(title=job.replace("_", " "), title_justify="left", show_header=False)
         for name, value in flatten(rest):
             table.add_row(name, show(value))

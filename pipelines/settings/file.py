@@ -60,7 +60,9 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # _Loader is a SafeLoader
     except FileNotFoundError:
-        raise ValueError(f"no settings file at {path}; see conf/local.yaml for one") from None
+        raise ValueError(
+            f"no settings file at {path}; name another one, or write one with lime init DROPS"
+        ) from None
     except OSError as error:
         raise ValueError(f"the settings file {path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -133,7 +133,7 @@ def load_settings(path: str | Path) -> Settings:
         raise SettingsError(str(error)) from None
     if not isinstance(raw, dict):
         raise SettingsError(
-            f"{path} holds no settings: it needs keys and values; see conf/local.yaml for an example"
+            f"{path} holds no settings: it needs keys and values; write one with lime init DROPS"
         )
     try:
         return TypeAdapter(Settings).validate_python(_resolve_paths(raw, Path(path).resolve().parent))

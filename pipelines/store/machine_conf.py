@@ -106,10 +106,15 @@ def _file_bytes(path: Path) -> int:
         return 0
 
 
+def conf_folder() -> Path:
+    """Return the folder of Spark's own configuration, which need not exist."""
+    home = os.environ.get("SPARK_HOME") or str(Path(pyspark.__file__).parent)
+    return Path(os.environ.get("SPARK_CONF_DIR", f"{home}/conf"))
+
+
 def read_defaults() -> Mapping[str, str]:
     """Return what Spark's own `spark-defaults.conf` sets, if there is one."""
-    home = os.environ.get("SPARK_HOME") or str(Path(pyspark.__file__).parent)
-    path = Path(os.environ.get("SPARK_CONF_DIR", f"{home}/conf"), "spark-defaults.conf")
+    path = conf_folder() / "spark-defaults.conf"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     pairs = [re.split(r"[\s=:]+", line.strip(), maxsplit=1) for line in lines if line.strip()]
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and not pair[0].startswith("#")}

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
@@ -24,7 +24,7 @@ from lime_model.errors import LimeError
 from pipelines.settings.base import SettingsError
 from pipelines.settings.secrets import SECRET
 from pipelines.settings.settings import Settings
-from pipelines.store.machine_conf import derive_conf
+from pipelines.store.machine_conf import conf_folder, derive_conf
 
 JARS = Path(__file__).resolve().parents[2] / ".jars"
 
@@ -42,6 +42,9 @@ DEFAULTS = {
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
 }
+
+LOG_VARIABLE = "LOG4J_CONFIGURATION_FILE"  # which Log4j reads
+LOG_OF_START = Path(__file__).with_name("log4j2.properties")
 
 # These loggers write the stack trace of an error that also reaches Python, where a job reports it once.
 TWICE = (
@@ -121,7 +124,8 @@ def _launch(given: Mapping[str, str], *, verbose: bool) -> None:
     # py4j also raises what it logs as an error, and what it logs while it closes has no handlers any more.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     try:
-        SparkContext._ensure_initialized(conf=SparkConf().setAll(list(given.items())))
+        with nullcontext() if verbose else _log_of_start():
+            SparkContext._ensure_initialized(conf=SparkConf().setAll(list(given.items())))
     except PySparkRuntimeError as error:
         if error.getCondition() != "JAVA_GATEWAY_EXITED":
             raise
@@ -134,6 +138,22 @@ def _launch(given: Mapping[str, str], *, verbose: bool) -> None:
         for name in TWICE:
             log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
         PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _log_of_start() -> Iterator[None]:
+    """Let a JVM that starts inside log errors alone, unless the environment or Spark's folder configures it."""
+    own = Path(conf_folder(), "log4j2.properties")
+    if (
+        LOG_VARIABLE in os.environ or own.is_file() or not LOG_OF_START.is_file()
+    ):  # there is none in a zip file
+        yield
+        return
+    os.environ[LOG_VARIABLE] = str(LOG_OF_START)
+    try:
+        yield
+    finally:
+        del os.environ[LOG_VARIABLE]
 
 
 def _set_secrets(spark: SparkSession, secrets: Mapping[str, str]) -> None:

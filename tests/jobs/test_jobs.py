@@ -47,7 +47,9 @@ def test_mistakes_end_with_one_line_and_exit_3(tmp_path: Path) -> None:
     assert job.returncode == 3
     assert out == ""
     assert (
-        error.strip() == f"error: no settings file at {tmp_path / 'none.yaml'}; see conf/local.yaml for one"
+        error.strip()
+        == f"error: no settings file at {tmp_path / 'none.yaml'}; name another one, or write one "
+        "with lime init DROPS"
     )
 
 
