@@ -69,17 +69,18 @@ class PeopleOutput(CommandOutput):
         """
         self.ticker.pause()
         values = plain(result)
-        tables = {key: value for key, value in values.items() if _is_rows(value)}
-        rest = {key: value for key, value in values.items() if key not in tables}
         for name in ("seconds", "versions"):  # a job that keeps no manifest has neither
-            if not rest.get(name):
-                rest.pop(name, None)
+            if not values.get(name):
+                values.pop(name, None)
         table = Table(title=job.replace("_", " "), title_justify="left", show_header=False)
-        for name, value in flatten(rest):
-            table.add_row(name, show(value))
+        pairs = list(flatten(values))
+        for name, value in pairs:
+            if not _is_rows(value):
+                table.add_row(name, show(value))
         self.console.print(table)
-        for title, rows in tables.items():
-            self.console.print(rows_table(title, rows))
+        for name, value in pairs:
+            if _is_rows(value):
+                self.console.print(rows_table(name, value))
 
     def finish(self, app: str, seconds: float) -> None:
         """Print how long the command took."""

@@ -142,7 +142,7 @@ def _launch(given: Mapping[str, str], *, verbose: bool) -> None:
 
 @contextmanager
 def _log_of_start() -> Iterator[None]:
-    """Let a JVM that starts inside log errors alone, unless the environment or Spark's folder configures it."""
+    """Let a JVM that starts inside log errors alone, unless Spark is configured otherwise."""
     own = Path(conf_folder(), "log4j2.properties")
     if (
         LOG_VARIABLE in os.environ or own.is_file() or not LOG_OF_START.is_file()
