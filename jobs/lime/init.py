@@ -28,13 +28,18 @@ def run(args: argparse.Namespace) -> int:
     names = [option.dest for option in INIT.options if option.dest not in NOT_ANSWERS]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     person = sys.stdin.isatty() and not args.yes and not args.json
-    begun = begin(Path(args.drops), Path(args.config), given, ask if person else None)
+    begun = begin(Path(args.drops), Path(args.config), given, ask if person else None, say)
     code = EXIT_CODES["person"] if begun.faults else 0
     if args.json:
         print_json({"command": "init", "exit_code": code, **report(begun)})
     else:
         show(begun)
     return code
+
+
+def say(line: str) -> None:
+    """Print what is being done on stderr, so that stdout is the result alone."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def ask(guess: Guess) -> str:

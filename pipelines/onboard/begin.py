@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -24,7 +23,7 @@ from pipelines.onboard.begun import (
 from pipelines.onboard.clocks import join_clock
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.dry_run import try_drops
-from pipelines.onboard.entities import Entity, derive_features, find_entity, taken_columns
+from pipelines.onboard.entities import Entity, can_stay, derive_features, find_entity, taken_columns
 from pipelines.onboard.facts import describe
 from pipelines.onboard.guesses import Ask, Guess, Guesses
 from pipelines.onboard.oddities import (
@@ -46,7 +45,7 @@ from pipelines.onboard.settle import (
     try_filter,
 )
 from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
-from pipelines.onboard.staging import BadRow, is_array, stage
+from pipelines.onboard.staging import BadRow, stage
 from pipelines.onboard.tables import Found, find_tables, newest_files
 from pipelines.onboard.write_drops import (
     add_days,
@@ -59,8 +58,12 @@ from pipelines.onboard.write_drops import (
 )
 from pipelines.settings.ingest import NULLS
 
+Say = Callable[[str], None]
 
-def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) -> Begun:
+
+def begin(
+    drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None, say: Say = lambda _: None
+) -> Begun:
     """Look at drops, and write the settings file and, for flat files, daily drops next to it.
 
     Args:
@@ -68,6 +71,7 @@ def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) 
         config: the settings file to write.
         given: the answers that options gave.
         ask: asks a person what the data does not show; None: guesses are taken.
+        say: is called with a line about each step that may take long.
 
     Raises:
         DataError: there is something already, the data can't be read, or it does not say enough.
@@ -75,6 +79,7 @@ def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) 
     for place in (config, config.parent / "raw"):
         if place.exists():
             raise DataError(f"{place} is there already; remove it, or name another file with --config")
+    say(f"looking for files in {drops}")
     found = find_tables(drops, given)
     try:
         config.parent.mkdir(parents=True, exist_ok=True)
@@ -84,15 +89,17 @@ def begin(drops: Path, config: Path, given: Mapping[str, str], ask: Ask | None) 
             f"nothing can be written into {config.parent}: {error.strerror}; name another file with --config"
         ) from error
     with scratch as folder:
-        return _Beginning(drops, config, found, Guesses(given, ask), Path(folder)).run()
+        return _Beginning(drops, config, found, Guesses(given, ask), Path(folder), say).run()
 
 
 class _Beginning:
     """The work of `begin`, step by step."""
 
-    def __init__(self, drops: Path, config: Path, found: Found, guesses: Guesses, scratch: Path) -> None:
+    def __init__(
+        self, drops: Path, config: Path, found: Found, guesses: Guesses, scratch: Path, say: Say
+    ) -> None:
         self.drops, self.config, self.found = drops, config, found
-        self.guesses, self.scratch = guesses, scratch
+        self.guesses, self.scratch, self.say = guesses, scratch, say
         self.con = duckdb.connect(config={"temp_directory": str(scratch / "duckdb")})
         self.notes: list[Note] = []
         self.in_place = False  # whether the drops stay where they are
@@ -111,7 +118,7 @@ class _Beginning:
         rest = [table for table in tables if table is not items.table]
         users = find_entity(self.con, rest, events, ("users", roles.user), self.guesses)
         self.notes += notes_of_tables([table for table in rest if table not in (events, users.table)])
-        self.in_place = self._can_stay(roles, (items, users), events)
+        self.in_place = bool(self.found.days) and can_stay(self.found.tables, (items, users), events, roles)
         self.where, self.why = settle_filter(events, roles, self.guesses)
         self.condition, failed = try_filter(self.con, events, self.where)
         self.notes += failed
@@ -132,6 +139,7 @@ class _Beginning:
             self.config, self.guesses.made, self.guesses.asked, events.staged.rows,
             0 if self.in_place else sum(days.values()), bad, self._first(days), days, amounts, self.notes,
         )  # fmt: skip
+        self.say("trying a day by the rules of ingest")
         begun.tries, begun.faults = try_drops(self.config)
         return begun
 
@@ -143,6 +151,8 @@ class _Beginning:
                 said = f"only {len(some):,} of {len(table.files):,} files of {table.name} were looked at"
                 self.notes.append(Note("sample", said))
             table = table._replace(files=some)
+        size = sum(path.stat().st_size for path in table.files)
+        self.say(f"reading {table.name}: {len(table.files):,} files, {size:,} bytes")
         staged = stage(table, self.scratch / f"t{number}")
         if staged.rows == len(staged.bad):
             more = "deliver rows, or if it has some, say its dialect with --delimiter"
@@ -151,20 +161,6 @@ class _Beginning:
         find_times(self.con, looked)
         join_clock(self.con, looked)
         return looked
-
-    def _can_stay(self, roles: Roles, entities: tuple[Entity, ...], events: Looked) -> bool:
-        """Whether ingest can read the drops where they are: in its folders, and all in one dialect.
-
-        It does not look into objects, nor into arrays over several lines.
-        """
-        dialects = {replace(table.dialect, names=()) for table in self.found.tables}
-        inside = bool(taken_columns(roles) & events.staged.inner) or len(dialects) > 1
-        inside |= any(is_array(table.files[0], table.dialect) for table in self.found.tables)
-        for entity in entities:
-            if entity.table:
-                wanted = {entity.key, *(feature.source for feature in entity.columns)}
-                inside |= bool(wanted & entity.table.staged.inner)
-        return bool(self.found.days) and not inside
 
     def _derive(self, events: Looked, roles: Roles, items: Entity, users: Entity) -> None:
         """Take features from columns of events where there is no table of items or users."""
@@ -243,6 +239,7 @@ class _Beginning:
 
     def _write(self, events: Looked, entities: tuple[Entity, ...], days: dict[str, int]) -> None:
         raw = self.config.parent / "raw"
+        self.say(f"writing the drops of {len(days):,} days into {raw}")
         write_events(self.con, events, raw, days)
         for entity in entities:
             write_entity(self.con, entity, events, raw, min(days))

@@ -6,7 +6,7 @@ A column of events follows from the item if nearly all events of an item agree o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import duckdb
@@ -15,6 +15,8 @@ from pipelines.onboard.facts import Column, follows, text_of
 from pipelines.onboard.features import Feature, describe_feature, distinct_names, find_name
 from pipelines.onboard.guesses import Guess, Guesses
 from pipelines.onboard.roles import Looked, Roles
+from pipelines.onboard.staging import is_array
+from pipelines.onboard.tables import Table
 from pipelines.onboard.words import fit, words_of
 
 LEAST_OVERLAP: Final = 0.2  # the share of the ids of events that a table of items or users has
@@ -158,3 +160,21 @@ def derive_features(con: duckdb.DuckDBPyConnection, events: Looked, entity: Enti
 def taken_columns(roles: Roles) -> set[str]:
     """Return the columns of events that have a role."""
     return {roles.user, roles.item, roles.time, roles.event_type, roles.session, roles.label, roles.quantity}
+
+
+def can_stay(tables: Sequence[Table], entities: Sequence[Entity], events: Looked, roles: Roles) -> bool:
+    """Whether ingest can read drops where they are: all in one dialect, with no look into objects or arrays.
+
+    Args:
+        tables: all tables.
+        entities: items and users.
+        events: the table of events.
+        roles: its columns.
+    """
+    dialects = {replace(table.dialect, names=()) for table in tables}
+    arrays = any(is_array(table.files[0], table.dialect) for table in tables)
+    inner = bool(taken_columns(roles) & events.staged.inner)
+    for entity in entities:
+        if entity.table:
+            inner |= bool({entity.key, *(f.source for f in entity.columns)} & entity.table.staged.inner)
+    return len(dialects) == 1 and not arrays and not inner
