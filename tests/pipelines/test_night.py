@@ -393,27 +393,28 @@ def test_lists_do_not_depend_on_how_the_bank_is_split_into_shards(
 
 
 @pytest.fixture(scope="module")
-def damaged(published: tuple[Warehouse, Run]) -> tuple[Warehouse, Run]:
-    """Damage the bank and states of a night.
+def damaged(trained: Warehouse) -> tuple[Warehouse, Run]:
+    """Build a night and damage it.
 
     The state of user 5 gets a NaN, that of user 6 a flipped bit that only the checksum finds, item 7 a NaN,
     and item 8 another width.
     """
-    warehouse, built = published
-    run = build_under(warehouse, built, "damaged")
-    mine = F.col("model_version") == need_manifest(warehouse, run, BankManifest).model_version
+    run = Run(shop.NIGHT, "damaged")
+    bank = build_candidate_bank(trained, run, "mha", [Policy()])
+    build_link_states(trained, run, "mha")
+    mine = F.col("model_version") == bank.model_version
     for table, key, column, faults in (
         ("user_link_states", "user_id", "state", {5: NAN, 6: b"\x01"}),
         ("candidate_bank", "item_id", "dot", {7: NAN, 8: b""}),
     ):
         for row, fault in faults.items():
             here = mine & (F.col(key) == row)
-            raw = bytearray(warehouse.read(table).where(here).select(column).collect()[0][0])
+            raw = bytearray(trained.read(table).where(here).select(column).collect()[0][0])
             raw[20:24] = bytes([raw[20] ^ 1, *raw[21:24]]) if fault == b"\x01" else fault
-            warehouse.delta(table).update(here, {column: F.lit(raw)})
-    point_at(warehouse, run, StatesManifest, "user_link_states")
-    point_at(warehouse, run, BankManifest, "candidate_bank")
-    return warehouse, run
+            trained.delta(table).update(here, {column: F.lit(raw)})
+    point_at(trained, run, StatesManifest, "user_link_states")
+    point_at(trained, run, BankManifest, "candidate_bank")
+    return trained, run
 
 
 def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run]) -> None:
@@ -424,20 +425,21 @@ def test_a_damaged_row_fails_the_night_in_one_line(damaged: tuple[Warehouse, Run
         score_candidates(warehouse, run, [Policy()])
 
 
-def test_a_row_that_is_missing_from_the_bank_counts_as_damaged(published: tuple[Warehouse, Run]) -> None:
-    warehouse, built = published
-    run = build_under(warehouse, built, "gone")
-    mine = F.col("model_version") == need_manifest(warehouse, run, BankManifest).model_version
-    warehouse.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
-    point_at(warehouse, run, BankManifest, "candidate_bank")
+def test_a_row_that_is_missing_from_the_bank_counts_as_damaged(trained: Warehouse) -> None:
+    run = Run(shop.NIGHT, "gone")
+    bank = build_candidate_bank(trained, run, "mha", [Policy()])
+    build_link_states(trained, run, "mha")
+    mine = F.col("model_version") == bank.model_version
+    trained.delta("candidate_bank").update(mine & (F.col("item_id") == 9), {"item_id": F.lit(123_456)})
+    point_at(trained, run, BankManifest, "candidate_bank")
     with pytest.raises(BundleError, match=r"1 of \d+ rows are damaged, .* item 9: link_weights is missing"):
-        score_candidates(warehouse, run, [Policy()])
+        score_candidates(trained, run, [Policy()])
 
 
-def test_rows_that_could_not_be_computed_are_computed_again(published: tuple[Warehouse, Run]) -> None:
-    warehouse, built = published
-    before = build_under(warehouse, built, "empty")
-    version = need_manifest(warehouse, before, BankManifest).model_version
+def test_rows_that_could_not_be_computed_are_computed_again(trained: Warehouse) -> None:
+    before = Run(shop.NIGHT, "empty")
+    version = build_candidate_bank(trained, before, "mha", [Policy()]).model_version
+    build_link_states(trained, before, "mha")
     for table, key in (
         ("candidate_bank", "item_id"), ("user_link_states", "user_id"),
     ):  # fmt: skip
@@ -447,11 +449,11 @@ def test_rows_that_could_not_be_computed_are_computed_again(published: tuple[War
             column: F.lit(b""),
             "checksum": F.xxhash64(*(F.lit(b"") if n == column else n for n in payload)),
         }
-        warehouse.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
-    point_at(warehouse, before, StatesManifest, "user_link_states")
+        trained.delta(table).update((F.col("model_version") == version) & (F.col(key) == 11), empty)
+    point_at(trained, before, StatesManifest, "user_link_states")
     run = Run(shop.NIGHT, "filled")
-    assert build_candidate_bank(warehouse, run, "mha", [Policy()]).encoded == 1
-    assert build_link_states(warehouse, run, "mha").recomputed == 1
+    assert build_candidate_bank(trained, run, "mha", [Policy()]).encoded == 1
+    assert build_link_states(trained, run, "mha").recomputed == 1
 
 
 def test_damaged_rows_are_left_out_with_a_reason(damaged: tuple[Warehouse, Run]) -> None:

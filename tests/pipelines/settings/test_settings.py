@@ -196,7 +196,7 @@ def test_a_file_without_settings_is_refused_in_one_sentence(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no settings file at .*conf/local.yaml"):
+    with pytest.raises(SettingsError, match=r"no settings file at .*lime init DROPS"):
         load_settings(tmp_path / "none.yaml")
 
 
