@@ -71,7 +71,8 @@ class Command:
 
     def describe(self) -> str:
         """Say what the command does now."""
-        return f"  {self.seconds:.0f} s, {self.name}: {find_progress(self.log) or 'at work'}"
+        said = find_progress(self.log)
+        return f"  {self.seconds:.0f} s, {self.name}" + (f": {said}" if said else "")
 
     def stop(self) -> None:
         """End the command, which leaves what it has committed."""

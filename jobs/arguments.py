@@ -9,9 +9,8 @@ from typing import Any
 
 from jobs.options import CONFIG, RESULT, VERBOSE, Option
 from pipelines.settings.names import check_run_key
+from pipelines.udfs.times import FIRST_DAY, LAST_DAY
 
-# The days before and after every night are valid dates, too.
-FIRST, LAST = dt.date(1970, 1, 2), dt.date(2199, 12, 31)
 LONGEST_EVALUATION = 100  # characters; this key becomes part of a folder's name, with a model's name and more
 
 
@@ -52,8 +51,8 @@ def night_date(text: str) -> str:
         day = dt.date.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2017-12-04") from error
-    if not FIRST <= day <= LAST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date from {FIRST} to {LAST}")
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date from {FIRST_DAY} to {LAST_DAY}")
     return str(day)
 
 

@@ -133,7 +133,7 @@ class Ticker(logging.Handler):
         self.shown = threading.Lock()  # held while the sink is used
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
-        self.begin("starting")
+        self.begin("starting Spark")
 
     def begin(self, step: str, expected: float | None = None) -> None:
         """Begin a step.
@@ -171,7 +171,8 @@ class Ticker(logging.Handler):
         """Say what the step does now."""
         spent = time.monotonic() - self.started
         tasks = self.count()
-        return f"{self.step}, {spent:,.0f} s: {_describe(self.said, self.work, tasks)}" + self._left(spent)
+        doing = _describe(self.said, self.work, tasks)
+        return f"{self.step}, {spent:,.0f} s" + (f": {doing}" if doing else "") + self._left(spent)
 
     def _left(self, spent: float) -> str:
         if self.work or self.expected is None or " left" in self.said:  # it says so by itself
@@ -201,8 +202,8 @@ class Ticker(logging.Handler):
 
 
 def _describe(said: str, work: Progress | None, tasks: Tasks | None) -> str:
-    """Say what is done: the pairs, the last line of the log, and Spark's tasks."""
+    """Say what is done: the pairs, the last line of the log, and Spark's tasks; empty if nothing is known."""
     counted = f"{tasks.done} of {tasks.total} tasks" if tasks else ""
     if work is not None and work.done < work.commits:
         said = work.describe(tasks.share if tasks else 0.0)
-    return ", ".join(filter(None, (said, counted))) or "at work"
+    return ", ".join(filter(None, (said, counted)))

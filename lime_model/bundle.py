@@ -164,14 +164,14 @@ def _checked(folder: Path) -> str:
     """Check every file of a bundle and return the text of its checksums."""
     path = folder / CHECKSUMS
     if not path.is_file():
-        raise BundleError(f"no bundle at {folder}: {CHECKSUMS} is missing; run jobs/train_model.py")
+        raise BundleError(f"no bundle at {folder}: {CHECKSUMS} is missing; train one with lime train")
     text = path.read_text()
     for name, expected in json.loads(text).items():
         found = _sha256(folder / name) if (folder / name).is_file() else "no file"
         if found != expected:
             raise BundleError(
                 f"{folder / name}: SHA-256 is {found}, {CHECKSUMS} says {expected}; "
-                "the file is damaged or was edited: restore it or run jobs/train_model.py"
+                "the file is damaged or was edited: restore it, or train one with lime train"
             )
     return text
 

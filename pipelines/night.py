@@ -88,9 +88,9 @@ def expect_seconds(warehouse: Warehouse, run: Run, steps: Sequence[Job]) -> tupl
     """
     like, seconds = seconds_of_last(warehouse, run)
     expected = {str(step): seconds[step] for step in steps if step in seconds}
-    why = [f"the seconds of run {like} are expected again"] if expected else []
+    why = [f"as many as run {like} took"] if expected else []
     forecast = find_forecast(warehouse, run)
     if forecast and FORECAST in steps:
         expected[FORECAST] = forecast.predicted_seconds
         why.append(f"the forecast says {forecast.plan_reason}, {forecast.pairs:,} pairs")
-    return expected, "; ".join(why) or "no earlier night and no forecast says how long this will take"
+    return expected, "; ".join(why) or "unknown, as no earlier night was timed"

@@ -98,8 +98,8 @@ def check_champion(warehouse: Warehouse, model: str, night: str) -> None:
     uri = bundle_uri(warehouse, model, version)
     if not bundle_exists(warehouse.spark, uri):
         raise BundleError(
-            f"night {night}: bundle {version} of model {model!r} is not at {uri}; restore it, or run "
-            f"jobs/train_model.py --ds {night} --model {model}"
+            f"night {night}: bundle {version} of model {model!r} is not at {uri}; restore it, or train "
+            f"one with lime train --ds {night} --model {model}"
         )
 
 

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from jobs.lime.commands import COMMANDS, Command
 from jobs.options import CONFIG, VERBOSE, Definition, Option
 
+BEGUN = Path("lime-data/lime.yaml")  # where lime init writes
 LOCAL = Path("conf/local.yaml")
 JSON = Option("--json", "print one JSON object on stdout instead of tables", kind="switch", default=False)
 SHORT = {VERBOSE.flag: "-v"}
@@ -39,8 +40,8 @@ def make_callback(name: str, command: Command) -> Callable[..., None]:
         args.config = args.config or find_config()
         if not args.config:
             context.fail(
-                f"there are no settings: LIME_CONFIG is not set, and {Path.cwd()} has no {LOCAL}; "
-                "give --config FILE, or let lime init write them"
+                f"there are no settings: LIME_CONFIG is not set, and {Path.cwd()} has neither {BEGUN} nor "
+                f"{LOCAL}; give --config FILE, or let lime init write them"
             )
         raise typer.Exit(run(name, command, args))
 
@@ -71,7 +72,8 @@ def run(name: str, command: Command, args: argparse.Namespace) -> int:
 
 def find_config() -> str | None:
     """Return the settings file if `--config` is not given; None if there is none."""
-    return os.environ.get("LIME_CONFIG") or (str(LOCAL) if LOCAL.is_file() else None)
+    here = (str(path) for path in (BEGUN, LOCAL) if path.is_file())
+    return os.environ.get("LIME_CONFIG") or next(here, None)
 
 
 def _parameter(option: Option) -> inspect.Parameter:
@@ -83,7 +85,11 @@ def _parameter(option: Option) -> inspect.Parameter:
             option.dest, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, shown]
         )
     flags = [option.flag, *filter(None, [SHORT.get(option.flag)])]
-    about = "settings file (default: $LIME_CONFIG, or conf/local.yaml)" if option is CONFIG else option.help
+    about = (
+        "settings file (default: $LIME_CONFIG, lime-data/lime.yaml or conf/local.yaml)"
+        if option is CONFIG
+        else option.help
+    )
     more: dict[str, Any] = {}
     if option.kind != "switch":
         more = {"parser": _reader(option), "metavar": option.metavar or option.dest.upper()}

@@ -94,13 +94,14 @@ class NightOutput:
         self.console = open_console()
         self.ticker = Ticker(people_lines(open_console(stderr=True)))
         self.expected: dict[str, float] = {}
+        self.settings: Settings | None = None
         self.model = ""
         self.reports: dict[str, Any] = {}
         self.rows: list[StepRow] = []
 
     def start(self, settings: Settings) -> None:
         """Print what will be done, and warn if scoring will be slow."""
-        self.model = settings.night.model
+        self.settings, self.model = settings, settings.night.model
         if not self.args.json:
             self.console.print(
                 f"night {self.args.ds}, run key {self.args.run_key}, model {self.model}, "
@@ -168,9 +169,23 @@ class NightOutput:
         if code:
             options = ["--ds", self.args.ds, "--run-key", self.args.run_key]
             return shlex.join(["lime", "night", *given, *options])
-        return shlex.join(["lime", "report", *given, "--ds", self.args.ds])
+        return shlex.join(["lime", "status", *given])
+
+    def _write_page(self) -> tuple[str | None, str]:
+        """Write the page of the night; return its path, if there is one, and a sentence about it."""
+        from pipelines.report.page import write_page
+        from pipelines.report.tables import ReportError
+
+        if self.settings is None:
+            return None, "There is no page of the night, as the settings were not read."
+        try:
+            page = str(write_page(self.settings, self.args.ds))
+        except ReportError as error:
+            return None, f"There is no page of the night: {error}"
+        return page, f"The page of the night: {page}"
 
     def _end(self, code: int, errors: Sequence[str], seconds: float | None) -> None:
+        page, said = self._write_page()
         if self.args.json:
             steps = [row._asdict() | {"report": self.reports[row.step]} for row in self.rows]
             print_json(
@@ -178,7 +193,7 @@ class NightOutput:
                     "command": "night", "exit_code": code, "errors": list(errors), "seconds": seconds,
                     "night": self.args.ds, "run_key": self.args.run_key, "model": self.model, "steps": steps,
                     "published": Job.PUBLISH_RECOMMENDATIONS in self.reports, "verdict": self.verdict,
-                    "next": self.next_command(code),
+                    "next": self.next_command(code), "page": page,
                 }
             )  # fmt: skip
             return
@@ -187,6 +202,7 @@ class NightOutput:
         self.console.print(Text(self.verdict, style="bold red" if code else "bold green"))
         if code:
             self.console.print(f"What to do: {AFTER.get(code, AFTER[70])}.")
+        self.console.print(said, soft_wrap=True)
         self.console.print(f"Next: {self.next_command(code)}", soft_wrap=True)
 
     def _table(self, seconds: float | None) -> Table:

@@ -102,7 +102,8 @@ class Trainer:
         if len(self.users) == 0:
             raise TrainingError(
                 f"no user has {config.min_events} events before a cut and one in the {config.horizon_days:g} "
-                "days after it; lower train.min_events or give more history"
+                "days after it; give more history"
+                + (", or lower train.min_events" if config.min_events > 2 else "")
             )
         self.judged = self._hold_out()
         self.probability = self._recent_first(self.cuts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from pathlib import Path
 
 CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512", "_$folder$")
 DAY = re.compile(r"ds=(\d{4}-\d{2}-\d{2})")
@@ -29,3 +30,8 @@ def is_hidden(name: str) -> bool:
 def is_ignored(name: str) -> bool:
     """Whether a file or folder is hidden, a checksum, or the folder mark of an object store."""
     return is_hidden(name) or name.endswith(CHECKSUMS)
+
+
+def local_days(folder: Path) -> list[str]:
+    """List the days of the drops in a folder, ascending; a folder that is not there has none."""
+    return sorted(filter(None, (find_day(path.name) for path in folder.iterdir()))) if folder.is_dir() else []

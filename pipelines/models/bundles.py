@@ -51,7 +51,7 @@ def fetch_bundle(warehouse: Warehouse, model: str, version: str) -> Path:
     """
     uri = bundle_uri(warehouse, model, version)
     if not bundle_exists(warehouse.spark, uri):
-        raise BundleError(f"no bundle at {uri}; restore it, or run jobs/train_model.py for model {model!r}")
+        raise BundleError(f"no bundle at {uri}; restore it, or train one with lime train --model {model}")
     return fetch_folder(warehouse.spark, uri)
 
 

@@ -82,7 +82,7 @@ def need_champion(warehouse: Warehouse, model: str, night: str) -> str:
         first = f"; its first is valid from {min(d.valid_from for d in known)}" if known else ""
         raise BundleError(
             f"model {model!r} has no bundle for night {night} at {bundle_uri(warehouse, model)}{first}; "
-            f"run jobs/train_model.py --ds {night} --model {model}"
+            f"train one with lime train --ds {night} --model {model}"
         )
     return found
 

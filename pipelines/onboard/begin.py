@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -21,18 +21,15 @@ from pipelines.onboard.begun import (
     notes_of_tables,
 )
 from pipelines.onboard.clocks import join_clock
+from pipelines.onboard.conditions import spark_name
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.dry_run import try_drops
 from pipelines.onboard.entities import Entity, can_stay, derive_features, find_entity, taken_columns
 from pipelines.onboard.facts import describe
-from pipelines.onboard.guesses import Ask, Guess, Guesses
-from pipelines.onboard.oddities import (
-    Note,
-    find_oddities,
-    missing_days,
-    spark_name,
-)
-from pipelines.onboard.roles import Looked, Roles, find_events, find_times, guess_roles
+from pipelines.onboard.guesses import Ask, Guesses
+from pipelines.onboard.looked import Looked, Roles, find_events, find_times
+from pipelines.onboard.oddities import Note, find_oddities, find_short_histories, missing_days
+from pipelines.onboard.roles import guess_roles
 from pipelines.onboard.settings_text import Plan, write_settings
 from pipelines.onboard.settle import (
     choose_id_type,
@@ -40,25 +37,24 @@ from pipelines.onboard.settle import (
     list_event_types,
     settle_eligible,
     settle_filter,
+    settle_folder_zone,
     settle_format,
     settle_zone,
     try_filter,
 )
 from pipelines.onboard.sizes import Amounts, choose_night, choose_training, cold_share, measure
-from pipelines.onboard.staging import BadRow, stage
+from pipelines.onboard.staging import BadRow, Say, stage
 from pipelines.onboard.tables import Found, find_tables, newest_files
 from pipelines.onboard.write_drops import (
+    DAY_COLUMN,
     add_days,
     count_days,
-    find_folder_zone,
     time_rules,
     write_bad_rows,
     write_entity,
     write_events,
 )
 from pipelines.settings.ingest import NULLS
-
-Say = Callable[[str], None]
 
 
 def begin(
@@ -81,6 +77,7 @@ def begin(
             raise DataError(f"{place} is there already; remove it, or name another file with --config")
     say(f"looking for files in {drops}")
     found = find_tables(drops, given)
+    made = not config.parent.exists()
     try:
         config.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=config.parent, prefix=".init-")
@@ -88,8 +85,13 @@ def begin(
         raise DataError(
             f"nothing can be written into {config.parent}: {error.strerror}; name another file with --config"
         ) from error
-    with scratch as folder:
-        return _Beginning(drops, config, found, Guesses(given, ask), Path(folder), say).run()
+    try:
+        with scratch as folder:
+            return _Beginning(drops, config, found, Guesses(given, ask), Path(folder), say).run()
+    except DataError:
+        if made and not any(config.parent.iterdir()):
+            config.parent.rmdir()
+        raise
 
 
 class _Beginning:
@@ -110,6 +112,7 @@ class _Beginning:
     def run(self) -> Begun:
         """Do all steps."""
         tables = [self._look(number) for number in range(len(self.found.tables))]
+        self.say("guessing what the columns are")
         events = find_events(tables, self.guesses)
         roles = guess_roles(self.con, events, self.guesses)
         roles.form = settle_format(self.con, events, roles, self.guesses)
@@ -129,6 +132,8 @@ class _Beginning:
             self._derive(events, roles, items, users)
         self.notes += notes_of_columns(events, self._used(events, roles, (items, users)), (items, users))
         days, late = self._days(events, roles, zone)
+        if not self.in_place:
+            self.condition = f"({self.condition or 'true'}) AND {DAY_COLUMN} IS NOT NULL"
         plan, amounts = self._plan(events, roles, (items, users), zone, days)
         bad = [*(row for table in tables for row in table.staged.bad), *late]
         if not self.in_place:
@@ -153,7 +158,7 @@ class _Beginning:
             table = table._replace(files=some)
         size = sum(path.stat().st_size for path in table.files)
         self.say(f"reading {table.name}: {len(table.files):,} files, {size:,} bytes")
-        staged = stage(table, self.scratch / f"t{number}")
+        staged = stage(table, self.scratch / f"t{number}", say=self.say)
         if staged.rows == len(staged.bad):
             more = "deliver rows, or if it has some, say its dialect with --delimiter"
             raise DataError(f"{table.files[0]} has no row that can be read; {more}")
@@ -173,7 +178,9 @@ class _Beginning:
     def _used(self, events: Looked, roles: Roles, entities: Sequence[Entity]) -> set[str]:
         """Return the columns of events that have a role, or that the filter or items and users read."""
         condition = " AND ".join(self.where)
-        used = taken_columns(roles) | {name for name in events.names if spark_name(name) in condition}
+        used = (taken_columns(roles) - {roles.quantity}) | {
+            name for name in events.names if spark_name(name) in condition
+        }
         return used.union(*({f.source for f in entity.columns} for entity in entities if entity.derived))
 
     def _days(self, events: Looked, roles: Roles, zone: str) -> tuple[dict[str, int], list[BadRow]]:
@@ -184,7 +191,11 @@ class _Beginning:
         describe(self.con, events.staged, events.view)
         days = count_days(self.con, events)
         if not days:
-            raise DataError(f"no value of {roles.time} is a time; name the column with --time")
+            value = events.column(roles.time).top[0][0]
+            raise DataError(
+                f"no value of {roles.time}, such as {value!r}, is a time of the format {roles.form.format}; "
+                "correct --time-format, or name the column with --time"
+            )
         return days, late
 
     def _plan(
@@ -203,11 +214,12 @@ class _Beginning:
         odd = find_oddities(self.con, kept, roles)
         cold = cold_share(self.con, events, roles, users)
         night, audits = choose_night(amounts, cold)
+        folder_zone = settle_folder_zone(events, roles, zone, self.guesses) if self.in_place else "UTC"
         training = choose_training(amounts, labelled=bool(roles.label))
         plan = Plan(
             str(self.drops), str(self.found.root.resolve()) if self.in_place else "raw", roles, ids,
             events.staged.table.dialect if self.in_place else Dialect("parquet"), zone,
-            self._folder_zone(events, roles, zone), items, users,
+            folder_zone, items, users,
             list_event_types(events, roles),
             training, night, self.where, self.why, eligible, why_eligible, audits,
             any(note.what == "contradictions" for note in odd),
@@ -216,6 +228,7 @@ class _Beginning:
         self.notes += [
             *(Note("filter", said) for said in self.why),
             *odd,
+            *find_short_histories(self.con, kept, roles),
             *notes_of_days(days),
             *notes_of_entities(entities, cold),
         ]
@@ -225,17 +238,6 @@ class _Beginning:
         """Return the first day to load: items and users may have been delivered before the first events."""
         others = [day for listed in self.found.days.values() for day in listed] if self.in_place else []
         return min([*days, *others])
-
-    def _folder_zone(self, events: Looked, roles: Roles, zone: str) -> str:
-        if not self.in_place:
-            return "UTC"
-        if not roles.form.zoned:
-            return zone
-        found = find_folder_zone(events, roles.time, time_rules(roles.form.format, zone, frozenset(NULLS)))
-        why = "the times of events and their folders say so"
-        question = "Whose midnights cut the folders of days?"
-        guess = Guess("folder_timezone", question, found, why, found == "UTC", optional=False)
-        return self.guesses.settle(guess) or "UTC"
 
     def _write(self, events: Looked, entities: tuple[Entity, ...], days: dict[str, int]) -> None:
         raw = self.config.parent / "raw"

@@ -12,8 +12,8 @@ from pipelines.onboard.clocks import CLOCKS
 from pipelines.onboard.dry_run import DryRun
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.guesses import Guess, some
-from pipelines.onboard.oddities import Note, missing_days
-from pipelines.onboard.roles import Looked
+from pipelines.onboard.looked import Looked
+from pipelines.onboard.oddities import Note, find_ratings, missing_days
 from pipelines.onboard.sizes import Amounts
 from pipelines.onboard.staging import BadRow
 
@@ -80,8 +80,8 @@ def notes_of_tables(unused: Sequence[Looked]) -> list[Note]:
         Note(
             "unused",
             f"{table.staged.rows:,} rows are NOT used, those of the table {table.staged.table.name} "
-            f"({some([path.name for path in table.staged.table.files])}), whose columns differ from those of "
-            "events and which shares no ids with them",
+            f"({some([path.name for path in table.staged.table.files])}), which are neither events nor found "
+            "to describe items or users; --events, --items or --users uses a table",
         )
         for table in unused
     ]
@@ -101,11 +101,12 @@ def notes_of_columns(events: Looked, used: Set[str], entities: Sequence[Entity])
         if entity.table is not None:
             read = {entity.key, *(column.source for column in entity.columns)}
             left[entity.table.staged.table.name] = [name for name in entity.table.names if name not in read]
-    return [
+    notes = [
         Note("unused_columns", f"nothing reads these columns of {table}: {some(names)}")
         for table, names in left.items()
         if names
     ]
+    return [*notes, *find_ratings(events, left[events.staged.table.name])]
 
 
 def notes_of_days(days: Mapping[str, int]) -> list[Note]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.onboard.facts import Column, describe
-from pipelines.onboard.roles import Looked, find_times
+from pipelines.onboard.looked import Looked, find_times
 
 CLOCKS: Final = 0.98  # the share of times of day among the values of a column that holds them
 LONGEST_DATE: Final = 12  # characters of a date alone, such as `01 Mar, 2024`

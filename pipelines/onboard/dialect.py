@@ -32,6 +32,8 @@ KNOWN_ENCODINGS: Final = [
 # Files of the West: a guess of their encoding is only believed where cp1252 gives no words.
 WESTERN: Final = re.compile(r"[ÀÂÄÇÈÉÊËÎÏÔÖÙÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûü£€°º“”‘’–]")
 
+SEPARATOR_LINE: Final = re.compile(r'(?i)"?sep=(.|\\t)"?')
+
 
 class DataError(LimeError):
     """The data is missing or unreadable, or it does not say enough to write settings."""
@@ -65,12 +67,24 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_text_lines(path: Path, dialect: Dialect) -> Iterator[str]:
-    """Yield the lines of a text file without their line breaks; bytes that are not text become U+FFFD."""
+    """Yield the lines of a text file without their line breaks; bytes that are not text become U+FFFD.
+
+    A first line that only tells Excel the delimiter is left out.
+    """
     with open_bytes(path) as stream:
         text = io.TextIOWrapper(stream, encoding=dialect.encoding, errors="replace")
         for number, line in enumerate(text):
             line = line.removesuffix("\n")
-            yield line.removeprefix("\ufeff") if number == 0 else line
+            if number == 0:
+                line = line.removeprefix("\ufeff")
+                if dialect.format == "csv" and is_separator_line(line):
+                    continue
+            yield line
+
+
+def is_separator_line(line: str) -> bool:
+    """Whether a first line only tells Excel what separates the fields, such as `sep=;`."""
+    return SEPARATOR_LINE.fullmatch(line.strip()) is not None
 
 
 def find_compression(path: Path) -> str | None:

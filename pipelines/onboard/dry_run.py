@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ingest.source_columns import entity_columns, event_columns
+from pipelines.onboard.conditions import duck_condition, find_unknown, with_numbers
 from pipelines.onboard.dialect import Dialect
-from pipelines.onboard.oddities import duck_condition
+from pipelines.onboard.facts import text_of
 from pipelines.onboard.staging import FILE, LINE, BadRow, stage
 from pipelines.onboard.tables import Table, day_files
 from pipelines.settings.base import SettingsError
@@ -83,6 +84,10 @@ def read_day(settings: Settings, source: Source, day: str) -> DryRun:
     faults = [
         _missing(source, day, c, frame) for c in columns if c.required and c.source not in frame.column_names
     ]
+    if where and frame.num_rows and (unknown := find_unknown(where, frame.column_names)):
+        faults.append(
+            f"{source} of {day}: the filter {where!r} names the column {unknown!r}, which is missing"
+        )
     if faults or not frame.num_rows:
         return DryRun(source, day, staged.rows, 0, len(staged.bad), faults, {})
     kept = _kept(frame, where)
@@ -113,11 +118,24 @@ def _kept(frame: pa.Table, where: str | None) -> list[bool]:
         return [True] * frame.num_rows
     con = duckdb.connect()
     con.register("rows_of_day", frame)
-    try:
-        rows = con.execute(f"SELECT coalesce(({duck_condition(where)}), false) FROM rows_of_day").fetchall()
-    except duckdb.Error:
-        return [True] * frame.num_rows
-    return [bool(row[0]) for row in rows]
+    texts = [field.name for field in frame.schema if pa.types.is_string(field.type)]
+    for numbers in ([], [name for name in texts if _are_numbers(con, name)]):
+        kept = (
+            f"SELECT coalesce(({duck_condition(where)}), false) FROM ({with_numbers('rows_of_day', numbers)})"
+        )
+        try:
+            return [bool(row[0]) for row in con.execute(kept).fetchall()]
+        except duckdb.Error:
+            continue
+    return [True] * frame.num_rows
+
+
+def _are_numbers(con: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether all values of a column of texts are numbers."""
+    text = text_of(name)
+    row = con.execute(f"SELECT count(*) FROM rows_of_day WHERE {text} IS NOT NULL "
+                      f"AND TRY_CAST({text} AS DOUBLE) IS NULL").fetchone()  # fmt: skip
+    return row is not None and row[0] == 0
 
 
 def _read_rows(

@@ -11,13 +11,14 @@ from typing import Final, Literal
 
 import duckdb
 
+from pipelines.onboard.dialect import DataError
 from pipelines.onboard.facts import Column, follows, text_of
 from pipelines.onboard.features import Feature, describe_feature, distinct_names, find_name
 from pipelines.onboard.guesses import Guess, Guesses
-from pipelines.onboard.roles import Looked, Roles
+from pipelines.onboard.looked import Looked, Roles
 from pipelines.onboard.staging import is_array
 from pipelines.onboard.tables import Table
-from pipelines.onboard.words import fit, words_of
+from pipelines.onboard.words import ID_WORDS, fit, words_of
 
 LEAST_OVERLAP: Final = 0.2  # the share of the ids of events that a table of items or users has
 SURE_OVERLAP: Final = 0.9  # the same, of a table whose columns have no names
@@ -62,10 +63,13 @@ def find_entity(
         events: the table of events.
         about: `items` or `users`, and the column of events with their ids.
         guesses: takes the guess and the answer.
+
+    Raises:
+        DataError: the answer is a table that does not share ids with the events.
     """
     source, key = about
     others = [table for table in tables if table is not events]
-    ranked = sorted(
+    every = sorted(
         (
             (_overlap(con, events, key, table, column), table, column)
             for table in others
@@ -73,7 +77,7 @@ def find_entity(
         ),
         key=lambda found: -(found[0] + _bonus(source, found[1], found[2])),
     )  # fmt: skip
-    ranked = [found for found in ranked if found[0] >= LEAST_OVERLAP and _may_describe(source, key, found)]
+    ranked = [found for found in every if found[0] >= LEAST_OVERLAP and _may_describe(source, key, found)]
     names = ("none", *(table.staged.table.name for table in others))
     if not others:
         return Entity(source, key, None)
@@ -83,10 +87,14 @@ def find_entity(
         Guess(source, f"Which table describes {source}?", best[1].staged.table.name if best else None, why,
               choices=names)
     )  # fmt: skip
-    mine = [found for found in ranked if found[1].staged.table.name == name]
-    if not mine:
+    if name is None:
         return Entity(source, key, None)
-    overlap, table, column = mine[0]
+    overlap, table, column = next(found for found in (*ranked, *every) if found[1].staged.table.name == name)
+    if overlap < LEAST_OVERLAP:
+        raise DataError(
+            f"the table {name} can't describe {source}: the column with most of the ids of {key} is "
+            f"{column.name}, with {overlap:.1%}; correct --{source}, or deliver the ids in one form"
+        )
     features = [
         feature for each in table.columns if (feature := describe_feature(con, table, each, column.name))
     ]
@@ -95,16 +103,22 @@ def find_entity(
 
 
 def _may_describe(source: str, key: str, found: tuple[float, Looked, Column]) -> bool:
-    """Whether a table can describe items or users; small numbers are in any table, so names count."""
+    """Whether a table can describe items or users; small numbers are in any table, so there names count."""
     overlap, table, column = found
     role = source.removesuffix("s")
     other = {"user": "item", "item": "user"}[role]
     name = table.staged.table.name
     if column.distinct < UNIQUE * column.filled or (fit(name, other) > fit(name, role)):
         return False
-    if table.staged.table.dialect.header:  # the file has no names of columns
-        return overlap >= SURE_OVERLAP
-    named = fit(column.name, role) >= 0.5 or (fit(name, role) >= 0.5 and words_of(column.name)[-1:] == ["id"])
+    if table.staged.table.dialect.header or not column.is_whole:  # there are no names, or values say it
+        return overlap >= SURE_OVERLAP or _is_named(column, name, role, key)
+    return _is_named(column, name, role, key)
+
+
+def _is_named(column: Column, table: str, role: str, key: str) -> bool:
+    """Whether the names of a column and its table say that the column has the ids of a role."""
+    ends = words_of(column.name)[-1:]
+    named = fit(column.name, role) >= 0.5 or (fit(table, role) >= 0.5 and bool(ends) and ends[0] in ID_WORDS)
     return named or column.name.lower() == key.lower()
 
 

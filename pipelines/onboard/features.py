@@ -9,7 +9,7 @@ from typing import Final, Literal
 import duckdb
 
 from pipelines.onboard.facts import Column, quoted, text_of
-from pipelines.onboard.roles import Looked
+from pipelines.onboard.looked import Looked
 from pipelines.onboard.words import ABOUT, NAMING, words_of
 from pipelines.settings.ingest import NAME, ColumnType
 

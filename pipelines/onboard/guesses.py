@@ -7,7 +7,7 @@ error that names the option.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pipelines.onboard.dialect import DataError
@@ -27,6 +27,7 @@ class Guess:
     sure: bool = True
     choices: tuple[str, ...] = ()  # the answers that are possible, if they are known
     optional: bool = True  # whether there may be none
+    example: str = ""  # an answer, where it can't be guessed
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Guesses:
             raise DataError(
                 f"{value!r} can't be the answer to: {guess.question}; use one of {', '.join(guess.choices)}"
             )
-        self.made.append(Guess(guess.option, guess.question, value, why))
+        self.made.append(replace(guess, value=value, why=why))
         return value
 
 
@@ -67,7 +68,9 @@ def show_option(guess: Guess) -> str:
     flag = f"--{guess.option.replace('_', '-')}"
     if guess.value is not None:
         return f"{flag} {guess.value}"
-    return f"{flag} and one of {some(guess.choices)}" if guess.choices else f"{flag} VALUE"
+    if guess.choices:
+        return f"{flag} and one of {some(guess.choices)}"
+    return f"{flag} {guess.example or 'VALUE'}"
 
 
 def some(names: Sequence[str]) -> str:

@@ -1,69 +1,26 @@
-"""Find what is missing or odd in events: filters that they need, and what a person should know."""
+"""Find what is odd in events, such as bots, repeated rows, and users without a history."""
 
 from __future__ import annotations
 
 import datetime as dt
-import re
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import duckdb
 
-from pipelines.onboard.facts import Column, quoted, text_of
+from pipelines.onboard.conditions import spark_name
+from pipelines.onboard.facts import text_of
 from pipelines.onboard.guesses import some
-from pipelines.onboard.roles import Looked, Roles
+from pipelines.onboard.looked import Looked, Roles
 from pipelines.onboard.words import words_of
 
-CANCELLED: Final = re.compile(
-    r"(?i).*(cancel|storn|refund|return(ed|s)?$|void|annul|reimburs|chargeback|retour|erstatt|devuel|devoluc|rimborso).*"
-)
-# Names that mean something else in SQL, here or there, if they are not quoted.
-RESERVED: Final = frozenset(
-    (
-        "user",
-        "current_user",
-        "session_user",
-        "date",
-        "time",
-        "timestamp",
-        "interval",
-        "order",
-        "group",
-        "table",
-    )
-)
-EMPTY: Final = "''"
-YES: Final = ("1", "1.0", "true", "t", "yes", "y")
-# Words of lines of a bill that are no products.
-NO_PRODUCT: Final = re.compile(
-    r"(?i)(^|[^a-z])(postage|post|porto|shipping|delivery|carriage|freight|versand(kosten)?|lieferung|livraison|"
-    r"frais de port|spedizione|env[ií]o|gastos|handling|fee|fees|geb[üu]hr|commission|discount|rabatt|"
-    r"remise|voucher|"
-    r"gutschein|gift ?card|coupon|bank charges?|adjust(ment)?|manual|deposit|pfand|tip|donation|"
-    r"spende|samples?|"
-    r"surcharge|service charge|verzend(kosten)?|frakt|insurance|dotcom|bag charge|carrier bag)([^a-z]|$)"
-)
-# Ids that systems write where the user is not known.
-NOBODY: Final = frozenset(
-    (
-        "na",
-        "(none)",
-        "none",
-        "unknown",
-        "anonymous",
-        "anon",
-        "guest",
-        "undefined",
-        "(not set)",
-        "not set",
-        "-",
-        "?",
-    )
-)
-NOBODY_SHARE: Final = 0.05  # of all rows
 ONE_USER: Final = 0.01  # the share of all events from which one user is odd
+SHORT: Final = 0.01  # of all users
+RATINGS: Final = frozenset(
+    ["rating", "ratings", "rate", "stars", "star", "score", "grade", "note", "bewertung", "sterne", "overall"]
+)
 FAR: Final = 50  # times the median number of events
-FREQUENT: Final = 200  # most frequent items that are looked at
 
 
 class Note(NamedTuple):
@@ -71,111 +28,6 @@ class Note(NamedTuple):
 
     what: str  # a word for programs, such as `duplicates`
     said: str
-
-
-def spark_name(name: str) -> str:
-    """Return a column's name as a condition of Spark's SQL has it."""
-    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and name.lower() not in RESERVED
-    return name if plain else "`" + name.replace("`", "``") + "`"
-
-
-def duck_condition(where: str) -> str:
-    """Return a condition as DuckDB reads it, which quotes names otherwise."""
-    return re.sub(r"`((?:[^`]|``)*)`", lambda found: quoted(found[1].replace("``", "`")), where)
-
-
-def propose_filter(events: Looked, roles: Roles) -> tuple[list[str], list[Note]]:
-    """Return conditions that rows should meet, and why: a user, a positive quantity, not cancelled."""
-    parts, notes = [], []
-    for role, name in (("user", roles.user), ("item", roles.item)):
-        column = events.column(name)
-        if missing := column.rows - column.filled:
-            # In Parquet that is read where it is, empty text is no null.
-            text = column.type == "VARCHAR" and events.staged.table.dialect.format == "parquet"
-            parts.append(
-                f"{f'nullif(trim({spark_name(name)}), {EMPTY})' if text else spark_name(name)} IS NOT NULL"
-            )
-            notes.append(
-                Note(f"no_{role}", f"{missing:,} of {column.rows:,} rows have no {role}; they are left out")
-            )
-    if nobody := [
-        value for value, count in events.column(roles.user).top if _is_nobody(value, count, events)
-    ]:
-        listed = ", ".join("'" + value + "'" for value in nobody)
-        parts.append(f"CAST({spark_name(roles.user)} AS STRING) NOT IN ({listed})")
-        said = f"the users {some(nobody)} are not known users; their rows are left out"
-        notes.append(Note("no_user", said))
-    if roles.quantity and (column := events.column(roles.quantity)).shapes["negative"]:
-        parts.append(f"try_cast({spark_name(roles.quantity)} AS DOUBLE) > 0")
-        count = column.shapes["negative"]
-        said = f"{count:,} rows have a negative {roles.quantity}: cancellations; they are left out"
-        notes.append(Note("cancellations", said))
-    for column in events.columns:
-        if column.name not in (roles.user, roles.item, roles.time, roles.label, roles.quantity):
-            part, said = _filter_cancelled(column)
-            if part:
-                parts.append(part)
-                notes.append(Note("cancellations", said))
-    return parts, notes
-
-
-def _is_nobody(value: str, count: int, events: Looked) -> bool:
-    """Whether an id means that the user is not known: by its word, or as a 0 that has far too many rows."""
-    often = count > NOBODY_SHARE * events.staged.rows
-    return value.lower() in NOBODY or (often and value in ("0", "-1", "0.0", "-1.0"))
-
-
-def _filter_cancelled(column: Column) -> tuple[str, str]:
-    """Return a condition that leaves out cancelled rows, if a name or values say which they are."""
-    values = [value.lower() for value, _ in column.top]
-    text = f"lower(CAST({spark_name(column.name)} AS STRING))"
-    if (
-        0 < len(values) <= 2
-        and set(values) & set(YES)
-        and any(CANCELLED.fullmatch(w) for w in words_of(column.name))
-    ):
-        wrong = [value for value in values if value in YES]
-    elif len(values) <= 40 and column.distinct <= 40:
-        wrong = [value for value in values if CANCELLED.fullmatch(value)]
-    else:
-        wrong = []
-    if not wrong or len(wrong) == len(values):
-        return "", ""
-    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in wrong)
-    count = sum(n for value, n in column.top if value.lower() in wrong)
-    said = f"{count:,} rows have {column.name} {some(wrong)}; they are left out"
-    return f"coalesce({text}, '') NOT IN ({listed})", said
-
-
-def find_no_products(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[tuple[str, str]]:
-    """Return frequent items that are no products, each with the word that says so.
-
-    Args:
-        con: the connection with the tables.
-        events: the table of events.
-        roles: the columns of events.
-    """
-    texts = [
-        column.name
-        for column in events.columns
-        if column.type == "VARCHAR" and not column.is_number and column.name not in events.times
-        and column.distinct > 20 and column.name not in (roles.user, roles.session, roles.item)
-    ]  # fmt: skip
-    said = "".join(f", mode({text_of(name)})" for name in texts)
-    rows = con.execute(
-        f"SELECT {text_of(roles.item)} AS item, count(*) AS n {said} FROM {events.view} "
-        f"WHERE {quoted(roles.item)} IS NOT NULL GROUP BY 1 ORDER BY n DESC, item LIMIT {FREQUENT}"
-    ).fetchall()
-    digits = [bool(re.search(r"\d", str(row[0]))) for row in rows]
-    odd_ids = sum(digits) >= 0.8 * len(digits)  # ids have digits, so one without is a word
-    found = []
-    for row in rows:
-        about = [str(cell) for cell in row[2:] if cell and len(str(cell)) <= 40]
-        word = not re.search(r"\d", str(row[0])) and odd_ids
-        match = next((text for text in [str(row[0]), *about] if NO_PRODUCT.search(text)), None)
-        if match and (word or len(match.split()) <= 3 or match == str(row[0])):
-            found.append((str(row[0]), match))
-    return found
 
 
 def find_oddities(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[Note]:
@@ -192,6 +44,43 @@ def find_oddities(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) 
             said = f"{floats:,} values of {name} are written like 17850.0; they count as 17850"
             notes.append(Note(f"float_{role}", said))
     return [*notes, *_find_bots(con, events, roles), *_find_duplicates(con, events, roles)]
+
+
+def find_short_histories(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[Note]:
+    """Say so if nearly no user has two events, as a model reads histories and there are none.
+
+    Args:
+        con: the connection with the tables.
+        events: the events that are kept.
+        roles: their columns.
+    """
+    row = con.execute(
+        f"SELECT count(*), count(*) FILTER (n > 1) FROM (SELECT {text_of(roles.user)} AS u, count(*) AS n "
+        f"FROM {events.view} GROUP BY 1) WHERE u IS NOT NULL"
+    ).fetchone()
+    if row is None or row[1] > SHORT * row[0]:
+        return []
+    said = (
+        f"only {row[1]:,} of {row[0]:,} users have more than one event, so there is no history to learn from"
+    )
+    return [Note("short_histories", f"{said}; see whether {roles.user} is the column of the user")]
+
+
+def find_ratings(events: Looked, names: Sequence[str]) -> list[Note]:
+    """Say that ratings are not used, and how the low ones are left out.
+
+    Args:
+        events: the table of events.
+        names: the columns that nothing reads.
+    """
+    notes = []
+    for column in map(events.column, names):
+        few, most = column.is_number and 3 <= column.distinct <= 21, column.most or 0.0
+        if few and set(words_of(column.name)) & RATINGS and (column.least or 0) >= 0:
+            high = 0.7 * most if most > 10 else math.ceil(0.7 * most)
+            said = f"each rating counts as one event, whatever its {column.name}; to leave out the low ones,"
+            notes.append(Note("ratings", f"{said} give --where '{spark_name(column.name)} >= {high:g}'"))
+    return notes
 
 
 def _find_bots(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles) -> list[Note]:
@@ -221,7 +110,7 @@ def _find_duplicates(con: duckdb.DuckDBPyConnection, events: Looked, roles: Role
         return []
     said = (
         f"{int(row[0] - row[1]):,} of {int(row[0]):,} rows repeat another one in {', '.join(names)}; "
-        "they count once (ingest.events.identical: each counts them all)"
+        "they count once, or as often as they are there with ingest.events.identical: each"
     )
     notes = [Note("duplicates", said)]
     if row[2] > 0.005 * row[0]:

@@ -1,4 +1,4 @@
-"""Guess which table holds events, items and users, and which columns are user, item, time, type and label.
+"""Guess which columns of events are the user, the item, the time, the type, the session and the label.
 
 A name alone decides nothing: a user or item is a column that could be an id, a time one whose values are
 times, and a label one with two values.
@@ -6,88 +6,18 @@ times, and a label one with two values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import duckdb
 
-from pipelines.onboard.dialect import DataError
 from pipelines.onboard.facts import Column, follows, quoted, text_of
 from pipelines.onboard.guesses import Guess, Guesses, some
-from pipelines.onboard.staging import Staged
-from pipelines.onboard.time_forms import TimeForm, find_form
+from pipelines.onboard.looked import GOOD, LEAST_IDS, Looked, Roles, columns_of_ids, explain_header
+from pipelines.onboard.time_forms import TimeForm
 from pipelines.onboard.words import fit
 
-GOOD: Final = 1.0  # a name that fits a role well
-LEAST_IDS: Final = 3  # distinct values of a column of ids
 MOST_TYPES: Final = 40  # distinct types of events
 LABELS: Final = frozenset({"0", "1", "0.0", "1.0", "true", "false"})  # what ingest reads as a label
-
-
-@dataclass
-class Looked:
-    """A table with its columns."""
-
-    staged: Staged
-    view: str
-    columns: list[Column]
-    times: dict[str, TimeForm] = field(default_factory=dict)
-    joined: str = ""  # the column that was made of a date and a time of day
-
-    def column(self, name: str) -> Column:
-        """Return the column of a name."""
-        return next(column for column in self.columns if column.name == name)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the columns."""
-        return [column.name for column in self.columns]
-
-
-@dataclass
-class Roles:
-    """The columns of the table of events by role; an empty name where there is none."""
-
-    user: str
-    item: str
-    time: str
-    form: TimeForm
-    event_type: str = ""
-    session: str = ""
-    label: str = ""
-    quantity: str = ""
-
-
-def find_times(con: duckdb.DuckDBPyConnection, table: Looked) -> None:
-    """Find the columns of a table that hold times."""
-    for column in table.columns:
-        if form := find_form(con, table.view, column):
-            table.times[column.name] = form
-
-
-def find_events(tables: Sequence[Looked], guesses: Guesses) -> Looked:
-    """Return the table of events: the one with a time, a user and an item, and the most rows.
-
-    Raises:
-        DataError: no table has a time, or the option names none.
-    """
-    names = tuple(table.staged.table.name for table in tables)
-    fits = [table for table in tables if table.times and len(_ids(table, set())) >= 2]
-    best = max(fits, key=lambda t: (t.staged.table.name == "events", t.staged.rows), default=None)
-    if best is None:
-        looked = "; ".join(f"{t.staged.table.name} has {some(t.names)}" for t in tables)
-        raise DataError(
-            f"no table has a column of times and two of ids, so none holds events ({looked}); "
-            "deliver a table with a user, an item and a time in each row"
-        )
-    found = guesses.settle(
-        Guess(
-            "events", "Which table holds the events?", best.staged.table.name,
-            f"it has times and ids in {best.staged.rows:,} rows", choices=names, optional=False,
-        )
-    )  # fmt: skip
-    return next(table for table in tables if table.staged.table.name == found)
 
 
 def guess_roles(con: duckdb.DuckDBPyConnection, table: Looked, guesses: Guesses) -> Roles:
@@ -122,7 +52,7 @@ def _settle_time(table: Looked, guesses: Guesses) -> str:
     )
     alone = len(ranked) == 1 or bool(table.joined)
     sure = alone or (bool(ranked) and fit(ranked[0], "time") > fit(ranked[1], "time"))
-    why = f"its values are times ({table.times[ranked[0]].format})" if ranked else "no column holds times."
+    why = f"its values are times ({table.times[ranked[0]].format})" if ranked else "no column holds times"
     guess = Guess("time", "Which column is the time of an event?", ranked[0] if ranked else None, why, sure,
                   tuple(table.names), optional=False)  # fmt: skip
     found = guesses.settle(guess)
@@ -130,31 +60,18 @@ def _settle_time(table: Looked, guesses: Guesses) -> str:
     return found
 
 
-def _ids(table: Looked, taken: set[str]) -> list[Column]:
-    """Return the columns that could be ids: neither times nor fractions nor a few values."""
-    return [
-        column
-        for column in table.columns
-        if column.name not in taken
-        and column.name not in table.times
-        and column.distinct >= LEAST_IDS
-        and column.shapes["commas"] == column.shapes["clocks"] == 0
-        and column.shapes["fractions"] <= column.filled // 1000
-        and not any(value.startswith(("[", "{")) for value, _ in column.top)  # lists and objects
-    ]
-
-
 def _settle_id(
     con: duckdb.DuckDBPyConnection, table: Looked, role: str, taken: set[str], guesses: Guesses
 ) -> str:
     """Settle the column of users or items: by its name, or else by its place and its number of values."""
-    ids = _ids(table, taken)
+    ids = columns_of_ids(table, taken)
     other = {"user": "item", "item": "user"}[role]
     scored = sorted(ids, key=lambda c: (fit(c.name, other) - fit(c.name, role), -c.distinct))
     named = [column for column in scored if fit(column.name, role) >= 0.5]
     named.sort(key=lambda column: (-fit(column.name, role), -column.distinct))
     question = f"Which column is the {role}?"
-    choices = tuple(name for name in table.names if name not in taken)
+    likely = [c.name for c in sorted(ids, key=lambda c: (c.is_number, -c.distinct))]
+    choices = tuple(dict.fromkeys([*likely, *(name for name in table.names if name not in taken)]))
     if named:
         best, rest = named[0], named[1:]
         sure = (
@@ -174,7 +91,7 @@ def _settle_id(
             else (
                 f"no name says it, and these columns could be it: {some([c.name for c in unnamed])}"
                 if unnamed
-                else "no name says it, and no column has the values of ids"
+                else "no name says it, and no column has the values of ids" + explain_header(table)
             )
         )
         guess = Guess(role, question, unnamed[0].name if clear else None, why, False, choices, optional=False)

@@ -11,7 +11,7 @@ import yaml
 from pipelines.onboard.dialect import Dialect
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.features import Feature
-from pipelines.onboard.roles import Roles
+from pipelines.onboard.looked import Roles
 
 SCHEMA = "# docs/configure.md has every key; what is not here has its default.\n"
 

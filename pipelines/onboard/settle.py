@@ -9,13 +9,18 @@ from typing import Final
 
 import duckdb
 
+from pipelines.onboard.conditions import duck_condition, find_unknown, with_numbers
 from pipelines.onboard.dialect import DataError
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.facts import Column, text_of
+from pipelines.onboard.filters import CANCELLED, find_no_products, propose_filter
 from pipelines.onboard.guesses import Guess, Guesses, some
-from pipelines.onboard.oddities import CANCELLED, Note, duck_condition, find_no_products, propose_filter
-from pipelines.onboard.roles import Looked, Roles
+from pipelines.onboard.looked import Looked, Roles
+from pipelines.onboard.oddities import Note
+from pipelines.onboard.staging import FILE, LINE
 from pipelines.onboard.time_forms import TimeForm
+from pipelines.onboard.write_drops import find_folder_zone, time_rules
+from pipelines.settings.ingest import NULLS
 from pipelines.udfs.times import EPOCHS, TimeRule, check_format, check_zone
 
 IN_ORDER: Final = 2000  # first values of a file, which are often in the order of time
@@ -39,8 +44,9 @@ def settle_format(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles, 
     why = "it reads the values"
     if form.also:
         best = _by_order(con, events.view, roles.time, formats)
-        why = "rows are in the order of time" if best else f"{some(formats)} all read the values."
-    guess = Guess("time_format", "How are times written?", best, why, best is not None, optional=False)
+        why = "rows are in the order of time" if best else f"{some(formats)} all read the values"
+    question, sure = "How are times written?", best is not None
+    guess = Guess("time_format", question, best, why, sure, optional=False, example=formats[0])
     chosen = guesses.settle(guess)
     assert chosen is not None
     try:
@@ -83,6 +89,7 @@ def settle_zone(events: Looked, roles: Roles, guesses: Guesses) -> str:
         DataError: the answer is no time zone.
     """
     if roles.form.zoned:
+        _check_zone(guesses.given.get("timezone", "UTC"))  # it has no effect, but a mistake is a mistake
         return "UTC"
     column = events.column(roles.time)
     dates = column.type == "DATE" or (column.type == "VARCHAR" and _are_dates(column))
@@ -90,10 +97,32 @@ def settle_zone(events: Looked, roles: Roles, guesses: Guesses) -> str:
     question = "In which time zone were times written (such as Europe/Berlin)?"
     zone = guesses.settle(Guess("timezone", question, "UTC", why, dates, optional=False))
     assert zone is not None
+    return _check_zone(zone)
+
+
+def _check_zone(zone: str) -> str:
     try:
         return check_zone(zone)
     except ValueError as error:
         raise DataError(f"--timezone: {error}") from None
+
+
+def settle_folder_zone(events: Looked, roles: Roles, zone: str, guesses: Guesses) -> str:
+    """Settle whose midnights cut the folders of days.
+
+    Args:
+        events: the table of events, whose files lie in folders of days.
+        roles: its columns.
+        zone: the zone of times without an offset.
+        guesses: takes the guess and the answer.
+    """
+    if not roles.form.zoned:
+        return zone
+    found = find_folder_zone(events, roles.time, time_rules(roles.form.format, zone, frozenset(NULLS)))
+    why = "the times of events and their folders say so"
+    question = "Whose midnights cut the folders of days?"
+    guess = Guess("folder_timezone", question, found, why, found == "UTC", optional=False)
+    return guesses.settle(guess) or "UTC"
 
 
 def _are_dates(column: Column) -> bool:
@@ -124,18 +153,34 @@ def try_filter(
 ) -> tuple[str, list[Note]]:
     """Return a filter as DuckDB reads it; empty, with a note, if only Spark can read it.
 
+    Text that is compared with a number counts as a number, as in Spark.
+
     Args:
         con: the connection with the tables.
         events: the table of events.
         where: the conditions of the filter.
+
+    Raises:
+        DataError: the filter names a column that events do not have.
     """
-    condition = duck_condition(" AND ".join(where))
-    try:
-        con.execute(f"SELECT count(*) FROM {events.view} WHERE {condition or 'true'}").fetchone()
-    except duckdb.Error as error:
-        said = f"the filter can't be tried here, so all rows were counted: {str(error).splitlines()[0]}"
-        return "", [Note("filter", said)]
-    return condition, []
+    condition = duck_condition(" AND ".join(where)) or "true"
+    if where and (unknown := find_unknown(" AND ".join(where), events.names)):
+        raise DataError(
+            f"the filter {' AND '.join(where)!r} names the column {unknown!r}, which events do not have; "
+            f"they have {some(events.names)}"
+        )
+    numbers = [c.name for c in events.columns if c.is_number and c.type == "VARCHAR"]
+    typed = with_numbers(events.view, numbers)
+    by_row = f"({FILE}, {LINE}) IN (SELECT ({FILE}, {LINE}) FROM ({typed}) WHERE {condition})"
+    said = ""
+    for tried in (condition, by_row):
+        try:
+            con.execute(f"SELECT count(*) FROM {events.view} WHERE {tried}").fetchone()
+        except duckdb.Error as error:
+            said = said or str(error).splitlines()[0].partition(": ")[2]
+        else:
+            return tried, []
+    return "", [Note("filter", f"only Spark can evaluate the filter, so all rows were counted here ({said})")]
 
 
 def keep_events(con: duckdb.DuckDBPyConnection, events: Looked, condition: str) -> Looked:

@@ -12,7 +12,7 @@ import duckdb
 
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.facts import text_of
-from pipelines.onboard.roles import Looked, Roles
+from pipelines.onboard.looked import Looked, Roles
 
 ENOUGH: Final = 0.8  # the share of events that items with an embedding of their own should have
 MANY_USERS: Final = 50_000  # users from which a night has the usual number of work units

@@ -22,6 +22,7 @@ from pipelines.udfs.times import read_iso
 MORE_DELIMITERS: Final = ("::", "||", "|~|", "^", "~", "\x01", "\x1f", "¦", "§")
 USUAL_DELIMITERS: Final = ",;\t|"
 NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)*([eE][+-]?\d+)?")
+SPREADSHEETS: Final = (".xlsx", ".xlsm", ".xlsb", ".ods")
 LINES: Final = 500  # lines that a header is judged by
 
 
@@ -50,6 +51,8 @@ def sniff_file(path: Path, given: Mapping[str, str]) -> Dialect:
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} is no readable Parquet file ({error}); deliver it again") from None
     if start.startswith(b"PK\x03\x04"):
+        if path.suffix.lower() in SPREADSHEETS:
+            raise DataError(f"{path} is a spreadsheet; save it as CSV")
         raise DataError(f"{path} is a zip archive; unpack it first")
     encoding = given.get("encoding") or find_encoding(path)
     dialect = Dialect("csv", encoding)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.onboard.dialect import DataError, Dialect, open_bytes, read_text_lines
+from pipelines.onboard.dialect import DataError, Dialect, is_separator_line, open_bytes, read_text_lines
 from pipelines.onboard.tables import Table
 from pipelines.udfs.text_files import CsvReader, FileFault, JsonReader, Record, TextSpec
 from pipelines.udfs.values import ValueRules
@@ -24,6 +24,7 @@ from pipelines.udfs.values import ValueRules
 FILE, LINE = "_file", "_line"
 ROWS: Final = 200_000  # rows of a staged file
 MOST_KEYS: Final = 2000  # columns of a table of JSON lines
+Say = Callable[[str], None]  # takes a line about what is being done
 
 
 class BadRow(NamedTuple):
@@ -58,13 +59,14 @@ def text_spec(dialect: Dialect) -> TextSpec:
     )  # fmt: skip
 
 
-def stage(table: Table, folder: Path, *, flat: bool = True) -> Staged:
+def stage(table: Table, folder: Path, *, flat: bool = True, say: Say = lambda _: None) -> Staged:
     """Copy all rows of a table.
 
     Args:
         table: the files and their dialect.
         folder: where the copies are written.
         flat: whether nested objects become columns, and names that drops can't have are changed.
+        say: is called with a line after every `ROWS` rows.
 
     Raises:
         DataError: a file can't be read.
@@ -88,6 +90,7 @@ def stage(table: Table, folder: Path, *, flat: bool = True) -> Staged:
             if len(rows) == ROWS:
                 _write(rows, folder / f"{next(number):05}.parquet")
                 rows = []
+                say(f"read {count:,} rows of {table.name}")
         if rows:
             _write(rows, folder / f"{next(number):05}.parquet")
     return Staged(table, folder, count, bad, frozenset(inner))
@@ -104,7 +107,7 @@ def read_records(path: Path, dialect: Dialect, *, arrays: bool = False) -> Itera
     Raises:
         DataError: the header is not one, or the array is torn.
     """
-    spec = text_spec(dialect)
+    spec, above = text_spec(dialect), lines_above(path, dialect)
     reader = CsvReader(spec) if spec.format == "csv" else JsonReader(spec)
     lines: Iterable[str] = read_text_lines(path, dialect)
     if arrays and is_array(path, dialect):
@@ -114,9 +117,18 @@ def read_records(path: Path, dialect: Dialect, *, arrays: bool = False) -> Itera
             names = [name.lower() for name in reader.names()] if number == 0 else []
             if len(set(names)) < len(names) and spec.format == "csv":
                 raise FileFault(f"the header names a column twice ({names}); rename one, or give --header")
-            yield record
+            yield record._replace(line=record.line + above) if above else record
     except FileFault as fault:
         raise DataError(f"{path}: {fault}") from None
+
+
+def lines_above(path: Path, dialect: Dialect) -> int:
+    """Return how many lines above the header or the first row are left out: one that is only for Excel."""
+    if dialect.format != "csv":
+        return 0
+    with open_bytes(path) as stream:
+        first = stream.read(64).decode(dialect.encoding, "replace").lstrip("\ufeff").splitlines()[:1]
+    return int(bool(first) and is_separator_line(first[0]))
 
 
 def is_array(path: Path, dialect: Dialect) -> bool:
@@ -147,7 +159,9 @@ def _flatten(values: Mapping[str, object], *, flat: bool) -> tuple[dict[str, Any
     row: dict[str, Any] = {}
     made: set[str] = set()
     for name, value in values.items():
-        if isinstance(value, Mapping) and flat:
+        if value.__class__ is str and name and (len(name) != 2 or not flat):
+            row[name] = value
+        elif isinstance(value, Mapping) and flat:
             inner = {f"{name}_{key}": each for key, each in _flatten(value, flat=flat)[0].items()}
             row |= inner
             made |= inner.keys()
@@ -169,15 +183,16 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
     if len(names) > MOST_KEYS:
         raise DataError(f"{rows[0][FILE]} has more than {MOST_KEYS:,} different keys; deliver events as rows")
     fields = [pa.field(name, pa.int64() if name == LINE else pa.string()) for name in names]
-    columns = [[_valid(row.get(name)) for row in rows] for name in names]
-    pq.write_table(pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, fields, strict=True)],
-                                        schema=pa.schema(fields)), path)  # fmt: skip
+    columns = [_to_array([row.get(field.name) for row in rows], field.type) for field in fields]
+    pq.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)), path)
 
 
-def _valid(value: Any) -> Any:
-    return (
-        value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
-    )
+def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Return values as an array; characters that are not valid in UTF-8 become U+FFFD."""
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([each and str(each).encode("utf-8", "replace").decode() for each in values], kind)
 
 
 def _stage_parquet(table: Table, folder: Path, *, flat: bool) -> Staged:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pipelines.ingest.drop_names import find_day, is_hidden, is_ignored
+from pipelines.ingest.drop_names import is_hidden, is_ignored, local_days
 from pipelines.onboard.dialect import DataError, Dialect
 from pipelines.onboard.sniff import sniff_file
 
@@ -66,9 +66,9 @@ def find_tables(root: Path, given: Mapping[str, str]) -> Found:
     """
     if not root.exists():
         raise DataError(f"there is nothing at {root}; correct the path of the drops")
-    if root.is_dir() and root.name == "events" and list_days(root):
+    if root.is_dir() and root.name == "events" and local_days(root):
         root = root.parent
-    days = {source: list_days(root / source) for source in SOURCES} if root.is_dir() else {}
+    days = {source: local_days(root / source) for source in SOURCES} if root.is_dir() else {}
     if days.get("events"):
         tables = [_one_table(source, root / source, given) for source in SOURCES if days[source]]
         return Found(tables, {source: found for source, found in days.items() if found}, root)
@@ -117,13 +117,8 @@ def _is_paper(path: Path) -> bool:
     return path.stem.lower().startswith(PAPERS) or path.suffix.lower() in (".md", ".pdf", ".html", ".yaml")
 
 
-def list_days(folder: Path) -> list[str]:
-    """List the days of the drops in a folder, ascending; a folder that is not there has none."""
-    return sorted(filter(None, (find_day(path.name) for path in folder.iterdir()))) if folder.is_dir() else []
-
-
 def _one_table(source: str, folder: Path, given: Mapping[str, str]) -> Table:
-    days = {f"ds={day}" for day in list_days(folder)}
+    days = {f"ds={day}" for day in local_days(folder)}
     for path in sorted(folder.iterdir()):
         if not is_hidden(path.name) and not (path.is_dir() and path.name in days):
             raise DataError(

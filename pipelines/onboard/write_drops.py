@@ -10,28 +10,34 @@ import csv
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipelines.onboard.dialect import DataError
 from pipelines.onboard.entities import Entity
 from pipelines.onboard.facts import plain_value, quoted, text_of
-from pipelines.onboard.roles import Looked
+from pipelines.onboard.looked import Looked
 from pipelines.onboard.staging import FILE, LINE, BadRow
-from pipelines.udfs.times import TimeRule
+from pipelines.udfs.times import FIRST_DAY, LAST_DAY, TimeRule
 from pipelines.udfs.value_columns import read_column
 from pipelines.udfs.values import ValueRules, WantedColumn
 
+EPOCH: Final = dt.date(1970, 1, 1)
 DAY: Final = 86_400_000_000  # microseconds
 DAY_COLUMN: Final = "_day"
 COPY_OPTIONS: Final = "FORMAT parquet, COMPRESSION zstd"
 
 
 def add_days(events: Looked, time: str, rules: ValueRules) -> list[BadRow]:
-    """Add the UTC day of each row to the staged files of events; return the rows whose time can't be read.
+    """Add the UTC day of each row to the staged files of events; return the rows that no drop can hold.
+
+    Those have a time that can't be read, that is outside the days of drops, or that is in the future while
+    most rows are not.
 
     Args:
         events: the table of events.
@@ -39,22 +45,51 @@ def add_days(events: Looked, time: str, rules: ValueRules) -> list[BadRow]:
         rules: how times are written.
     """
     wanted = WantedColumn("event_ts", "timestamp", time, required=True)
+    paths = sorted(events.staged.folder.glob("*.parquet"))
+    columns = [_read_times(path, time) for path in paths]
+    days = [_days_of(read_column(column, wanted, rules).values) for column in columns]
+    now = (dt.datetime.now(dt.UTC).date() - EPOCH).days
+    future = sum(int(np.count_nonzero(each.days[each.read] > now)) for each in days)
+    mostly_future = 2 * future > sum(len(column) for column in columns)
     bad: list[BadRow] = []
-    for path in sorted(events.staged.folder.glob("*.parquet")):
+    for path, column, each in zip(paths, columns, days, strict=True):
+        outside = each.read & ((each.days < _number(FIRST_DAY)) | (each.days > _number(LAST_DAY)))
+        ahead = each.read & ~outside & (each.days > now) & (not mostly_future)
         frame = pq.read_table(path)
-        if time in frame.column_names:
-            values = frame.column(time).combine_chunks()
-        else:
-            values = pa.nulls(frame.num_rows, pa.string())
-        micros = read_column(values, wanted, rules).values.cast(pa.int64())
-        days = [None if each is None else each // DAY for each in micros.to_pylist()]
-        for row, day in enumerate(days):
-            if day is None:
+        for mask, why in (
+            (~each.read, "can't be read"),
+            (outside, f"is not from {FIRST_DAY} to {LAST_DAY}"),
+            (ahead, "is in the future"),
+        ):
+            for row in np.flatnonzero(mask).tolist():
                 file, line = frame.column(FILE)[row].as_py(), frame.column(LINE)[row].as_py()
-                bad.append(BadRow(file, line, f"unreadable time {values[row].as_py()!r}"))
-        frame = frame.append_column(DAY_COLUMN, pa.array(days, pa.int32()).cast(pa.date32()))
-        pq.write_table(frame, path)
+                bad.append(BadRow(file, line, f"the time {column[row].as_py()!r} {why}"))
+        kept = pa.array(each.days.astype(np.int32), pa.int32(), mask=~each.read | outside | ahead)
+        pq.write_table(frame.append_column(DAY_COLUMN, kept.cast(pa.date32())), path)
     return bad
+
+
+class _Days(NamedTuple):
+    """The days of a file's rows since 1970, and which of its times can be read."""
+
+    days: NDArray[np.int64]
+    read: NDArray[np.bool_]
+
+
+def _read_times(path: Path, time: str) -> pa.Array:
+    """Return the column of times of a staged file; a file of JSON lines may lack it."""
+    if time not in pq.read_schema(path).names:
+        return pa.nulls(pq.read_metadata(path).num_rows, pa.string())
+    return pq.read_table(path, columns=[time]).column(time).combine_chunks()
+
+
+def _days_of(times: pa.Array) -> _Days:
+    micros = times.cast(pa.int64())
+    return _Days(micros.fill_null(0).to_numpy() // DAY, micros.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _number(day: dt.date) -> int:
+    return (day - EPOCH).days
 
 
 def count_days(con: duckdb.DuckDBPyConnection, events: Looked) -> dict[str, int]:

@@ -10,13 +10,15 @@ from typing import Final, Literal, NamedTuple
 import pyarrow.parquet as pq
 
 from lime_model.errors import LimeError
+from pipelines.ingest.drop_names import local_days
 from pipelines.ingest.source_columns import entity_columns, event_columns
+from pipelines.onboard.conditions import find_unknown
 from pipelines.onboard.dialect import Dialect
 from pipelines.onboard.dry_run import settings_dialect
 from pipelines.onboard.guesses import some
 from pipelines.onboard.oddities import missing_days
 from pipelines.onboard.staging import read_records
-from pipelines.onboard.tables import day_files, list_days
+from pipelines.onboard.tables import day_files
 from pipelines.settings.base import local_path
 from pipelines.settings.file import suggest
 from pipelines.settings.settings import Settings
@@ -44,7 +46,7 @@ def check_drops(settings: Settings) -> Iterator[Check]:
     described = {"items": settings.ingest.items.columns, "users": settings.ingest.users.columns}
     for source in SOURCES:
         folder = root / source
-        days = list_days(folder)
+        days = local_days(folder)
         name, remedy = f"drops of {source}", f"write files into {folder}/ds=YYYY-MM-DD/, or correct drops"
         if days:
             yield _check_days(name, settings, source, days)
@@ -86,6 +88,13 @@ def _check_newest(settings: Settings, root: Path, source: Source, days: list[str
     optional = {"event_type", "session_id", "label"}  # their defaults name columns that many sources lack
     needed = [c for c in missing if c.required]
     others = [c for c in missing if not c.required and not (c.name in optional and c.source == c.name)]
+    where = getattr(settings.ingest, source).where
+    if where and (unknown := find_unknown(where, names)):
+        found = f"{files[0]} lacks {unknown!r}, which the filter {where!r} names"
+        yield Check(
+            name, "failed", found, f"correct ingest.{source}.where; {suggest(unknown, names, 'column')}"
+        )
+        return
     if not needed and not others:
         yield Check(name, "ok", f"the newest drop, {day}, has every mapped column")
         return

@@ -137,7 +137,7 @@ def files_of(warehouse: Warehouse, name: str, version: int, part: str = "") -> s
     except (PySparkException, Py4JJavaError) as error:
         raise PinLost(
             f"table {name}: version {version} is pinned and Delta can't read it any more; no file of it was "
-            "removed. Release the pin of the night (jobs/pin_night.py --release), then run this again"
+            "removed. Release the pin of the night (lime pin --release), then run this again"
         ) from error
     return {unquote(uri.rsplit("/", 1)[-1]) for uri in uris if part in unquote(uri)}
 

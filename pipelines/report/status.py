@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from pipelines.ingest.drop_names import local_days
 from pipelines.report.facts import Champion, Export, Status, TableSize
 from pipelines.report.night_report import report_night
 from pipelines.report.problems import find_problems
@@ -11,6 +12,7 @@ from pipelines.report.record import Record, read_record
 from pipelines.report.tables import count_bytes, read_rows
 from pipelines.report.terminal import show_status
 from pipelines.schemas import MODEL_VERSION, TABLES
+from pipelines.settings.base import local_path
 from pipelines.settings.settings import Settings
 from pipelines.steps import Job
 from pipelines.store.manifests import ExportManifest
@@ -46,6 +48,12 @@ def _first_step(settings: Settings, tables: tuple[TableSize, ...]) -> str:
     """Say what to do with a warehouse that has no nights."""
     known = {table.name for table in tables}
     if "events" not in known:
+        days = _drop_days(settings)
+        if days:
+            return (
+                f"There is no event log at {settings.warehouse} yet: load the drops of {len(days):,} days "
+                f"that are in {settings.drops} with lime ingest --from {days[0]} --to {days[-1]}"
+            )
         return (
             f"There is no event log at {settings.warehouse} yet: write drops into {settings.drops} and load "
             "them with lime ingest --from FIRST_DAY --to LAST_DAY"
@@ -59,6 +67,12 @@ def _first_step(settings: Settings, tables: tuple[TableSize, ...]) -> str:
         f"The warehouse {settings.warehouse} has a model but no night yet: run one with "
         "lime night --ds NIGHT, or unpause the DAG nightly_scoring"
     )
+
+
+def _drop_days(settings: Settings) -> list[str]:
+    """Return the days of the drops of events, ascending; empty where they are not on this machine."""
+    root = local_path(settings.drops)
+    return local_days(root / "events") if root is not None else []
 
 
 def _find_champions(settings: Settings, night: str | None) -> tuple[Champion, ...]:

@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 EPOCHS = {"epoch_seconds": 1_000_000, "epoch_millis": 1_000, "epoch_micros": 1, "epoch_nanos": 0}
 AUTO = "iso"
 EPOCH = dt.datetime(1970, 1, 1)
+# The days of nights, whose neighbours are valid dates, too. A time outside them is a mistake, such as a zero.
+FIRST_DAY, LAST_DAY = dt.date(1970, 1, 2), dt.date(2199, 12, 31)
 MICROSECOND = dt.timedelta(microseconds=1)
 FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999, in microseconds
 ISO = re.compile(

@@ -130,14 +130,20 @@ def test_the_settings_file_comes_from_the_option_the_environment_or_the_folder(
     monkeypatch.setattr("jobs.lime.face.run", lambda name, command, args: seen.append(args.config) or 0)
     monkeypatch.chdir(tmp_path)
     assert lime("check") == 2
-    assert f"LIME_CONFIG is not set, and {tmp_path} has no conf/local.yaml" in capsys.readouterr().err
+    assert (
+        f"LIME_CONFIG is not set, and {tmp_path} has neither lime-data/lime.yaml nor"
+        in capsys.readouterr().err
+    )
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "local.yaml").touch()
+    assert lime("check") == 0
+    (tmp_path / "lime-data").mkdir()
+    (tmp_path / "lime-data" / "lime.yaml").touch()
     assert lime("check") == 0
     monkeypatch.setenv("LIME_CONFIG", "mine.yaml")
     assert lime("check") == 0
     assert lime("check", "--config", "given.yaml") == 0
-    assert seen == ["conf/local.yaml", "mine.yaml", "given.yaml"]
+    assert seen == ["conf/local.yaml", "lime-data/lime.yaml", "mine.yaml", "given.yaml"]
 
 
 def test_the_shell_completes_commands_and_options() -> None:

@@ -165,3 +165,16 @@ def test_places_and_sizes_are_read_as_spark_reads_them() -> None:
     assert local_path("s3a://lake/x") is None
     sizes = [read_size(text) for text in ("3g", "512m", "512", "1 TB")]
     assert sizes == [3 << 30, 512 << 20, 512 << 20, 1 << 40]
+
+
+def test_a_filter_of_a_column_that_drops_lack_is_found(good: Path) -> None:
+    raw = yaml.safe_load(good.read_text())
+    raw["ingest"]["events"] = {"where": "stars >= 4"}
+    good.write_text(yaml.safe_dump(raw))
+    (found,) = [check for check in check_machine(str(good)) if check.name == "columns of events"]
+    assert found.state == "failed"
+    assert "lacks 'stars', which the filter 'stars >= 4' names" in found.found
+    assert found.remedy.startswith("correct ingest.events.where; ")
+    raw["ingest"]["events"] = {"where": "session_id <> 'x' AND user_id > 3"}
+    good.write_text(yaml.safe_dump(raw))
+    assert states(good)["columns of events"] == "ok"

@@ -113,6 +113,8 @@ def test_own_data_leads_to_published_lists_by_the_printed_commands(
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    page = next(line for line in done.stdout.splitlines() if line.startswith("The page of the night: "))
+    assert "✓" in Path(page.partition(": ")[2]).read_text(encoding="utf-8")
     check_lists(tmp_path / "own" / "warehouse" / "recommendations")
 
 

@@ -96,7 +96,7 @@ def test_a_night_ends_with_a_table_a_verdict_and_the_next_command(
     assert ["score_candidates", "61.5", "40", "4,800", ""] in cells
     assert ["all, with the start of Spark", "90.0", "", "", ""] in cells
     assert "published: run 2024-05-01.1, certified on 24 users, 1 of 2 audits hold." in out
-    assert "Next: lime report --config c.yaml --ds 2024-05-01" in out
+    assert "Next: lime status --config c.yaml" in out
 
 
 def test_a_failed_night_says_what_readers_find_and_what_to_do(

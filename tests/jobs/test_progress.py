@@ -45,7 +45,7 @@ def test_a_line_says_the_step_its_time_what_it_does_and_what_is_left() -> None:
     ticker, lines = collect()
     with ticker:
         ticker.begin("build_link_states", expected=1000.0)
-        wait_for(lines, r"^build_link_states, \d+ s: at work; about \d+ s left$")
+        wait_for(lines, r"^build_link_states, \d+ s; about \d+ s left$")
         ticker.count = lambda: Tasks(3, 8, 0.5)
         WORK.info("events: reading %d files", 4)
         wait_for(lines, r"events: reading 4 files, 3 of 8 tasks; about \d+ s left$")

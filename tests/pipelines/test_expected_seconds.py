@@ -37,7 +37,7 @@ def add(warehouse: Warehouse, run: Run, seconds: float, *, published: bool) -> N
 
 def test_a_night_expects_what_the_last_published_run_and_the_forecast_say(empty_shop: Warehouse) -> None:
     now = Run("2024-05-02", "now", 10)
-    nothing = "no earlier night and no forecast says how long this will take"
+    nothing = "unknown, as no earlier night was timed"
     assert expect_seconds(empty_shop, now, NIGHT_STEPS) == ({}, nothing)
     add(empty_shop, Run("2024-05-01", "a", 3), 1.0, published=True)
     add(empty_shop, Run("2024-05-02", "a", 9), 4.0, published=True)
@@ -46,7 +46,7 @@ def test_a_night_expects_what_the_last_published_run_and_the_forecast_say(empty_
     add(empty_shop, now, 70.0, published=True)  # the run itself
     add(empty_shop, Run("2024-05-02", "c", 11), 80.0, published=False)
     last = {Job.BUILD_LINK_STATES: 4.0, Job.SCORE_CANDIDATES: 8.0, Job.PUBLISH_RECOMMENDATIONS: 0.5}
-    why = "the seconds of run 2024-05-02.9 are expected again"
+    why = "as many as run 2024-05-02.9 took"
     assert expect_seconds(empty_shop, now, NIGHT_STEPS) == (last, why)
     assert expect_seconds(empty_shop, now, [Job.VERIFY_NIGHT]) == ({}, nothing)
     record(empty_shop, forecast_run(now).run_id, now.ds, FORECAST)

@@ -50,7 +50,7 @@ MISTAKES: dict[str, tuple[type[LimeError], str, Callable[[Warehouse], object]]] 
         lambda w: check_steps(with_night(w, model="new"), NIGHT, "wrong", ["ingest_events"]),
     ),
     "a night before the first champion": (
-        BundleError, r"first is valid from 2024-05-01; run jobs/train_model.py --ds 2024-04-01 --model mha",
+        BundleError, r"first is valid from 2024-05-01; train one with lime train --ds 2024-04-01 --model mha",
         lambda w: check_steps(w, "2024-04-01", "wrong", BUILD),
     ),
     "a typo in the run key": (
