@@ -87,6 +87,7 @@ def labelled(trained: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Wa
     return warehouse
 
 
+@pytest.mark.nights
 def test_a_night_of_labels_passes_the_certificate(labelled: Warehouse) -> None:
     run = full_night(labelled, "labels")  # this fails if the certificate fails
     assert (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from pipelines.report.page import write_page
 from pipelines.report.status import read_status
 from pipelines.store.leases import Run
@@ -17,6 +19,7 @@ from tests.pipelines.report.browser import find_faults, open_chromium, open_page
 from tests.pipelines.report.pages import Page
 
 
+@pytest.mark.operate
 def test_the_page_of_a_real_night_holds_the_figures_of_its_tables(
     published: tuple[Warehouse, Run], tmp_path: Path
 ) -> None:
