@@ -18,8 +18,9 @@ from tests.nights import lists_of
 from tests.pipelines.report.browser import find_faults, open_chromium, open_page, read_table
 from tests.pipelines.report.pages import Page
 
+pytestmark = pytest.mark.operate  # each needs a whole night
 
-@pytest.mark.operate
+
 def test_the_page_of_a_real_night_holds_the_figures_of_its_tables(
     published: tuple[Warehouse, Run], tmp_path: Path
 ) -> None:
