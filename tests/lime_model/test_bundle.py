@@ -30,7 +30,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path, name: str) -> None:
     data = bytearray((tmp_path / name).read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(BundleError, match=rf"{name}: SHA-256 is .* says .*train_model"):
+    with pytest.raises(BundleError, match=rf"{name}: SHA-256 is .* says .*lime train"):
         load_bundle(tmp_path)
 
 

@@ -356,7 +356,7 @@ def test_a_damaged_bundle_in_the_store_stops_the_night(trained: Warehouse, tmp_p
     shutil.rmtree(bundle_folder(other, "xor"))
     with pytest.raises(BundleError, match=r"model.safetensors: SHA-256 is"):
         build_link_states(other, Run(shop.NIGHT, "damaged"), "mha")
-    with pytest.raises(BundleError, match=r"no bundle at .*train_model"):
+    with pytest.raises(BundleError, match=r"no bundle at .*lime train"):
         build_link_states(other, Run(shop.NIGHT, "absent"), "xor")
 
 

@@ -301,7 +301,7 @@ def test_a_filter_that_only_spark_reads_is_written_as_it_is(tmp_path: Path) -> N
     path = write_csv(tmp_path / "log.tsv", ["user", "item", "time"], simple(), delimiter="\t")
     found, own = look(path, where="rlike(item, 'i[0-9]') AND item <=> item", delimiter="\\t")
     assert own.ingest.events.where == "rlike(item, 'i[0-9]') AND item <=> item"
-    assert any("can't be tried here" in note.said for note in found.notes)
+    assert any("only Spark can evaluate the filter" in note.said for note in found.notes)
     assert found.faults == []
 
 

@@ -152,9 +152,7 @@ def test_a_pinned_version_that_cannot_be_read_stops_the_vacuum(empty_shop: Wareh
     publish(empty_shop, SECOND, "one", {1: [(5, 0.5)]})
     lost = PinManifest(versions={"recommendations": 99}, reason=WHY, released=False)
     record(empty_shop, f"{SECOND}.1", SECOND, lost)
-    with pytest.raises(
-        PinLost, match=r"table recommendations: version 99 is pinned.*pin_night\.py --release"
-    ):
+    with pytest.raises(PinLost, match=r"table recommendations: version 99 is pinned.*lime pin --release"):
         tidy_tables(empty_shop, NEWEST)
 
 
