@@ -1,12 +1,13 @@
 """Run the commands of the demo, also side by side, and print what they do while they work.
 
-A command writes into a log of its own. Our jobs log their progress every ten seconds, and the newest such
-line of each log is what the demo prints.
+A command writes into a log of its own. Our jobs log their progress every ten seconds, and `lime` every fifteen;
+the newest such line of each log is what the demo prints.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 10.0  # the longest silence of the demo, if a command works longer
 TAIL = 6000  # bytes of the log that are shown after a failure
+LIVE = re.compile(r"\w[\w ]*, [\d,]+ s(: .+|; .+)?")  # a line of progress of the command `lime`
 EVENT = '{"event": "'  # the start of a line of our jobs' log, which Airflow puts inside a line of its own
 
 
@@ -121,4 +123,6 @@ def find_progress(log: Path) -> str:
                 return str(json.JSONDecoder().raw_decode(line, line.index(EVENT))[0]["event"])
             except ValueError:  # the process is about to write the rest of the line
                 continue
+        elif LIVE.fullmatch(line):
+            return line
     return ""

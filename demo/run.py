@@ -66,6 +66,13 @@ def night(ds: str, key: str, name: str) -> Command:
     return start(name, AIRFLOW, "dags", "test", "nightly_scoring", ds, "--conf", conf)
 
 
+def repeat(ds: str, key: str, name: str) -> Command:
+    """Start a night from the command line; Airflow is not needed for one, nor would it change the lists."""
+    return start(
+        name, sys.executable, "-m", "jobs.lime", "night", "--config", CONFIG, "--ds", ds, "--run-key", key
+    )
+
+
 def prepare(done: list[Command]) -> None:
     """Load the year, make Airflow's database and train the models.
 
@@ -101,11 +108,12 @@ def _score(done: list[Command], key: str, evaluation: Command) -> Path:
     if free_memory() < ROOMY:
         finish([evaluation])
     before = HOME / "first-lists.parquet"
-    for number, (ds, again) in enumerate([(NIGHTS[0], ""), (NIGHTS[1], ""), (NIGHTS[1], "again")]):
-        done.append(night(ds, f"{key}-{again}".rstrip("-"), f"night {ds} {again}".rstrip()))
+    for ds in NIGHTS:
+        done.append(night(ds, key, f"night {ds}"))
         finish([done[-1]], meanwhile=[evaluation])
-        if number == 1:
-            check_night(HOME / "warehouse", ds, 100, INELIGIBLE).to_parquet(before)
+    check_night(HOME / "warehouse", NIGHTS[1], 100, INELIGIBLE).to_parquet(before)
+    done.append(repeat(NIGHTS[1], f"{key}-again", f"night {NIGHTS[1]} again"))
+    finish([done[-1]], meanwhile=[evaluation])
     finish([evaluation])
     done.append(evaluation)
     return before
