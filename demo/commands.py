@@ -1,7 +1,7 @@
 """Run the commands of the demo, also side by side, and print what they do while they work.
 
-A command writes into a log of its own. Our jobs log their progress every ten seconds and `lime` every fifteen, and
-the newest such line of each log is what the demo prints.
+A command writes into a log of its own. Our jobs log their progress every ten seconds and `lime` every fifteen.
+The newest such line of each log is what the demo prints.
 """
 
 from __future__ import annotations
