@@ -1,7 +1,7 @@
 """Run the commands of the demo, also side by side, and print what they do while they work.
 
-A command writes into a log of its own. Our jobs log their progress every ten seconds and `lime` every fifteen.
-The newest such line of each log is what the demo prints.
+A command writes into a log of its own. Our jobs log their progress every ten seconds, and `lime` says what it
+does and what it has done. The newest such line of each log is what the demo prints.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 10.0  # the longest silence of the demo, if a command works longer
 TAIL = 6000  # bytes of the log that are shown after a failure
-LIVE = re.compile(r"\w[\w -]*, [\d,]+ s(: .+|; .+)?")  # a line of progress of the command `lime`
+# A line of the command `lime`: what a step does, or that it is done.
+LIVE = re.compile(r"\w[\w -]*, [\d,]+ s(: .+|; .+)?|\d+/\d+ \w+ (is done|was done before).+")
 EVENT = '{"event": "'  # the start of a line of our jobs' log, which Airflow puts inside a line of its own
 
 
