@@ -90,13 +90,14 @@ def prepare(done: list[Command]) -> None:
 
 
 def score(done: list[Command]) -> Path:
-    """Run the nights, and evaluate the models meanwhile; return the file of the second night's first lists.
+    """Run the nights, and evaluate their model meanwhile; return the file of the second night's first lists.
 
     A Spark driver alone keeps little more than one core busy, so both take less time side by side.
     """
     key = f"demo-{int(time.time())}"  # each demo has a new run key, so the nights are computed again
     # The evaluation keeps its key: an unchanged bundle over an unchanged log reuses its lists.
-    evaluation = job("evaluate_model", "--ds", NIGHTS[0], "--run-key", "demo")
+    model = load_settings(ROOT / CONFIG).night.model
+    evaluation = job("evaluate_model", "--ds", NIGHTS[0], "--model", model, "--run-key", "demo")
     try:
         return _score(done, key, evaluation)
     finally:
