@@ -7,6 +7,7 @@ imported when the command runs, so it may import Spark and torch.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from jobs import definitions
@@ -26,6 +27,8 @@ DAG or spark-submit.""",
     scores=True,
 )
 
+BEGUN: Final = Path("lime-data/lime.yaml")  # where `lime init` writes settings, if nothing else is said
+
 INIT: Final = Definition(
     "init",
     "Look at your own data, and write settings and daily drops that lead to a night.",
@@ -35,7 +38,7 @@ INIT: Final = Definition(
         Option(
             "--config",
             "settings file to write; drops and tables are next to it",
-            default="lime-data/lime.yaml",
+            default=str(BEGUN),
         ),
         Option("--yes", "ask nothing and take every guess", kind="switch", default=False),
         *(

@@ -13,10 +13,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from jobs.lime.commands import COMMANDS, Command
+from jobs.lime.commands import BEGUN, COMMANDS, Command
 from jobs.options import CONFIG, VERBOSE, Definition, Option
 
-BEGUN = Path("lime-data/lime.yaml")  # where lime init writes
 LOCAL = Path("conf/local.yaml")
 JSON = Option("--json", "print one JSON object on stdout instead of tables", kind="switch", default=False)
 SHORT = {VERBOSE.flag: "-v"}
@@ -85,11 +84,8 @@ def _parameter(option: Option) -> inspect.Parameter:
             option.dest, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, shown]
         )
     flags = [option.flag, *filter(None, [SHORT.get(option.flag)])]
-    about = (
-        "settings file (default: $LIME_CONFIG, lime-data/lime.yaml or conf/local.yaml)"
-        if option is CONFIG
-        else option.help
-    )
+    default = f"settings file (default: $LIME_CONFIG, {BEGUN} or {LOCAL})"
+    about = default if option is CONFIG else option.help
     more: dict[str, Any] = {}
     if option.kind != "switch":
         more = {"parser": _reader(option), "metavar": option.metavar or option.dest.upper()}

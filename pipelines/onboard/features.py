@@ -58,8 +58,7 @@ def describe_feature(
         return Feature(name, column.name, "array<string>", "list", separator=SEPARATOR)
     if column.is_number and column.distinct > FEW:
         return Feature(name, column.name, "double", "number")
-    ids = con.execute(f"SELECT approx_count_distinct({text_of(key)}) FROM {table.view}").fetchone()
-    most = min(MOST_CATEGORIES, max(FEW, (int(ids[0]) if ids else 0) // 2))
+    most = min(MOST_CATEGORIES, max(FEW, table.column(key).distinct // 2))
     return Feature(name, column.name, "string", "category") if column.distinct <= most else None
 
 

@@ -18,10 +18,10 @@ from pipelines.onboard.guesses import Guess, Guesses, some
 from pipelines.onboard.looked import Looked, Roles
 from pipelines.onboard.oddities import Note
 from pipelines.onboard.staging import FILE, LINE
-from pipelines.onboard.time_forms import TimeForm
+from pipelines.onboard.time_forms import TimeForm, says_offset
 from pipelines.onboard.write_drops import find_folder_zone, time_rules
 from pipelines.settings.ingest import NULLS
-from pipelines.udfs.times import EPOCHS, TimeRule, check_format, check_zone
+from pipelines.udfs.times import TimeRule, check_format, check_zone
 
 IN_ORDER: Final = 2000  # first values of a file, which are often in the order of time
 
@@ -55,7 +55,7 @@ def settle_format(con: duckdb.DuckDBPyConnection, events: Looked, roles: Roles, 
         raise DataError(f"--time-format: {error}") from None
     if chosen == form.format:
         return form
-    return TimeForm(chosen, chosen in EPOCHS or chosen.endswith(("Z", "XXX", "%z")))
+    return TimeForm(chosen, says_offset(chosen))
 
 
 def _by_order(con: duckdb.DuckDBPyConnection, view: str, time: str, formats: tuple[str, ...]) -> str | None:

@@ -11,7 +11,7 @@ import duckdb
 
 from pipelines.onboard.facts import Column, quoted, text_of
 from pipelines.onboard.words import fit, words_of
-from pipelines.udfs.times import AUTO, EPOCHS, TimeRule
+from pipelines.udfs.times import AUTO, EPOCHS, TimeRule, to_python
 
 # Instants of 1990 to 2050 in seconds, and how many units of each epoch are in a second.
 EARLIEST, LATEST = 631_152_000, 2_524_608_000
@@ -76,6 +76,11 @@ def find_form(con: duckdb.DuckDBPyConnection, view: str, column: Column) -> Time
     return _find_pattern(_sample(con, view, column))
 
 
+def says_offset(form: str) -> bool:
+    """Whether every value of a format says its offset, as `%z` does, or needs none, as an epoch does."""
+    return form in EPOCHS or (form != AUTO and "%z" in to_python(form))
+
+
 def _names_an_id(name: str) -> bool:
     """Whether a name says that numbers as large as times are ids, as those of some services are."""
     known = max(fit(name, "user"), fit(name, "item"), fit(name, "session"))
@@ -122,7 +127,7 @@ def _find_pattern(values: list[str]) -> TimeForm | None:
         return None
     most = max(counts[pattern] for pattern in good)
     best = [pattern for pattern in good if counts[pattern] == most]
-    return TimeForm(best[0], best[0].endswith(("Z", "XXX", "Z yyyy")), tuple(best[1:]))
+    return TimeForm(best[0], says_offset(best[0]), tuple(best[1:]))
 
 
 def _reads(pattern: str, value: str) -> bool:

@@ -48,7 +48,7 @@ def add_days(events: Looked, time: str, rules: ValueRules) -> list[BadRow]:
     paths = sorted(events.staged.folder.glob("*.parquet"))
     columns = [_read_times(path, time) for path in paths]
     days = [_days_of(read_column(column, wanted, rules).values) for column in columns]
-    now = (dt.datetime.now(dt.UTC).date() - EPOCH).days
+    now = _number(dt.datetime.now(dt.UTC).date())
     future = sum(int(np.count_nonzero(each.days[each.read] > now)) for each in days)
     mostly_future = 2 * future > sum(len(column) for column in columns)
     bad: list[BadRow] = []
@@ -236,7 +236,7 @@ def find_folder_zone(events: Looked, time: str, rules: ValueRules) -> str:
 
 def _midnight(file: str) -> int:
     day = next(part for part in Path(file).parts if part.startswith("ds="))
-    return (dt.date.fromisoformat(day[3:]) - dt.date(1970, 1, 1)).days * DAY
+    return _number(dt.date.fromisoformat(day[3:])) * DAY
 
 
 def time_rules(form: str, zone: str, nulls: frozenset[str]) -> ValueRules:

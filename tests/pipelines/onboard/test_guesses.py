@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pipelines.onboard.begin import begin
 from pipelines.onboard.begun import Begun
 from pipelines.onboard.dialect import DataError
+from pipelines.onboard.time_forms import says_offset
 from pipelines.settings.settings import Settings, load_settings
 from tests.pipelines.onboard.layouts import Event, Size, make_events, micros
 
@@ -442,3 +443,14 @@ def test_data_that_can_t_be_used_is_an_error_with_a_remedy(
         begin(folder, tmp_path / "own" / "lime.yaml", {}, None)
     with pytest.raises(DataError, match="there is nothing at"):
         begin(tmp_path / "nowhere", tmp_path / "own" / "lime.yaml", {}, None)
+
+
+@pytest.mark.parametrize(
+    ("form", "zoned"),
+    [
+        ("iso", False), ("epoch_millis", True), ("dd.MM.yyyy HH:mm", False), ("yyyy-MM-dd HH:mm:ssX", True),
+        ("EEE MMM dd HH:mm:ss Z yyyy", True), ("%d/%b/%Y:%H:%M:%S %z", True), ("yyyy-MM-dd'Z'", False),
+    ],
+)  # fmt: skip
+def test_a_format_says_whether_its_times_have_an_offset(form: str, zoned: bool) -> None:
+    assert says_offset(form) is zoned
