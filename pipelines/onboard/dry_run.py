@@ -119,10 +119,10 @@ def _kept(frame: pa.Table, where: str | None) -> list[bool]:
     con = duckdb.connect()
     con.register("rows_of_day", frame)
     texts = [field.name for field in frame.schema if pa.types.is_string(field.type)]
-    for numbers in ([], [name for name in texts if _are_numbers(con, name)]):
-        kept = (
-            f"SELECT coalesce(({duck_condition(where)}), false) FROM ({with_numbers('rows_of_day', numbers)})"
-        )
+    for typed in (False, True):
+        numbers = [name for name in texts if _are_numbers(con, name)] if typed else []
+        table = with_numbers("rows_of_day", numbers)
+        kept = f"SELECT coalesce(({duck_condition(where)}), false) FROM ({table})"
         try:
             return [bool(row[0]) for row in con.execute(kept).fetchall()]
         except duckdb.Error:
